@@ -1,0 +1,1 @@
+"""Layer 1: what is inside: chunks, compression, sealing at rest and manifests; pure."""

@@ -1,0 +1,103 @@
+"""Layer 0: the interfaces at which cloudconnect's rooms meet.
+
+Twisted's own interfaces (``ITransport``, ``IProtocol``, ``IStreamClientEndpoint`` ...) are used as
+they are; here stand only those that Twisted does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from zope.interface import Attribute, Interface
+
+
+class IBytePipe(Interface):
+    """A blocking, ordered, flow-controlled byte pipe, for code that runs in a worker thread.
+
+    ``cloudconnect.transports.blocking`` makes one of any transport.
+    """
+
+    def write(*parts: bytes | bytearray | memoryview) -> None:
+        """Hand over ``parts`` in order; block while too many bytes wait to be sent.
+
+        The parts are not changed by the caller afterwards.
+
+        :raises CloudConnectError: the pipe has ended (the reason of the layer below)
+        """
+
+    def read() -> bytes:
+        """The next bytes, at least one; ``b""`` at the peer's authenticated end.
+
+        :raises CloudConnectError: the pipe ended in another way
+        """
+
+    def finish() -> None:
+        """End this direction properly, once everything written has been sent."""
+
+    def abort(reason: Exception) -> None:
+        """End both directions at once; ``reason`` is what later calls raise."""
+
+
+class IBufferReceiver(Interface):
+    """A protocol that takes received bytes without a copy.
+
+    A layer that finds its protocol to provide this calls :meth:`bufferReceived` in the place of
+    ``dataReceived``.
+    """
+
+    def bufferReceived(buffer: memoryview) -> None:
+        """Take ``buffer``, which is only valid until this call returns."""
+
+
+class IBlobStore(Interface):
+    """Where packs lie: a local directory now, object storage later.
+
+    Names are ASCII, 1 to 200 characters of ``[a-z0-9/_-]``. What :meth:`put` returned from is
+    durable and complete; a reader never sees half of it.
+    """
+
+    def put(name: str, parts: Iterable[bytes | memoryview]) -> int:
+        """Store ``parts`` under ``name`` durably and return the size in bytes.
+
+        :raises FileExistsError: there is one of this name already
+        :raises NoSpace: the disk or the quota of the store is full
+        :raises OSError: anything else that the system reports, fsync's EIO included
+        """
+
+    def read(name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``.
+
+        :raises NotFound: no such name
+        :raises StoredDataDamaged: it is shorter than that
+        """
+
+    def size(name: str) -> int:
+        """Size in bytes.
+
+        :raises NotFound: no such name
+        """
+
+    def names(prefix: str = "") -> Iterator[str]:
+        """All names that begin with ``prefix``, in order."""
+
+    def remove(name: str) -> None:
+        """Remove it; nothing happens where there is none."""
+
+
+class IWarningObserver(Interface):
+    """Somebody who wants to know of security warnings and session events."""
+
+    def warned(warning: object) -> None:
+        """A :class:`cloudconnect.events.SecurityWarning` was raised."""
+
+    def happened(event: object) -> None:
+        """A :class:`cloudconnect.events.SessionEvent` happened."""
+
+
+class IRelayTarget(Interface):
+    """Where a gateway takes a connection: in this process, or at an address."""
+
+    description = Attribute("What the log calls it.")
+
+    def connect(transport: object, data: bytes) -> None:
+        """Take over the accepted ``transport``, whose first bytes ``data`` were already read."""

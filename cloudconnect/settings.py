@@ -1,0 +1,99 @@
+"""Layer 0: named limits, each with its unit and its reason.
+
+Every limit that a peer can meet is checked before anything is buffered or allocated.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The protocol versions that this release speaks, lowest first.
+PROTOCOL_VERSIONS: Final = (1,)
+
+#: TCP port of a provider: the one port that everything goes through.
+PUBLIC_PORT: Final = 6180
+
+# --- time, in seconds ---------------------------------------------------------------------------
+
+#: A complete preamble, or the first byte of TLS, must have come by then.
+PREAMBLE_SECONDS: Final = 10.0
+#: TLS, tunnel and record handshakes must be over by then (Twisted has no limit of its own).
+HANDSHAKE_SECONDS: Final = 10.0
+#: From the end of the TLS handshake to an authenticated tenant.
+AUTHENTICATION_SECONDS: Final = 15.0
+#: A record that has started must be complete by then.
+RECORD_SECONDS: Final = 10.0
+#: After END or close_notify was sent, how long the peer may take to answer before an abort.
+CLOSE_SECONDS: Final = 10.0
+#: How long Key A may be used, counted on each holder's own monotonic clock from receipt.
+KEY_A_SECONDS: Final = 60.0
+#: How long Key B is kept after delivery for connections that are still to come.
+KEY_B_SECONDS: Final = 60.0
+#: How long a session whose control channel was lost may go on.
+ORPHAN_SECONDS: Final = 60.0
+#: A tenant waits this long for a TCP connection: with the handshakes it stays under 15 s.
+CONNECT_SECONDS: Final = 8.0
+#: A tenant waits this long for an answer on the control channel or in the tunnel.
+COMMAND_SECONDS: Final = 30.0
+#: Idle control channels, tunnels and streams are pinged this often.
+PING_SECONDS: Final = 20.0
+#: A peer that has sent nothing at all for this long is gone.
+SILENCE_SECONDS: Final = 90.0
+
+# --- the record layer ---------------------------------------------------------------------------
+
+#: Largest payload of one record, in bytes: bounds what a receiver buffers before it can verify.
+RECORD_PAYLOAD_MAX: Final = 1 << 20
+#: Default payload of one record where the stream owns the socket, in bytes (measured, see
+#: ``benchmarks/RESULTS.md``).
+RECORD_PAYLOAD_FAST: Final = 256 << 10
+#: Payload of one record where the layer below is some transport with its own queue, in bytes.
+RECORD_PAYLOAD_PLAIN: Final = 64 << 10
+#: A sender changes its key after this many payload bytes in one epoch ...
+REKEY_BYTES: Final = 4 << 30
+#: ... or after this many seconds.
+REKEY_SECONDS: Final = 600.0
+#: A receiver closes when one epoch carries more than this many payload bytes.
+EPOCH_BYTES_MAX: Final = 64 << 30
+#: The last epoch; a sender at it must END.
+EPOCH_MAX: Final = 0xFFFF
+
+# --- tunnels and commands -----------------------------------------------------------------------
+
+#: Largest payload of the tunnel's second handshake message, in bytes.
+TUNNEL_PAYLOAD_MAX: Final = 4096
+#: Largest AMP box once authenticated, in bytes.
+BOX_MAX: Final = 128 << 10
+#: Most AMP requests open at once, once authenticated.
+REQUESTS_MAX: Final = 64
+#: Largest AMP box before authentication, in bytes.
+BOX_MAX_UNAUTHENTICATED: Final = 4096
+#: Most AMP requests open at once before authentication.
+REQUESTS_MAX_UNAUTHENTICATED: Final = 1
+#: Rows in one page of a listing.
+PAGE_ROWS_MAX: Final = 500
+
+# --- frames -------------------------------------------------------------------------------------
+
+#: Largest body of one frame, in bytes.
+FRAME_BODY_MAX: Final = 8 << 20
+#: Most ids in one HAVE or GET.
+IDS_MAX: Final = 8192
+#: Largest plain or stored chunk, in bytes.
+CHUNK_MAX: Final = 4 << 20
+
+# --- authentication -----------------------------------------------------------------------------
+
+#: Fewest PBKDF2 iterations that a client accepts for a password that a human chose.
+PASSWORD_ITERATIONS_MIN: Final = 600_000
+#: Fewest for a token of 256 bits that the provider made.
+TOKEN_ITERATIONS_MIN: Final = 4096
+#: Most that a client computes for a server that asks for more.
+ITERATIONS_MAX: Final = 10_000_000
+
+# --- flow control -------------------------------------------------------------------------------
+
+#: A layer that holds more than this many bytes pauses its producer.
+HIGH_WATER: Final = 1 << 20
+#: Listening sockets' accept queue: Twisted's 50 makes a burst of 1000 connections take 20 s.
+BACKLOG: Final = 1024

@@ -1,0 +1,1 @@
+"""Layer 6: what ``twist`` and ``twistd`` start."""

@@ -1,0 +1,1 @@
+"""Layer 4: the tenant's roles: job manager and source data mover."""

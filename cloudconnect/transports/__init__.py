@@ -1,0 +1,1 @@
+"""Layer 2: composable wrappers over any stream transport."""

@@ -1,0 +1,1 @@
+"""Layer 1: the bytes on the wire, without Twisted, without I/O and without a clock."""
