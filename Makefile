@@ -1,0 +1,65 @@
+# Two commands on a fresh machine: `make quickstart` and `make test`.
+# Each target makes .venv and installs what it needs when that is missing; nothing is done by hand.
+#
+#   make quickstart [SOURCE=/some/folder]   a real backup and restore on loopback
+#   make test                               the whole test suite
+#   make lint | docs | wheel-check | clean  for developers
+#
+# PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests.
+
+PYTHON ?= python3
+VENV := .venv
+TESTS ?= tests
+export SOURCE
+
+# One after the other also under -j: the targets share the virtual environment.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test lint docs wheel-check clean
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+quickstart: $(VENV)/.installed-base
+	@$(VENV)/bin/cloudconnect quickstart $${SOURCE:+"$$SOURCE"}
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m twisted.trial $(TESTS)
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed-dev
+	$(VENV)/bin/sphinx-build -W -n --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html is ready"
+
+wheel-check: $(VENV)/.installed-base
+	@.ci/wheel-check $(VENV)/bin/python
+
+clean:
+	rm -rf $(VENV) build dist cloudconnect.egg-info docs/_build _trial_temp* quickstart-data \
+	    .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment --------------------------------------------------------------------
+
+$(VENV)/.created:
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: there is no $(PYTHON) here; name" \
+	    "an interpreter of Python 3.11 or newer: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: cloudconnect" \
+	    "needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1); name" \
+	    "another one: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make" \
+	    "virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# .installed-base is the package alone, .installed-test and .installed-dev add that extra.
+$(VENV)/.installed-%: $(VENV)/.created setup.cfg pyproject.toml
+	@echo "installing cloudconnect ($*) into $(VENV), once ..."
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    --editable '.$(subst [base],,[$*])' || { echo "make: the installation failed; pip's reason" \
+	    "stands above (it needs a package index or a proxy that it can reach)" >&2; exit 1; }
+	@touch $@
