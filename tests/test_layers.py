@@ -27,7 +27,8 @@ TO_ROLES = TO_STORAGE | ROLES
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),
     "wire": WORDS,
-    "content": WORDS,
+    # What is stored has the canonical encoding and the blob form of what is sent.
+    "content": WORDS | {"wire"},
     "dedup": WORDS,
     "transports": WORDS | BYTES,
     "commands": TO_TRANSPORTS,
@@ -204,6 +205,8 @@ class CheckerTests(SynchronousTestCase):
         line = "from cloudconnect.repository.store import Repository"
         self.assertEqual(1, len(objections(line, "cloudconnect.backup.upload")))
         self.assertEqual([], objections(line, "cloudconnect.provider.mover"))
+        line = "from cloudconnect.content.chunking import Chunker"
+        self.assertEqual(1, len(objections(line, "cloudconnect.wire.frames")))
         line = "from cloudconnect.provider.service import Service"
         self.assertEqual(1, len(objections(line, "cloudconnect.tenant.jobs")))
         self.assertEqual([], objections(line, "cloudconnect.cli.main"))
