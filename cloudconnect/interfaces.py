@@ -49,12 +49,48 @@ class IBufferReceiver(Interface):
         """Take ``buffer``, which is only valid until this call returns."""
 
 
+class IBlobWriter(Interface):
+    """Something that is being stored (:meth:`IBlobStore.begin`); nobody sees it before its commit.
+
+    After an error it can only be discarded: what fsync reported once is not asked for again.
+    """
+
+    size = Attribute("Bytes written so far.")
+
+    def write(*parts: bytes | bytearray | memoryview) -> None:
+        """Append ``parts`` in order; they may change afterwards.
+
+        :raises NoSpace: the disk or the quota of the store is full
+        :raises OSError: anything else that the system reports
+        """
+
+    def read(offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset`` of what was written, fewer only at the end."""
+
+    def commit(name: str) -> int:
+        """Make it durable and complete under ``name``, and return its size in bytes.
+
+        :raises FileExistsError: there is one of this name already; it may be tried with another
+        :raises NoSpace: the disk or the quota of the store is full
+        :raises OSError: anything else that the system reports, fsync's EIO included
+        """
+
+    def discard() -> None:
+        """Forget it; nothing happens after a commit."""
+
+
 class IBlobStore(Interface):
     """Where packs lie: a local directory now, object storage later.
 
     Names are ASCII, 1 to 200 characters of ``[a-z0-9/_-]``. What :meth:`put` returned from is
     durable and complete; a reader never sees half of it.
     """
+
+    def begin() -> IBlobWriter:
+        """Begin something that is stored while it is made, and gets its name last.
+
+        :raises NoSpace: the disk or the quota of the store is full
+        """
 
     def put(name: str, parts: Iterable[bytes | memoryview]) -> int:
         """Store ``parts`` under ``name`` durably and return the size in bytes.
