@@ -1,1 +1,1 @@
-"""Layer 3: the source at the tenant: walking, uploading, restoring; synchronous, without Twisted."""
+"""Layer 3: the source at the tenant: walking, uploading, restoring; synchronous, no Twisted."""
