@@ -82,6 +82,19 @@ IDS_MAX: Final = 8192
 #: Largest plain or stored chunk, in bytes.
 CHUNK_MAX: Final = 4 << 20
 
+# --- manifests and restore points ---------------------------------------------------------------
+
+#: Largest encoded piece of a manifest entry, in bytes: bounds what is buffered and decoded at once.
+#: Larger than all the extended attributes that Linux usually allows on one file.
+MANIFEST_ENTRY_MAX: Final = 4 << 20
+#: Runs in one piece of an entry (about 0.7 MB); a file of more runs takes several pieces.
+MANIFEST_PIECE_RUNS: Final = 1 << 14
+#: Most runs of one file: 1.3 TB of chunks of the usual size.
+MANIFEST_RUNS_MAX: Final = 1 << 24
+#: Largest encoded record of a restore point, in bytes: 120,000 manifest chunks, some 50 million
+#: files; half of what one frame can carry.
+POINT_RECORD_MAX: Final = 4 << 20
+
 # --- authentication -----------------------------------------------------------------------------
 
 #: Fewest PBKDF2 iterations that a client accepts for a password that a human chose.
