@@ -59,7 +59,7 @@ $(VENV)/.created:
 # .installed-base is the package alone, .installed-test and .installed-dev add that extra.
 $(VENV)/.installed-%: $(VENV)/.created setup.cfg pyproject.toml
 	@echo "installing cloudconnect ($*) into $(VENV), once ..."
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-input \
 	    --editable '.$(subst [base],,[$*])' || { echo "make: the installation failed; pip's reason" \
 	    "stands above (it needs a package index or a proxy that it can reach)" >&2; exit 1; }
 	@touch $@
