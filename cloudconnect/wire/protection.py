@@ -181,15 +181,18 @@ class RecordSealer(_Direction):
         self._rekey_bytes = rekey_bytes
         self._rekey_seconds = rekey_seconds
         self._epoch_bytes_max = epoch_bytes_max
+        self._now: float | None = None
         self._epoch_since: float | None = None
 
     def rekey_due(self, now: float | None = None) -> bool:
         """Whether :meth:`rekey` should come before the next DATA.
 
-        :param now: the caller's monotonic clock, in seconds. An epoch's age counts from the first
-            call in it. Without a clock only the bytes count.
+        :param now: the caller's monotonic clock, in seconds. The first epoch's age counts from the
+            first call, a later one's from the last call before it. Without a clock only the bytes
+            count.
         """
         if now is not None:
+            self._now = now
             if self._epoch_since is None:
                 self._epoch_since = now
             if now - self._epoch_since >= self._rekey_seconds:
@@ -230,7 +233,7 @@ class RecordSealer(_Direction):
         record = self._seal(RecordType.REKEY, b"")
         self._traffic.advance()
         self._start_epoch()
-        self._epoch_since = None
+        self._epoch_since = self._now
         return record
 
     def end(self) -> bytes:
