@@ -1,0 +1,205 @@
+"""Layer 3: what a file has beside its content: owner, mode, times, extended attributes.
+
+POSIX access control lists are extended attributes (``system.posix_acl_access`` and
+``system.posix_acl_default``) and go with them.
+"""
+
+# Paths here are bytes, relative to descriptors, which pathlib does not have.
+# ruff: noqa: PTH101
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Final
+
+from cloudconnect.content.manifest import Entry, EntryType
+
+#: Extended attributes that only root can set; others do not try.
+PRIVILEGED_ATTRIBUTES: Final = (b"security.", b"trusted.")
+#: Attributes that follow the mode bits, so they are set after them.
+_ACL_PREFIX: Final = b"system.posix_acl_"
+#: Errors of a file system, or kind of file, that does not know extended attributes at all.
+_NO_ATTRIBUTES: Final = frozenset((errno.ENOTSUP, errno.ENODATA, errno.ENOSYS, errno.EPERM))
+
+_TYPES: Final = {
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFDIR: EntryType.DIRECTORY,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFCHR: EntryType.CHARACTER,
+    stat.S_IFBLK: EntryType.BLOCK,
+    stat.S_IFSOCK: EntryType.SOCKET,
+}
+
+
+def type_of(status: os.stat_result) -> EntryType:
+    """Which kind of thing ``status`` describes."""
+    return _TYPES[stat.S_IFMT(status.st_mode)]
+
+
+@lru_cache(maxsize=4096)
+def user_name(number: int) -> str:
+    """The name of user ``number`` on this machine, or ""."""
+    try:
+        return _printable(pwd.getpwuid(number).pw_name)
+    except (KeyError, OSError):
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def group_name(number: int) -> str:
+    """The name of group ``number`` on this machine, or ""."""
+    try:
+        return _printable(grp.getgrgid(number).gr_name)
+    except (KeyError, OSError):
+        return ""
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()
+
+
+def through_proc(parent: int, name: bytes | None = None) -> bytes:
+    """A path for calls that take no descriptor and name, such as those for extended attributes.
+
+    Short whatever the real path, and led by the descriptor, so no folder on the way is looked up
+    again.
+
+    :param parent: descriptor of a folder, or of the thing itself
+    :param name: of the thing in ``parent``, or None for ``parent`` itself
+    """
+    folder = b"/proc/self/fd/%d" % parent
+    return folder if name is None else folder + b"/" + name
+
+
+def read_attributes(where: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """The extended attributes of a thing, in the order of their names.
+
+    Attributes that may not be read, or go away meanwhile, are left out.
+
+    :param where: its descriptor, or its path (a link at its end is not followed)
+    """
+    names = _listed(where)
+    return tuple(_values(where, names)) if names else ()
+
+
+def _listed(where: int | bytes) -> list[str]:
+    try:
+        if isinstance(where, int):
+            return os.listxattr(where)
+        return os.listxattr(where, follow_symlinks=False)
+    except OSError:
+        return []
+
+
+def _values(where: int | bytes, names: list[str]) -> Iterator[tuple[bytes, bytes]]:
+    for name in sorted(map(os.fsencode, names)):
+        try:
+            if isinstance(where, int):
+                value = os.getxattr(where, name)
+            else:
+                value = os.getxattr(where, name, follow_symlinks=False)
+        except OSError:
+            continue
+        yield name, value
+
+
+class MetadataWriter:
+    """Gives restored things the owner, mode, times and attributes that they had.
+
+    :param problem: called with a path and a few words for each thing that could not be done
+    :param privileged: whether this process is root: only then are owners, and attributes that only
+        root can set, tried; ``skipped_privileged`` then stays False
+    :ivar skipped_privileged: something was left out because this process is not root
+    """
+
+    def __init__(
+        self, problem: Callable[[bytes, str], None], privileged: bool | None = None
+    ) -> None:
+        self._problem = problem
+        self.privileged = os.geteuid() == 0 if privileged is None else privileged
+        self._user = os.geteuid()
+        self._group = os.getegid()
+        self.skipped_privileged = False
+
+    def apply(self, entry: Entry, descriptor: int) -> None:
+        """Apply everything to the open file or folder ``descriptor``.
+
+        The order matters: a new owner clears setuid bits and capabilities, an attribute of a file
+        that its mode makes read-only cannot be set, mode bits and access control lists share bits,
+        and all of it changes times.
+        """
+        self._owner(entry, lambda: os.chown(descriptor, entry.uid, entry.gid))
+        plain = [pair for pair in entry.xattrs if not pair[0].startswith(_ACL_PREFIX)]
+        lists = [pair for pair in entry.xattrs if pair[0].startswith(_ACL_PREFIX)]
+        self._attributes(entry, plain, lambda name, value: os.setxattr(descriptor, name, value))
+        self._try(entry, "mode", lambda: os.chmod(descriptor, stat.S_IMODE(entry.mode)))
+        self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
+        times = (entry.mtime_ns, entry.mtime_ns)
+        self._try(entry, "times", lambda: os.utime(descriptor, ns=times))
+
+    def apply_to_name(self, entry: Entry, parent: int, name: bytes) -> None:
+        """Apply everything to ``name`` in the folder ``parent``, which is no file or folder.
+
+        A link's mode cannot be set and means nothing. For the time between its making and this
+        call, ``name`` must be one that nobody else knows.
+        """
+        self._owner(
+            entry,
+            lambda: os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False),
+        )
+        path = through_proc(parent, name)
+        self._attributes(
+            entry,
+            entry.xattrs,
+            lambda key, value: os.setxattr(path, key, value, follow_symlinks=False),
+        )
+        if entry.type is not EntryType.SYMLINK:
+            self._try(entry, "mode", lambda: _chmod_name(parent, name, stat.S_IMODE(entry.mode)))
+        times = (entry.mtime_ns, entry.mtime_ns)
+        self._try(
+            entry,
+            "times",
+            lambda: os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False),
+        )
+
+    def _owner(self, entry: Entry, action: Callable[[], None]) -> None:
+        if self.privileged:
+            self._try(entry, "owner", action)
+        elif (entry.uid, entry.gid) != (self._user, self._group):
+            self.skipped_privileged = True
+
+    def _attributes(
+        self,
+        entry: Entry,
+        pairs: Iterable[tuple[bytes, bytes]],
+        action: Callable[[bytes, bytes], None],
+    ) -> None:
+        for name, value in pairs:
+            if not self.privileged and name.startswith(PRIVILEGED_ATTRIBUTES):
+                self.skipped_privileged = True
+                continue
+            what = f"attribute {os.fsdecode(name)!r}"
+            self._try(entry, what, lambda name=name, value=value: action(name, value))  # type: ignore[misc]
+
+    def _try(self, entry: Entry, what: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._problem(entry.path, f"its {what} could not be set: {reason}")
+
+
+def _chmod_name(parent: int, name: bytes, mode: int) -> None:
+    """Set the mode of a FIFO or device; Linux has no such call that does not follow links."""
+    flags = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=parent)
+    try:
+        os.chmod(through_proc(descriptor), mode)
+    finally:
+        os.close(descriptor)
