@@ -149,7 +149,9 @@ class ScramClient:
         except scramp.ScramException as error:
             if server_first.startswith("e="):
                 raise LoginRefused(_REFUSED) from None
-            raise ProtocolViolation(f"the login's first answer is not usable: {error}") from None
+            raise ProtocolViolation(
+                f"the login's first answer is not usable: {error.args[0]}"
+            ) from None
         iterations = int(self._scram.iterations)
         if not self._least <= iterations <= ITERATIONS_MAX:
             raise ProtocolViolation(
