@@ -28,7 +28,7 @@ _BOUNDS: Final = {
     "minimum": (64, 1 << 20),
     "maximum": (1024, CHUNK_MAX // 2),
     "normalization": (0, 3),
-    "seed": (0, (1 << 64) - 1),
+    "seed": (0, (1 << 63) - 1),
 }
 
 
@@ -41,7 +41,7 @@ class ChunkingParameters:
     :ivar minimum: smallest chunk in bytes, but for the last one of a stream
     :ivar maximum: largest chunk in bytes
     :ivar normalization: how sharply sizes gather around the average, 0 to 3
-    :ivar seed: 0 for the published gear table, else one of 2**64 others
+    :ivar seed: 0 for the published gear table, else one of 2**63 - 1 others
     """
 
     algorithm: str = ALGORITHM

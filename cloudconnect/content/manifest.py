@@ -9,6 +9,7 @@ chunks like any content.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Final, NoReturn
@@ -35,6 +36,7 @@ PATH_MAX: Final = 65535
 
 _U32: Final = 1 << 32
 _I63: Final = 1 << 63
+_U64: Final = 1 << 64
 
 
 class EntryType(StrEnum):
@@ -103,14 +105,17 @@ class Entry:
 
     def __attrs_post_init__(self) -> None:
         # What could not be read back must not be written, so both ways pass here.
-        numbers = (self.mode, self.uid, self.gid, self.mtime_ns, self.size, self.flags)
-        for number in numbers:
-            if type(number) is not int:
-                raise ValueError("a number of an entry is not an integer")
-        if not (0 <= self.mode <= 0o7777 and 0 <= self.uid < _U32 and 0 <= self.gid < _U32):
-            raise ValueError("an entry's mode, owner or group is out of bounds")
-        if not (-_I63 <= self.mtime_ns < _I63 and 0 <= self.size < _I63 and 0 <= self.flags < 256):
-            raise ValueError("an entry's time, size or flags are out of bounds")
+        if not (
+            type(self.mode) is type(self.uid) is type(self.gid) is type(self.mtime_ns) is int
+            and type(self.size) is type(self.flags) is int
+            and 0 <= self.mode <= 0o7777
+            and 0 <= self.uid < _U32
+            and 0 <= self.gid < _U32
+            and -_I63 <= self.mtime_ns < _I63
+            and 0 <= self.size < _I63
+            and 0 <= self.flags < 256
+        ):
+            raise ValueError("a number of an entry is out of bounds")
         _check_path(self.path)
         if self.runs or self.size or self.link is not None:
             self._check_content()
@@ -119,7 +124,7 @@ class Entry:
         if self.target is not None:
             _check_octets(self.target, PATH_MAX)
         device = self.device
-        if device is not None and not (type(device) is int and 0 <= device < 1 << 64):
+        if device is not None and not (type(device) is int and 0 <= device < _U64):
             raise ValueError("a device number is out of bounds")
         if self.xattrs:
             names = [name for name, value in self.xattrs if type(value) is bytes]
@@ -360,10 +365,7 @@ def _check_octets(octets: Any, most: int) -> None:
 def _check_path(path: Any) -> None:
     """Refuse what does not name one place below the root."""
     _check_octets(path, PATH_MAX)
-    closed = path + b"/"
-    if path != b"/" and (
-        path[0] != _SLASH or b"//" in closed or b"/./" in closed or b"/../" in closed
-    ):
+    if path[0] != _SLASH or (_ODD_PART.search(path) and path != b"/"):
         raise ValueError("a path is not absolute, or has empty or dotted parts")
 
 
@@ -374,6 +376,7 @@ def _refuse(*_: object) -> NoReturn:
 _EMPTY_STRING: Final = 0x40
 _LENGTH_BYTES: Final = dict.fromkeys(range(_EMPTY_STRING, 0x58), 0) | {0x58: 1, 0x59: 2, 0x5A: 4}
 _SLASH: Final = 0x2F
+_ODD_PART: Final = re.compile(rb"/\.{0,2}(?:/|\Z)")  # "//", "/./", "/../", also at the end
 _TYPES: Final = {kind.value: kind for kind in EntryType}
 
 # No tags: some of those that cbor2 knows cost far more than their size (regular expressions, big
