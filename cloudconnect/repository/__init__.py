@@ -1,1 +1,1 @@
-"""Layer 3: the store at the provider: packs, index, restore points; synchronous, without Twisted."""
+"""Layer 3: the store at the provider: packs, index, restore points; synchronous, no Twisted."""

@@ -1,0 +1,273 @@
+"""Layer 3: a repository's catalogue: which blob lies where, and which restore points there are.
+
+SQLAlchemy Core; SQLite in WAL mode with ``synchronous=FULL`` is the usual data base, and nothing
+here but :func:`_configure_sqlite` depends on it. Tables change through Alembic migrations only
+(``repository/migrations``), which :func:`open_catalogue` runs. All that it holds can be made again
+from the blob store (:mod:`cloudconnect.repository.rebuild`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from cloudconnect.errors import NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.repository.packs import Entry
+from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
+
+#: The newest revision that this release knows; a test compares it with the migrations.
+REVISION: Final = "0001"
+#: Seconds to wait for another session's transaction, each of which takes far less than one.
+BUSY_SECONDS: Final = 60.0
+#: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.
+LOOKUP_IDS: Final = 1024
+#: The data base's page cache for each session, in KiB.
+_CACHE_KIB: Final = 16 << 10
+_WRITES: Final = "cloudconnect_writes"
+
+_here = sa.select(blobs_table.c.id).where(
+    blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)), blobs_table.c.damaged.is_(False)
+)
+_located = sa.select(blobs_table, packs_table.c.name).where(
+    blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
+    blobs_table.c.damaged.is_(False),
+    packs_table.c.number == blobs_table.c.pack,
+)
+
+
+@attrs.frozen
+class Catalogue:
+    """The data base of one repository; used by one thread at a time.
+
+    :ivar engine: for statements that have no method here
+    """
+
+    engine: sa.Engine
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state and changes nothing. Keep it short."""
+        with _errors_by_name(), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that may write, one at a time over all sessions; durable at its end.
+
+        :raises NoSpace: the disk is full
+        """
+        writer = self.engine.execution_options(**{_WRITES: True})
+        with _errors_by_name(), writer.begin() as connection:
+            yield connection
+
+    def present(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of ``ids`` that are stored and not known to be damaged."""
+        found: set[bytes] = set()
+        for batch in _batches(ids):
+            found.update(connection.execute(_here, {"ids": batch}).scalars())
+        return found
+
+    def locate(self, ids: Iterable[bytes]) -> dict[bytes, tuple[str, Entry]]:
+        """Pack name and place of those of ``ids`` that are stored and not known to be damaged."""
+        found: dict[bytes, tuple[str, Entry]] = {}
+        with self.reading() as connection:
+            for batch in _batches(ids):
+                for row in connection.execute(_located, {"ids": batch}):
+                    found[row.id] = (row.name, _entry(row))
+        return found
+
+    def add_pack(
+        self,
+        connection: sa.Connection,
+        name: str,
+        size: int,
+        entries: Sequence[Entry],
+        arrival_time: float,
+    ) -> None:
+        """Index a pack that is durable. A blob that is stored elsewhere stays there.
+
+        :param size: of the pack in bytes
+        :param arrival_time: seconds since 1970
+        """
+        values = {
+            "name": name,
+            "size": size,
+            "blobs": len(entries),
+            "plain_length": sum(entry.plain_length for entry in entries),
+            "arrival_time": arrival_time,
+        }
+        insert = self._insert(packs_table)
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
+        number = connection.execute(
+            sa.select(packs_table.c.number).where(packs_table.c.name == name)
+        ).scalar_one()
+        if entries:
+            insert = self._insert(blobs_table)
+            moved = {column.name: column for column in insert.excluded if column.name != "id"}
+            statement = insert.on_conflict_do_update(
+                index_elements=["id"], set_=moved, where=blobs_table.c.damaged
+            )
+            ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
+            connection.execute(statement, [_row(entry, number) for entry in ordered])
+
+    def mark_damaged(self, ids: Sequence[bytes]) -> None:
+        """From now on these are as if they were not stored, until somebody sends them again."""
+        with self.writing() as connection:
+            for batch in _batches(ids):
+                connection.execute(
+                    sa.update(blobs_table).where(blobs_table.c.id.in_(batch)).values(damaged=True)
+                )
+            self.count_removal(connection)
+
+    def count_removal(self, connection: sa.Connection) -> None:
+        """Note that blobs ceased to be stored: who looked them up before must look again."""
+        removals = repository_table.c.removals
+        connection.execute(sa.update(repository_table).values(removals=removals + 1))
+
+    def removals(self, connection: sa.Connection) -> int:
+        """How often that happened."""
+        return int(connection.execute(sa.select(repository_table.c.removals)).scalar_one())
+
+    def close(self) -> None:
+        """Let go of the data base."""
+        self.engine.dispose()
+
+    def _insert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT: both dialects have it, SQLAlchemy's core does not."""
+        if self.engine.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+
+def open_catalogue(url: str, read_only: bool = False) -> Catalogue:
+    """The catalogue at ``url``, brought to this release's revision first.
+
+    :param url: for SQLAlchemy, such as ``sqlite:////srv/r/catalogue.sqlite``
+    :param read_only: nothing will be written, migrations neither
+    :raises UsageError: a newer release made it, or it needs a migration and is read-only
+    """
+    engine = sa.create_engine(url, pool_size=1, max_overflow=2, **_engine_options(url))
+    if engine.dialect.name == "sqlite":
+        _configure_sqlite(engine, read_only)
+    catalogue = Catalogue(engine)
+    try:
+        with catalogue.reading() as connection:
+            revision = current_revision(connection)
+        if revision != REVISION:
+            if read_only:
+                raise UsageError(f"the catalogue is of revision {revision}, and read-only")
+            _migrate(catalogue)
+    except BaseException:
+        catalogue.close()
+        raise
+    return catalogue
+
+
+def current_revision(connection: sa.Connection) -> str | None:
+    """The revision that the data base has; None for an empty one."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(catalogue: Catalogue) -> None:
+    # Alembic takes a while to import, and a migration is rare.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "cloudconnect.repository:migrations")
+    script = ScriptDirectory.from_config(config)
+    known = {revision.revision for revision in script.walk_revisions()}
+    with catalogue.writing() as connection:
+        revision = current_revision(connection)
+        if revision is not None and revision not in known:
+            raise UsageError(
+                f"a newer release of cloudconnect made this repository (its catalogue is of "
+                f"revision {revision}); install that release"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        return {}
+    return {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}}
+
+
+def _configure_sqlite(engine: sa.Engine, read_only: bool) -> None:
+    """Durable commits, and transactions that begin when SQLAlchemy says so, not the driver."""
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None
+        if read_only:
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        # A transaction that first reads and then writes may find that it cannot: begin as a writer.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def sqlite_url(path: str, read_only: bool = False) -> str:
+    """The URL of a SQLite data base in a file, which is made with mode 0600 where it is missing."""
+    if not read_only:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        return sa.URL.create("sqlite", database=path).render_as_string()
+    # A file that nobody can write needs no lock, and its directory no room for one.
+    immutable = os.statvfs(path).f_flag & os.ST_RDONLY and not Path(f"{path}-wal").exists()
+    query = {"uri": "true", "mode": "ro", **({"immutable": "1"} if immutable else {})}
+    return sa.URL.create("sqlite", database=f"file:{quote(path)}", query=query).render_as_string()
+
+
+@contextlib.contextmanager
+def _errors_by_name() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.DatabaseError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise NoSpace("the provider's disk is full") from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
+        raise
+
+
+def _batches(ids: Iterable[bytes]) -> Iterator[list[bytes]]:
+    ordered = sorted(ids)  # neighbours share a page of the index
+    for at in range(0, len(ordered), LOOKUP_IDS):
+        yield ordered[at : at + LOOKUP_IDS]
+
+
+def _row(entry: Entry, pack: int) -> dict[str, Any]:
+    return {**attrs.asdict(entry), "pack": pack, "damaged": False}
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    return Entry(
+        row.id,
+        row.kind,
+        row.offset,
+        row.stored_length,
+        row.plain_length,
+        row.coding,
+        row.digest,
+    )

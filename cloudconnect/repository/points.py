@@ -1,0 +1,297 @@
+"""Layer 3: restore points: published last of all, listed, and withdrawn.
+
+A point is its row in the catalogue. Before the row there are two blobs, durable: the references,
+and the record with its signature, from which the row can be made again. A point of which there are
+only the blobs was never acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, Final
+
+import attrs
+import sqlalchemy as sa
+
+from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.points import PointRecord
+from cloudconnect.errors import Busy, NotFound, Refused, StoredDataDamaged
+from cloudconnect.interfaces import IBlobStore
+from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.references import ReferenceWriter, read_references, references_name
+from cloudconnect.repository.tables import point_tags_table, points_table
+from cloudconnect.settings import IDS_MAX, PAGE_ROWS_MAX
+from cloudconnect.wire import canonical
+
+#: How often the references of a point are looked up again because blobs were removed meanwhile.
+ATTEMPTS: Final = 3
+PUBLISHED: Final = "published"
+WITHDRAWN: Final = "withdrawn"
+_WITHDRAWN_SUFFIX: Final = "-withdrawn"
+
+_LISTED: Final = [
+    column
+    for column in points_table.c
+    if column.name not in ("record", "signature", "reference_digest")
+]
+
+
+@attrs.frozen(kw_only=True)
+class PointRow:
+    """A restore point as the provider knows it.
+
+    :ivar arrival: its number, in the order of arrival
+    :ivar time: when it arrived, in seconds since 1970 on this repository's clock
+    :ivar point: its 16 bytes
+    :ivar state: ``published`` or ``withdrawn``
+    :ivar reference_count: blobs that it needs, without its manifest's
+    """
+
+    arrival: int
+    time: float
+    point: bytes
+    state: str
+    session: bytes
+    job_id: bytes
+    host: str
+    job: str
+    tags: tuple[str, ...]
+    statistics: dict[str, int]
+    started_ns: int
+    finished_ns: int
+    manifest_length: int
+    reference_count: int
+
+    def as_map(self) -> dict[str, Any]:
+        """The fields as JSON values, ids in hexadecimal."""
+        names = [field.name for field in attrs.fields(PointRow)]
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: value.hex() if isinstance(value, bytes) else value
+            for name, value in {**values, "tags": list(self.tags)}.items()
+        }
+
+
+@attrs.frozen(kw_only=True)
+class StoredPoint(PointRow):
+    """A restore point with all that is stored of it.
+
+    :ivar record: the encoded record, as the tenant signed it
+    :ivar signature: 64 bytes
+    :ivar reference_digest: SHA-256 of the references, 32 bytes
+    """
+
+    record: bytes = attrs.field(repr=False)
+    signature: bytes = attrs.field(repr=False)
+    reference_digest: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Points:
+    """The restore points of one repository.
+
+    :ivar clock: seconds since 1970
+    """
+
+    store: IBlobStore
+    catalogue: Catalogue
+    description: RepositoryDescription
+    clock: Callable[[], float]
+
+    def publish(
+        self, record: PointRecord, encoded: bytes, signature: bytes, references: ReferenceWriter
+    ) -> tuple[int, float]:
+        """See :meth:`cloudconnect.repository.store.Repository.publish`."""
+        self._check(record, encoded, signature)
+        known = self._known(record.point)
+        if known is not None:
+            if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
+                raise Refused("there is another restore point of this id already")
+            return known.arrival, known.time  # only the acknowledgement was lost
+        time = self.clock()
+        values = point_values(record, encoded, signature, references.count, references.digest, time)
+        removals = self._check_present(record, references.batches())
+        self._put(record.point, references, values)
+        try:
+            for _ in range(ATTEMPTS):
+                with self.catalogue.writing() as connection:
+                    if self.catalogue.removals(connection) == removals:
+                        return insert_point(connection, values), time
+                stored = read_references(
+                    self.store, record.point, references.count, references.digest
+                )
+                removals = self._check_present(record, stored)
+            raise Busy("blobs are being removed from the repository; publish again later")
+        except BaseException:
+            self.store.remove(record_name(record.point))
+            self.store.remove(references_name(record.point))
+            raise
+
+    def rows(
+        self,
+        host: str | None = None,
+        job: str | None = None,
+        tag: str | None = None,
+        after: int = 0,
+        limit: int = PAGE_ROWS_MAX,
+        newest_first: bool = False,
+    ) -> list[PointRow]:
+        """See :meth:`cloudconnect.repository.store.Repository.points`."""
+        t = points_table.c
+        query = sa.select(*_LISTED).where(t.state == PUBLISHED).limit(limit)
+        if host is not None:
+            query = query.where(t.host == host)
+        if job is not None:
+            query = query.where(t.job == job)
+        if tag is not None:
+            tagged = sa.select(point_tags_table.c.arrival).where(point_tags_table.c.tag == tag)
+            query = query.where(t.arrival.in_(tagged))
+        if newest_first:
+            query = query.order_by(t.arrival.desc())
+            query = query.where(t.arrival < after) if after else query
+        else:
+            query = query.order_by(t.arrival).where(t.arrival > after)
+        with self.catalogue.reading() as connection:
+            return [PointRow(**_fields(row)) for row in connection.execute(query)]
+
+    def find(self, point: bytes | str) -> StoredPoint:
+        """See :meth:`cloudconnect.repository.store.Repository.point`."""
+        prefix = point.hex() if isinstance(point, bytes) else point.lower()
+        if not prefix or set(prefix) - set("0123456789abcdef"):
+            raise NotFound("a restore point is named by hexadecimal digits")
+        t = points_table.c
+        query = sa.select(points_table).where(
+            t.point.startswith(prefix, autoescape=True), t.state == PUBLISHED
+        )
+        with self.catalogue.reading() as connection:
+            rows = connection.execute(query.limit(2)).all()
+        if len(rows) != 1:
+            several = "several restore points begin" if rows else "no restore point begins"
+            raise NotFound(f"{several} with {prefix}")
+        return StoredPoint(**_fields(rows[0]))
+
+    def references(self, point: StoredPoint) -> Iterator[list[bytes]]:
+        """See :meth:`cloudconnect.repository.store.Repository.references`."""
+        return read_references(
+            self.store, point.point, point.reference_count, point.reference_digest
+        )
+
+    def withdraw(self, points: Iterable[bytes]) -> None:
+        """See :meth:`cloudconnect.repository.store.Repository.withdraw`."""
+        for point in points:
+            if self._known(point) is None:
+                raise NotFound(f"there is no restore point {point.hex()}")
+            if not withdrawn(self.store, point):
+                self.store.put(record_name(point) + _WITHDRAWN_SUFFIX, [b"withdrawn"])
+            with self.catalogue.writing() as connection:
+                connection.execute(
+                    sa.update(points_table)
+                    .where(points_table.c.point == point.hex())
+                    .values(state=WITHDRAWN)
+                )
+
+    def _check(self, record: PointRecord, encoded: bytes, signature: bytes) -> None:
+        ours = (self.description.repository, self.description.mode)
+        if (record.repository, record.mode) != ours or record.encode() != encoded:
+            raise Refused("the restore point is not one of this repository")
+        try:
+            verify(self.description.public_key, signature, encoded)
+        except StoredDataDamaged:
+            raise Refused("the restore point is not signed with this repository's key") from None
+
+    def _check_present(self, record: PointRecord, references: Iterable[list[bytes]]) -> int:
+        """Every blob of the point is stored; returns the count of removals before it was looked."""
+        with self.catalogue.reading() as connection:
+            removals = self.catalogue.removals(connection)
+        manifest = record.manifest
+        parts = (list(manifest[at : at + IDS_MAX]) for at in range(0, len(manifest), IDS_MAX))
+        for batch in chain(parts, references):
+            wanted = set(batch)
+            with self.catalogue.reading() as connection:
+                missing = wanted - self.catalogue.present(connection, wanted)
+            if missing:
+                raise Refused(
+                    f"the restore point needs {min(missing).hex()}, which is not stored; run the "
+                    f"backup again"
+                )
+        return removals
+
+    def _put(self, point: bytes, references: ReferenceWriter, values: dict[str, Any]) -> None:
+        """Store the two blobs of a point."""
+        names = ("record", "signature", "reference_count", "reference_digest", "arrival_time")
+        encoded = canonical.encode({name: values[name] for name in names})
+        try:
+            references.commit(point)
+            self.store.put(record_name(point), [encoded])
+        except FileExistsError:
+            # Another session publishes it now, or one was killed in between.
+            raise Refused("there is another restore point of this id already") from None
+
+    def _known(self, point: bytes) -> StoredPoint | None:
+        query = sa.select(points_table).where(points_table.c.point == point.hex())
+        with self.catalogue.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else StoredPoint(**_fields(row))
+
+
+def record_name(point: bytes) -> str:
+    """The name under which the record of the point with these 16 bytes is stored."""
+    return f"points/{point.hex()}"
+
+
+def withdrawn(store: IBlobStore, point: bytes) -> bool:
+    """Whether the blob store says that this point was withdrawn."""
+    try:
+        return store.size(record_name(point) + _WITHDRAWN_SUFFIX) >= 0
+    except NotFound:
+        return False
+
+
+def point_values(
+    record: PointRecord, encoded: bytes, signature: bytes, count: int, digest: bytes, time: float
+) -> dict[str, Any]:
+    """The row of a new point."""
+    return {
+        "point": record.point.hex(),
+        "arrival_time": time,
+        "state": PUBLISHED,
+        "session": record.session,
+        "job_id": record.job_id,
+        "host": record.host,
+        "job": record.job,
+        "tags": list(record.tags),
+        "statistics": dict(record.statistics),
+        "started_ns": record.started_ns,
+        "finished_ns": record.finished_ns,
+        "manifest_length": record.manifest_length,
+        "record": encoded,
+        "signature": signature,
+        "reference_count": count,
+        "reference_digest": digest,
+    }
+
+
+def insert_point(connection: sa.Connection, values: dict[str, Any]) -> int:
+    """Insert a point's row and return its arrival number.
+
+    :raises Refused: there is one of this id
+    """
+    try:
+        result = connection.execute(sa.insert(points_table), values)
+    except sa.exc.IntegrityError as error:
+        raise Refused("there is another restore point of this id already") from error
+    assert result.inserted_primary_key is not None
+    arrival = int(result.inserted_primary_key[0])
+    tags = [{"tag": tag, "arrival": arrival} for tag in sorted(set(values["tags"]))]
+    if tags:
+        connection.execute(sa.insert(point_tags_table), tags)
+    return arrival
+
+
+def _fields(row: sa.Row[Any]) -> dict[str, Any]:
+    fields = dict(row._mapping)
+    fields["time"] = fields.pop("arrival_time")
+    fields["point"] = bytes.fromhex(fields["point"])
+    fields["tags"] = tuple(fields["tags"])
+    return fields
