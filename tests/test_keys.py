@@ -66,7 +66,7 @@ class SecretTests(SynchronousTestCase):
         """A traceback with all local variables does not show the octets."""
         secret = KeyB(OCTETS)
         try:
-            raise RuntimeError("trouble")
+            raise RuntimeError(f"trouble with {secret}")
         except RuntimeError as error:
             shown = "".join(
                 traceback.TracebackException.from_exception(error, capture_locals=True).format()
