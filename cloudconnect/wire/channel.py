@@ -7,6 +7,7 @@ are made and checked here, so that a direction that was cut between two frames i
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import Final, NoReturn
@@ -22,6 +23,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.interfaces import IBytePipe
 from cloudconnect.wire.frames import (
+    FLAG_MANIFEST,
     Frame,
     FrameKind,
     FrameReader,
@@ -33,6 +35,8 @@ from cloudconnect.wire.frames import (
 
 #: Longest text of a FAIL, in characters: a sentence or two for a person.
 FAIL_TEXT_MAX: Final = 1000
+#: Bytes of a peer that are dropped after this side gave up: more than pipes and sockets hold.
+DROPPED_MAX: Final = 64 << 20
 #: What a peer is told of an error that has no name: nothing of ours leaks into it.
 UNEXPECTED_TEXT: Final = "an internal error; the log of that side has the details"
 
@@ -75,14 +79,16 @@ class FrameChannel:
         with self._sending:
             self._pipe.write(*self._writer.encode(kind, request, body, flags))
 
-    def send_chunk(self, request: int, blob: StoredBlob) -> None:
+    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> None:
         """Send ``blob`` as a CHUNK; its data is not copied and must not change afterwards.
 
+        :param manifest: whether it is a chunk of a manifest, which are stored apart
         :raises ValueError: a field of ``blob`` has the wrong size
         :raises CloudConnectError: the pipe has ended
         """
         with self._sending:
-            self._pipe.write(*self._writer.encode_chunk(request, blob))
+            flags = FLAG_MANIFEST if manifest else 0
+            self._pipe.write(*self._writer.encode_chunk(request, blob, flags))
 
     def send_failure(self, request: int, error: Exception) -> None:
         """Tell the peer that ``request`` failed (0: the whole dialogue).
@@ -142,6 +148,22 @@ class FrameChannel:
         late = self._next()
         if late is not None:
             raise ProtocolViolation(f"a {late.kind.name} came after the totals")
+
+    def give_up(self, error: Exception) -> None:
+        """Tell the peer that the whole dialogue failed, end this direction, and wait for its end.
+
+        What the peer still sends is not looked at, so that it comes to reading what failed: it
+        might otherwise be stuck in sending. After this only :meth:`abort` is of use. Errors of the
+        pipe, which may be what failed, are swallowed.
+
+        :param error: goes out as by :meth:`send_failure`
+        """
+        with contextlib.suppress(CloudConnectError, OSError):
+            self.send_failure(0, error)
+            self.finish()
+            dropped = 0
+            while dropped < DROPPED_MAX and (data := self._pipe.read()):
+                dropped += len(data)
 
     def abort(self, reason: Exception) -> None:
         """End both directions at once; ``reason`` is what later calls raise."""

@@ -40,6 +40,7 @@ from cloudconnect.wire.bodies import (
 __all__ = [
     "CHUNK_PREFIX_SIZE",
     "COMPRESSION_MASK",
+    "FLAG_MANIFEST",
     "FLAG_PART",
     "HEADER_SIZE",
     "ID_SIZE",
@@ -71,6 +72,8 @@ HEADER_SIZE: Final = _HEADER.size
 TAG_SIZE: Final = 16
 #: On POINT: the body is a part of the reference list, and more of this point follows.
 FLAG_PART: Final = 0x01
+#: On CHUNK: it is a chunk of a manifest; such chunks are stored apart, as they are read together.
+FLAG_MANIFEST: Final = 0x01
 #: Largest body of the small kinds that carry CBOR, in bytes.
 SMALL_BODY_MAX: Final = 16 << 10
 
@@ -113,6 +116,7 @@ _BOUNDS: Final = {
     FrameKind.TOTALS: _SMALL,
     FrameKind.FAIL: _SMALL,
 }
+_FLAGS: Final = {FrameKind.POINT: FLAG_PART, FrameKind.CHUNK: FLAG_MANIFEST}
 
 
 @attrs.frozen
@@ -152,9 +156,10 @@ def decode_body(
 
 
 def _allowed(kind: FrameKind, flags: int, length: int, body_max: int) -> bool:
-    if flags & ~FLAG_PART or (flags and kind is not FrameKind.POINT):
+    if flags & ~_FLAGS.get(kind, 0):
         return False
-    low, high, multiple = _PART if flags else _BOUNDS[kind]
+    part = kind is FrameKind.POINT and flags & FLAG_PART
+    low, high, multiple = _PART if part else _BOUNDS[kind]
     return low <= length <= min(high, body_max) and length % multiple == 0
 
 
@@ -181,17 +186,20 @@ class FrameWriter:
         :raises ValueError: the protocol does not allow this length or these flags for ``kind``
         :raises ProtocolViolation: ``kind`` is CHUNK and ``body`` is not the body of one
         """
-        if kind is FrameKind.CHUNK and not flags:
-            return self.encode_chunk(request, unpack_chunk(body))
+        if kind is FrameKind.CHUNK:
+            return self.encode_chunk(request, unpack_chunk(body), flags)
         return self._encode(kind, request, flags, body, b"")
 
-    def encode_chunk(self, request: int, blob: StoredBlob) -> list[bytes | memoryview]:
+    def encode_chunk(
+        self, request: int, blob: StoredBlob, flags: int = 0
+    ) -> list[bytes | memoryview]:
         """A CHUNK, as parts to be written in order; ``blob.data`` is one of them, not copied.
 
+        :param flags: :data:`FLAG_MANIFEST` or 0
         :raises ValueError: a field of ``blob`` has the wrong size
         """
         prefix = pack_chunk_prefix(blob)
-        return self._encode(FrameKind.CHUNK, request, 0, prefix, blob.data)
+        return self._encode(FrameKind.CHUNK, request, flags, prefix, blob.data)
 
     def _encode(
         self,

@@ -1,0 +1,348 @@
+"""Layer 3: the target mover's side of the dialogue of frames (``docs/protocol.rst``, section 7).
+
+One call serves one stream of one session, blocking, in a worker thread. Every request that can fail
+by itself (an id that is damaged, a point that is not there) is answered with a FAIL of its number
+and the dialogue goes on; anything else ends it with a FAIL of number 0.
+
+Answers to a GET come in the order of its ids, one frame for each: its CHUNK, or in its place a FAIL
+with the number of the GET.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import attrs
+
+from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
+from cloudconnect.content.points import PointRecord
+from cloudconnect.content.sealing import OVERHEAD
+from cloudconnect.errors import (
+    Busy,
+    CloudConnectError,
+    ContextMismatch,
+    DigestMismatch,
+    NotFound,
+    ProtocolViolation,
+    Refused,
+    SecurityError,
+    StoredDataDamaged,
+)
+from cloudconnect.repository.packs import ENTRY_SIZE
+from cloudconnect.repository.references import ReferenceWriter
+from cloudconnect.repository.store import Repository
+from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, PROTOCOL_VERSIONS
+from cloudconnect.wire.channel import FrameChannel, raise_failure
+from cloudconnect.wire.frames import (
+    FLAG_MANIFEST,
+    FLAG_PART,
+    SEALED,
+    Coding,
+    Frame,
+    FrameKind,
+    StoredBlob,
+    decode_body,
+    encode_body,
+    join_ids,
+    pack_bitmap,
+    split_ids,
+    unpack_chunk,
+)
+
+#: Restore points of one session: a backup makes one.
+POINTS_MAX: Final = 16
+#: What a session's purpose lets it ask for, where its capabilities do too.
+_PURPOSES: Final = {
+    "backup": {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, FrameKind.GET, FrameKind.OPEN},
+    "restore": {FrameKind.GET, FrameKind.OPEN},
+    "read": {FrameKind.GET, FrameKind.OPEN},
+    "check": {FrameKind.HAVE, FrameKind.GET, FrameKind.OPEN},
+}
+#: Which capability a kind of frame needs.
+_NEEDS: Final = {FrameKind.CHUNK: "write", FrameKind.POINT: "write"}
+_READ: Final = "read"
+
+
+@attrs.frozen(kw_only=True)
+class ServeResult:
+    """What a dialogue came to.
+
+    :ivar points: ids of the points that were published, 16 bytes each
+    :ivar chunks_received: CHUNKs taken
+    :ivar bytes_stored: their stored bytes
+    :ivar chunks_sent: CHUNKs sent
+    :ivar bytes_received: all bytes of frames that came
+    :ivar bytes_sent: all bytes of frames that were sent
+    """
+
+    points: tuple[bytes, ...]
+    chunks_received: int
+    bytes_stored: int
+    chunks_sent: int
+    bytes_received: int
+    bytes_sent: int
+
+
+def serve_session(
+    channel: FrameChannel,
+    repository: Repository,
+    purpose: str,
+    capabilities: Collection[str],
+    session: bytes,
+    on_point: Callable[[PointRecord], None],
+    reserve: Callable[[int], None] | None = None,
+    keys: RepositoryKeys | None = None,
+) -> ServeResult:
+    """Serve one stream until the peer has ended it.
+
+    :param repository: is used by this call only, and not closed by it
+    :param purpose: ``backup``, ``restore``, ``read`` or ``check``, as the Key A package says
+    :param capabilities: of the credential: ``write``, ``read``
+    :param session: 16 bytes; a restore point must be of this session
+    :param on_point: is asked before a restore point is published, and raises what is wrong with it
+    :param reserve: takes so many bytes from the quota before they are stored, or raises NoSpace
+    :param keys: in ``provider`` mode, the provider's own keys, under which blobs are sealed at rest
+    :raises ContextMismatch: the peer wants what was not agreed
+    :raises CloudConnectError: what ended the dialogue; the peer has been told
+    :raises Exception: anything unexpected; the peer has been told that something was, not what
+    """
+    served = _Dialogue(
+        channel, repository, purpose, capabilities, session, on_point, reserve or _unlimited, keys
+    )
+    try:
+        return served.run()
+    except Exception as error:
+        served.end(error)
+        channel.give_up(error)
+        raise
+
+
+class _Dialogue:
+    def __init__(
+        self,
+        channel: FrameChannel,
+        repository: Repository,
+        purpose: str,
+        capabilities: Collection[str],
+        session: bytes,
+        on_point: Callable[[PointRecord], None],
+        reserve: Callable[[int], None],
+        keys: RepositoryKeys | None,
+    ) -> None:
+        self._channel = channel
+        self._repository = repository
+        self._purpose = purpose
+        self._allowed = {
+            kind
+            for kind in _PURPOSES.get(purpose, set())
+            if _NEEDS.get(kind, _READ if kind is not FrameKind.HAVE else "") in {*capabilities, ""}
+        }
+        self._session = session
+        self._on_point = on_point
+        self._reserve = reserve
+        self._keys = keys
+        self._mode = repository.description.mode
+        self._references: ReferenceWriter | None = None
+        self._points: list[bytes] = []
+        self._chunks_received = self._bytes_stored = self._chunks_sent = 0
+        self._answers: dict[FrameKind, Callable[[Frame], None]] = {
+            FrameKind.HAVE: self._have,
+            FrameKind.CHUNK: self._chunk,
+            FrameKind.POINT: self._point,
+            FrameKind.GET: self._get,
+            FrameKind.OPEN: self._open,
+        }
+
+    def run(self) -> ServeResult:
+        """Greet, answer until the totals, and end."""
+        if self._mode is EncryptionMode.PROVIDER and self._keys is None:
+            raise Refused("the provider's key of this repository is not there")
+        self._greet(self._channel.receive())
+        while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
+            self._answer(frame)
+        self._flush()
+        self._channel.finish()
+        self._channel.expect_end()
+        return ServeResult(
+            points=tuple(self._points),
+            chunks_received=self._chunks_received,
+            bytes_stored=self._bytes_stored,
+            chunks_sent=self._chunks_sent,
+            bytes_received=self._channel.bytes_received,
+            bytes_sent=self._channel.bytes_sent,
+        )
+
+    def end(self, error: Exception) -> None:
+        """Keep what was verified when the line broke; it need not be sent again.
+
+        Not after a security error: nothing of such a session is trusted that was not acknowledged.
+        """
+        if not isinstance(error, SecurityError):
+            # The first error is the one to report, also where this fails for the same reason.
+            with contextlib.suppress(CloudConnectError, OSError):
+                self._flush()
+
+    def _greet(self, frame: Frame) -> None:
+        if frame.kind is not FrameKind.HELLO:
+            raise ProtocolViolation(f"a {frame.kind.name} came in the place of a HELLO")
+        # A newer peer may say more than this release knows of.
+        hello = _fields(
+            frame,
+            more=True,
+            versions=list,
+            id_check=bytes,
+            codings=list,
+            chunking=dict,
+            purpose=str,
+        )
+        description = self._repository.description
+        if hello["purpose"] != self._purpose:
+            raise ContextMismatch(
+                f"this session was started as {self._purpose}, and the peer says "
+                f"{hello['purpose'][:16]}"
+            )
+        versions = [version for version in PROTOCOL_VERSIONS if version in hello["versions"]]
+        if not versions:
+            raise Refused(f"this provider speaks the versions {list(PROTOCOL_VERSIONS)}")
+        if hello["id_check"] != description.id_check:
+            raise Refused("this is not the encryption key that the repository was made with")
+        if self._purpose == "backup" and hello["chunking"] != description.chunking.as_map():
+            raise Refused("the repository was made with other chunking parameters")
+        codings = [coding for coding in self._codings() if coding in hello["codings"]]
+        if not codings:
+            raise Refused(f"nothing that this peer can encode fits a {self._mode.value} repository")
+        body = encode_body(
+            version=versions[-1],
+            repository=description.repository,
+            codings=[int(coding) for coding in codings],
+            limits={"ids": IDS_MAX, "chunk": self._chunk_max(), "body": FRAME_BODY_MAX},
+        )
+        self._channel.send(FrameKind.WELCOME, frame.request, body)
+
+    def _answer(self, frame: Frame) -> None:
+        if frame.kind is FrameKind.FAIL:
+            raise_failure(frame)
+        answer = self._answers.get(frame.kind)
+        if answer is None:
+            raise ProtocolViolation(f"a {frame.kind.name} is not for the repository to answer")
+        if frame.kind not in self._allowed:
+            raise ContextMismatch(f"a {frame.kind.name} came in a {self._purpose} session")
+        try:
+            answer(frame)
+        except (NotFound, Refused, Busy) as error:
+            self._channel.send_failure(frame.request, error)
+
+    def _have(self, frame: Frame) -> None:
+        there = self._repository.have(split_ids(frame.body))
+        self._channel.send(
+            FrameKind.WANT, frame.request, pack_bitmap([not stored for stored in there])
+        )
+
+    def _chunk(self, frame: Frame) -> None:
+        blob = unpack_chunk(frame.body)
+        if blob.coding not in self._codings() or len(blob.data) > self._chunk_max():
+            raise ProtocolViolation("a CHUNK has a coding or a size that was not agreed")
+        if blob.coding == Coding.PLAIN and len(blob.data) != blob.plain_length:
+            raise ProtocolViolation("a CHUNK without any coding announces another length")
+        if self._keys is not None and self._mode is EncryptionMode.PROVIDER:
+            blob = self._keys.seal_stored("chunk", blob)
+        self._reserve(len(blob.data) + ENTRY_SIZE)
+        kind: BlobKind = "manifest" if frame.flags & FLAG_MANIFEST else "chunk"
+        self._stored(self._repository.add(blob, kind))
+        self._chunks_received += 1
+        self._bytes_stored += len(blob.data)
+
+    def _point(self, frame: Frame) -> None:
+        if self._references is None:
+            self._references = self._repository.begin_references()
+        if frame.flags & FLAG_PART:
+            self._reserve(len(frame.body))
+            self._references.extend(frame.body)
+            return
+        references, self._references = self._references, None
+        try:
+            self._publish(frame, references)
+        finally:
+            references.discard()
+
+    def _publish(self, frame: Frame, references: ReferenceWriter) -> None:
+        body = _fields(frame, record=bytes, signature=bytes, references=int, digest=bytes)
+        if (body["references"], body["digest"]) != (references.count, references.digest):
+            raise DigestMismatch(
+                f"the restore point names {body['references']} references, and {references.count} "
+                f"came, or others"
+            )
+        record = PointRecord.decode(body["record"])
+        if record.session != self._session:
+            raise ContextMismatch("the restore point is of another session")
+        if len(self._points) >= POINTS_MAX:
+            raise Refused(f"a session publishes at most {POINTS_MAX} restore points")
+        self._flush()
+        self._on_point(record)
+        self._reserve(len(body["record"]))
+        arrival, time = self._repository.publish(
+            record, body["record"], body["signature"], references
+        )
+        self._points.append(record.point)
+        answer = encode_body(point=record.point, arrival=arrival, time=time)
+        self._channel.send(FrameKind.POINTED, frame.request, answer)
+
+    def _get(self, frame: Frame) -> None:
+        for got in self._repository.read_each(split_ids(frame.body)):
+            try:
+                self._channel.send_chunk(frame.request, self._opened(got))
+            except StoredDataDamaged as error:
+                self._channel.send_failure(frame.request, error)
+            else:
+                self._chunks_sent += 1
+
+    def _opened(self, got: StoredBlob | StoredDataDamaged) -> StoredBlob:
+        """What a reader gets: the blob as it was received."""
+        if isinstance(got, StoredDataDamaged):
+            raise got
+        if self._keys is not None and self._mode is EncryptionMode.PROVIDER:
+            return self._keys.unseal_stored("chunk", got)
+        return got
+
+    def _open(self, frame: Frame) -> None:
+        point = _fields(frame, point=bytes)["point"]
+        if len(point) != 16:
+            raise ProtocolViolation("an OPEN names no restore point")
+        stored = self._repository.point(point)
+        body = encode_body(record=stored.record, signature=stored.signature, arrival=stored.arrival)
+        self._channel.send(FrameKind.OPENED, frame.request, body)
+
+    def _flush(self) -> None:
+        self._stored(self._repository.flush())
+
+    def _stored(self, ids: list[bytes]) -> None:
+        for at in range(0, len(ids), IDS_MAX):
+            self._channel.send(FrameKind.STORED, 0, join_ids(ids[at : at + IDS_MAX]))
+
+    def _codings(self) -> tuple[Coding, ...]:
+        """What may come, and goes back, in the repository's mode."""
+        sealed = self._mode is EncryptionMode.TENANT
+        return tuple(coding for coding in Coding if bool(coding & SEALED) is sealed)
+
+    def _chunk_max(self) -> int:
+        # The provider's seal makes a blob longer.
+        return CHUNK_MAX - (OVERHEAD if self._mode is EncryptionMode.PROVIDER else 0)
+
+
+def _fields(frame: Frame, more: bool = False, **types: type) -> dict[str, Any]:
+    """The fields of a frame's map, each of exactly its type.
+
+    :param more: whether there may be others
+    :raises ProtocolViolation: others
+    """
+    body = decode_body(frame)
+    found = {name: type(value) for name, value in body.items() if not more or name in types}
+    if found != types:
+        raise ProtocolViolation(f"a {frame.kind.name} does not have its fields")
+    return body
+
+
+def _unlimited(count: int) -> None:
+    """No quota."""
