@@ -72,8 +72,10 @@ class ChunkingParameters:
         :raises ProtocolViolation: fields missing or too many, or values out of bounds
         """
         try:
-            return cls(**{name: fields[name] for name in attrs.fields_dict(cls)} | dict(fields))
-        except (KeyError, TypeError, ValueError) as error:
+            if set(fields) != set(attrs.fields_dict(cls)):
+                raise ValueError("other fields than expected")
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
             raise ProtocolViolation(f"the chunking parameters cannot be used: {error}") from error
 
 

@@ -96,6 +96,8 @@ class RepositoryDescription:
             raise ProtocolViolation(f"a repository's description has over {DESCRIPTION_MAX} bytes")
         fields = canonical.decode_map(encoded, max_depth=4, max_items=512)
         try:
+            if set(fields) != set(attrs.fields_dict(cls)) or type(fields["slots"]) is not list:
+                raise ValueError("it has other fields")
             return cls(
                 **{
                     **fields,

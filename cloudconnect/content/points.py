@@ -113,6 +113,8 @@ class PointRecord:
             raise ProtocolViolation(f"a restore point's record has over {POINT_RECORD_MAX} bytes")
         fields = canonical.decode_map(encoded, max_depth=2, max_items=512)
         try:
+            if set(fields) != set(attrs.fields_dict(cls)):
+                raise ValueError("it has other fields")
             if type(fields["tags"]) is not list or type(fields["statistics"]) is not dict:
                 raise ValueError("tags or statistics have the wrong type")
             if type(fields["manifest"]) is not bytes:

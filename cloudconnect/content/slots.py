@@ -113,13 +113,11 @@ class KeySlot:
         """
         try:
             costs = fields["argon2"]
-            return cls(
-                **{
-                    **fields,
-                    "kind": SlotKind(fields["kind"]),
-                    "argon2": None if costs is None else Argon2Costs(**costs),
-                }
-            )
+            if costs is not None:
+                if set(costs) != set(attrs.fields_dict(Argon2Costs)):
+                    raise ValueError("its costs are incomplete")
+                costs = Argon2Costs(**costs)
+            return cls(**{**fields, "kind": SlotKind(fields["kind"]), "argon2": costs})
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolViolation(f"a key slot cannot be used: {error}") from error
 
