@@ -146,6 +146,7 @@ class Layer:
         self._gate = WriteGate(self._gate_changed, self._stop_producer)
         self._held: deque[Octets] = deque()
         self._held_size = 0
+        self._transmitting = False
         self._written_full = 0  # bytes written below while it was full
         self._producer: Any = None
         self._producer_paused = False
@@ -397,8 +398,10 @@ class Layer:
             return
         if (self.disconnecting or self._half_closing) and self._producer is None:
             return
-        if self._is_ready and not self._held:
-            self._call_core(self._transmit, parts)
+        if self._is_ready and not self._held and not self._transmitting:
+            self._send(parts)
+            if self._held or self.disconnecting or self._half_closing:
+                self._gate_changed()  # somebody wrote, or closed, from inside
         else:
             self._held.extend(parts)
             self._held_size += sum(map(len, parts))
@@ -539,24 +542,35 @@ class Layer:
     def _end_reached(self) -> None:
         """The application has had everything up to the peer's authenticated end."""
         self._end_received = True
+        hears = IHalfCloseableProtocol.providedBy(self.wrappedProtocol)
+        if hears and not self.disconnecting:
+            self._guarded(self.wrappedProtocol.readConnectionLost)
+        if self._over:
+            return
         if self._end_sent:
             self._ends_meet()
-        elif not self.disconnecting:
-            if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-                self._guarded(self.wrappedProtocol.readConnectionLost)
-            else:
-                self.disconnecting = True
-                self._stop_producer()
-                self._try_end()
+        elif not (hears or self.disconnecting):
+            self.disconnecting = True
+            self._stop_producer()
+            self._try_end()
 
     # --- writing --------------------------------------------------------------------------------
 
+    def _send(self, parts: list[Octets]) -> None:
+        """Seal and send; what is written from inside, by a producer that is paused, comes after."""
+        self._transmitting = True
+        try:
+            self._call_core(self._transmit, parts)
+        finally:
+            self._transmitting = False
+
     def _gate_changed(self) -> None:
         """Send what is held, as far as the transport below takes it; then see to the producer."""
-        while self._is_ready and self._held and not (self._gate.paused or self._over):
-            part = self._held.popleft()
-            self._held_size -= len(part)
-            self._call_core(self._transmit, [part])
+        if self._is_ready and not self._transmitting:
+            while self._held and not (self._gate.paused or self._over):
+                part = self._held.popleft()
+                self._held_size -= len(part)
+                self._send([part])
         if not self._gate.paused:
             self._written_full = 0
             if self._end_sent:
@@ -585,7 +599,7 @@ class Layer:
     def _try_end(self) -> None:
         """Send our authenticated end when it is due and nothing stands before it."""
         due = self.disconnecting or self._half_closing
-        if not due or self._end_sent or not self._is_ready or self._held:
+        if not due or self._end_sent or not self._is_ready or self._held or self._transmitting:
             return
         if self._producer is not None or self._over or self._below_lost or self._closed_below:
             return
