@@ -304,15 +304,17 @@ class EntryDecoder:
 def _entry(fields: dict[str, Any], runs: tuple[Run, ...]) -> Entry:
     """The entry of a decoded map; the class checks values, the types of octets are checked here."""
     take = fields.pop
-    xattrs = take("x", ())
+    xattrs = take("x", [])
+    if type(xattrs) is not list:
+        raise ValueError("its extended attributes are not a list")
     entry = Entry(
         take("p"),
         _TYPES[take("t")],
         take("m"),
         take("u"),
         take("g"),
-        take("U", b"").decode("utf-8", "surrogateescape"),
-        take("G", b"").decode("utf-8", "surrogateescape"),
+        str(take("U", b""), "utf-8", "surrogateescape"),
+        str(take("G", b""), "utf-8", "surrogateescape"),
         take("n"),
         take("s", 0),
         runs,
