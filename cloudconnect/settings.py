@@ -46,7 +46,7 @@ SILENCE_SECONDS: Final = 90.0
 RECORD_PAYLOAD_MAX: Final = 1 << 20
 #: Default payload of one record where the stream owns the socket, in bytes (measured, see
 #: ``benchmarks/RESULTS.md``).
-RECORD_PAYLOAD_FAST: Final = 256 << 10
+RECORD_PAYLOAD_FAST: Final = 1 << 20
 #: Payload of one record where the layer below is some transport with its own queue, in bytes.
 RECORD_PAYLOAD_PLAIN: Final = 64 << 10
 #: A sender changes its key after this many payload bytes in one epoch ...

@@ -1,0 +1,296 @@
+"""Layer 2, transports: taking over the socket of a reactor's TCP or UNIX transport.
+
+This is the only code that does. Twisted's transports copy what they send and allocate what they
+receive; whoever brings buffers of its own (an :class:`ISocketUser`) is spared both here. An
+:class:`OwnedSocket` replaces two methods of one transport *object*, ``doRead`` and ``doWrite``,
+which every reactor that watches descriptors looks up at each call. All else stays Twisted's: the
+descriptor's registration, errors and ends of the connection, ``connectionLost`` of whatever
+protocol the transport has, the peer's address, socket options, closing.
+
+**The change of hands.** What the transport still queues must leave first. A pull producer tells:
+Twisted asks it for the first bytes when it is registered, and a second time once all is sent. From
+then on nothing may be written to the transport itself; what is, stays in its queue for ever.
+
+**Fewer wake-ups.** A receiver that waits for the rest of a large record is not told of every
+segment: ``SO_RCVLOWAT`` is set to the bytes that are missing. The kernel wakes it earlier when its
+receive buffer is full, and for the connection's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import termios
+from array import array
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from twisted.internet import main, tcp, unix
+from twisted.internet.interfaces import IAddress, IConsumer, IPullProducer, IPushProducer
+from zope.interface import implementer
+
+from cloudconnect.settings import HIGH_WATER
+
+#: Bytes that one connection sends, or receives, before the reactor turns to others.
+TURN_BYTES: Final = 2 << 20
+#: Send and receive buffer asked for on a UNIX socket, in bytes; a TCP socket's grow by themselves.
+UNIX_BUFFER: Final = 1 << 20
+
+#: The methods that are replaced must be the ones that this code knows.
+_READS: Final = (tcp.Connection.doRead, unix.Server.doRead)
+_WRITES: Final = (tcp.Connection.doWrite,)
+_KINDS: Final = (tcp.Client, tcp.Server, unix.Client, unix.Server)
+
+
+class ISocketUser(Protocol):
+    """Whose buffers a socket is read into and written from. Its methods do not raise."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait to be sent."""
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes must come, at least, for it to get on."""
+
+    def room(self) -> memoryview:
+        """Where the next bytes go; not empty."""
+
+    def came(self, count: int) -> None:
+        """``count`` bytes were put there. May pause, close or abort."""
+
+    def outgoing(self) -> memoryview:
+        """What to send next; empty when there is nothing."""
+
+    def sent(self, count: int) -> None:
+        """The first ``count`` bytes of it were sent."""
+
+    def put_sealed(self, record: bytes) -> None:
+        """Send ``record`` next, before what is not in :meth:`outgoing` yet."""
+
+
+def can_own(transport: object) -> bool:
+    """Whether ``transport`` is a reactor's own TCP or UNIX transport, and nothing but that."""
+    if not isinstance(transport, _KINDS):
+        return False
+    cls = type(transport)
+    known = cls.doRead in _READS and cls.doWrite in _WRITES
+    return known and not vars(transport).keys() & {"doRead", "doWrite"} and not transport.TLS
+
+
+@implementer(IPullProducer)
+class _Drained:
+    """Calls ``drained`` when it is asked for bytes a second time."""
+
+    def __init__(self, drained: Callable[[], None]) -> None:
+        self._drained = drained
+        self._asked = False
+
+    def resumeProducing(self) -> None:
+        if self._asked:
+            self._drained()
+        self._asked = True
+
+    def stopProducing(self) -> None:
+        """The connection is lost; its protocol hears of it."""
+
+
+@implementer(IConsumer, IPushProducer)
+class OwnedSocket:
+    """The transport that a layer has in the place of the reactor's, after the change of hands.
+
+    :param transport: for which :func:`can_own` holds, without a producer registered on it
+    :param user: whose buffers are used
+    """
+
+    def __init__(self, transport: Any, user: ISocketUser) -> None:
+        self._transport = transport
+        self._user = user
+        self._socket: socket.socket = transport.getHandle()
+        self._has_low_water = self._socket.family != socket.AF_UNIX
+        self._low_water = 1
+        self._producer: Any = None
+        self._producer_paused = False
+        self._reading = False
+        self._closing = False
+        self._gone = False
+
+    # --- the change of hands --------------------------------------------------------------------
+
+    def take_over(self, done: Callable[[], None]) -> None:
+        """Read nothing more, send what the transport queues, then own the socket.
+
+        :param done: called, in a later turn, when that is so; never if the connection ends before.
+            :meth:`resumeProducing` begins reading.
+        """
+
+        def drained() -> None:
+            transport = self._transport
+            transport.unregisterProducer()
+            transport.stopWriting()
+            transport.doRead, transport.doWrite = self._do_read, self._do_write
+            if not self._has_low_water:
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, UNIX_BUFFER)
+            done()
+
+        self._transport.pauseProducing()
+        self._transport.registerProducer(_Drained(drained), False)
+        self._transport.startWriting()
+
+    def gone(self) -> None:
+        """The connection is lost: let go of the transport's methods and of the socket."""
+        self._gone = True
+        self._reading = False
+        self._producer = None
+        vars(self._transport).pop("doRead", None)
+        vars(self._transport).pop("doWrite", None)
+
+    # --- what the reactor calls -----------------------------------------------------------------
+
+    def _do_read(self) -> Exception | None:
+        left = TURN_BYTES
+        while left > 0 and self._reading:
+            room = self._user.room()
+            try:
+                count = self._socket.recv_into(room)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                return main.CONNECTION_LOST
+            if not count:
+                return main.CONNECTION_DONE
+            left -= count
+            short = count < len(room)
+            self._user.came(count)
+            if short:
+                break
+        if self._reading:
+            self._wait_for(self._user.wanted)
+        return None
+
+    def look(self) -> None:
+        """Take in what came too little to wake us."""
+        if self._reading:
+            with contextlib.suppress(OSError):
+                count = self._socket.recv_into(self._user.room())
+                if count:
+                    self._user.came(count)
+
+    def _wait_for(self, wanted: int) -> None:
+        if self._has_low_water and wanted != self._low_water:
+            self._low_water = wanted
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+            except OSError:
+                self._has_low_water = False
+
+    def _do_write(self) -> Exception | None:
+        left = TURN_BYTES
+        while left > 0 and not self._gone:
+            out = self._user.outgoing()
+            if not out:
+                return self._all_sent()
+            try:
+                count = self._socket.send(out)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError:
+                return main.CONNECTION_LOST
+            left -= count
+            self._user.sent(count)
+            self._see_to_producer()
+            if count < len(out):
+                return None
+        return None
+
+    def _all_sent(self) -> Exception | None:
+        self._transport.stopWriting()
+        if self._transport.disconnecting:
+            return main.CONNECTION_DONE
+        if self._closing:
+            self._transport.loseConnection()
+        else:
+            self._see_to_producer()
+        return None
+
+    # --- what the layer calls -------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """The user has something to send."""
+        if not self._gone:
+            self._transport.startWriting()
+            self._see_to_producer()
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, which needs no sealing any more."""
+        self._user.put_sealed(data)
+        self.wake()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause the push producer ``producer`` while too many bytes wait to be sent."""
+        self._producer = producer
+        self._producer_paused = False
+        self._see_to_producer()
+
+    def unregisterProducer(self) -> None:
+        """Nobody is paused any more."""
+        self._producer = None
+
+    def _see_to_producer(self) -> None:
+        if self._producer is None:
+            return
+        held = self._user.held
+        if self._producer_paused and held <= HIGH_WATER:
+            self._producer_paused = False
+            self._producer.resumeProducing()
+        elif not self._producer_paused and held > HIGH_WATER:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """Read nothing."""
+        self._reading = False
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read."""
+        if not (self._gone or self._closing):
+            self._reading = True
+            self._wait_for(self._user.wanted)
+            self._transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Close."""
+        self.loseConnection()
+
+    def unsent(self) -> int:
+        """Bytes that wait, here or in the kernel, and that the other side has not acknowledged."""
+        in_kernel = array("i", (0,))
+        if not self._gone:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, in_kernel)
+        return self._user.held + in_kernel[0]
+
+    def loseConnection(self) -> None:
+        """Close once everything was sent; read nothing more."""
+        self._closing = True
+        self.pauseProducing()
+        self._transport.startWriting()
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self._gone = True
+        self._reading = False
+        self._transport.abortConnection()
+
+    def getPeer(self) -> IAddress:
+        """The address of the other side."""
+        peer: IAddress = self._transport.getPeer()
+        return peer
+
+    def getHost(self) -> IAddress:
+        """The address of this side."""
+        host: IAddress = self._transport.getHost()
+        return host
