@@ -26,7 +26,7 @@ class LayerFactory(ClientFactory):
     noisy = False
 
     def __init__(
-        self, factory: IProtocolFactory, make: Callable[[IProtocol], Layer], name: str
+        self, factory: IProtocolFactory, make: Callable[[IProtocol], Any], name: str
     ) -> None:
         self.wrappedFactory: Any = factory
         self._make = make
