@@ -223,7 +223,11 @@ class Points:
         encoded = canonical.encode({name: values[name] for name in names})
         try:
             references.commit(point)
-            self.store.put(record_name(point), [encoded])
+            try:
+                self.store.put(record_name(point), [encoded])
+            except BaseException:
+                self.store.remove(references_name(point))
+                raise
         except FileExistsError:
             # Another session publishes it now, or one was killed in between.
             raise Refused("there is another restore point of this id already") from None

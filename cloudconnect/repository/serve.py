@@ -163,8 +163,10 @@ class _Dialogue:
         while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
             self._answer(frame)
         self._flush()
-        self._channel.finish()
+        # Our end is the peer's proof that we have seen its whole direction, its end included: a
+        # session that failed here can then withdraw its points without having said that all is well.
         self._channel.expect_end()
+        self._channel.finish()
         return ServeResult(
             points=tuple(self._points),
             chunks_received=self._chunks_received,
