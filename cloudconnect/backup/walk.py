@@ -110,6 +110,26 @@ def open_quietly(name: bytes, flags: int, parent: int, owner: int) -> int:
     return os.open(name, flags, dir_fd=parent)
 
 
+def open_below(sources: Iterable[bytes], path: bytes) -> int:
+    """The folder that holds ``path``, opened again without following links below its source.
+
+    :param sources: what :func:`walk` was given
+    :raises OSError: it cannot be opened
+    """
+    above = path[: path.rindex(b"/")]
+    fitting = [source.rstrip(b"/") for source in sources]
+    start = max((s for s in fitting if (above + b"/").startswith(s + b"/")), default=above, key=len)
+    descriptor = os.open(b"/", _ON_THE_WAY)
+    for number, name in enumerate(above.split(b"/")[1:], 1):
+        flags = _ON_THE_WAY if number <= start.count(b"/") else _ON_THE_WAY | os.O_NOFOLLOW
+        try:
+            below = os.open(name, flags, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
+
+
 class _Named:
     """A name on the way to sources, or of one.
 

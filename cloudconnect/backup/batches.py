@@ -1,0 +1,132 @@
+"""Layer 3: what the reading side of a backup hands to the sending side."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import attrs
+
+#: Ids that are known to have been handed over already, in each of two generations: a chunk that
+#: comes again later than that costs a few bytes of a question.
+RECENT_IDS: Final = 1 << 17
+
+
+class Stopped(Exception):
+    """The other side of the pipeline has ended; so does this one."""
+
+
+@attrs.frozen
+class Outgoing:
+    """A finished entry.
+
+    :ivar encoded: for the manifest; empty where a file that was to be read again cannot be
+    :ivar ids: chunks of an unchanged file, which was not read: the repository must have them
+    :ivar path: of that file
+    :ivar token: number of that entry, or 0 for one that is final
+    :ivar replaces: token of the entry that this one takes the place of, or 0
+    """
+
+    encoded: bytes
+    ids: tuple[bytes, ...] = ()
+    path: bytes = b""
+    token: int = 0
+    replaces: int = 0
+
+
+class Batch:
+    """Some chunks, and entries that need no later ones.
+
+    :ivar ids: chunks, 32 bytes each
+    :ivar plains: the content of each; None where only an unchanged file needs it
+    :ivar size: bytes of content
+    :ivar entries: in walk order
+    :ivar path: what the source was at
+    :ivar last: the walk is over
+    """
+
+    __slots__ = ("entries", "ids", "last", "path", "plains", "size")
+
+    def __init__(self) -> None:
+        self.ids: list[bytes] = []
+        self.plains: list[bytes | memoryview | None] = []
+        self.size = 0
+        self.entries: list[Outgoing] = []
+        self.path = b""
+        self.last = False
+
+    def add(self, name: bytes, plain: bytes | memoryview | None) -> None:
+        """One more chunk."""
+        self.ids.append(name)
+        self.plains.append(plain)
+        if plain is not None:
+            self.size += len(plain)
+
+
+class RecentIds:
+    """A set of ids that forgets the oldest ones when it is full.
+
+    :param size: so many are always known, twice as many at most
+    """
+
+    def __init__(self, size: int = RECENT_IDS) -> None:
+        self._size = size
+        self._new: set[bytes] = set()
+        self._old: set[bytes] = set()
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._new or name in self._old
+
+    def add(self, name: bytes) -> bool:
+        """Whether it was not there yet; it is now."""
+        if name in self._new or name in self._old:
+            return False
+        if len(self._new) >= self._size:
+            self._old, self._new = self._new, set()
+        self._new.add(name)
+        return True
+
+
+class Budget:
+    """How much may be under way between the two sides; safe to use from several threads.
+
+    :param bytes_max: bytes of content; one batch always fits
+    :param batches_max: batches
+    """
+
+    def __init__(self, bytes_max: int, batches_max: int) -> None:
+        self._changed = threading.Condition()
+        self._bytes_max = bytes_max
+        self._batches_max = batches_max
+        self._bytes = 0
+        self._batches = 0
+        self._stopped = False
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for a batch with ``size`` bytes of content.
+
+        :raises Stopped: :meth:`stop` was called
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._has_room(size))
+            if self._stopped:
+                raise Stopped
+            self._bytes += size
+            self._batches += 1
+
+    def _has_room(self, size: int) -> bool:
+        fits = self._bytes == 0 or self._bytes + size <= self._bytes_max
+        return fits and self._batches < self._batches_max
+
+    def give_back(self, size: int, batches: int = 0) -> None:
+        """``size`` bytes, and so many batches, are not under way any more."""
+        with self._changed:
+            self._bytes -= size
+            self._batches -= batches
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Whoever waits, or comes, gets :class:`Stopped`."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()

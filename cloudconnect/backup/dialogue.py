@@ -1,0 +1,86 @@
+"""Layer 3: how a dialogue between the movers begins (``docs/protocol.rst``, section 7)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from cloudconnect.content.atrest import RepositoryKeys
+from cloudconnect.content.description import RepositoryDescription
+from cloudconnect.errors import ContextMismatch, Downgrade, ProtocolViolation
+from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, PROTOCOL_VERSIONS
+from cloudconnect.wire.channel import FrameChannel, raise_failure
+from cloudconnect.wire.frames import Coding, Frame, FrameKind, decode_body, encode_body
+
+
+@attrs.frozen
+class Limits:
+    """What the repository takes.
+
+    :ivar ids: most ids in one HAVE or GET
+    :ivar chunk: largest chunk in bytes
+    :ivar body: largest body of a frame in bytes
+    """
+
+    ids: int = IDS_MAX
+    chunk: int = CHUNK_MAX
+    body: int = FRAME_BODY_MAX
+
+
+#: The codings of stored bytes that this release makes and reads.
+CODINGS: Final = tuple(int(coding) for coding in Coding)
+
+
+def greet(
+    channel: FrameChannel, keys: RepositoryKeys, description: RepositoryDescription, purpose: str
+) -> Limits:
+    """Send HELLO and check WELCOME.
+
+    :param purpose: ``backup``, ``restore``, ``read`` or ``check``
+    :raises Downgrade: the repository chose a version that is not the highest common one
+    :raises ContextMismatch: it is another repository
+    :raises ProtocolViolation: its answer cannot be used
+    :raises CloudConnectError: it refuses
+    """
+    hello = encode_body(
+        versions=list(PROTOCOL_VERSIONS),
+        id_check=keys.id_check,
+        codings=list(CODINGS),
+        chunking=description.chunking.as_map(),
+        purpose=purpose,
+    )
+    channel.send(FrameKind.HELLO, 0, hello)
+    body = decode_body(expect(channel.receive(), FrameKind.WELCOME))
+    if body.get("version") != PROTOCOL_VERSIONS[-1]:
+        raise Downgrade(f"the repository chose version {body.get('version')!r} of the dialogue")
+    if body.get("repository") != description.repository:
+        raise ContextMismatch("the mover answers for another repository than was asked for")
+    limits = body.get("limits")
+    if not isinstance(limits, dict):
+        raise ProtocolViolation("a WELCOME has no limits")
+    return Limits(
+        ids=_limit(limits, "ids", 1, IDS_MAX),
+        chunk=_limit(limits, "chunk", description.chunking.maximum, CHUNK_MAX),
+        body=_limit(limits, "body", 1 << 16, FRAME_BODY_MAX),
+    )
+
+
+def _limit(limits: dict[str, Any], name: str, low: int, high: int) -> int:
+    value = limits.get(name)
+    if type(value) is not int or value < low:
+        raise ProtocolViolation(f"a WELCOME has the impossible limit {name} {value!r}")
+    return min(value, high)
+
+
+def expect(frame: Frame, kind: FrameKind) -> Frame:
+    """``frame`` if it is of ``kind``.
+
+    :raises CloudConnectError: it is a FAIL: the error that it stands for
+    :raises ProtocolViolation: it is of another kind
+    """
+    if frame.kind is FrameKind.FAIL:
+        raise_failure(frame)
+    if frame.kind is not kind:
+        raise ProtocolViolation(f"a {frame.kind.name} came where a {kind.name} was due")
+    return frame

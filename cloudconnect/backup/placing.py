@@ -1,0 +1,183 @@
+"""Layer 3: making files, links and devices again below a restore's target."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from blake3 import blake3
+
+from cloudconnect.backup.metadata import MetadataWriter
+from cloudconnect.backup.options import Overwrite
+from cloudconnect.backup.target import Parts, Target
+from cloudconnect.content.manifest import Entry, EntryType
+
+#: A file that is written: not followed, not there before, readable so that it can be verified.
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Bytes that are read back at a time.
+_BLOCK: Final = 1 << 20
+#: Zeros for a hole when content is verified.
+_ZEROS: Final = bytes(_BLOCK)
+
+#: Where something was put, and which inode it is there.
+Place = tuple[Parts, int, int]
+
+
+class NewFile:
+    """A file that is being written under a temporary name.
+
+    :param parent: descriptor of its folder; must stay valid until it is finished
+    :param temporary: that name
+    :param verify: read it back before it gets its own name
+    """
+
+    def __init__(self, parent: int, temporary: bytes, verify: bool) -> None:
+        self._parent = parent
+        self._temporary = temporary
+        self._descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=parent)
+        self._size = 0
+        self._hole_at_end = False
+        self._hasher = blake3() if verify else None
+
+    def write(self, data: bytes) -> None:
+        """More content.
+
+        :raises OSError: it cannot be written
+        """
+        view = memoryview(data)
+        while len(view):
+            written = os.pwrite(self._descriptor, view, self._size)
+            self._size += written
+            view = view[written:]
+        self._hole_at_end = False
+        if self._hasher is not None:
+            self._hasher.update(data)
+
+    def hole(self, length: int) -> None:
+        """So many zeros that take no space."""
+        self._size += length
+        self._hole_at_end = True
+        if self._hasher is not None:
+            for at in range(0, length, _BLOCK):
+                self._hasher.update(_ZEROS[: length - at])
+
+    def finish(self, entry: Entry, metadata: MetadataWriter, name: bytes) -> os.stat_result | None:
+        """Give it its metadata and its name; its status where it has several names.
+
+        :raises OSError: it cannot be done; nothing is left of it
+        """
+        try:
+            if self._hole_at_end:
+                os.ftruncate(self._descriptor, self._size)
+            if self._hasher is not None:
+                self._verify(self._hasher.digest())
+            metadata.apply(entry, self._descriptor)
+            status = os.fstat(self._descriptor) if entry.flags else None
+            put_in_place(self._parent, self._temporary, name)
+        except BaseException:
+            self.discard()
+            raise
+        os.close(self._descriptor)
+        return status
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(self._temporary, dir_fd=self._parent)
+
+    def _verify(self, digest: bytes) -> None:
+        os.fdatasync(self._descriptor)
+        if hasattr(os, "posix_fadvise"):  # so that the disk is read, not the memory
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        hasher, position = blake3(), 0
+        while data := os.pread(self._descriptor, _BLOCK, position):
+            hasher.update(data)
+            position += len(data)
+        if hasher.digest() != digest:
+            raise OSError("the disk returns other bytes than were written")
+
+
+def put_in_place(parent: int, temporary: bytes, name: bytes) -> None:
+    """Give what has the name ``temporary`` its own name, in the place of what has it now.
+
+    :raises OSError: it cannot be done, such as where a folder that is not empty has that name
+    """
+    try:
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except OSError as error:
+            raise IsADirectoryError(error.errno, "a folder is in the way") from error
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def place_special(
+    entry: Entry, parent: int, temporary: bytes, name: bytes, metadata: MetadataWriter
+) -> os.stat_result:
+    """Make a symlink, FIFO or device; its status.
+
+    :raises OSError: it cannot be made
+    """
+    if entry.type is EntryType.SYMLINK:
+        assert entry.target is not None
+        os.symlink(entry.target, temporary, dir_fd=parent)
+    elif entry.type is EntryType.FIFO:
+        os.mkfifo(temporary, 0o600, dir_fd=parent)
+    else:
+        kind = stat.S_IFCHR if entry.type is EntryType.CHARACTER else stat.S_IFBLK
+        os.mknod(temporary, kind | 0o600, entry.device or 0, dir_fd=parent)
+    with _removed_on_error(parent, temporary):
+        metadata.apply_to_name(entry, parent, temporary)
+        status = os.lstat(temporary, dir_fd=parent)
+        put_in_place(parent, temporary, name)
+    return status
+
+
+def place_link(target: Target, place: Place, parent: int, name: bytes) -> None:
+    """Make a hard link to something that was restored before.
+
+    :param place: where that was put
+    :raises OSError: it cannot be made, or something else is in that place now
+    """
+    parts, device, inode = place
+    temporary = target.temporary_name()
+    with target.beside(parts[:-1]) as folder:
+        os.link(parts[-1], temporary, src_dir_fd=folder, dst_dir_fd=parent, follow_symlinks=False)
+    with _removed_on_error(parent, temporary):
+        status = os.lstat(temporary, dir_fd=parent)
+        if (status.st_dev, status.st_ino) != (device, inode):
+            raise OSError("the file that it is a link to was exchanged while the restore ran")
+        put_in_place(parent, temporary, name)
+    # Renaming one name of a file to another one of it does nothing at all.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def _removed_on_error(parent: int, temporary: bytes) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=parent)
+        raise
+
+
+def replaces(entry: Entry, there: os.stat_result, overwrite: Overwrite) -> bool:
+    """Whether ``entry`` takes the place of something that is there already."""
+    if overwrite is Overwrite.ALWAYS:
+        return True
+    if overwrite is Overwrite.NEVER:
+        return False
+    if overwrite is Overwrite.IF_NEWER:
+        return entry.mtime_ns > there.st_mtime_ns
+    kinds = {EntryType.FILE: stat.S_IFREG, EntryType.SYMLINK: stat.S_IFLNK}
+    same = kinds.get(entry.type) == stat.S_IFMT(there.st_mode) and (
+        entry.mtime_ns == there.st_mtime_ns
+    )
+    return not (same and (entry.type is EntryType.SYMLINK or entry.size == there.st_size))

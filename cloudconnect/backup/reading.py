@@ -1,0 +1,139 @@
+"""Layer 3: looking into a restore point: listing what is in it, and reading single files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from cloudconnect.backup.fetching import Fetcher, Slot
+from cloudconnect.content.atrest import RepositoryKeys
+from cloudconnect.content.description import RepositoryDescription
+from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.points import PointRecord
+from cloudconnect.errors import LocalError, NotFound, StoredDataDamaged, UsageError
+from cloudconnect.wire.channel import FrameChannel
+
+#: Chunks in one GET; three times as many are asked for ahead.
+CHUNKS: Final = 32
+#: Zeros that are given out at a time where a file has a hole, in bytes.
+ZEROS: Final = bytes(1 << 20)
+
+
+class PointReader:
+    """Reads one restore point over one dialogue; used by one thread.
+
+    A context manager: it ends the dialogue properly, or aborts it after an error.
+
+    :param channel: to the repository
+    :param keys: of the repository
+    :param description: of the repository
+    :param purpose: ``read``, ``restore`` or ``check``, as the session was started
+    """
+
+    def __init__(
+        self,
+        channel: FrameChannel,
+        keys: RepositoryKeys,
+        description: RepositoryDescription,
+        purpose: str = "read",
+    ) -> None:
+        self._fetcher = Fetcher(channel, keys, description)
+        self._purpose = purpose
+        self._record: PointRecord | None = None
+
+    def open(self, point: bytes) -> PointRecord:
+        """Open the restore point; called first, and once.
+
+        :param point: its 16 bytes
+        :raises NotFound: there is none
+        :raises StoredDataDamaged: its signature does not hold
+        :raises CloudConnectError: the dialogue has failed
+        """
+        self._record = self._fetcher.open(point, self._purpose)
+        return self._record
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in it, in walk order; may be called again.
+
+        :raises StoredDataDamaged: (from the iterator) its manifest is damaged
+        """
+        if self._record is None:
+            raise LocalError("no restore point has been opened")
+        return self._fetcher.entries(self._record)
+
+    def find(self, path: bytes) -> Entry:
+        """The entry of ``path``; of the first name, where it is a hard link.
+
+        :raises NotFound: there is none
+        """
+        for entry in self.entries():
+            if entry.path == path:
+                return self.find(entry.link) if entry.link is not None else entry
+        raise NotFound(f"{path.decode('utf-8', 'backslashreplace')} is not in this restore point")
+
+    def read(self, entry: Entry) -> Iterator[bytes]:
+        """The content of a file, in pieces of any size.
+
+        :raises UsageError: it is no file
+        :raises StoredDataDamaged: (from the iterator) a chunk is damaged or missing
+        """
+        if entry.type is not EntryType.FILE:
+            raise UsageError("only files have content")
+        if entry.link is not None:
+            entry = self.find(entry.link)
+            if entry.type is not EntryType.FILE or entry.link is not None:
+                raise StoredDataDamaged("a hard link does not lead to a file")
+        return self._content(entry.runs)
+
+    def _content(self, runs: tuple[Run, ...]) -> Iterator[bytes]:
+        fetcher = self._fetcher
+        ahead: deque[tuple[Run, Slot | None]] = deque()
+        for run in runs:
+            ahead.append((run, None if run.id is None else fetcher.want(run.id)))
+            if fetcher.unasked >= CHUNKS:
+                fetcher.ask()
+            while len(ahead) > 3 * CHUNKS:
+                yield from self._piece(*ahead.popleft())
+        while ahead:
+            yield from self._piece(*ahead.popleft())
+
+    def _piece(self, run: Run, slot: Slot | None) -> Iterator[bytes]:
+        if slot is None:
+            for at in range(0, run.length, len(ZEROS)):
+                yield ZEROS[: run.length - at]
+        else:
+            yield piece_of(self._fetcher.wait(slot), run)
+
+    def close(self) -> None:
+        """End the dialogue properly.
+
+        :raises CloudConnectError: it cannot be ended so
+        """
+        self._fetcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._fetcher.abort(error)
+
+
+def piece_of(plain: bytes, run: Run) -> bytes:
+    """The part of a chunk that ``run`` means.
+
+    :raises StoredDataDamaged: the chunk is shorter than that
+    """
+    piece = plain[run.offset : run.offset + run.length]
+    if len(piece) != run.length:
+        raise StoredDataDamaged("a file needs more of a chunk than there is")
+    return piece

@@ -1,0 +1,154 @@
+"""Layer 3: the sending side of a backup: chunks that the repository wants, and the manifest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from cloudconnect.backup.batches import Budget
+from cloudconnect.content.atrest import BlobKind, RepositoryKeys
+from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
+from cloudconnect.wire.channel import FrameChannel
+
+#: Threads that compress, seal and send: compressing takes most of the time of a backup.
+SENDERS: Final = 2
+#: Bytes of content that such a thread takes at a time: a hop between threads costs some 100 us.
+GROUP_BYTES: Final = 1 << 20
+#: Bytes of encoded entries that are cut into manifest chunks at a time.
+MANIFEST_BYTES: Final = 1 << 20
+#: Manifest chunks that are offered at a time.
+MANIFEST_CHUNKS: Final = 64
+
+Plain = bytes | memoryview
+
+
+class ChunkSender:
+    """Compresses, seals and sends chunks in threads of its own.
+
+    :param channel: to the repository
+    :param keys: what the chunks are sealed with
+    :param level: of compression, 0 to 19
+    :param budget: gets back the bytes of file content that were sent
+    :param failed: called once, in any thread, with what went wrong
+    :ivar bytes_stored: bytes of sent chunks after compression and sealing
+    """
+
+    def __init__(
+        self,
+        channel: FrameChannel,
+        keys: RepositoryKeys,
+        level: int,
+        budget: Budget,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._channel = channel
+        self._keys = keys
+        self._level = level
+        self._budget = budget
+        self._failed = failed
+        self._threads = ThreadPoolExecutor(SENDERS, "cloudconnect-send")
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.bytes_stored = 0
+
+    def send(self, kind: BlobKind, chunks: Sequence[tuple[bytes, Plain]]) -> None:
+        """Send chunks, each with its id, some time soon."""
+        group: list[tuple[bytes, Plain]] = []
+        size = 0
+        for chunk in chunks:
+            group.append(chunk)
+            size += len(chunk[1])
+            if size >= GROUP_BYTES:
+                self._submit(kind, group)
+                group, size = [], 0
+        if group:
+            self._submit(kind, group)
+
+    def finish(self) -> None:
+        """Wait until everything was sent, or something went wrong."""
+        self._threads.shutdown()
+
+    def stop(self) -> None:
+        """Send nothing more; what is being written is for the channel to stop."""
+        self._stopped = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
+        self._threads.submit(self._send, kind, group)
+
+    def _send(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
+        manifest = kind == "manifest"
+        try:
+            for name, plain in group:
+                if self._stopped:
+                    return
+                blob = self._keys.seal_blob(kind, plain, self._level, name)
+                self._channel.send_chunk(0, blob, manifest)
+                with self._lock:
+                    self.bytes_stored += len(blob.data)
+                if not manifest:
+                    self._budget.give_back(len(plain))
+        except BaseException as error:
+            if not self._stopped:
+                self._failed(error)
+
+
+class ManifestWriter:
+    """Cuts encoded entries into manifest chunks.
+
+    :param parameters: how the repository's content is cut
+    :param name: names a manifest chunk
+    :param offer: called with some chunks, each with its id
+    :ivar ids: of all chunks so far, in order
+    :ivar length: bytes of all entries so far
+    """
+
+    def __init__(
+        self,
+        parameters: ChunkingParameters,
+        name: Callable[[Plain], bytes],
+        offer: Callable[[list[tuple[bytes, Plain]]], None],
+    ) -> None:
+        self._chunker = StreamChunker(parameters)
+        self._name = name
+        self._offer = offer
+        self._entries: list[bytes] = []
+        self._size = 0
+        self._chunks: list[tuple[bytes, Plain]] = []
+        self.ids: list[bytes] = []
+        self.length = 0
+
+    def add(self, encoded: bytes) -> None:
+        """One more entry."""
+        self._entries.append(encoded)
+        self._size += len(encoded)
+        if self._size >= MANIFEST_BYTES:
+            self._feed()
+
+    def finish(self) -> None:
+        """That was the last entry."""
+        self._feed()
+        for chunk in self._chunker.finish():
+            self._take(chunk)
+        self._give()
+
+    def _feed(self) -> None:
+        data = b"".join(self._entries)
+        self._entries, self._size = [], 0
+        self.length += len(data)
+        for chunk in self._chunker.feed(data):
+            self._take(chunk)
+
+    def _take(self, chunk: Plain) -> None:
+        name = self._name(chunk)
+        self.ids.append(name)
+        self._chunks.append((name, chunk))
+        if len(self._chunks) >= MANIFEST_CHUNKS:
+            self._give()
+
+    def _give(self) -> None:
+        chunks, self._chunks = self._chunks, []
+        if chunks:
+            self._offer(chunks)

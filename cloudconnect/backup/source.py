@@ -1,0 +1,311 @@
+"""Layer 3: the reading side of a backup: from the walk to batches of chunks and finished entries.
+
+A :class:`Source` runs in a thread of its own. Entries come in walk order, and never in a batch
+before the chunks that they need.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from cloudconnect.backup.batches import Batch, Outgoing, RecentIds
+from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY, Draft
+from cloudconnect.backup.filecache import FileCache
+from cloudconnect.backup.metadata import read_attributes, through_proc
+from cloudconnect.backup.options import BackupOptions, BackupResult, StandardInput
+from cloudconnect.backup.reader import FileReader
+from cloudconnect.backup.walk import Found, Unreadable, absolute, open_below, reason_of, walk
+from cloudconnect.content.atrest import RepositoryKeys
+from cloudconnect.content.chunking import ChunkingParameters
+from cloudconnect.content.manifest import encode_entry
+from cloudconnect.errors import UsageError
+
+#: A batch is handed over when it has so much content ...
+BATCH_BYTES: Final = 4 << 20
+#: ... or so many chunks ...
+BATCH_IDS: Final = 1024
+#: ... or so many entries.
+BATCH_ENTRIES: Final = 2048
+
+
+class Source:
+    """Reads what a backup is of.
+
+    :param options: what that is
+    :param keys: names the chunks
+    :param chunking: how the repository's content is cut
+    :param cache: what is known of unchanged files, or None; closed by :meth:`run`
+    :param result: where files are counted and troubles listed; others read it for progress only
+    :param hand_over: takes a batch; blocks while too much is under way
+    """
+
+    def __init__(
+        self,
+        options: BackupOptions,
+        keys: RepositoryKeys,
+        chunking: ChunkingParameters,
+        cache: FileCache | None,
+        result: BackupResult,
+        hand_over: Callable[[Batch], None],
+    ) -> None:
+        self._options = options
+        self._name = keys.chunk_id
+        self._cache = cache
+        self._result = result
+        self._hand_over = hand_over
+        self._paths = [absolute(path) for path in options.paths]
+        self._reader = FileReader(chunking, self._take, cache.now_ns if cache else lambda: 0)
+        self._batch = Batch()
+        self._order: deque[Draft | Outgoing] = deque()  # entries that are not handed over
+        self._provided = RecentIds()  # chunks handed over with their content
+        self._asked = RecentIds()  # chunks of unchanged files, without it
+        self._links: dict[tuple[int, int], tuple[bytes, int]] = {}  # first path, names left
+        self._again: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
+        self._enough = False
+        self._tokens = 0
+
+    def read_again(self, token: int, path: bytes) -> None:
+        """The repository lacks a chunk of an unchanged file; may be called from any thread.
+
+        An entry that replaces the one with ``token`` comes in a later batch.
+        """
+        self._again.put((token, path))
+
+    def enough(self) -> None:
+        """No more files will have to be read again; may be called from any thread."""
+        self._again.put(None)
+
+    def run(self) -> None:
+        """Read everything; returns after :meth:`enough`.
+
+        :raises Stopped: nobody takes batches any more
+        :raises UsageError: nothing of what was named exists
+        :raises CloudConnectError: what the check of standard input raises
+        """
+        try:
+            if self._options.stdin is not None:
+                self._standard_input(self._options.stdin)
+            else:
+                self._walk()
+            self._batch.last = True
+            self._complete()
+            while not self._enough:
+                self._read_requested(wait=True)
+                self._complete()
+        finally:
+            if self._cache is not None:
+                self._cache.close()
+
+    def _walk(self) -> None:
+        found = False
+        items = walk(self._paths, self._options.rules, self._options.one_file_system)
+        for item in items:
+            if isinstance(item, Unreadable):
+                self._result.unreadable.add(item.path, item.reason)
+                continue
+            found = found or not item.ancestor
+            self._batch.path = item.path
+            try:
+                self._found(item)
+            except OSError as error:
+                self._result.unreadable.add(item.path, reason_of(error))
+            self._settle()
+            if len(self._batch.entries) >= BATCH_ENTRIES or len(self._batch.ids) >= BATCH_IDS:
+                self._flush()
+            if not self._again.empty():
+                self._read_requested(wait=False)
+        if not found:
+            raise UsageError("nothing of what is to be backed up exists or can be read")
+
+    def _found(self, item: Found) -> None:
+        """Draft the entry of one thing.
+
+        :raises OSError: it cannot be read
+        """
+        result, mode = self._result, item.status.st_mode
+        if stat.S_ISREG(mode):
+            self._file(item)
+            result.files += 1
+            return
+        draft = Draft(item.path, item.status)
+        if stat.S_ISDIR(mode):
+            draft.xattrs = read_attributes(_where(item))
+            if item.ancestor:
+                draft.flags = FLAG_ON_THE_WAY
+            else:
+                result.directories += 1
+            self._order.append(draft)
+            return
+        if stat.S_ISLNK(mode):
+            draft.target = os.readlink(item.name, dir_fd=item.parent)
+        if not self._further_name(draft):
+            draft.xattrs = read_attributes(_where(item))
+            self._first_name(draft)
+            self._order.append(draft)
+        result.other += 1
+
+    def _file(self, item: Found) -> None:
+        status, result = item.status, self._result
+        draft = Draft(item.path, status)
+        if self._further_name(draft):
+            return
+        if self._cache is not None:
+            known = self._cache.find(item.path, status, item.parent)
+            if known is not None:
+                for name in known.ids:
+                    if name not in self._provided and self._asked.add(name):
+                        self._batch.add(name, None)
+                self._tokens += 1
+                self._order.append(Outgoing(known.entry, known.ids, item.path, self._tokens))
+                self._first_name(draft)
+                result.files_unchanged += 1
+                result.bytes_source += status.st_size
+                return
+        draft = self._read(item.path, item.name, item.parent, status)
+        self._first_name(draft)
+        self._order.append(draft)
+        result.bytes_source += draft.size
+
+    def _read(self, path: bytes, name: bytes, parent: int, status: os.stat_result) -> Draft:
+        draft = self._reader.read(path, name, parent, status)
+        if draft.changed:
+            self._result.changed.add(path, "changed while it was read")
+        return draft
+
+    def _further_name(self, draft: Draft) -> bool:
+        """Whether ``draft`` is a further name of something that came already; then it is done."""
+        status = draft.status
+        if status.st_nlink < 2:
+            return False
+        inode = (status.st_dev, status.st_ino)
+        known = self._links.get(inode)
+        if known is None:
+            return False
+        draft.link, names_left = known
+        if stat.S_ISREG(status.st_mode):
+            draft.size = status.st_size
+        if names_left > 1:
+            self._links[inode] = (draft.link, names_left - 1)
+        else:
+            del self._links[inode]
+        self._order.append(draft)
+        return True
+
+    def _first_name(self, draft: Draft) -> None:
+        """Note the first name of something that has more of them."""
+        status = draft.status
+        if status.st_nlink > 1:
+            draft.flags |= FLAG_LINKED
+            self._links[status.st_dev, status.st_ino] = (draft.path, status.st_nlink - 1)
+
+    def _standard_input(self, given: StandardInput) -> None:
+        now = time.time_ns()
+        names = (0o100600, 0, 0, 1, os.geteuid(), os.getegid(), 0, *(now // 1_000_000_000,) * 3)
+        status = os.stat_result(names, {"st_mtime_ns": now})
+        draft = Draft(b"/" + given.name.lstrip(b"/"), status)
+        self._batch.path = draft.path
+        self._order.append(draft)
+        self._reader.read_stream(draft, given.stream)
+        given.check()
+        try:
+            draft.entry()
+        except ValueError as error:
+            raise UsageError(f"the name for standard input cannot be used: {error}") from error
+        self._result.files, self._result.bytes_source = 1, draft.size
+
+    # --- what the repository lost -----------------------------------------------------------------
+
+    def _read_requested(self, wait: bool) -> None:
+        """Read the files that have to be read after all: those waiting, or at least one."""
+        try:
+            request = self._again.get(wait)
+            while request is not None:
+                self._read_once_more(*request)
+                request = self._again.get(block=False)
+            self._enough = True
+        except Empty:
+            pass
+
+    def _read_once_more(self, token: int, path: bytes) -> None:
+        result = self._result
+        result.files_unchanged -= 1
+        try:
+            parent = open_below(self._paths, path)
+            try:
+                name = path[path.rindex(b"/") + 1 :]
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                draft = self._read(path, name, parent, status)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            result.unreadable.add(path, reason_of(error))
+            result.files -= 1
+            self._order.append(Outgoing(b"", replaces=token))
+            return
+        if status.st_nlink > 1:
+            draft.flags |= FLAG_LINKED
+        draft.replaces = token
+        self._order.append(draft)
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _take(self, chunk: bytes | memoryview) -> bytes:
+        """Name a chunk, and hand it over unless it was already."""
+        name = self._name(chunk)
+        if self._provided.add(name):
+            batch = self._batch
+            batch.add(name, chunk)
+            if batch.size >= BATCH_BYTES or len(batch.ids) >= BATCH_IDS:
+                self._flush()
+        return name
+
+    def _settle(self) -> None:
+        """Move finished entries from the front of the order into the batch."""
+        order, entries = self._order, self._batch.entries
+        while order:
+            draft = order[0]
+            if isinstance(draft, Outgoing):
+                entries.append(draft)
+            elif draft.missing:
+                return
+            else:
+                self._settle_draft(draft)
+            order.popleft()
+
+    def _settle_draft(self, draft: Draft) -> None:
+        try:
+            encoded = encode_entry(draft.entry())
+        except ValueError as error:
+            self._result.unreadable.add(draft.path, str(error))
+            encoded = b""
+        self._batch.entries.append(Outgoing(encoded, replaces=draft.replaces))
+        if self._cache is not None and encoded and not draft.changed and draft.link is None:
+            status = draft.status
+            if stat.S_ISREG(status.st_mode):
+                self._cache.remember(draft.path, status, draft.read_ns, encoded, draft.ids())
+
+    def _complete(self) -> None:
+        """Hand over everything that was read."""
+        self._reader.finish()
+        self._settle()
+        self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, Batch()
+        self._batch.path = batch.path
+        self._hand_over(batch)
+
+
+def _where(item: Found) -> int | bytes:
+    """Where the extended attributes of ``item`` are read from."""
+    if item.ancestor and item.descriptor is not None:
+        return through_proc(item.descriptor, b".")
+    if item.descriptor is not None:
+        return item.descriptor
+    return through_proc(item.parent, item.name)

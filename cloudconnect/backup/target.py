@@ -1,0 +1,219 @@
+"""Layer 3: the folder that a restore writes below, and nowhere else.
+
+Every folder is opened by its name in the folder above it, without following links, and is then held
+by its descriptor, so nothing that a restore point contains, and nothing that somebody exchanges in
+the target meanwhile, leads out of it. New files get a name that nobody knows in the folder where
+they belong, and their own name last of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cloudconnect.errors import UnsafePath
+
+#: Folders of one branch that are held open at once; others are opened again when they are needed.
+OPEN_FOLDERS_MAX: Final = 128
+#: Longest name, in bytes, on every file system that Linux has.
+NAME_MAX: Final = 255
+#: How temporary names begin.
+TEMPORARY: Final = b".cloudconnect-"
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Parts = tuple[bytes, ...]
+
+
+def parts_of(path: bytes) -> Parts:
+    """The names in an absolute path.
+
+    :raises UnsafePath: it is not absolute, or one of its names cannot be the name of a file
+    """
+    if not path.startswith(b"/") or b"\0" in path:
+        raise UnsafePath("a path is not absolute, or has NUL")
+    if path == b"/":
+        return ()
+    parts = tuple(path[1:].split(b"/"))
+    for part in parts:
+        if part in (b"", b".", b"..") or len(part) > NAME_MAX:
+            raise UnsafePath("a name in a path is empty, dotted, or too long")
+    return parts
+
+
+class _Folder:
+    """A folder of the branch that the target is in.
+
+    :ivar descriptor: or -1 while it is closed
+    :ivar leave: called with the descriptor, or -1 where the folder was moved away meanwhile, when
+        the target goes elsewhere
+    """
+
+    __slots__ = ("descriptor", "identity", "leave", "name")
+
+    def __init__(self, name: bytes, descriptor: int, identity: tuple[int, int]) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self.identity = identity
+        self.leave: Callable[[int], None] | None = None
+
+
+class Target:
+    """A folder and a place below it.
+
+    :param path: of the folder; links on the way to it are followed, as the user gave it
+    :param create: make it if it is not there
+    :raises OSError: it cannot be opened or made
+    """
+
+    def __init__(self, path: bytes, create: bool) -> None:
+        if create:
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103 - paths here are bytes
+        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._branch: list[_Folder] = []
+        self._user = os.geteuid()
+        self._prefix = TEMPORARY + os.urandom(8).hex().encode() + b"-"
+        self._count = 0
+
+    def close(self) -> None:
+        """Leave all folders and close them."""
+        try:
+            self._leave_to(0)
+        finally:
+            os.close(self._root)
+
+    def enter(
+        self,
+        parts: Parts,
+        make: Callable[[Parts], Callable[[int], None] | None] | None = None,
+        replace: bool = False,
+    ) -> int:
+        """Go to the folder ``parts`` below the target, leaving others; its descriptor.
+
+        The descriptor is valid until the next call.
+
+        :param make: called for each folder that is missing: it is then made, with mode 0700, and
+            what this returns is called when it is left; None: do not make any
+        :param replace: where something else than a folder has the last name, remove that
+        :raises FileNotFoundError: one is missing
+        :raises NotADirectoryError: something else, such as a link, has the name of one
+        :raises OSError: anything else
+        """
+        branch = self._branch
+        common = 0
+        for folder, part in zip(branch, parts, strict=False):
+            if folder.name != part:
+                break
+            common += 1
+        if common < len(branch):
+            self._leave_to(common)
+        for depth in range(common, len(parts)):
+            above = self._descriptor(depth)
+            last = depth == len(parts) - 1
+            branch.append(self._open(above, parts[: depth + 1], make, replace and last))
+            if len(branch) > OPEN_FOLDERS_MAX:
+                self._close_folder(branch[-OPEN_FOLDERS_MAX - 1])
+        return self._descriptor(len(parts))
+
+    def on_leave(self, action: Callable[[int], None]) -> None:
+        """Call ``action`` with the descriptor of the folder entered last when it is left."""
+        self._branch[-1].leave = action
+
+    def make_writable(self) -> None:
+        """Let this user write to the folder entered last, until its mode is set.
+
+        Where a folder was restored before with a mode without write permission, it could not be
+        restored again otherwise.
+        """
+        if self._branch and self._user != 0:
+            descriptor = self._descriptor(len(self._branch))
+            status = os.fstat(descriptor)
+            if status.st_uid == self._user and status.st_mode & 0o700 != 0o700:
+                os.chmod(descriptor, stat.S_IMODE(status.st_mode) | 0o700)  # noqa: PTH101
+
+    @contextlib.contextmanager
+    def beside(self, parts: Parts) -> Iterator[int]:
+        """The descriptor of the folder ``parts``, without leaving the present one.
+
+        :raises OSError: it is not there
+        """
+        descriptor = os.dup(self._root)
+        try:
+            for part in parts:
+                below = os.open(part, _FOLDER, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def temporary_name(self) -> bytes:
+        """A name that nobody knows."""
+        self._count += 1
+        return self._prefix + b"%d" % self._count
+
+    def _open(
+        self,
+        above: int,
+        parts: Parts,
+        make: Callable[[Parts], Callable[[int], None] | None] | None,
+        replace: bool,
+    ) -> _Folder:
+        name, leave = parts[-1], None
+        try:
+            descriptor = os.open(name, _FOLDER, dir_fd=above)
+        except OSError as error:
+            absent = isinstance(error, FileNotFoundError)
+            in_the_way = error.errno in (errno.ENOTDIR, errno.ELOOP)
+            if make is None or not (absent or in_the_way):
+                raise
+            if in_the_way and not replace:
+                raise NotADirectoryError(
+                    errno.ENOTDIR, "something that is not a folder is in the way"
+                ) from None
+            if in_the_way:
+                os.unlink(name, dir_fd=above)
+            leave = make(parts)
+            os.mkdir(name, 0o700, dir_fd=above)
+            descriptor = os.open(name, _FOLDER, dir_fd=above)
+        status = os.fstat(descriptor)
+        folder = _Folder(name, descriptor, (status.st_dev, status.st_ino))
+        folder.leave = leave
+        return folder
+
+    def _descriptor(self, depth: int) -> int:
+        """The descriptor of the branch's folder number ``depth``, counted from 1; 0: the target."""
+        if depth == 0:
+            return self._root
+        folder = self._branch[depth - 1]
+        if folder.descriptor < 0:
+            with self.beside(tuple(above.name for above in self._branch[:depth])) as descriptor:
+                status = os.fstat(descriptor)
+                if (status.st_dev, status.st_ino) != folder.identity:
+                    raise UnsafePath("a folder was exchanged while the restore ran")
+                folder.descriptor = os.dup(descriptor)
+        return folder.descriptor
+
+    def _leave_to(self, depth: int) -> None:
+        """Leave all folders below ``depth``, the lowest one first."""
+        while len(self._branch) > depth:
+            folder = self._branch[-1]
+            try:
+                if folder.leave is not None:
+                    try:
+                        descriptor = self._descriptor(len(self._branch))
+                    except (OSError, UnsafePath):
+                        descriptor = -1
+                    folder.leave(descriptor)
+            finally:
+                self._branch.pop()
+                self._close_folder(folder)
+
+    def _close_folder(self, folder: _Folder) -> None:
+        if folder.descriptor >= 0:
+            os.close(folder.descriptor)
+            folder.descriptor = -1

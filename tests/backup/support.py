@@ -1,0 +1,106 @@
+"""A repository in the same process, for the tests of dialogues."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, RestoreOptions
+from cloudconnect.backup.options import RestoreResult
+from cloudconnect.backup.reading import PointReader
+from cloudconnect.backup.restore import RestoreRun
+from cloudconnect.backup.upload import BackupRun
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
+from cloudconnect.content.description import describe
+from cloudconnect.content.points import PointRecord
+from cloudconnect.keys import IntegrityKey, MasterKey, frame_key
+from cloudconnect.repository.serve import ServeResult, serve_session
+from cloudconnect.repository.store import Repository
+from cloudconnect.testing import PipePair
+from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import FrameReader, FrameWriter
+
+SESSION = b"session-of-tests"
+
+
+def channels(pair: PipePair) -> tuple[FrameChannel, FrameChannel]:
+    """The source mover's channel and the target mover's, joined."""
+    key = IntegrityKey.generate()
+    forth, back = frame_key(key, SESSION, 0, 0), frame_key(key, SESSION, 0, 1)
+    return (
+        FrameChannel(pair.left, FrameWriter(forth, 0), FrameReader(back, 0)),
+        FrameChannel(pair.right, FrameWriter(back, 0), FrameReader(forth, 0)),
+    )
+
+
+def nothing(record: PointRecord) -> None:
+    """Let every restore point be published."""
+
+
+class Served:
+    """A repository's side of one dialogue, in a thread.
+
+    :ivar result: what serving it came to, or the error
+    """
+
+    def __init__(self, channel: FrameChannel, directory: Path, purpose: str) -> None:
+        self.result: ServeResult | BaseException | None = None
+        self._channel = channel
+        self._directory = directory
+        self._purpose = purpose
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with Repository.open(self._directory) as repository:
+                self.result = serve_session(
+                    self._channel, repository, self._purpose, ("read", "write"), SESSION, nothing
+                )
+        except BaseException as error:
+            self.result = error
+
+    def wait(self) -> ServeResult | BaseException | None:
+        self._thread.join(60)
+        return self.result
+
+
+class Place:
+    """A repository and the keys to it."""
+
+    def __init__(self, directory: str, mode: EncryptionMode = EncryptionMode.TENANT) -> None:
+        self.directory = Path(os.path.abspath(directory))
+        master = MasterKey.generate()
+        self.description = describe(master, os.urandom(16), mode, ())
+        self.keys = RepositoryKeys(master, self.description.repository, mode)
+        self.labels = Labels(host="host", job="job", job_id=b"j" * 16)
+        Repository.create(self.directory, self.description).close()
+        self.served: Served | None = None
+
+    def open(
+        self, purpose: str, wrap: Callable[[FrameChannel], FrameChannel] | None = None
+    ) -> FrameChannel:
+        """A channel to this repository, served in a thread."""
+        left, right = channels(PipePair(timeout=30.0))
+        self.served = Served(right if wrap is None else wrap(right), self.directory, purpose)
+        return left
+
+    def backup(self, *paths: bytes, **options: Any) -> BackupResult:
+        channel = self.open("backup")
+        chosen = BackupOptions(paths=paths, **options)
+        run = BackupRun(channel, self.keys, self.description, chosen, self.labels, SESSION)
+        return run.run()
+
+    def restore(self, point: bytes, target: bytes, **options: Any) -> RestoreResult:
+        channel = self.open("restore")
+        chosen = RestoreOptions(target=target, **options)
+        return RestoreRun(channel, self.keys, self.description, point, chosen).run()
+
+    def reader(self, point: bytes) -> PointReader:
+        """An opened reader; a context manager."""
+        reader = PointReader(self.open("read"), self.keys, self.description)
+        reader.open(point)
+        return reader
