@@ -1,0 +1,310 @@
+"""Layer 6: ``backup``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from cloudconnect.backup.options import (
+    BackupOptions,
+    BackupResult,
+    Labels,
+    Progress,
+    StandardInput,
+    read_path_list,
+)
+from cloudconnect.backup.patterns import PathPatterns
+from cloudconnect.backup.rules import ExcludeRules
+from cloudconnect.backup.upload import BackupRun
+from cloudconnect.backup.walk import absolute
+from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
+from cloudconnect.cli.values import parse_size
+from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.profile import cache_folder
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.compression import LEVEL_DEFAULT
+from cloudconnect.errors import ExitCode, SourceCommandFailed, UsageError
+from cloudconnect.keys import MasterKey
+from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.wire.channel import FrameChannel
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option("--job", default="default", show_default=True, help="Label of this job.")
+@click.option("--host", default="", help="Label of this machine; its name by default.")
+@click.option("--tag", "tags", multiple=True, help="A word to find the point by; again.")
+@click.option("--stdin", "stdin_name", metavar="NAME", help="Back up standard input as NAME.")
+@click.option(
+    "--stdin-from-command",
+    "command_name",
+    metavar="NAME",
+    help="Back up the output of the command after -- as NAME; nothing if it fails.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Look and count, send nothing.")
+@click.option("-x", "--one-file-system", is_flag=True, help="Stay on the sources' file systems.")
+@click.option("--exclude", multiple=True, metavar="P", help="Leave out what matches; again.")
+@click.option(
+    "--exclude-file", "exclude_files", multiple=True, metavar="F", help="Patterns, one a line."
+)
+@click.option("--exclude-caches", is_flag=True, help="Leave out folders with a CACHEDIR.TAG.")
+@click.option(
+    "--exclude-if-present", "if_present", multiple=True, metavar="NAME", help="and with NAME."
+)
+@click.option("--exclude-larger-than", metavar="S", help="Leave out files larger than S.")
+@click.option("--files-from", multiple=True, metavar="F", help="More paths, one a line; - too.")
+@click.option(
+    "--compression", default="auto", show_default=True, metavar="auto|0..19", help="zstd level."
+)
+@click.option(
+    "--wan", type=click.Choice(["auto", "on", "off"]), default="auto", help="WAN acceleration."
+)
+@tenant_command
+def backup(
+    settings: TenantSettings,
+    paths: tuple[str, ...],
+    job: str,
+    host: str,
+    tags: tuple[str, ...],
+    stdin_name: str | None,
+    command_name: str | None,
+    wan: str,
+    **choices: Any,
+) -> int:
+    """Back up files, folders, or standard input, as one restore point.
+
+    Points belong to this machine's name and the job's.
+    """
+    if wan == "on":
+        raise UsageError("the provider offers no WAN acceleration: use --wan auto or off")
+    words: tuple[str, ...] = ()
+    if command_name is not None:
+        if not paths or stdin_name is not None:
+            raise UsageError("--stdin-from-command NAME wants its command after --, and no --stdin")
+        words, paths = paths, ()
+    sources = _sources(paths, choices["files_from"])
+    if bool(sources) is (stdin_name is not None or command_name is not None):
+        raise UsageError("name what to back up: one or more paths, or --stdin NAME")
+    console = settings.console
+    rules, level = _rules(choices), _level(choices["compression"])
+
+    def options(stdin: StandardInput | None, cache: Path | None) -> BackupOptions:
+        return BackupOptions(
+            paths=sources,
+            rules=rules,
+            one_file_system=choices["one_file_system"],
+            stdin=stdin,
+            dry_run=choices["dry_run"],
+            compression=level,
+            cache=cache,
+        )
+
+    if choices["dry_run"]:
+        result, session = _dry_run(options(None, None), console), ""
+    else:
+        label = host or host_label()
+        result, session = on_line(
+            settings,
+            lambda line, interrupt: _back_up(
+                line, interrupt, options, (stdin_name, command_name, words), (label, job, tags)
+            ),
+        )
+    _report(console, result, session)
+    unread = result.unreadable.count
+    return int(ExitCode.SOURCES_UNREADABLE if unread else ExitCode.DONE)
+
+
+async def _back_up(
+    line: Line,
+    interrupt: Interrupt,
+    options: Callable[[StandardInput | None, Path | None], BackupOptions],
+    standard: tuple[str | None, str | None, tuple[str, ...]],
+    labelled: tuple[str, str, tuple[str, ...]],
+) -> tuple[BackupResult, str]:
+    """One session; the command behind standard input is started only once the keys are open."""
+    description, keys = line.keys()
+    cache = cache_folder(os.environ, line.account.provider, description.repository)
+    console = line.settings.console
+    (stdin_name, command_name, words), (host, job, tags) = standard, labelled
+    job_id, identifier = new_job_id(), ""
+    labels = Labels(host=host, job=job, tags=tags, job_id=job_id)
+    command = None if command_name is None else _start(words)
+    stdin = None
+    if command is not None and command_name is not None:
+        stdin = _output(command, command_name, words)
+    elif stdin_name is not None:
+        stdin = StandardInput(os.fsencode(stdin_name), sys.stdin.buffer)
+
+    def dialogue(channel: FrameChannel, session: bytes) -> BackupResult:
+        nonlocal identifier
+        identifier = session.hex()
+        return BackupRun(
+            channel,
+            keys,
+            description,
+            options(stdin, cache),
+            labels,
+            session,
+            lambda progress: _show(console, progress),
+            lambda: interrupt.happened,
+        ).run()
+
+    try:
+        result = await line.session(
+            SessionKind.BACKUP, job_id, host, job, dialogue, _for_the_provider
+        )
+        return result, identifier
+    finally:
+        if command is not None and command.poll() is None:
+            command.kill()
+            command.wait()
+
+
+def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
+    """Look and count, with keys that nobody will need."""
+    repository = bytes(16)
+    master = MasterKey.generate()
+    description = describe(master, repository, EncryptionMode.TENANT, ())
+    labels = Labels(host="dry-run", job="dry-run", job_id=bytes(16))
+    return BackupRun(
+        None,
+        RepositoryKeys(master, repository),
+        description,
+        options,
+        labels,
+        bytes(16),
+        lambda progress: _show(console, progress),
+    ).run()
+
+
+def _sources(paths: tuple[str, ...], lists: tuple[str, ...]) -> tuple[bytes, ...]:
+    sources = [os.fsencode(path) for path in paths]
+    for name in lists:
+        sources += read_path_list(_content(name))
+    return tuple(absolute(source) for source in sources)
+
+
+def _rules(choices: dict[str, Any]) -> ExcludeRules:
+    patterns = [os.fsencode(pattern) for pattern in choices["exclude"]]
+    for name in choices["exclude_files"]:
+        patterns += _pattern_lines(_content(name))
+    larger = choices["exclude_larger_than"]
+    return ExcludeRules(
+        patterns=PathPatterns(patterns),
+        caches=choices["exclude_caches"],
+        if_present=frozenset(os.fsencode(name) for name in choices["if_present"]),
+        larger_than=None if larger is None else parse_size(larger),
+    )
+
+
+def _level(text: str) -> int:
+    if text == "auto":
+        return LEVEL_DEFAULT
+    if not text.isdigit() or int(text) > 19:
+        raise UsageError("--compression is auto, or a level from 0 (none) to 19")
+    return int(text)
+
+
+def _content(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _pattern_lines(content: bytes) -> list[bytes]:
+    lines = (line.strip() for line in content.splitlines())
+    return [line for line in lines if line and not line.startswith(b"#")]
+
+
+def _start(words: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)  # noqa: S603
+    except OSError as error:
+        raise UsageError(f"{words[0]} cannot be started: {error.strerror}") from None
+
+
+def _output(command: subprocess.Popen[bytes], name: str, words: tuple[str, ...]) -> StandardInput:
+    def check() -> None:
+        status = command.wait()
+        if status != 0:
+            raise SourceCommandFailed(
+                f"{words[0]} failed with status {status}: no restore point was made"
+            )
+
+    assert command.stdout is not None
+    stream: BinaryIO = command.stdout  # type: ignore[assignment]
+    return StandardInput(os.fsencode(name), stream, check)
+
+
+def _show(console: Console, progress: Progress) -> None:
+    console.progress(
+        progress.files,
+        progress.bytes_done,
+        progress.bytes_sent,
+        progress.path,
+        progress.bytes_total,
+    )
+
+
+def _for_the_provider(result: BackupResult) -> dict[str, Any]:
+    """What the provider may keep of a backup's result: counts, no names."""
+    return {
+        "files": result.files,
+        "bytes_source": result.bytes_source,
+        "bytes_new": result.bytes_new,
+        "bytes_sent": result.bytes_sent,
+        "unreadable": result.unreadable.count,
+    }
+
+
+def _report(console: Console, result: BackupResult, session: str) -> None:
+    for problem in result.unreadable.listed:
+        console.note(f"not backed up: {shown_path(problem.path)}: {problem.reason}")
+    for problem in result.changed.listed:
+        console.note(f"changed while it was read: {shown_path(problem.path)}")
+    fields = {
+        "point": result.point.hex(),
+        "session": session,
+        "files": result.files,
+        "files_unchanged": result.files_unchanged,
+        "directories": result.directories,
+        "other": result.other,
+        "bytes_source": result.bytes_source,
+        "bytes_new": result.bytes_new,
+        "bytes_stored": result.bytes_stored,
+        "bytes_sent": result.bytes_sent,
+        "bytes_received": result.bytes_received,
+        "wan": None,
+        "warnings": [
+            {"path": json_path(p.path), "reason": p.reason}
+            for p in (*result.unreadable.listed, *result.changed.listed)
+        ],
+        "unreadable": result.unreadable.count,
+        "changed": result.changed.count,
+        "seconds": round(result.seconds, 3),
+    }
+    if console.quiet and not console.as_json:
+        return
+    counts = (
+        f"{result.files} files ({result.files_unchanged} unchanged), "
+        f"{size(result.bytes_source)}, {size(result.bytes_new)} of it new, "
+        f"{size(result.bytes_sent)} sent in {result.seconds:.1f} s"
+    )
+    text = f"Restore point {result.point.hex()[:8]}: {counts}"
+    if not result.point:
+        text = f"Would back up {result.files} files, {size(result.bytes_source)}; nothing was sent"
+    if result.unreadable:
+        text += f"\n{result.unreadable.count} sources could not be read; the rest is stored"
+    console.record("summary", fields, text)

@@ -1,0 +1,189 @@
+"""Layer 6: what a command prints: for people, for programs (JSON lines), or nothing.
+
+People get sentences, a progress bar on a terminal and a plain line now and then elsewhere. Programs
+get one JSON object a line on standard output, each with ``message_type``, the ``summary`` last; an
+error is an ``exit_error`` on standard error.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from typing import Any, Final
+
+import click
+
+from cloudconnect.errors import ExitCode
+from cloudconnect.events import SecurityWarning, SessionEvent
+
+#: A program, or a log, hears how far a command is this often, in seconds.
+STATUS_SECONDS: Final = 1.0
+PLAIN_STATUS_SECONDS: Final = 30.0
+
+
+def report_error(text: str, reason: str, code: ExitCode, as_json: bool) -> None:
+    """Say on standard error why a command ends."""
+    if as_json:
+        fields = {
+            "message_type": "exit_error",
+            "code": int(code),
+            "reason": reason,
+            "message": text,
+        }
+        print(json.dumps(fields), file=sys.stderr)
+    else:
+        click.echo(f"cloudconnect: {printable(text)}", err=True)
+
+
+def printable(text: str) -> str:
+    """``text`` without what could move a terminal's cursor; newlines become spaces."""
+    return "".join(c if c.isprintable() or c == " " else " " for c in text)
+
+
+def shown_path(path: bytes) -> str:
+    """A file's name for a person: odd octets escaped, never sent raw to a terminal."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def json_path(path: bytes) -> str:
+    """A file's name in JSON: what is not UTF-8 becomes lone surrogates, as Python does it."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def size(count: float) -> str:
+    """``count`` bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def local_time(seconds: float) -> str:
+    """A moment in the local zone, to the second."""
+    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+class Console:
+    """One command's output.
+
+    :param as_json: JSON lines in the place of sentences
+    :param quiet: nothing but errors, and the answer that was asked for
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._last_status = 0.0
+        self._began = time.monotonic()
+        self._bar_shown = False
+
+    def say(self, text: str) -> None:
+        """A sentence for a person."""
+        if not (self.as_json or self.quiet):
+            self._clear()
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """A sentence for a person that is not the answer: on standard error."""
+        if not self.as_json:
+            self._clear()
+            click.echo(text, err=True)
+
+    def record(self, message_type: str, fields: dict[str, Any], text: str) -> None:
+        """One thing of a listing, or the summary: shown with ``--quiet`` too where it was asked."""
+        self._clear()
+        if self.as_json:
+            print(json.dumps({"message_type": message_type, **fields}), flush=True)
+        elif text:
+            click.echo(text)
+
+    def happened(self, event: SessionEvent) -> None:
+        """One step of the session."""
+        if self.as_json:
+            fields = {
+                "time": event.time,
+                "name": event.name,
+                "session": event.session,
+                "text": event.text,
+                "fields": event.fields,
+            }
+            self.record("event", fields, "")
+        elif self.verbose:
+            self.say(f"  {event.text}")
+
+    def warned(self, warning: SecurityWarning) -> None:
+        """A security warning: never silenced."""
+        if self.as_json:
+            fields = warning.as_dict()
+            self.record("event", {"name": "security_warning", **fields}, "")
+        else:
+            self._clear()
+            where = f"{warning.role}, {warning.hop}" if warning.hop else warning.role
+            click.echo(
+                f"SECURITY WARNING {warning.kind.value} ({where}): {printable(warning.text)}",
+                err=True,
+            )
+
+    def progress(
+        self,
+        files: int,
+        done: int,
+        moved: int,
+        path: bytes = b"",
+        total: int | None = None,
+    ) -> None:
+        """How far it is.
+
+        :param done: bytes of content done
+        :param moved: bytes that went over the line
+        :param total: bytes of content in all, where known
+        """
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        due = 0.2 if terminal and not self.as_json else STATUS_SECONDS
+        if not terminal and not self.as_json:
+            due = PLAIN_STATUS_SECONDS
+        if self.quiet or now - max(self._last_status, self._began) < due:
+            return
+        self._last_status = now
+        seconds = now - self._began
+        if self.as_json:
+            fields = {
+                "files": files,
+                "bytes_done": done,
+                "bytes_moved": moved,
+                "bytes_total": total,
+                "seconds": round(seconds, 1),
+                "path": json_path(path),
+            }
+            self.record("status", fields, "")
+            return
+        rate = f"{size(done / max(seconds, 0.001))}/s"
+        share = ""
+        if total:
+            left = (total - done) * seconds / max(done, 1)
+            share = f" {min(100.0, 100 * done / total):.0f}%, {left:.0f} s left,"
+        line = f"{share} {files} files, {size(done)}, {rate}, {size(moved)} on the line"
+        if terminal:
+            name = shown_path(path)[-40:]
+            self._bar_shown = True
+            click.echo(f"\r\x1b[K{_bar(done, total)}{line}  {name}", nl=False, err=True)
+        else:
+            click.echo(line.strip(), err=True)
+
+    def _clear(self) -> None:
+        if self._bar_shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._bar_shown = False
+
+
+def _bar(done: int, total: int | None) -> str:
+    if not total:
+        return ""
+    filled = min(20, 20 * done // total)
+    return "[" + "#" * filled + "." * (20 - filled) + "]"

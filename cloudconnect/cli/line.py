@@ -1,0 +1,117 @@
+"""Layer 6: a command's line to its provider: logged in, with the repository's keys.
+
+The work of a command runs inside :func:`on_line`, which closes the line however the work ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import attrs
+
+from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.tenant import TenantSettings
+from cloudconnect.commands.control import SessionKind
+from cloudconnect.content.atrest import (
+    EncryptionMode,
+    RepositoryDescription,
+    RepositoryKeys,
+    unlock,
+)
+from cloudconnect.errors import ContextMismatch, NotFound
+from cloudconnect.keys import Password
+from cloudconnect.tenant.jobmanager import Account, JobManager
+from cloudconnect.transports.trust import TrustPolicy
+from cloudconnect.wire.channel import FrameChannel
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen
+class Line:
+    """A control channel with a tenant logged in."""
+
+    manager: JobManager
+    account: Account
+    settings: TenantSettings
+    _passphrase: Password | None = attrs.field(repr=False, default=None)
+
+    @property
+    def description(self) -> RepositoryDescription:
+        """The tenant's repository.
+
+        :raises NotFound: there is none yet
+        """
+        if not self.account.repository:
+            raise NotFound(
+                f"tenant {self.settings.tenant} has no repository yet: run cloudconnect connect"
+            )
+        described = RepositoryDescription.decode(self.account.repository)
+        known = self.settings.profile.repository
+        if known and known != described.repository.hex():
+            raise ContextMismatch(
+                "the provider shows another repository than the one that this profile was made "
+                "for; if that is meant, connect again under another profile"
+            )
+        return described
+
+    def keys(self) -> tuple[RepositoryDescription, RepositoryKeys]:
+        """The repository and its keys; a wrong passphrase is told before anything moves.
+
+        :raises WrongPassphrase: the passphrase or key file is another one
+        """
+        description = self.description
+        mode = EncryptionMode(self.settings.profile.encryption or EncryptionMode.TENANT.value)
+        master = unlock(description, mode, self._passphrase)
+        return description, RepositoryKeys(master, description.repository)
+
+    async def session(
+        self,
+        kind: SessionKind,
+        job_id: bytes,
+        host: str,
+        job: str,
+        dialogue: Callable[[FrameChannel, bytes], _T],
+        summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
+    ) -> _T:
+        """One session; see :meth:`JobManager.session`."""
+        return await self.manager.session(
+            kind, self.description.repository, job_id, host, job, dialogue, summarize
+        )
+
+
+def on_line(
+    settings: TenantSettings,
+    work: Callable[[Line, Interrupt], Coroutine[Any, Any, _T]],
+    *,
+    passphrase: bool = True,
+    login: Password | None = None,
+) -> _T:
+    """Log in, do ``work``, close; returns what ``work`` returns.
+
+    :param passphrase: the work needs the repository's keys: ask for the passphrase first, while
+        there is still a terminal and nothing is waiting
+    :param login: the login password, where it is known already
+    """
+    host, port = settings.address
+    tenant = settings.tenant
+    profile = settings.profile
+    trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
+    password = login or settings.login_password()
+    phrase = settings.passphrase() if passphrase else None
+    console = settings.console
+
+    async def lined(reactor: Any, interrupt: Interrupt) -> _T:
+        manager = JobManager(
+            reactor, host, port, trust, happened=console.happened, warned=console.warned
+        )
+        interrupt.call = manager.cancel
+        try:
+            account = await manager.log_in(tenant, password)
+            password.forget()
+            return await work(Line(manager, account, settings, phrase), interrupt)
+        finally:
+            await manager.close()
+
+    return settings.run(lined)

@@ -1,0 +1,90 @@
+"""Layer 6: the command ``cloudconnect``: which commands there are, and what their ends mean.
+
+Commands are imported when they are called, so that ``--help`` and short commands start quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Final, NoReturn
+
+import click
+
+from cloudconnect.errors import CloudConnectError, ExitCode
+
+#: Command -> module and function.
+_COMMANDS: Final = {
+    "backup": ("cloudconnect.cli.backup", "backup"),
+    "connect": ("cloudconnect.cli.connect", "connect"),
+    "dump": ("cloudconnect.cli.restore", "dump"),
+    "ls": ("cloudconnect.cli.points", "ls"),
+    "points": ("cloudconnect.cli.points", "points"),
+    "provider": ("cloudconnect.cli.provider", "provider"),
+    "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),
+    "restore": ("cloudconnect.cli.restore", "restore"),
+}
+_ALIASES: Final = {"snapshots": "points"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in order."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command, or None."""
+        place = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
+        if place is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(place[0]), place[1])
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cloudconnect", message="%(prog)s %(version)s")
+def cloudconnect() -> None:
+    """Back up to a service provider, under keys that you make for each session."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status (``docs/howto/exit-codes.rst``)."""
+    from cloudconnect.cli.console import report_error
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        status: Any = cloudconnect.main(arguments, "cloudconnect", standalone_mode=False)
+    except click.exceptions.Abort:
+        status = ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        if as_json:
+            report_error(error.format_message(), "usage", ExitCode.USAGE, True)
+        else:
+            error.show()
+        status = ExitCode.USAGE
+    except KeyboardInterrupt:
+        status = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        status = ExitCode.FAILED
+    except CloudConnectError as error:
+        if "--debug" in arguments:
+            import traceback
+
+            traceback.print_exc()
+        report_error(str(error) or error.__doc__ or "", error.reason, error.exit_code, as_json)
+        status = error.exit_code
+    except OSError as error:
+        if "--debug" in arguments:
+            raise
+        report_error(str(error), "failed", ExitCode.FAILED, as_json)
+        status = ExitCode.FAILED
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        text = f"a bug in cloudconnect ({type(error).__name__}); run again with --debug, report it"
+        report_error(text, "failed", ExitCode.FAILED, as_json)
+        status = ExitCode.FAILED
+    sys.exit(int(status or 0))

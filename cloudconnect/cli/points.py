@@ -1,0 +1,150 @@
+"""Layer 6: ``points`` (also called ``snapshots``) and ``ls``."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import click
+
+from cloudconnect.backup.reading import PointReader
+from cloudconnect.cli.console import json_path, local_time, shown_path, size
+from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
+from cloudconnect.commands.control import SessionKind
+from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.wire.channel import FrameChannel
+
+#: The word for the newest point of this host and job.
+LATEST = "latest"
+
+
+@click.command()
+@click.option("--host", default="", help="Only points of this machine.")
+@click.option("--job", default="", help="Only points of this job.")
+@click.option("--tag", default="", help="Only points with this tag.")
+@tenant_command
+def points(settings: TenantSettings, host: str, job: str, tag: str) -> None:
+    """List the restore points, oldest first."""
+    rows = on_line(settings, lambda line, _: line.manager.points(host, job, tag), passphrase=False)
+    console = settings.console
+    if not rows:
+        console.say("There are no restore points yet.")
+    for row in rows:
+        console.record("point", row, point_line(row))
+
+
+def point_line(row: dict[str, Any]) -> str:
+    """One restore point for a person."""
+    statistics = row["statistics"]
+    tags = f"  [{', '.join(row['tags'])}]" if row["tags"] else ""
+    return (
+        f"{row['point'][:8]}  {local_time(row['arrival_time'])}  {row['host']}/{row['job']}  "
+        f"{statistics.get('files', 0)} files, {size(statistics.get('bytes_source', 0))}, "
+        f"{size(statistics.get('bytes_new', 0))} new{tags}"
+    )
+
+
+async def find_point(line: Line, wanted: str, host: str = "", job: str = "") -> dict[str, Any]:
+    """The restore point that a person means.
+
+    :param wanted: ``latest`` (of this host, and of ``job`` where given) or the first digits of
+        an id
+    :raises NotFound: there is none
+    :raises UsageError: there are several
+    """
+    if wanted == LATEST:
+        rows = await line.manager.points(host or host_label(), job)
+        if not rows and not host:
+            others = await line.manager.points("", job)
+            hosts = sorted({row["host"] for row in others})
+            if hosts:
+                raise NotFound(
+                    f"{host_label()} has no restore points; there are some of {', '.join(hosts)}: "
+                    "give --host, or the id of a point"
+                )
+        if not rows:
+            raise NotFound("there are no restore points yet")
+        return rows[-1]
+    rows = await line.manager.points()
+    found = [row for row in rows if row["point"].startswith(wanted.lower())]
+    if not found:
+        raise NotFound(f"there is no restore point {wanted}: list them with cloudconnect points")
+    if len(found) > 1:
+        raise UsageError(f"{wanted} is the beginning of {len(found)} ids: give more digits")
+    return found[0]
+
+
+@click.command()
+@click.argument("point")
+@click.argument("path", required=False)
+@click.option("--host", default="", help="With latest: of this machine.")
+@click.option("--job", default="", help="With latest: of this job.")
+@tenant_command
+def ls(settings: TenantSettings, point: str, path: str | None, host: str, job: str) -> None:
+    """List what is in a restore point: everything, or PATH and what is below it."""
+    console = settings.console
+    wanted = None if path is None else path.encode("utf-8", "surrogateescape").rstrip(b"/")
+    shown = 0
+
+    async def work(line: Line, interrupt: object) -> int:
+        description, keys = line.keys()
+        row = await find_point(line, point, host, job)
+
+        def dialogue(channel: FrameChannel, session: bytes) -> int:
+            nonlocal shown
+            with PointReader(channel, keys, description) as reader:
+                reader.open(bytes.fromhex(row["point"]))
+                for entry in reader.entries():
+                    if wanted is None or is_below(entry.path, wanted):
+                        shown += 1
+                        console.record("entry", entry_map(entry), entry_line(entry))
+            return shown
+
+        return await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
+
+    if on_line(settings, work) == 0 and wanted is not None:
+        raise NotFound(f"{path} is not in this restore point")
+
+
+def is_below(path: bytes, top: bytes) -> bool:
+    """Whether ``path`` is ``top`` or below it."""
+    return path == top or path.startswith(top + b"/")
+
+
+_LETTERS = {
+    EntryType.FILE: stat.S_IFREG,
+    EntryType.DIRECTORY: stat.S_IFDIR,
+    EntryType.SYMLINK: stat.S_IFLNK,
+    EntryType.FIFO: stat.S_IFIFO,
+    EntryType.CHARACTER: stat.S_IFCHR,
+    EntryType.BLOCK: stat.S_IFBLK,
+    EntryType.SOCKET: stat.S_IFSOCK,
+}
+
+
+def entry_line(entry: Entry) -> str:
+    """One entry for a person, as ``ls -l`` shows it."""
+    mode = stat.filemode(_LETTERS[entry.type] | entry.mode)
+    owner = f"{entry.user or entry.uid}/{entry.group or entry.gid}"
+    arrow = f" -> {shown_path(entry.target)}" if entry.target is not None else ""
+    when = local_time(entry.mtime_ns / 1e9)
+    return f"{mode} {owner:>17} {entry.size:>12} {when} {shown_path(entry.path)}{arrow}"
+
+
+def entry_map(entry: Entry) -> dict[str, Any]:
+    """One entry for a program."""
+    return {
+        "path": json_path(entry.path),
+        "type": entry.type.value,
+        "mode": entry.mode,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "user": entry.user,
+        "group": entry.group,
+        "size": entry.size,
+        "mtime_ns": entry.mtime_ns,
+        "target": None if entry.target is None else json_path(entry.target),
+    }

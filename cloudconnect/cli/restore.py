@@ -1,0 +1,193 @@
+"""Layer 6: ``restore`` and ``dump``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
+from cloudconnect.backup.patterns import PathPatterns
+from cloudconnect.backup.reading import PointReader
+from cloudconnect.backup.restore import RestoreRun
+from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.points import find_point
+from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.tenant import TenantSettings, tenant_command
+from cloudconnect.commands.control import SessionKind
+from cloudconnect.errors import ExitCode, NotFound
+from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.wire.channel import FrameChannel
+
+
+@click.command()
+@click.argument("point")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--target", required=True, metavar="DIR", help="Restore below this folder.")
+@click.option("--strip-components", type=click.IntRange(0), default=0, metavar="N")
+@click.option("--include", multiple=True, metavar="P", help="Only what matches; again.")
+@click.option("--exclude", multiple=True, metavar="P", help="But not what matches; again.")
+@click.option(
+    "--overwrite",
+    type=click.Choice([choice.value for choice in Overwrite]),
+    default=Overwrite.ALWAYS.value,
+    show_default=True,
+    help="What happens to files that are there already.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Look and count, write nothing.")
+@click.option("--verify", is_flag=True, help="Read everything back and compare.")
+@click.option("--host", default="", help="With latest: of this machine.")
+@click.option("--job", default="", help="With latest: of this job.")
+@tenant_command
+def restore(
+    settings: TenantSettings,
+    point: str,
+    paths: tuple[str, ...],
+    target: str,
+    strip_components: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    overwrite: str,
+    dry_run: bool,
+    verify: bool,
+    host: str,
+    job: str,
+) -> int:
+    """Restore a point, or some paths of it, below a folder.
+
+    The absolute source paths are made again below --target. POINT is the beginning of an id, or
+    latest. Nothing is ever written outside the folder.
+    """
+    options = RestoreOptions(
+        target=os.path.abspath(os.fsencode(target)),
+        strip_components=strip_components,
+        paths=tuple(os.fsencode(path).rstrip(b"/") or b"/" for path in paths),
+        include=PathPatterns([os.fsencode(p) for p in include]),
+        exclude=PathPatterns([os.fsencode(p) for p in exclude]),
+        overwrite=Overwrite(overwrite),
+        dry_run=dry_run,
+        verify=verify,
+    )
+    console = settings.console
+
+    async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
+        description, keys = line.keys()
+        row = await find_point(line, point, host, job)
+        identifier = ""
+
+        def dialogue(channel: FrameChannel, session: bytes) -> RestoreResult:
+            nonlocal identifier
+            identifier = session.hex()
+            return RestoreRun(
+                channel,
+                keys,
+                description,
+                bytes.fromhex(row["point"]),
+                options,
+                lambda progress: _show(console, progress),
+                lambda: interrupt.happened,
+            ).run()
+
+        result = await line.session(
+            SessionKind.RESTORE, new_job_id(), row["host"], row["job"], dialogue
+        )
+        return result, identifier
+
+    result, session = on_line(settings, work)
+    _report(console, result, session, target, dry_run)
+    if result.damaged:
+        return int(ExitCode.SECURITY_WARNING)
+    if result.missing:
+        return int(ExitCode.NOT_FOUND)
+    return int(ExitCode.FAILED if result.problems else ExitCode.DONE)
+
+
+def _show(console: Console, progress: Progress) -> None:
+    console.progress(
+        progress.files,
+        progress.bytes_done,
+        progress.bytes_received,
+        progress.path,
+        progress.bytes_total,
+    )
+
+
+def _report(
+    console: Console, result: RestoreResult, session: str, target: str, dry_run: bool
+) -> None:
+    for problem in result.damaged.listed:
+        console.note(
+            f"SECURITY WARNING stored_data_damaged: {shown_path(problem.path)}: {problem.reason}"
+        )
+    for problem in result.problems.listed:
+        console.note(f"not fully restored: {shown_path(problem.path)}: {problem.reason}")
+    for path in result.missing:
+        console.note(f"not in this restore point: {shown_path(path)}")
+    for note in result.notes:
+        console.note(note)
+    fields: dict[str, Any] = {
+        "point": result.record.point.hex(),
+        "session": session,
+        "target": target,
+        "files": result.files,
+        "directories": result.directories,
+        "other": result.other,
+        "kept": result.kept,
+        "bytes_restored": result.bytes_restored,
+        "bytes_sent": result.bytes_sent,
+        "bytes_received": result.bytes_received,
+        "problems": result.problems.count,
+        "damaged": [json_path(problem.path) for problem in result.damaged.listed],
+        "missing": [json_path(path) for path in result.missing],
+        "seconds": round(result.seconds, 3),
+    }
+    if console.quiet and not console.as_json:
+        return
+    verb = "Would restore" if dry_run else "Restored"
+    text = (
+        f"{verb} {result.files} files and {result.directories} folders, "
+        f"{size(result.bytes_restored)}, below {target} in {result.seconds:.1f} s"
+    )
+    if result.kept:
+        text += f"; {result.kept} files were left as they are"
+    console.record("summary", fields, text)
+
+
+@click.command()
+@click.argument("point")
+@click.argument("path")
+@click.option("--host", default="", help="With latest: of this machine.")
+@click.option("--job", default="", help="With latest: of this job.")
+@tenant_command
+def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:
+    """Write one file of a restore point to standard output."""
+    wanted = os.fsencode(path)
+
+    async def work(line: Line, interrupt: Interrupt) -> None:
+        description, keys = line.keys()
+        row = await find_point(line, point, host, job)
+
+        def dialogue(channel: FrameChannel, session: bytes) -> None:
+            with PointReader(channel, keys, description) as reader:
+                reader.open(bytes.fromhex(row["point"]))
+                entry = _find(reader, wanted)
+                for piece in reader.read(entry):
+                    sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+
+        await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
+
+    on_line(settings, work)
+
+
+def _find(reader: PointReader, wanted: bytes) -> Any:
+    """The entry of a path; standard input's name may be given without the slash in front."""
+    try:
+        return reader.find(wanted)
+    except NotFound:
+        if wanted.startswith(b"/"):
+            raise
+        return reader.find(b"/" + wanted)

@@ -1,0 +1,282 @@
+"""Layer 6: what every tenant command shares: its options, its secrets, its line to the provider.
+
+An option stands above the environment, the environment above the profile. A secret never stands in
+argv: it comes from a file, from a command's output, or from a prompt on a terminal.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+import click
+
+from cloudconnect.cli.console import Console
+from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
+from cloudconnect.errors import UsageError
+from cloudconnect.keys import Password
+
+_T = TypeVar("_T")
+
+#: Longest password or passphrase file, in bytes.
+SECRET_MAX: Final = 4096
+#: Longest key file, in bytes.
+KEY_FILE_MAX: Final = 1 << 20
+
+_OPTIONS: Final = [
+    click.option("--profile", "profile_name", metavar="NAME", help="Which saved profile to use."),
+    click.option("--provider", metavar="HOST[:PORT]", help="The provider's address."),
+    click.option("--tenant", metavar="NAME", help="The tenant's name at the provider."),
+    click.option("--password-file", metavar="F", help="File with the login password or token."),
+    click.option(
+        "--fingerprint", multiple=True, metavar="PIN", help="SPKI-SHA256:... or SHA256:..., again."
+    ),
+    click.option("--ca", metavar="FILE", help="PEM file of the authorities to accept."),
+    click.option("--passphrase-file", metavar="F", help="File with the encryption passphrase."),
+    click.option("--key-file", metavar="F", help="File used as key in place of a passphrase."),
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
+    click.option("-q", "--quiet", is_flag=True, help="Only errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Every step of the session."),
+    click.option("--debug", is_flag=True, help="The log and tracebacks on standard error."),
+]
+
+
+@attrs.frozen(kw_only=True)
+class TenantSettings:
+    """What a command knows after options, environment and profile were put together.
+
+    :ivar profile: the three of them in one
+    :ivar profile_name: the name it is saved under
+    """
+
+    profile: Profile
+    profile_name: str
+    console: Console
+    debug: bool
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the provider.
+
+        :raises UsageError: none is known
+        """
+        if not self.profile.provider:
+            raise UsageError(
+                "no provider is known: run cloudconnect connect HOST --tenant NAME once, or give "
+                "--provider and --tenant"
+            )
+        return self.profile.address
+
+    @property
+    def tenant(self) -> str:
+        """The tenant's name.
+
+        :raises UsageError: none is known
+        """
+        if not self.profile.tenant:
+            raise UsageError("no tenant is known: give --tenant, or run cloudconnect connect once")
+        return self.profile.tenant
+
+    def login_password(self) -> Password:
+        """The login password, from a file, a command or a prompt.
+
+        :raises UsageError: there is none, and no terminal to ask on
+        """
+        what = f"login password at {self.profile.provider}"
+        return secret(self.profile.password_file, "CLOUDCONNECT_PASSWORD_COMMAND", what)
+
+    def passphrase(self, new: bool = False) -> Password:
+        """The encryption passphrase, or the content of the key file.
+
+        :param new: it is a new one: a prompt asks twice
+        :raises UsageError: there is none, and no terminal to ask on
+        """
+        if self.profile.key_file:
+            return Password(
+                read_bounded(Path(self.profile.key_file), "encryption key file", KEY_FILE_MAX)
+            )
+        return secret(
+            self.profile.passphrase_file,
+            "CLOUDCONNECT_PASSPHRASE_COMMAND",
+            "encryption passphrase",
+            new,
+        )
+
+    def run(self, work: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]]) -> _T:
+        """Run the command's work under the reactor."""
+        return run(work, self.debug)
+
+
+def tenant_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the shared options, and ``settings`` as its first argument."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        shared = {
+            name: values.pop(name)
+            for name in (
+                "profile_name",
+                "provider",
+                "tenant",
+                "password_file",
+                "fingerprint",
+                "ca",
+                "passphrase_file",
+                "key_file",
+                "as_json",
+                "quiet",
+                "verbose",
+                "debug",
+            )
+        }
+        return function(resolve(**shared), **values)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def resolve(
+    *,
+    profile_name: str | None,
+    provider: str | None,
+    tenant: str | None,
+    password_file: str | None,
+    fingerprint: tuple[str, ...],
+    ca: str | None,
+    passphrase_file: str | None,
+    key_file: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    debug: bool,
+) -> TenantSettings:
+    """Put options, environment and profile together.
+
+    :raises UsageError: a profile was named that there is not, or that cannot be used
+    """
+    environment = os.environ
+    name = profile_name or environment.get("CLOUDCONNECT_PROFILE") or DEFAULT_PROFILE
+    saved = load(environment, name)
+    if saved is None:
+        named = profile_name or environment.get("CLOUDCONNECT_PROFILE")
+        if named and not (provider or environment.get("CLOUDCONNECT_PROVIDER")):
+            raise UsageError(f"there is no profile {name}: make it with cloudconnect connect")
+        saved = Profile()
+    given = {
+        "provider": provider or environment.get("CLOUDCONNECT_PROVIDER"),
+        "tenant": tenant or environment.get("CLOUDCONNECT_TENANT"),
+        "password_file": _absolute(password_file or environment.get("CLOUDCONNECT_PASSWORD_FILE")),
+        "fingerprints": fingerprint or _words(environment.get("CLOUDCONNECT_FINGERPRINT")),
+        "ca": _absolute(ca or environment.get("CLOUDCONNECT_CA")),
+        "passphrase_file": _absolute(
+            passphrase_file or environment.get("CLOUDCONNECT_PASSPHRASE_FILE")
+        ),
+        "key_file": _absolute(key_file or environment.get("CLOUDCONNECT_KEY_FILE")),
+    }
+    if given["passphrase_file"] and given["key_file"]:
+        raise UsageError("give a passphrase file or a key file, not both")
+    if given["passphrase_file"] and saved.key_file:
+        given["key_file"] = ""
+        saved = attrs.evolve(saved, key_file="")
+    if os.environ.get("CLOUDCONNECT_PASSWORD_COMMAND") and not given["password_file"]:
+        saved = attrs.evolve(saved, password_file="")
+    if os.environ.get("CLOUDCONNECT_PASSPHRASE_COMMAND") and not given["passphrase_file"]:
+        saved = attrs.evolve(saved, passphrase_file="")
+    profile = attrs.evolve(saved, **{key: value for key, value in given.items() if value})
+    return TenantSettings(
+        profile=profile,
+        profile_name=name,
+        console=Console(as_json, quiet, verbose),
+        debug=debug,
+    )
+
+
+def _absolute(path: str | None) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple((text or "").replace(",", " ").split())
+
+
+def secret(file: str, command_variable: str, what: str, new: bool = False) -> Password:
+    """A password or passphrase.
+
+    :param file: the file that holds it, or ""
+    :param command_variable: environment variable with a command that prints it
+    :param what: what a prompt calls it
+    :param new: a prompt asks twice
+    :raises UsageError: there is none, and no terminal to ask on; it is empty, or too long
+    """
+    if file:
+        return as_password(read_bounded(Path(file), what, SECRET_MAX), what)
+    command = os.environ.get(command_variable)
+    if command:
+        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise UsageError(f"{command_variable} failed with status {done.returncode}")
+        return as_password(done.stdout[: SECRET_MAX + 1], what)
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"the {what} is needed, and there is no terminal to ask on: name a file that holds it"
+        )
+    typed = click.prompt(
+        what[0].upper() + what[1:], hide_input=True, confirmation_prompt=new, err=True
+    )
+    return as_password(str(typed).encode(), what)
+
+
+def read_bounded(path: Path, what: str, limit: int) -> bytes:
+    """The content of a small file.
+
+    :param what: what an error calls it
+    :param limit: most bytes that it may have
+    :raises UsageError: it cannot be read, is empty or too long
+    """
+    try:
+        with path.open("rb") as file:
+            octets = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    if len(octets) > limit:
+        raise UsageError(f"{what}: {path} has more than {limit} bytes")
+    if not octets:
+        raise UsageError(f"{what}: {path} is empty")
+    return octets
+
+
+def as_password(octets: bytes, what: str) -> Password:
+    """A password from a file's or command's bytes, without the newline at their end.
+
+    :raises UsageError: it is empty or too long
+    """
+    if len(octets) > SECRET_MAX:
+        raise UsageError(f"the {what} has more than {SECRET_MAX} bytes")
+    octets = octets.removesuffix(b"\n").removesuffix(b"\r")
+    if not octets:
+        raise UsageError(f"the {what} is empty")
+    return Password(octets)
+
+
+def host_label() -> str:
+    """This machine's name, as points are labelled with it."""
+    return os.environ.get("CLOUDCONNECT_HOST") or socket.gethostname() or "localhost"
+
+
+def address_text(text: str) -> str:
+    """``HOST[:PORT]``, checked.
+
+    :raises UsageError: not an address
+    """
+    split_provider(text)
+    return text

@@ -1,0 +1,156 @@
+"""Layer 3: the commands of the control channel (``docs/protocol.rst``, section 2).
+
+A tenant's job manager speaks them to the Cloud Connect service inside TLS 1.3. Every error class of
+:mod:`cloudconnect.errors` may be answered, by its ``reason``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from twisted.protocols import amp
+
+from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
+from cloudconnect.commands.box import BoundedCommand
+from cloudconnect.commands.paging import rows_argument
+from cloudconnect.keys import KeyA
+
+
+class SessionKind(enum.Enum):
+    """What a session is for; the target data mover holds it to that."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
+    READ = "read"
+    CHECK = "check"
+
+
+class Role(enum.Enum):
+    """The roles that a hop can begin or end at."""
+
+    SOURCE_MOVER = "source-mover"
+    TARGET_MOVER = "target-mover"
+    SOURCE_WAN = "source-wan"
+    TARGET_WAN = "target-wan"
+
+
+#: The one hop between the movers when there is no WAN acceleration.
+DIRECT_HOP = f"{Role.SOURCE_MOVER.value}>{Role.TARGET_MOVER.value}"
+
+
+class AuthenticateFirst(BoundedCommand):
+    """Begin SCRAM-SHA-256-PLUS; the answer is the server-first message.
+
+    ``versions``: every protocol version that the tenant speaks.
+    """
+
+    commandName = b"AuthenticateFirst"
+    arguments = [(b"message", amp.Unicode()), (b"versions", CBORArgument())]
+    response = [(b"message", amp.Unicode())]
+
+
+class AuthenticateFinal(BoundedCommand):
+    """Finish SCRAM; the answer proves the server and says what the tenant has here.
+
+    ``version``: the highest common protocol version. ``provider``: the provider's id, which
+    profiles, caches and heads hang on. ``repository``: the encoded repository description with its
+    wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
+    the provider allows this tenant.
+    """
+
+    commandName = b"AuthenticateFinal"
+    arguments = [(b"message", amp.Unicode())]
+    response = [
+        (b"message", amp.Unicode()),
+        (b"version", amp.Integer()),
+        (b"provider", FixedBytes(16)),
+        (b"repository", amp.String()),
+        (b"modes", CBORArgument()),
+    ]
+
+
+class CreateRepository(BoundedCommand):
+    """Make the tenant's repository as the encoded description says; once for each tenant."""
+
+    commandName = b"CreateRepository"
+    arguments = [(b"description", amp.String())]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class Start(BoundedCommand):
+    """Ask for a session.
+
+    ``kind``: a :class:`SessionKind`. ``job``: 16 bytes that stay the same over all the sessions of
+    one job run. ``host`` and ``name``: the labels that points belong to. ``wan``: whether
+    acceleration is wanted. ``streams``: how many parallel streams. ``session``: the new session's
+    16 bytes. ``plan``: for each target role a map with ``role``, ``route``, ``gateways``,
+    ``versions`` and ``limits``; the keys travel beside it, in the same order, so that no printed
+    plan can hold one.
+    """
+
+    commandName = b"Start"
+    arguments = [
+        (b"kind", amp.Unicode()),
+        (b"job", FixedBytes(16)),
+        (b"host", amp.Unicode()),
+        (b"name", amp.Unicode()),
+        (b"repository", FixedBytes(16)),
+        (b"wan", amp.Boolean()),
+        (b"streams", amp.Integer()),
+    ]
+    response = [
+        (b"session", FixedBytes(16)),
+        (b"plan", CBORArgument()),
+        (b"keys_a", amp.ListOf(SecretArgument(KeyA))),
+    ]
+
+
+class Finish(BoundedCommand):
+    """Report how a session ended, and hear what the provider's side saw of it.
+
+    ``outcome``: ``done``, ``incomplete``, ``failed``, ``interrupted``, ``security_warning``.
+    ``warnings``: the tenant's own warnings, as maps. The answer holds the provider's.
+    """
+
+    commandName = b"Finish"
+    arguments = [
+        (b"session", FixedBytes(16)),
+        (b"outcome", amp.Unicode()),
+        (b"summary", CBORArgument()),
+        (b"warnings", CBORArgument()),
+    ]
+    response = [(b"warnings", CBORArgument())]
+
+
+class Warn(BoundedCommand):
+    """A security warning, either way, as a map of :class:`cloudconnect.events.SecurityWarning`."""
+
+    commandName = b"SecurityWarning"
+    arguments = [(b"warning", CBORArgument())]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class ListPoints(BoundedCommand):
+    """One page of the tenant's restore points, oldest first.
+
+    ``after``: the last arrival number already seen, 0 at first. ``more``: ask again from the last
+    row's arrival number. An empty ``host``, ``job`` or ``tag`` does not filter.
+    """
+
+    commandName = b"ListPoints"
+    arguments = [
+        (b"host", amp.Unicode()),
+        (b"job", amp.Unicode()),
+        (b"tag", amp.Unicode()),
+        (b"after", amp.Integer()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"points", rows_argument()), (b"more", amp.Boolean())]
+
+
+class Ping(BoundedCommand):
+    """Nothing but a sign of life, either way."""
+
+    commandName = b"Ping"
+    arguments: list[tuple[bytes, amp.Argument]] = []
+    response: list[tuple[bytes, amp.Argument]] = []

@@ -1,0 +1,142 @@
+"""Layer 3: the commands of the provider's LAN link (``docs/protocol.rst``, section 10).
+
+The Cloud Connect service speaks them with gateways and movers: over mutual TLS 1.3 between
+processes, over the in-memory transport inside one.
+"""
+
+from __future__ import annotations
+
+from twisted.protocols import amp
+
+from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
+from cloudconnect.commands.box import BoundedCommand
+from cloudconnect.commands.paging import rows_argument
+from cloudconnect.keys import IntegrityKey, KeyA, KeyB
+
+
+class OfferKeyA(BoundedCommand):
+    """The Key A package for one target role, acknowledged before Start is answered.
+
+    ``package``: a map with everything but the key (``docs/protocol.rst``, section 3). The role
+    enforces it: what the tenant says differently is ``context_mismatch``.
+    """
+
+    commandName = b"OfferKeyA"
+    arguments = [(b"package", CBORArgument()), (b"key_a", SecretArgument(KeyA))]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class EndSession(BoundedCommand):
+    """The session is over: drop its keys and routes, and say what was seen of it.
+
+    ``outcome``: as in Finish; at ``security_warning`` the points of the session are withdrawn.
+    ``warnings``: the warnings that the role raised. ``points``: ids of the points published.
+    """
+
+    commandName = b"EndSession"
+    arguments = [(b"session", FixedBytes(16)), (b"outcome", amp.Unicode())]
+    response = [(b"warnings", CBORArgument()), (b"points", CBORArgument())]
+
+
+class MakeRepository(BoundedCommand):
+    """Make a repository as the encoded description says."""
+
+    commandName = b"MakeRepository"
+    arguments = [(b"description", amp.String())]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class DescribeRepository(BoundedCommand):
+    """The encoded description of a repository."""
+
+    commandName = b"DescribeRepository"
+    arguments = [(b"repository", FixedBytes(16))]
+    response = [(b"description", amp.String())]
+
+
+class ListRepositoryPoints(BoundedCommand):
+    """One page of a repository's restore points; as :class:`..control.ListPoints`."""
+
+    commandName = b"ListRepositoryPoints"
+    arguments = [
+        (b"repository", FixedBytes(16)),
+        (b"host", amp.Unicode()),
+        (b"job", amp.Unicode()),
+        (b"tag", amp.Unicode()),
+        (b"after", amp.Integer()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"points", rows_argument()), (b"more", amp.Boolean())]
+
+
+class PublishRoute(BoundedCommand):
+    """From now on, connections with this route id go to ``backend``.
+
+    ``backend``: ``here`` for a role in the gateway's own process, or an address
+    ``HOST:PORT`` on the provider's LAN. ``lifetime``: milliseconds until the route must have been
+    used. ``group``: an opaque id that a gateway may share bandwidth by.
+    """
+
+    commandName = b"PublishRoute"
+    arguments = [
+        (b"route", FixedBytes(16)),
+        (b"backend", amp.Unicode()),
+        (b"group", FixedBytes(16)),
+        (b"rate", amp.Integer()),
+        (b"lifetime", amp.Integer()),
+    ]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class RetireRoute(BoundedCommand):
+    """No new connections with this route id."""
+
+    commandName = b"RetireRoute"
+    arguments = [(b"route", FixedBytes(16))]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class Register(BoundedCommand):
+    """A gateway says that it is there, and learns where TLS connections go.
+
+    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``service``: the backend of
+    TLS connections, as in PublishRoute.
+    """
+
+    commandName = b"Register"
+    arguments = [(b"advertise", amp.Unicode())]
+    response = [(b"service", amp.Unicode())]
+
+
+class ReportWarning(BoundedCommand):
+    """A role saw something that the provider and the tenant must know."""
+
+    commandName = b"ReportWarning"
+    arguments = [(b"warning", CBORArgument())]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class ReportEvent(BoundedCommand):
+    """One step of a session, as a role saw it."""
+
+    commandName = b"ReportEvent"
+    arguments = [(b"event", CBORArgument())]
+    response: list[tuple[bytes, amp.Argument]] = []
+
+
+class HandKeyB(BoundedCommand):
+    """On the tenant's LAN: the job manager hands a session's keys to its own data mover.
+
+    ``route`` and ``hop`` say which stream the keys are for.
+    """
+
+    commandName = b"HandKeyB"
+    arguments = [
+        (b"session", FixedBytes(16)),
+        (b"tenant", amp.Unicode()),
+        (b"route", FixedBytes(16)),
+        (b"hop", amp.Unicode()),
+        (b"key_b", SecretArgument(KeyB)),
+        (b"integrity_key", SecretArgument(IntegrityKey)),
+    ]
+    response: list[tuple[bytes, amp.Argument]] = []

@@ -1,0 +1,226 @@
+"""Layer 5: a provider's directory: what lies where, its configuration, and how it is made.
+
+``DIRECTORY/provider.toml`` is written by ``provider init`` and read by everything else; admins edit
+it. The rest of the directory belongs to the provider: certificate and key, the accounts data base,
+the repositories, the node authority of its LAN, the admin socket and a lock that says that a
+provider runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from cloudconnect.config.certificates import (
+    issue_node_certificate,
+    make_node_ca,
+    make_server_certificate,
+)
+from cloudconnect.errors import Busy, UsageError
+from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.transports.identity import ServerIdentity
+
+CONFIGURATION = "provider.toml"
+
+
+@attrs.frozen(kw_only=True)
+class ProviderSettings:
+    """What ``provider.toml`` says.
+
+    :ivar directory: the provider's directory
+    :ivar hosts: names and addresses that the certificate is for
+    :ivar listen: endpoint string of the public port
+    :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
+    :ivar certificate: path of the certificate, PEM
+    :ivar key: path of its key, PEM
+    :ivar lan_listen: endpoint string for gateways of their own process, or empty
+    :ivar backend_listen: endpoint string for what they relay, or empty
+    :ivar backend_address: ``HOST:PORT`` of it, as those gateways connect to it
+    """
+
+    directory: Path
+    hosts: tuple[str, ...]
+    listen: str = f"tcp:{PUBLIC_PORT}"
+    advertise: tuple[str, ...] = ()
+    certificate: str = "tls/certificate.pem"
+    key: str = "tls/key.pem"
+    lan_listen: str = ""
+    backend_listen: str = ""
+    backend_address: str = ""
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """Certificate and key of the control channel."""
+        return ServerIdentity(
+            str(self.directory / self.certificate), str(self.directory / self.key)
+        )
+
+    @property
+    def accounts_url(self) -> str:
+        """SQLAlchemy URL of the accounts data base."""
+        return f"sqlite:///{self.directory / 'accounts.sqlite'}"
+
+    @property
+    def repositories(self) -> Path:
+        """Folder of the repositories."""
+        return self.directory / "repositories"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Path of the admin socket."""
+        return self.directory / "admin.sock"
+
+    @property
+    def node_authority(self) -> Path:
+        """Folder of the provider's own small certificate authority for its LAN."""
+        return self.directory / "lan"
+
+    def to_toml(self) -> str:
+        """As ``provider init`` writes it."""
+        lines = [
+            "# The provider's settings. Paths are relative to this folder.",
+            f"hosts = {_toml_list(self.hosts)}",
+            f"listen = {_toml(self.listen)}",
+            "# What tenants are told to connect to for data; empty: the address that they used.",
+            f"advertise = {_toml_list(self.advertise)}",
+            f"certificate = {_toml(self.certificate)}",
+            f"key = {_toml(self.key)}",
+            "# For gateways of their own process: where they register, where what they relay",
+            "# arrives (loopback or a LAN that only they can reach), and its HOST:PORT.",
+            f"lan_listen = {_toml(self.lan_listen)}",
+            f"backend_listen = {_toml(self.backend_listen)}",
+            f"backend_address = {_toml(self.backend_address)}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _toml_list(texts: Iterable[str]) -> str:
+    return "[" + ", ".join(map(_toml, texts)) + "]"
+
+
+def load(directory: Path) -> ProviderSettings:
+    """The settings of the provider in ``directory``.
+
+    :raises UsageError: there is none, or its configuration cannot be used
+    """
+    directory = directory.absolute()
+    path = directory / CONFIGURATION
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no provider in {directory}: run cloudconnect provider init --directory "
+            f"{directory}"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be used: {error}") from None
+    return _from_values(directory, path, values)
+
+
+def _from_values(directory: Path, path: Path, values: dict[str, Any]) -> ProviderSettings:
+    fields = {f.name for f in attrs.fields(ProviderSettings)} - {"directory"}
+    unknown = set(values) - fields
+    if unknown:
+        raise UsageError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
+    for name, value in values.items():
+        if name in ("hosts", "advertise"):
+            if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+                raise UsageError(f"{path}: {name} is a list of texts")
+            values[name] = tuple(value)
+        elif not isinstance(value, str):
+            raise UsageError(f"{path}: {name} is a text")
+    if not values.get("hosts"):
+        raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    return ProviderSettings(directory=directory, **values)
+
+
+def initialize(
+    directory: Path,
+    hosts: tuple[str, ...],
+    advertise: tuple[str, ...] = (),
+    certificate: Path | None = None,
+    key: Path | None = None,
+    listen: str = f"tcp:{PUBLIC_PORT}",
+) -> ProviderSettings:
+    """Make a provider in ``directory``, which is empty or does not exist yet.
+
+    :param hosts: names and addresses that tenants connect to; the certificate is made for them
+    :param certificate: PEM file of a certificate to use in the place of a self-signed one
+    :param key: PEM file of its key
+    :raises UsageError: there is something there already, or one of a certificate's two files is
+        missing
+    """
+    directory = directory.absolute()
+    if (directory / CONFIGURATION).exists():
+        raise UsageError(f"there is a provider in {directory} already")
+    if directory.exists() and any(directory.iterdir()):
+        raise UsageError(f"{directory} is not empty: choose a new folder for the provider")
+    if (certificate is None) != (key is None):
+        raise UsageError("a certificate needs its key, and a key its certificate")
+    settings = ProviderSettings(
+        directory=directory, hosts=hosts, advertise=advertise, listen=listen
+    )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    tls = directory / "tls"
+    tls.mkdir(mode=0o700)
+    if certificate is not None and key is not None:
+        _copy(certificate, tls / "certificate.pem")
+        _copy(key, tls / "key.pem")
+        settings.identity.fingerprints()  # says what is wrong with them, now
+    else:
+        make_server_certificate(list(hosts), tls)
+    settings.repositories.mkdir(mode=0o700)
+    node = settings.node_authority / "service"
+    node.mkdir(mode=0o700, parents=True)
+    make_node_ca(settings.node_authority)
+    issue_node_certificate(settings.node_authority, "service", "service", node)
+    (directory / "lock").touch(mode=0o600)
+    _write(directory / CONFIGURATION, settings.to_toml().encode())
+    return settings
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        _write(target, source.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def _write(path: Path, octets: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def running(settings: ProviderSettings) -> Iterator[None]:
+    """Hold the lock that says that a provider runs on this directory.
+
+    The kernel drops it with the process, however that ends.
+
+    :raises Busy: one runs already
+    """
+    descriptor = os.open(settings.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"a provider runs on {settings.directory} already") from None
+        yield
+    finally:
+        os.close(descriptor)

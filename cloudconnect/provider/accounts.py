@@ -1,0 +1,400 @@
+"""Layer 4: the service's own data base: tenants, credentials, sessions, events.
+
+Only the Cloud Connect service holds it; movers have the catalogue of each repository instead
+(:mod:`cloudconnect.repository.catalogue`). Everything is SQLAlchemy Core with Alembic migrations;
+nothing here assumes SQLite. All methods block: the service calls them in its accounts thread.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+from alembic import command as alembic_command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from cloudconnect.errors import LeaseEnded, NotFound, UsageError
+from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.wire.scram import Verifier
+
+#: A tenant's name: what SCRAM, SQL, file names and labels can all carry.
+TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+#: Concurrent tasks of a tenant where its admin set nothing.
+MAX_TASKS_DEFAULT = 4
+
+metadata = sa.MetaData()
+
+settings_table = sa.Table(
+    "provider",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+
+tenants_table = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("group_id", sa.LargeBinary(16), nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False, default=False),
+    sa.Column("lease_end", sa.String(10)),
+    sa.Column("quota", sa.BigInteger),
+    sa.Column("max_tasks", sa.Integer, nullable=False, default=MAX_TASKS_DEFAULT),
+    sa.Column("modes", sa.String(64), nullable=False, default="tenant"),
+    sa.Column("repository", sa.LargeBinary(16)),
+)
+
+credentials_table = sa.Table(
+    "credentials",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), sa.ForeignKey("tenants.name"), nullable=False),
+    sa.Column("label", sa.String(64), nullable=False),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("stored_key", sa.LargeBinary, nullable=False),
+    sa.Column("server_key", sa.LargeBinary, nullable=False),
+    sa.Column("iterations", sa.Integer, nullable=False),
+    sa.Column("capabilities", sa.String(64), nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("revoked", sa.Float),
+)
+
+sessions_table = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("session", sa.String(32), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("job_id", sa.String(32), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("job", sa.String(255), nullable=False),
+    sa.Column("peer", sa.String(64), nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float),
+    sa.Column("state", sa.String(24), nullable=False),
+    sa.Column("key_a", sa.String(64), nullable=False),
+    sa.Column("key_b", sa.String(16), nullable=False, default=""),
+    sa.Column("summary", sa.Text, nullable=False, default="{}"),
+)
+
+events_table = sa.Table(
+    "events",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("type", sa.String(8), nullable=False),
+    sa.Column("name", sa.String(48), nullable=False, index=True),
+    sa.Column("session", sa.String(32), nullable=False, index=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("reported_by", sa.String(16), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("fields", sa.Text, nullable=False),
+)
+
+
+@attrs.frozen(kw_only=True)
+class Tenant:
+    """What the provider agreed with one tenant.
+
+    :ivar group: opaque 16 bytes that a gateway may share bandwidth by
+    :ivar lease_end: last day of the lease, ``YYYY-MM-DD``, or None
+    :ivar quota: bytes that may be stored, or None
+    :ivar modes: at-rest modes that the tenant may choose from
+    :ivar repository: its repository's 16 bytes, or None until it connects
+    """
+
+    name: str
+    group: bytes
+    disabled: bool
+    lease_end: str | None
+    quota: int | None
+    max_tasks: int
+    modes: tuple[str, ...]
+    repository: bytes | None
+
+    def check_active(self, today: datetime.date) -> None:
+        """Whether new backups may start.
+
+        :raises LeaseEnded: the lease has ended, or the tenant is disabled
+        """
+        if self.disabled:
+            raise LeaseEnded(f"the provider has disabled tenant {self.name}; ask the provider")
+        if self.lease_end is not None and today > datetime.date.fromisoformat(self.lease_end):
+            raise LeaseEnded(
+                f"the lease of tenant {self.name} ended on {self.lease_end}: no new backups, "
+                "restores go on for a grace time; ask the provider"
+            )
+
+
+class Accounts:
+    """The accounts data base.
+
+    :param url: SQLAlchemy URL, such as ``sqlite:////srv/backup/accounts.sqlite``
+    :raises UsageError: it was written by a newer release
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _durable_sqlite)
+        self._migrate()
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    def _migrate(self) -> None:
+        config = AlembicConfig()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+        known = ScriptDirectory.from_config(config)
+        with self._engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in {s.revision for s in known.walk_revisions()}:
+            raise UsageError(
+                f"the accounts data base is of revision {current}, which this release does not "
+                "know: it was written by a newer cloudconnect; upgrade this one"
+            )
+        if current != known.get_current_head():
+            with self._engine.begin() as connection:
+                config.attributes["connection"] = connection
+                alembic_command.upgrade(config, "head")
+
+    # --- the provider's own values ---------------------------------------------------------------
+
+    def provider_value(self, name: str, size: int) -> bytes:
+        """``size`` random bytes kept under ``name``: made at the first call, the same ever after."""
+        with self._engine.begin() as connection:
+            query = sa.select(settings_table.c.value).where(settings_table.c.name == name)
+            value = connection.execute(query).scalar()
+            if value is None:
+                value = secrets.token_bytes(size)
+                connection.execute(settings_table.insert().values(name=name, value=value))
+        return bytes(value)
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def add_tenant(
+        self,
+        name: str,
+        verifier: Verifier,
+        *,
+        quota: int | None = None,
+        lease_end: str | None = None,
+        max_tasks: int = MAX_TASKS_DEFAULT,
+        modes: tuple[str, ...] = ("tenant",),
+    ) -> None:
+        """Make a tenant with one credential that may do everything.
+
+        :raises UsageError: a name that cannot be used, or that is taken; a date that is none
+        """
+        if not TENANT_NAME.match(name):
+            raise UsageError(
+                f"tenant name {name!r}: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit"
+            )
+        if lease_end is not None:
+            try:
+                datetime.date.fromisoformat(lease_end)
+            except ValueError:
+                raise UsageError(f"lease end {lease_end!r}: want YYYY-MM-DD") from None
+        if max_tasks < 1 or (quota is not None and quota < 0):
+            raise UsageError("a tenant has at least 1 task and a quota of at least 0 bytes")
+        with self._engine.begin() as connection:
+            taken = sa.select(tenants_table.c.name).where(tenants_table.c.name == name)
+            if connection.execute(taken).scalar() is not None:
+                raise UsageError(f"there is a tenant {name} already")
+            connection.execute(
+                tenants_table.insert().values(
+                    name=name,
+                    group_id=secrets.token_bytes(16),
+                    created=time.time(),
+                    disabled=False,
+                    lease_end=lease_end,
+                    quota=quota,
+                    max_tasks=max_tasks,
+                    modes=",".join(modes),
+                )
+            )
+            connection.execute(
+                credentials_table.insert().values(
+                    tenant=name,
+                    label="default",
+                    created=time.time(),
+                    capabilities="write,read,delete,admin",
+                    **attrs.asdict(verifier),
+                )
+            )
+
+    def tenant(self, name: str) -> Tenant:
+        """The tenant of this name.
+
+        :raises NotFound: there is none
+        """
+        query = sa.select(tenants_table).where(tenants_table.c.name == name)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise NotFound(f"there is no tenant {name}")
+        return _tenant(row)
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """Every tenant as a map for listings; no verifier in it."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(tenants_table).order_by(tenants_table.c.name))
+            return [
+                {
+                    "name": row["name"],
+                    "created": row["created"],
+                    "disabled": bool(row["disabled"]),
+                    "lease_end": row["lease_end"],
+                    "quota": row["quota"],
+                    "max_tasks": row["max_tasks"],
+                    "modes": row["modes"].split(","),
+                    "repository": row["repository"].hex() if row["repository"] else None,
+                }
+                for row in rows.mappings()
+            ]
+
+    def verifier(self, tenant: str) -> Verifier | None:
+        """What proves the tenant's login password, or None for an unknown tenant."""
+        c = credentials_table.c
+        query = (
+            sa.select(c.salt, c.stored_key, c.server_key, c.iterations)
+            .where(c.tenant == tenant, c.revoked.is_(None))
+            .order_by(c.id.desc())
+        )
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Verifier(*row)
+
+    def set_repository(self, tenant: str, repository: bytes) -> None:
+        """Note that ``repository`` is the tenant's.
+
+        :raises UsageError: the tenant has another one already
+        """
+        t = tenants_table
+        with self._engine.begin() as connection:
+            done = connection.execute(
+                t.update()
+                .where(t.c.name == tenant, t.c.repository.is_(None))
+                .values(repository=repository)
+            )
+            if done.rowcount != 1:
+                raise UsageError(f"tenant {tenant} has a repository already")
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def session_started(self, **values: Any) -> None:
+        """Keep a new session: the columns of the table ``sessions`` by name."""
+        with self._engine.begin() as connection:
+            connection.execute(sessions_table.insert().values(state="started", **values))
+
+    def session_ended(self, session: str, state: str, summary: dict[str, Any]) -> None:
+        """Keep how a session ended; the first word stands."""
+        t = sessions_table
+        with self._engine.begin() as connection:
+            connection.execute(
+                t.update()
+                .where(t.c.session == session, t.c.ended.is_(None))
+                .values(ended=time.time(), state=state, summary=json.dumps(summary))
+            )
+
+    def abandon_sessions(self) -> None:
+        """After a restart: no session of the last process is still running."""
+        t = sessions_table
+        with self._engine.begin() as connection:
+            connection.execute(
+                t.update().where(t.c.ended.is_(None)).values(ended=time.time(), state="interrupted")
+            )
+
+    def sessions(self, tenant: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """Sessions in the order they started, from the one after ``after``."""
+        t = sessions_table
+        query = sa.select(t).where(t.c.seq > after).order_by(t.c.seq).limit(limit)
+        if tenant:
+            query = query.where(t.c.tenant == tenant)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings()
+            return [
+                {**row, "cursor": row["seq"], "summary": json.loads(row["summary"])} for row in rows
+            ]
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def keep_event(self, event: SessionEvent, tenant: str, reported_by: str) -> None:
+        """Keep one step of a session."""
+        values = {
+            "time": event.time,
+            "type": "event",
+            "name": event.name,
+            "session": event.session,
+            "text": event.text,
+            "fields": json.dumps(event.fields),
+        }
+        self._keep(tenant, reported_by, values)
+
+    def keep_warning(self, warning: SecurityWarning, reported_by: str) -> None:
+        """Keep a security warning."""
+        values = {
+            "time": warning.time,
+            "type": "warning",
+            "name": warning.kind.value,
+            "session": warning.session,
+            "text": warning.text,
+            "fields": json.dumps(warning.as_dict()),
+        }
+        self._keep(warning.tenant, reported_by, values)
+
+    def _keep(self, tenant: str, reported_by: str, values: dict[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(
+                events_table.insert().values(tenant=tenant, reported_by=reported_by, **values)
+            )
+
+    def events(self, filters: dict[str, str], after: int, limit: int) -> list[dict[str, Any]]:
+        """Events and warnings as they came, from the one after ``after``.
+
+        :param filters: ``tenant``, ``session``, ``type``, ``name``: equal to, where given
+        """
+        t = events_table
+        query = sa.select(t).where(t.c.seq > after).order_by(t.c.seq).limit(limit)
+        for name in ("tenant", "session", "type", "name"):
+            if filters.get(name):
+                query = query.where(t.c[name] == filters[name])
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings()
+            return [
+                {**row, "cursor": row["seq"], "fields": json.loads(row["fields"])} for row in rows
+            ]
+
+
+def _tenant(row: sa.RowMapping) -> Tenant:
+    return Tenant(
+        name=row["name"],
+        group=bytes(row["group_id"]),
+        disabled=bool(row["disabled"]),
+        lease_end=row["lease_end"],
+        quota=row["quota"],
+        max_tasks=row["max_tasks"],
+        modes=tuple(row["modes"].split(",")),
+        repository=None if row["repository"] is None else bytes(row["repository"]),
+    )
+
+
+def _durable_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.close()

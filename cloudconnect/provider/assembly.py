@@ -1,0 +1,213 @@
+"""Layer 4: the provider's roles put together in one process.
+
+Every role is a service of its own and speaks with the others over its LAN link, in memory here. The
+public port belongs to the gateway; a second, private port (``lan``) takes gateways of their own
+process, and a third (``backend``) what they relay (``docs/howto/gateway.rst``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.threadpool import ThreadPool
+
+from cloudconnect.commands.links import link_in_process
+from cloudconnect.errors import Refused
+from cloudconnect.interfaces import IRelayTarget
+from cloudconnect.provider.acceptance import MoverTarget
+from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.administration import AdminFactory, Administration
+from cloudconnect.provider.control import ControlFactory
+from cloudconnect.provider.gateway import Gateway
+from cloudconnect.provider.lan import HERE, NodeFactory, ServiceEnd
+from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.service import CloudConnectService, GatewayPlace
+from cloudconnect.transports.endpoints import wrap_server_endpoint
+from cloudconnect.transports.identity import ServerIdentity
+from cloudconnect.transports.switch import FactoryTarget
+from cloudconnect.transports.tls import MutualTLS, PinnedTLS
+
+
+@attrs.frozen(kw_only=True)
+class Places:
+    """Where an embedded provider keeps and finds things.
+
+    :ivar accounts_url: SQLAlchemy URL of the accounts data base
+    :ivar repositories: folder of the repositories
+    :ivar identity: what the control channel shows
+    :ivar admin_socket: path of the admin socket
+    :ivar public: where the gateway listens
+    :ivar lan: where gateways of their own process register, with the TLS of the LAN, or None
+    :ivar backend: where what they relay arrives, or None; nobody else may reach it, because who
+        connects there says himself what the peer's address is
+    :ivar backend_address: ``HOST:PORT`` of ``backend`` as those gateways connect to it
+    :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
+    """
+
+    accounts_url: str
+    repositories: Path
+    identity: ServerIdentity
+    admin_socket: Path
+    public: IStreamServerEndpoint
+    lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
+    backend: IStreamServerEndpoint | None = None
+    backend_address: str = ""
+    advertise: tuple[str, ...] = ()
+
+
+class AccountsThread(Service):
+    """The one thread that uses the accounts data base."""
+
+    def __init__(self, reactor: Any, accounts: Accounts) -> None:
+        self._reactor = reactor
+        self._accounts = accounts
+        self._pool = ThreadPool(1, 1, "accounts")
+
+    def startService(self) -> None:
+        """Start it."""
+        super().startService()
+        self._pool.start()
+
+    def stopService(self) -> None:
+        """Finish what waits, then close the data base."""
+        super().stopService()
+        self._pool.stop()
+        self._accounts.close()
+
+    def run(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
+        """Run ``call`` in the thread."""
+        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
+
+
+class Listener(Service):
+    """Listens while the provider runs, and says so when it cannot.
+
+    :param endpoint: where
+    :param factory: what answers
+    :param name: what the log calls it
+    """
+
+    _log = Logger()
+
+    def __init__(self, endpoint: IStreamServerEndpoint, factory: Factory, name: str) -> None:
+        self._endpoint = endpoint
+        self._factory = factory
+        self._place = name
+        self._port: IListeningPort | None = None
+
+    def listen(self) -> Deferred[IListeningPort]:
+        """Begin; fires with the port."""
+
+        def listening(port: IListeningPort) -> IListeningPort:
+            self._port = port
+            self._log.info("{name} listens on {where}", name=self._place, where=port.getHost())
+            return port
+
+        return self._endpoint.listen(self._factory).addCallback(listening)
+
+    def stopService(self) -> Deferred[Any] | None:
+        """Accept no more."""
+        super().stopService()
+        port, self._port = self._port, None
+        if port is None:
+            return None
+        stopped: Deferred[Any] | None = port.stopListening()
+        return stopped
+
+
+class EmbeddedProvider(MultiService):
+    """Gateway, Cloud Connect service and target data mover in one process.
+
+    :param reactor: clock, connections and threads
+    :param places: where everything lies and listens
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, places: Places) -> None:
+        super().__init__()
+        accounts = Accounts(places.accounts_url)
+        accounts.abandon_sessions()
+        thread = AccountsThread(reactor, accounts)
+        service = CloudConnectService(
+            reactor,
+            accounts,
+            thread.run,
+            provider=accounts.provider_value("provider-id", 16),
+            decoy_key=accounts.provider_value("decoy-key", 32),
+            advertise=places.advertise,
+        )
+        mover = TargetDataMover(reactor, places.repositories)
+        control = PinnedTLS(identity=places.identity).server_factory(
+            ControlFactory(service), reactor
+        )
+        self.control_factory = control
+        targets: dict[str, IRelayTarget] = {
+            "service": FactoryTarget(control, "the Cloud Connect service in this process"),
+            HERE: MoverTarget(mover),
+        }
+
+        def resolve(backend: str) -> IRelayTarget:
+            if backend not in targets:
+                raise Refused(f"this gateway has no back end {backend}")
+            return targets[backend]
+
+        gateway = Gateway(reactor, places.public, resolve, "service")
+        service_end, mover_end = link_in_process(reactor, ServiceEnd(service, mover.role), mover)
+        service.set_mover(service_end)
+        mover.link = mover_end
+        gateway_link, _ = link_in_process(reactor, None, gateway)
+        service.add_gateway(gateway_link, GatewayPlace(HERE))
+        administration = Administration(accounts, places.repositories)
+        self._listeners: list[Gateway | Listener] = [
+            gateway,
+            Listener(
+                UNIXServerEndpoint(reactor, str(places.admin_socket), mode=0o600),
+                AdminFactory(reactor, administration, thread.run),
+                "admin socket",
+            ),
+        ]
+        if places.lan is not None and places.backend is not None:
+            endpoint, tls = places.lan
+            self._listeners += [
+                Listener(
+                    wrap_server_endpoint(tls, endpoint, reactor),
+                    NodeFactory(service, places.backend_address),
+                    "LAN link",
+                ),
+                # The peer's real address comes in front, in a PROXY protocol header.
+                Listener(proxyEndpoint(places.backend), gateway.factory, "back end"),
+            ]
+        for child in (thread, mover, service, *self._listeners):
+            child.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, end the sessions, then what they need: in this order."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop_in_order())
+
+    async def _stop_in_order(self) -> None:
+        for child in reversed(list(self)):
+            await maybeDeferred(child.stopService)
+
+    async def listen(self) -> IListeningPort:
+        """Open every port; returns the public one. Nothing listens after a failure."""
+        if not self.running:
+            self.startService()
+        try:
+            ports = [await listener.listen() for listener in self._listeners]
+        except BaseException:
+            await maybeDeferred(self.stopService)
+            raise
+        return ports[0]

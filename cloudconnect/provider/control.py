@@ -1,0 +1,356 @@
+"""Layer 4: one tenant's control channel at the service: log in, then commands.
+
+Before the tenant has authenticated, one small request at a time is read and only the two
+authentication commands are known; there is a time limit (``docs/protocol.rst``, section 2).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.control import (
+    AuthenticateFinal,
+    AuthenticateFirst,
+    CreateRepository,
+    Finish,
+    ListPoints,
+    Ping,
+    SessionKind,
+    Start,
+    Warn,
+)
+from cloudconnect.errors import (
+    ControlTampered,
+    Downgrade,
+    LoginRefused,
+    ProtocolViolation,
+    Refused,
+)
+from cloudconnect.events import SecurityWarning
+from cloudconnect.keys import KeyA
+from cloudconnect.provider.service import LABEL_MAX, Ask, CloudConnectService
+from cloudconnect.settings import (
+    AUTHENTICATION_SECONDS,
+    BOX_MAX,
+    BOX_MAX_UNAUTHENTICATED,
+    PAGE_ROWS_MAX,
+    PING_SECONDS,
+    PROTOCOL_VERSIONS,
+    REQUESTS_MAX,
+    REQUESTS_MAX_UNAUTHENTICATED,
+    SILENCE_SECONDS,
+)
+from cloudconnect.wire.scram import ScramServer
+
+#: Channel binding of the log-in (RFC 9266): label, and the size in bytes.
+BINDING_LABEL = b"EXPORTER-Channel-Binding"
+BINDING_SIZE = 32
+#: What Key A's tunnel is bound to: label; the context is the session.
+KEY_A_LABEL = b"EXPORTER-cloudconnect-key-a"
+
+
+class ControlProtocol(BoundedAMP):
+    """Speaks with one tenant's job manager.
+
+    :param service: what it asks and tells
+    """
+
+    log = Logger()
+
+    def __init__(self, service: CloudConnectService) -> None:
+        super().__init__(
+            service.reactor,
+            box_max=BOX_MAX_UNAUTHENTICATED,
+            requests_max=REQUESTS_MAX_UNAUTHENTICATED,
+        )
+        self._service = service
+        self._tenant: str | None = None
+        self._scram: ScramServer | None = None
+        self._version = PROTOCOL_VERSIONS[-1]
+        self._sessions: set[bytes] = set()
+        self._deadline: IDelayedCall | None = None
+        self._pinging: IDelayedCall | None = None
+
+    # --- connection ------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Start the clock of the authentication."""
+        super().connectionMade()
+        self._deadline = self._service.reactor.callLater(AUTHENTICATION_SECONDS, self._too_late)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the sessions to finish by themselves for a while."""
+        for call in (self._deadline, self._pinging):
+            if call is not None and call.active():
+                call.cancel()
+        error = reason.value
+        if isinstance(error, ControlTampered) and self._sessions:
+            for session in self._sessions:
+                self._service.warned(self._warning(session, error))
+        self._service.orphan(self._sessions)
+        super().connectionLost(reason)
+
+    def _warning(self, session: bytes, error: ControlTampered) -> SecurityWarning:
+        return SecurityWarning(
+            time=time.time(),
+            kind=error.kind,
+            session=session.hex(),
+            tenant=self._tenant or "",
+            role="service",
+            hop="control",
+            peer=self._address(),
+            text=str(error),
+        )
+
+    def _too_late(self) -> None:
+        self.log.warn("no log-in in time from {peer}", peer=self._address())
+        self._abort()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def _address(self) -> str:
+        peer: IAddress | None = None if self.transport is None else self.transport.getPeer()
+        return str(getattr(peer, "host", "") or "")
+
+    # --- log-in ----------------------------------------------------------------------------------
+
+    @AuthenticateFirst.responder
+    def authenticate_first(self, message: str, versions: Any) -> Deferred[dict[str, Any]]:
+        """SCRAM's first exchange; an unknown tenant is answered like a known one."""
+        return Deferred.fromCoroutine(self._first(message, versions))
+
+    async def _first(self, message: str, versions: Any) -> dict[str, Any]:
+        if self._tenant is not None or self._scram is not None:
+            raise ProtocolViolation("authentication was begun before")
+        if not isinstance(versions, list) or not all(isinstance(v, int) for v in versions):
+            raise ProtocolViolation("versions is not a list of numbers")
+        common = set(versions) & set(PROTOCOL_VERSIONS)
+        if not common:
+            raise Refused(
+                f"the provider speaks protocol versions {list(PROTOCOL_VERSIONS)}, this tenant "
+                f"{versions[:8]}: upgrade the older of the two"
+            )
+        self._version = max(common)
+        service = self._service
+        binding = self.exporter(BINDING_LABEL, b"", BINDING_SIZE)
+        # A first pass only reads whose verifier is to be fetched from the data base.
+        reading = ScramServer(lambda name: None, binding, service.decoy_key)
+        reading.first(message)
+        tenant = reading.tenant
+        await deferLater(service.reactor, service.attempts.delay(tenant, self._address()))  # type: ignore[arg-type]
+        verifier = await service.verifier(tenant)
+        self._scram = ScramServer(
+            lambda name: verifier, binding, service.decoy_key, service.decoy_iterations(tenant)
+        )
+        return {"message": self._scram.first(message)}
+
+    @AuthenticateFinal.responder
+    def authenticate_final(self, message: str) -> Deferred[dict[str, Any]]:
+        """SCRAM's second exchange."""
+        return Deferred.fromCoroutine(self._final(message))
+
+    async def _final(self, message: str) -> dict[str, Any]:
+        scram, self._scram = self._scram, None
+        if scram is None:
+            raise ProtocolViolation("AuthenticateFinal came without AuthenticateFirst")
+        service, address = self._service, self._address()
+        try:
+            proof = scram.final(message)
+        except LoginRefused as refused:
+            failures = service.attempts.failed(scram.tenant, address)
+            self.log.warn(
+                "log-in refused for {tenant} from {peer}, failure {failures}",
+                tenant=scram.tenant,
+                peer=address,
+                failures=failures,
+            )
+            await service.warned(
+                SecurityWarning(
+                    time=time.time(),
+                    kind=refused.kind,
+                    tenant=scram.tenant,
+                    role="service",
+                    hop="control",
+                    peer=address,
+                    text=f"log-in refused, failure {failures} of this tenant from this address",
+                )
+            )
+            raise
+        tenant = scram.tenant
+        service.attempts.succeeded(tenant, address)
+        record, description = await service.account(tenant)
+        self._tenant = tenant
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self.set_limits(BOX_MAX, REQUESTS_MAX)
+        self.log.info("tenant {tenant} logged in from {peer}", tenant=tenant, peer=address)
+        self._ping_later()
+        return {
+            "message": proof,
+            "version": self._version,
+            "provider": service.provider,
+            "repository": description,
+            "modes": list(record.modes),
+        }
+
+    def _known(self) -> str:
+        if self._tenant is None:
+            raise LoginRefused("log in first")
+        return self._tenant
+
+    # --- liveness --------------------------------------------------------------------------------
+
+    def _ping_later(self) -> None:
+        self._pinging = self._service.reactor.callLater(PING_SECONDS, self._ping)
+
+    def _ping(self) -> None:
+        pinged = self.call(Ping, timeout=SILENCE_SECONDS)
+        pinged.addCallbacks(lambda _: self._ping_later(), lambda _: self._abort())
+
+    @Ping.responder
+    def ping(self) -> dict[str, Any]:
+        """Alive."""
+        return {}
+
+    # --- commands --------------------------------------------------------------------------------
+
+    @CreateRepository.responder
+    def create_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
+        """Make the tenant's repository."""
+        done = Deferred.fromCoroutine(self._service.create_repository(self._known(), description))
+        return done.addCallback(lambda _: {})
+
+    @ListPoints.responder
+    def list_points(
+        self, host: str, job: str, tag: str, after: int, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """One page of restore points."""
+        if not 0 < limit <= PAGE_ROWS_MAX or after < 0:
+            raise ProtocolViolation(f"a page has 1 to {PAGE_ROWS_MAX} rows")
+        return Deferred.fromCoroutine(
+            self._service.points(
+                self._known(), host=host, job=job, tag=tag, after=after, limit=limit
+            )
+        )
+
+    @Start.responder
+    def start(self, **asked: Any) -> Deferred[dict[str, Any]]:
+        """Begin a session."""
+        return Deferred.fromCoroutine(self._start(**asked))
+
+    async def _start(self, kind: str, streams: int, wan: bool, **asked: Any) -> dict[str, Any]:
+        tenant = self._known()
+        try:
+            wanted = Ask(kind=SessionKind(kind), streams=streams, wan=wan, **asked)
+        except ValueError:
+            raise ProtocolViolation("that is not a kind of session") from None
+        if streams != 1:
+            raise Refused("this version moves data on one stream")
+        if not all(0 < len(label) <= LABEL_MAX for label in (wanted.host, wanted.name)):
+            raise ProtocolViolation(f"host and job labels have 1 to {LABEL_MAX} characters")
+        session, plan, keys = await self._service.start(
+            tenant, wanted, self._key_a_exporter, self._address(), self._tell
+        )
+        self._sessions.add(session)
+        self._service.reactor.callLater(0, _forget, keys)
+        return {"session": session, "plan": plan, "keys_a": keys}
+
+    def _key_a_exporter(self, session: bytes) -> bytes:
+        return self.exporter(KEY_A_LABEL, session, BINDING_SIZE)
+
+    def _tell(self, warning: SecurityWarning) -> None:
+        if self.transport is not None and not self.transport.disconnecting:
+            told = self.call(Warn, warning=warning.as_dict())
+            told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    @Finish.responder
+    def finish(
+        self, session: bytes, outcome: str, summary: Any, warnings: Any
+    ) -> Deferred[dict[str, Any]]:
+        """End a session."""
+        return Deferred.fromCoroutine(self._finish(session, outcome, summary, warnings))
+
+    async def _finish(
+        self, session: bytes, outcome: str, summary: Any, warnings: Any
+    ) -> dict[str, Any]:
+        live = self._service.live(self._known(), session)
+        if not isinstance(summary, dict):
+            raise ProtocolViolation("a summary is a map")
+        self._sessions.discard(session)
+        found = await self._service.finish(live, outcome, summary, read_warnings(warnings))
+        return {"warnings": [warning.as_dict() for warning in found]}
+
+    @Warn.responder
+    def warn(self, warning: Any) -> Deferred[dict[str, Any]]:
+        """The tenant saw something on the way."""
+        (told,) = read_warnings([warning])
+        live = self._service.live(self._known(), bytes.fromhex(told.session))
+        return self._service.warned_by_tenant(live, told).addCallback(lambda _: {})
+
+    def exporter(self, label: bytes, context: bytes, length: int) -> bytes:
+        """Keying material of the TLS connection below (RFC 8446, section 7.5).
+
+        :raises Downgrade: there is no TLS below
+        """
+        export = getattr(self.transport, "exporter", None)
+        if export is None:
+            raise Downgrade("the control channel does not run over TLS")
+        return bytes(export(label, context, length))
+
+
+class ControlFactory(Factory):
+    """Makes a :class:`ControlProtocol` for each tenant's connection."""
+
+    noisy = False
+
+    def __init__(self, service: CloudConnectService) -> None:
+        self._service = service
+
+    def logPrefix(self) -> str:
+        """Names the role in logs."""
+        return "cloud connect service"
+
+    def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:
+        """One for this connection."""
+        return ControlProtocol(self._service)
+
+
+#: Most warnings that one report may carry.
+WARNINGS_MAX = 64
+
+
+def read_warnings(values: Any) -> list[SecurityWarning]:
+    """Warnings from the maps that a peer sent.
+
+    :raises ProtocolViolation: too many, or not warnings
+    """
+    if not isinstance(values, list) or len(values) > WARNINGS_MAX:
+        raise ProtocolViolation(f"warnings is not a list of at most {WARNINGS_MAX}")
+    found = []
+    for value in values:
+        try:
+            warning = SecurityWarning.from_dict(value)
+            bytes.fromhex(warning.session)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ProtocolViolation("a warning cannot be read") from None
+        if len(warning.text) > 1000 or len(str(warning.as_dict())) > 4000:
+            raise ProtocolViolation("a warning is too long")
+        found.append(warning)
+    return found
+
+
+def _forget(keys: list[KeyA]) -> None:
+    """Key A has been handed over: the service's copy goes (the answer is in the TLS layer)."""
+    for key in keys:
+        key.forget()

@@ -1,0 +1,132 @@
+"""Layer 4: the provider's LAN link: how the service and its nodes find each other.
+
+Inside one process the roles are linked over the in-memory transport. A gateway of its own process
+dials the service's LAN port over mutual TLS 1.3 with a node certificate, says that it is there, and
+answers route commands on the same line (``docs/protocol.rst``, section 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.application.internet import ClientService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.amp import CommandLocator
+from twisted.python.failure import Failure
+
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.lan import Register, ReportEvent, ReportWarning
+from cloudconnect.errors import ProtocolViolation, Refused
+from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.provider.service import CloudConnectService, GatewayPlace
+
+#: A back end inside the gateway's own process.
+HERE = "here"
+
+
+class ServiceEnd(CommandLocator):
+    """What the service answers a mover in its own process."""
+
+    def __init__(self, service: CloudConnectService, role: str) -> None:
+        super().__init__()
+        self._service = service
+        self._role = role
+
+    @ReportWarning.responder
+    def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
+        """Keep a role's warning."""
+        try:
+            told = SecurityWarning.from_dict(warning)
+        except (ValueError, KeyError, TypeError):
+            raise ProtocolViolation("a warning cannot be read") from None
+        return self._service.warned(told).addCallback(lambda _: {})
+
+    @ReportEvent.responder
+    def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
+        """Keep one step of a session."""
+        try:
+            told = SessionEvent(**event)
+        except TypeError:
+            raise ProtocolViolation("an event cannot be read") from None
+        return self._service.happened(told, self._role).addCallback(lambda _: {})
+
+
+class NodeLink(BoundedAMP):
+    """The service's end of a LAN line to a gateway.
+
+    :param backend: what gateways on other hosts connect to for everything of this process
+    """
+
+    log = Logger()
+
+    def __init__(self, service: CloudConnectService, backend: str) -> None:
+        super().__init__(service.reactor)
+        self._service = service
+        self._backend = backend
+
+    @Register.responder
+    def register(self, advertise: str) -> dict[str, Any]:
+        """A gateway is there."""
+        if not self._backend:
+            raise Refused("this provider has no back-end port for gateways on other hosts")
+        self._service.add_gateway(self, GatewayPlace(self._backend, advertise))
+        self.log.info("gateway {advertise} registered", advertise=advertise)
+        return {"service": self._backend}
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is not there any more."""
+        self._service.lose_gateway(self)
+        super().connectionLost(reason)
+
+
+class NodeFactory(Factory):
+    """Makes the service's ends of LAN lines."""
+
+    noisy = False
+
+    def __init__(self, service: CloudConnectService, backend: str) -> None:
+        self._service = service
+        self._backend = backend
+
+    def buildProtocol(self, addr: IAddress | None) -> NodeLink:
+        """One for this node."""
+        return NodeLink(self._service, self._backend)
+
+
+@attrs.define
+class GatewayRegistration:
+    """Keeps a separate gateway registered with the service.
+
+    :ivar reactor: clock and connections
+    :ivar endpoint: the service's LAN port, with mutual TLS around it
+    :ivar locator: the gateway, which answers route commands
+    :ivar advertise: ``HOST:PORT`` that tenants can reach the gateway at, or empty
+    :ivar registered: takes the back end of TLS connections each time the line comes up
+    """
+
+    reactor: Any
+    endpoint: IStreamClientEndpoint
+    locator: CommandLocator
+    advertise: str
+    registered: Callable[[str], None]
+    _log = Logger()
+
+    def service(self) -> ClientService:
+        """A service that connects, and connects again with back-off."""
+        factory = Factory.forProtocol(
+            lambda: BoundedAMP(self.reactor, locator=self.locator)  # type: ignore[arg-type]
+        )
+        factory.noisy = False
+        return ClientService(
+            self.endpoint, factory, clock=self.reactor, prepareConnection=self._prepare
+        )
+
+    async def _prepare(self, link: BoundedAMP) -> None:
+        answer = await link.call(Register, advertise=self.advertise)
+        self.registered(answer["service"])
+        self._log.info("registered with the service, back end {b}", b=answer["service"])

@@ -1,0 +1,411 @@
+"""Layer 4: the target data mover: Key A from the service, Key B from the tenant, then it stores.
+
+Each session is a machine (:mod:`cloudconnect.provider.session`). Its tunnel and its streams arrive
+through a gateway as connections that begin with the session's route id
+(:mod:`cloudconnect.provider.acceptance`); the dialogue of a stream runs in a worker thread over a
+blocking pipe, so that the reactor does nothing but the cipher and the socket.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.protocols.amp import CommandLocator
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.control import Role
+from cloudconnect.commands.lan import (
+    DescribeRepository,
+    EndSession,
+    ListRepositoryPoints,
+    MakeRepository,
+    OfferKeyA,
+    ReportEvent,
+    ReportWarning,
+)
+from cloudconnect.commands.paging import fit_page
+from cloudconnect.content.atrest import RepositoryDescription
+from cloudconnect.content.manifest import PointRecord
+from cloudconnect.errors import (
+    Aborted,
+    CloudConnectError,
+    ContextMismatch,
+    NotFound,
+    Refused,
+    SecurityError,
+    Truncated,
+)
+from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.keys import KeyA, frame_key
+from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
+from cloudconnect.repository.serve import ServeResult, serve_session
+from cloudconnect.repository.store import Repository
+from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
+from cloudconnect.transports.blocking import BlockingPipe
+from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import FrameReader, FrameWriter
+
+#: Sessions that move data at the same time, each in a thread of its own; more wait their turn.
+THREADS_MAX = 64
+#: Connections on one route that have not proved their key: a stranger who sees it gets no more.
+UNPROVED_MAX = 16
+
+
+@attrs.define(eq=False)
+class MoverSession:
+    """A session at this mover: its machine, and what belongs to it in this process."""
+
+    core: SessionCore
+    inputs: SessionInputs
+    key_a_ends: float
+    expiry: IDelayedCall
+    tunnel: BoundedAMP | None = None
+    pipes: list[BlockingPipe] = attrs.field(factory=list)
+    workers: list[Deferred[None]] = attrs.field(factory=list)
+    unproved: int = 0
+
+    @property
+    def package(self) -> KeyAPackage:
+        """What the service said of it."""
+        return self.core.package
+
+
+class TargetDataMover(Service, CommandLocator):
+    """Serves sessions against the repositories below one directory.
+
+    :param reactor: clock and threads
+    :param directory: where repositories lie, each in a folder named by its id in hexadecimal
+    """
+
+    _log = Logger()
+    role = Role.TARGET_MOVER.value
+
+    def __init__(self, reactor: Any, directory: Path) -> None:
+        CommandLocator.__init__(self)
+        self.reactor = reactor
+        self._directory = directory
+        self._pool = ThreadPool(0, THREADS_MAX, "mover")
+        self._by_route: dict[bytes, MoverSession] = {}
+        self._by_session: dict[bytes, MoverSession] = {}
+        self.link: BoundedAMP | None = None
+
+    def startService(self) -> None:
+        """Start the worker threads."""
+        Service.startService(self)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._pool.start()
+
+    def stopService(self) -> Deferred[Any]:
+        """End every session, then the threads."""
+        Service.stopService(self)
+        for session in list(self._by_session.values()):
+            self._abort(session, Aborted("the provider is stopping"))
+        waiting = [d for s in self._by_session.values() for d in s.workers]
+        return DeferredList(waiting).addCallback(lambda _: self._pool.stop())
+
+    def _in_thread(self, call: Any, *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self.reactor, self._pool, call, *arguments)
+
+    # --- from the service ------------------------------------------------------------------------
+
+    @OfferKeyA.responder
+    def offer(self, package: Any, key_a: KeyA) -> dict[str, Any]:
+        """Expect a session."""
+        try:
+            offered = KeyAPackage.from_map(package)
+        except (TypeError, KeyError, AttributeError):
+            raise Refused("a Key A package cannot be read") from None
+        if offered.version not in PROTOCOL_VERSIONS or offered.role != self.role:
+            raise Refused("this mover cannot take part in such a session")
+        if not self._folder(offered.repository).is_dir():
+            raise NotFound("this mover does not have that repository")
+        lifetime = offered.lifetime_ms / 1000
+        core = SessionCore(offered, key_a)
+        session = MoverSession(
+            core,
+            session_machine(core),
+            self.reactor.seconds() + lifetime,
+            self.reactor.callLater(lifetime, self._key_a_over, offered.session),
+        )
+        self._by_route[offered.route] = self._by_session[offered.session] = session
+        return {}
+
+    @EndSession.responder
+    def end_session(self, session: bytes, outcome: str) -> Deferred[dict[str, Any]]:
+        """Drop the session's keys and say what was seen."""
+        return Deferred.fromCoroutine(self._end_session(session, outcome))
+
+    async def _end_session(self, identifier: bytes, outcome: str) -> dict[str, Any]:
+        session = self._by_session.get(identifier)
+        if session is None:
+            return {"warnings": [], "points": []}
+        if outcome in ("done", "incomplete"):
+            late = self.reactor.callLater(
+                CLOSE_SECONDS, self._abort, session, Truncated("the stream did not end in time")
+            )
+        else:
+            late = None
+            self._abort(session, Aborted("the session has ended"))
+        await DeferredList(list(session.workers))
+        if late is not None and late.active():
+            late.cancel()
+        core = session.core
+        if core.points and (outcome == "security_warning" or core.error is not None):
+            points, core.points = core.points, []
+            await self._in_thread(self._withdraw, session.package.repository, points)
+            await self.report(
+                session,
+                "points_withdrawn",
+                f"{len(points)} restore point(s) of this session are withdrawn",
+            )
+        self._by_session.pop(identifier, None)
+        self._over(session)
+        if session.expiry.active():
+            session.expiry.cancel()
+        return {"warnings": [w.as_dict() for w in core.warnings], "points": core.points}
+
+    @MakeRepository.responder
+    def make_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
+        """Make a repository."""
+        wanted = RepositoryDescription.decode(description)
+        made = self._in_thread(self._make, wanted)
+        return made.addCallback(lambda _: {})
+
+    def _make(self, description: RepositoryDescription) -> None:
+        Repository.create(self._folder(description.repository), description).close()
+
+    @DescribeRepository.responder
+    def describe_repository(self, repository: bytes) -> Deferred[dict[str, Any]]:
+        """What the tenant stored at ``connect``."""
+        described = self._in_thread(self._describe, repository)
+        return described.addCallback(lambda encoded: {"description": encoded})
+
+    def _describe(self, repository: bytes) -> bytes:
+        opened = self._open(repository)
+        try:
+            return opened.description.encode()
+        finally:
+            opened.close()
+
+    @ListRepositoryPoints.responder
+    def list_points(self, repository: bytes, **query: Any) -> Deferred[dict[str, Any]]:
+        """One page of a repository's points."""
+        return self._in_thread(self._list, repository, query)
+
+    def _list(self, repository: bytes, query: dict[str, Any]) -> dict[str, Any]:
+        opened = self._open(repository)
+        try:
+            limit = query["limit"]
+            rows = opened.points(
+                host=query["host"] or None,
+                job=query["job"] or None,
+                tag=query["tag"] or None,
+                after=query["after"],
+                limit=limit + 1,
+            )
+            page, more = fit_page([row.as_map() for row in rows], limit)
+            return {"points": page, "more": more}
+        finally:
+            opened.close()
+
+    def _withdraw(self, repository: bytes, points: list[bytes]) -> None:
+        opened = self._open(repository)
+        try:
+            opened.withdraw(points)
+        finally:
+            opened.close()
+
+    def _folder(self, repository: bytes) -> Path:
+        return self._directory / repository.hex()
+
+    def _open(self, repository: bytes) -> Repository:
+        return Repository.open(self._folder(repository))
+
+    # --- from connections (see acceptance) ---------------------------------------------------------
+
+    def by_route(self, route: bytes) -> MoverSession | None:
+        """The session that connections with this route id belong to."""
+        return self._by_route.get(route)
+
+    def key_a_usable(self, session: MoverSession) -> bool:
+        """Whether a tunnel may still be opened."""
+        return session.core.key_a is not None and self.reactor.seconds() < session.key_a_ends
+
+    def key_a_proved(self, session: MoverSession, tunnel: BoundedAMP) -> None:
+        """The peer holds Key A: it is gone from here on, and this is the session's tunnel."""
+        session.tunnel = tunnel
+        session.inputs.key_a_proved()
+        self._expire_in(session, KEY_B_SECONDS)
+
+    def key_b_delivered(self, session: MoverSession, **keys: Any) -> None:
+        """Key B is here."""
+        session.inputs.key_b_delivered(**keys)
+        self._expire_in(session, KEY_B_SECONDS)
+        self.report(
+            session,
+            "key_b_received",
+            f"Key B {session.core.key_b_identifier} received through the Key A tunnel",
+            key=session.core.key_b_identifier,
+        )
+
+    def stream_up(self, session: MoverSession, pipe: BlockingPipe, connection: int) -> None:
+        """A stream has proved Key B: serve it in a thread."""
+        session.inputs.stream_up()
+        session.pipes.append(pipe)
+        if len(session.pipes) >= session.package.streams:
+            session.inputs.key_b_expired()  # every connection is up: nobody needs Key B any more
+            if session.expiry.active():
+                session.expiry.cancel()
+        self.report(session, "stream_up", f"Key B stream {connection} is up", stream=connection)
+        worker = self._in_thread(self._serve, session, pipe)
+        worker.addCallbacks(
+            self._served, self._serving_failed, (session,), None, (session, connection)
+        )
+        session.workers.append(worker)
+
+    def _serve(self, session: MoverSession, pipe: BlockingPipe) -> ServeResult:
+        package, key = session.package, session.core.integrity_key
+        if key is None:
+            raise ContextMismatch("the session ended before its stream began")
+        channel = FrameChannel(
+            pipe,
+            FrameWriter(frame_key(key, package.session, 0, 1), 0),
+            FrameReader(frame_key(key, package.session, 0, 0), 0),
+        )
+        try:
+            repository = self._open(package.repository)
+            try:
+                return serve_session(
+                    channel,
+                    repository,
+                    package.kind,
+                    package.capabilities,
+                    package.session,
+                    lambda record: self._check_point(package, record),
+                )
+            finally:
+                repository.close()
+        except BaseException as error:
+            pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))
+            raise
+
+    @staticmethod
+    def _check_point(package: KeyAPackage, record: PointRecord) -> None:
+        told = (record.session, record.job_id, record.host, record.job, record.repository)
+        if told != (package.session, package.job, package.host, package.name, package.repository):
+            raise ContextMismatch("the restore point is not of this session, job and host")
+
+    def _served(self, result: ServeResult, session: MoverSession) -> None:
+        session.core.points.extend(result.points)
+        self.report(
+            session,
+            "stream_done",
+            f"the stream ended: {result.bytes_received} bytes in, {result.bytes_sent} out",
+            bytes_received=result.bytes_received,
+            bytes_sent=result.bytes_sent,
+            points=[point.hex() for point in result.points],
+        )
+
+    def _serving_failed(self, failure: Failure, session: MoverSession, connection: int) -> None:
+        error = failure.value
+        if isinstance(error, (SecurityError, Truncated)):
+            self.warn(session, error, session.package.hops[0], connection)
+            if isinstance(error, SecurityError):
+                session.core.error = error
+                self._abort(session, error)
+        elif isinstance(error, CloudConnectError):
+            self.report(session, "stream_failed", str(error), reason=error.reason)
+        else:
+            self._log.failure("serving session {s} failed", failure, s=session.core.identifier)
+            self.report(session, "stream_failed", "an internal error; see the provider's log")
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def tunnel_lost(self, session: MoverSession, error: BaseException | None) -> None:
+        """The liveness line of the session is gone: so is the session."""
+        if session.package.session not in self._by_session:
+            return
+        if isinstance(error, (SecurityError, Truncated)):
+            self.warn(session, error, "key-a-tunnel", 0)
+            if isinstance(error, SecurityError):
+                session.core.error = error
+        self._abort(session, Truncated("the Key A tunnel of this session was lost"))
+
+    def _abort(self, session: MoverSession, reason: Exception) -> None:
+        for pipe in session.pipes:
+            pipe.abort(reason)
+        self._over(session)
+
+    def _over(self, session: MoverSession) -> None:
+        """Forget everything of the session but what EndSession will ask for."""
+        session.inputs.end()
+        self._by_route.pop(session.package.route, None)
+        if session.tunnel is not None and session.tunnel.transport is not None:
+            session.tunnel.transport.loseConnection()
+        if session.package.session in self._by_session and not session.expiry.active():
+            self._expire_in(session, KEY_B_SECONDS)
+
+    def _expire_in(self, session: MoverSession, seconds: float) -> None:
+        if session.expiry.active():
+            session.expiry.cancel()
+        session.expiry = self.reactor.callLater(seconds, self._expired, session)
+
+    def _key_a_over(self, identifier: bytes) -> None:
+        session = self._by_session.get(identifier)
+        if session is not None:
+            self._expired(session)
+
+    def _expired(self, session: MoverSession) -> None:
+        """The next step did not come in time, or nobody asked after the end."""
+        self._by_session.pop(session.package.session, None)
+        self._abort(session, Truncated("the next step of the session did not come in time"))
+
+    # --- reports ---------------------------------------------------------------------------------
+
+    def warn(
+        self,
+        session: MoverSession,
+        error: CloudConnectError,
+        hop: str,
+        connection: int,
+        peer: str = "",
+    ) -> Deferred[Any] | None:
+        """Raise a security warning, once for each subject; fires when the service has it."""
+        warning = SecurityWarning(
+            time=time.time(),
+            kind=error.kind,  # type: ignore[attr-defined]
+            session=session.core.identifier,
+            tenant=session.package.tenant,
+            role=self.role,
+            hop=hop,
+            connection=connection,
+            peer=peer,
+            text=str(error) or type(error).__doc__ or "",
+        )
+        if not session.core.warn(warning):
+            return None
+        return self._tell(ReportWarning, warning=warning.as_dict())
+
+    def report(self, session: MoverSession, name: str, text: str, **fields: Any) -> Deferred[Any]:
+        """Tell the service of one step."""
+        event = SessionEvent(
+            time=time.time(), name=name, session=session.core.identifier, text=text, fields=fields
+        )
+        return self._tell(ReportEvent, event=attrs.asdict(event))
+
+    def _tell(self, command: Any, **values: Any) -> Deferred[Any]:
+        if self.link is None:
+            return gatherResults([])
+        told = self.link.call(command, **values)
+        told.addErrback(lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage()))
+        return told

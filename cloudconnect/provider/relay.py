@@ -1,0 +1,138 @@
+"""Layer 4: moving the bytes of one accepted connection to a back end, blindly.
+
+The relay reads nothing and holds no key. A PROXY protocol v2 header, written before the first
+bytes, tells the back end who the peer really is (https://www.haproxy.org/download/3.0/doc/
+proxy-protocol.txt).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from typing import cast
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cloudconnect.interfaces import IRelayTarget
+from cloudconnect.transports.switch import hand_over
+
+_PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+_PROXY_LOCAL = _PROXY_SIGNATURE + b"\x20\x00\x00\x00"
+
+
+def proxy_header(peer: IAddress, host: IAddress) -> bytes:
+    """The PROXY protocol v2 header for a TCP connection from ``peer`` to ``host``.
+
+    Addresses that are not IP addresses give the command LOCAL, which says nothing of the peer.
+    """
+    try:
+        source = ipaddress.ip_address(getattr(peer, "host", ""))
+        target = ipaddress.ip_address(getattr(host, "host", ""))
+    except ValueError:
+        return _PROXY_LOCAL
+    if source.version != target.version:
+        return _PROXY_LOCAL
+    family = 0x11 if source.version == 4 else 0x21
+    ports = struct.pack(">HH", getattr(peer, "port", 0), getattr(host, "port", 0))
+    addresses = source.packed + target.packed + ports
+    return _PROXY_SIGNATURE + struct.pack(">BBH", 0x21, family, len(addresses)) + addresses
+
+
+@implementer(IHalfCloseableProtocol)
+class RelayProtocol(Protocol):
+    """One side of a relayed pair: what it receives, the other side writes.
+
+    The two transports are each other's producers, so that a slow side pauses the fast one.
+    """
+
+    _other: RelayProtocol | None = None
+
+    def pair(self, other: RelayProtocol) -> None:
+        """Begin relaying between this side and ``other``, both connected."""
+        self._other, other._other = other, self
+        for here, there in ((self, other), (other, self)):
+            assert here.transport is not None
+            cast(IConsumer, here.transport).registerProducer(
+                cast(IPushProducer, there.transport), True
+            )
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on."""
+        if self._other is not None and self._other.transport is not None:
+            self._other.transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        """This side will send no more: neither will the other side be written to any more."""
+        other = self._other
+        if other is not None and other.transport is not None:
+            cast(IConsumer, other.transport).unregisterProducer()
+            lose = getattr(other.transport, "loseWriteConnection", None)
+            if lose is None:
+                other.transport.loseConnection()
+            else:
+                lose()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing more can be written here; the read side decides what follows."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the other side too, after what it still has to send."""
+        other, self._other = self._other, None
+        if other is not None and other.transport is not None:
+            other._other = None
+            cast(IConsumer, other.transport).unregisterProducer()
+            other.transport.loseConnection()
+
+
+@implementer(IRelayTarget)
+class RelayTo:
+    """Takes connections to a back end at another address.
+
+    :param endpoint: where the back end listens
+    :param description: what the log calls it
+    """
+
+    _log = Logger()
+
+    def __init__(self, endpoint: IStreamClientEndpoint, description: str) -> None:
+        self._endpoint = endpoint
+        self.description = description
+
+    def connect(self, transport: object, data: bytes) -> None:
+        """Connect to the back end and relay; the peer is closed when that fails."""
+        accepted = cast(ITransport, transport)
+        near = RelayProtocol()
+        accepted.pauseProducing()  # type: ignore[attr-defined]
+        hand_over(accepted, near, b"")
+        header = proxy_header(accepted.getPeer(), accepted.getHost())
+        connecting = self._endpoint.connect(Factory.forProtocol(RelayProtocol))
+
+        def connected(far: RelayProtocol) -> None:
+            assert far.transport is not None
+            if near.transport is None or not getattr(near.transport, "connected", True):
+                far.transport.loseConnection()
+                return
+            far.transport.write(header + data)
+            near.pair(far)
+            accepted.resumeProducing()  # type: ignore[attr-defined]
+
+        def failed(reason: Failure) -> None:
+            self._log.warn(
+                "gateway cannot reach back end {backend}: {reason}",
+                backend=self.description,
+                reason=reason.getErrorMessage(),
+            )
+            accepted.loseConnection()
+
+        connecting.addCallbacks(connected, failed)

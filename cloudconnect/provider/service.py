@@ -1,0 +1,433 @@
+"""Layer 4: the Cloud Connect service: knows tenants, starts sessions, makes Key A.
+
+It holds the TLS key, the accounts and each Key A until it is delivered; never Key B, never
+an at-rest key. One :class:`~cloudconnect.provider.control.ControlProtocol` serves each tenant's
+connection and calls in here; gateways and movers are reached through their LAN links
+(``docs/protocol.rst``, sections 2, 3 and 10).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.control import DIRECT_HOP, Role, SessionKind
+from cloudconnect.commands.lan import (
+    DescribeRepository,
+    EndSession,
+    ListRepositoryPoints,
+    MakeRepository,
+    OfferKeyA,
+    PublishRoute,
+    RetireRoute,
+)
+from cloudconnect.commands.tunnel import agreed_digest
+from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
+from cloudconnect.errors import Busy, CloudConnectError, ContextMismatch, NotFound, Refused
+from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.keys import KeyA
+from cloudconnect.provider.accounts import Accounts, Tenant
+from cloudconnect.provider.attempts import LoginAttempts
+from cloudconnect.provider.session import KeyAPackage
+from cloudconnect.settings import (
+    KEY_A_SECONDS,
+    ORPHAN_SECONDS,
+    PASSWORD_ITERATIONS_MIN,
+    PROTOCOL_VERSIONS,
+    TOKEN_ITERATIONS_MIN,
+)
+
+#: What a session of each kind may do at the mover.
+CAPABILITIES = {
+    SessionKind.BACKUP: ("write", "read"),
+    SessionKind.RESTORE: ("read",),
+    SessionKind.READ: ("read",),
+    SessionKind.CHECK: ("read",),
+}
+#: Outcomes that a tenant may report of a session.
+OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
+#: Longest host or job label, in characters.
+LABEL_MAX = 255
+#: A route outlives Key A by the time that Key B may still open connections, in seconds.
+ROUTE_SECONDS = 2 * KEY_A_SECONDS
+
+
+@attrs.define(eq=False, kw_only=True)
+class LiveSession:
+    """A session between its Start and its end."""
+
+    session: bytes
+    tenant: str
+    kind: SessionKind
+    route: bytes
+    notify: Callable[[SecurityWarning], None]
+    orphaned: bool = False
+
+    @property
+    def identifier(self) -> str:
+        """The session as hexadecimal digits."""
+        return self.session.hex()
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """What a tenant asks of Start, checked."""
+
+    kind: SessionKind
+    job: bytes
+    host: str
+    name: str
+    repository: bytes
+    wan: bool
+    streams: int
+
+    def as_map(self) -> dict[str, Any]:
+        """As both ends hash it into the tunnel's prologue."""
+        return {**attrs.asdict(self), "kind": self.kind.value}
+
+
+@attrs.frozen
+class GatewayPlace:
+    """Where a gateway stands.
+
+    :ivar backend: what the gateway calls the movers' place: ``here`` inside one process, else
+        ``HOST:PORT`` on the provider's LAN
+    :ivar advertise: ``HOST:PORT`` that tenants reach it at, or empty
+    """
+
+    backend: str = "here"
+    advertise: str = ""
+
+
+class CloudConnectService(Service):
+    """The provider's service behind the gateway.
+
+    :param reactor: clock
+    :param accounts: the accounts data base; used only in the accounts thread
+    :param in_accounts_thread: runs a blocking call there and fires with its result
+    :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
+        on using the address that it connected to
+    :param today: the current date, for leases
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        accounts: Accounts,
+        in_accounts_thread: Callable[..., Deferred[Any]],
+        *,
+        provider: bytes,
+        decoy_key: bytes,
+        advertise: Iterable[str] = (),
+        today: Callable[[], datetime.date] = datetime.date.today,
+    ) -> None:
+        self.reactor = reactor
+        self.provider = provider
+        self.decoy_key = decoy_key
+        self.attempts = LoginAttempts(reactor)
+        self._accounts = accounts
+        self._run = in_accounts_thread
+        self._advertise = list(advertise)
+        self._today = today
+        self._gateways: dict[BoundedAMP, GatewayPlace] = {}
+        self._mover: BoundedAMP | None = None
+        self._sessions: dict[bytes, LiveSession] = {}
+
+    # --- LAN -------------------------------------------------------------------------------------
+
+    def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
+        """A gateway is there: routes are published to it from now on."""
+        self._gateways[link] = place
+
+    def lose_gateway(self, link: BoundedAMP) -> None:
+        """A gateway's link is gone."""
+        self._gateways.pop(link, None)
+
+    def set_mover(self, link: BoundedAMP) -> None:
+        """The target data mover is there."""
+        self._mover = link
+
+    @property
+    def mover(self) -> BoundedAMP:
+        """The link to the target data mover.
+
+        :raises Refused: there is none
+        """
+        if self._mover is None:
+            raise Refused("the provider has no data mover running; try again later")
+        return self._mover
+
+    def warned(self, warning: SecurityWarning) -> Deferred[None]:
+        """A role or a tenant raised a warning: keep it, log it, tell the session's tenant."""
+        self._log.warn(
+            "security warning {kind} from {reporter}: {text}",
+            kind=warning.kind.value,
+            reporter=warning.role,
+            session=warning.session,
+            tenant=warning.tenant,
+            hop=warning.hop,
+            peer=warning.peer,
+            text=warning.text,
+        )
+        live = self._sessions.get(bytes.fromhex(warning.session)) if warning.session else None
+        if live is not None and warning.role != Role.SOURCE_MOVER.value:
+            live.notify(warning)
+        return self._run(self._accounts.keep_warning, warning, warning.role)
+
+    def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
+        """A role saw one step of a session: keep it."""
+        live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
+        tenant = live.tenant if live is not None else ""
+        return self._run(self._accounts.keep_event, event, tenant, reported_by)
+
+    def _note(self, name: str, session: str, text: str, **fields: Any) -> Deferred[None]:
+        event = SessionEvent(time=time.time(), name=name, session=session, text=text, fields=fields)
+        return self.happened(event, "service")
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def verifier(self, tenant: str) -> Deferred[Any]:
+        """Fires with what proves the tenant's password, or None."""
+        return self._run(self._accounts.verifier, tenant)
+
+    def decoy_iterations(self, tenant: str) -> int:
+        """How many iterations a tenant that does not exist is told: those of a token or of a
+        password, always the same for one name, so that the number betrays nobody."""
+        coin = hmac.digest(self.decoy_key, b"iterations " + tenant.encode(), "sha256")[0] & 1
+        return TOKEN_ITERATIONS_MIN if coin else PASSWORD_ITERATIONS_MIN
+
+    async def account(self, tenant: str) -> tuple[Tenant, bytes]:
+        """The tenant's record, and its encoded repository description or ``b""``."""
+        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        if record.repository is None:
+            return record, b""
+        answer = await self.mover.call(DescribeRepository, repository=record.repository)
+        return record, answer["description"]
+
+    async def create_repository(self, tenant: str, encoded: bytes) -> None:
+        """Make the tenant's one repository.
+
+        :raises Refused: it has one, or the mode is not allowed
+        """
+        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record.check_active(self._today())
+        if record.repository is not None:
+            raise Refused(
+                f"tenant {tenant} has a repository already; connect again with its passphrase"
+            )
+        description = RepositoryDescription.decode(encoded)
+        if description.mode.value not in record.modes:
+            raise Refused(
+                f"the provider does not allow encryption mode {description.mode.value} for "
+                f"tenant {tenant}, only {', '.join(record.modes)}"
+            )
+        if description.mode is not EncryptionMode.TENANT:
+            raise Refused("this version stores only in encryption mode tenant")
+        await self.mover.call(MakeRepository, description=encoded)
+        await self._run(self._accounts.set_repository, tenant, description.repository)
+        await self._note("repository_made", "", f"tenant {tenant} made its repository")
+
+    async def points(self, tenant: str, **query: Any) -> dict[str, Any]:
+        """One page of the tenant's restore points."""
+        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        return await self.mover.call(ListRepositoryPoints, repository=record.repository, **query)
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        tenant: str,
+        ask: Ask,
+        exporter: Callable[[bytes], bytes],
+        peer: str,
+        notify: Callable[[SecurityWarning], None],
+    ) -> tuple[bytes, list[dict[str, Any]], list[KeyA]]:
+        """Begin a session: Key A to the mover, routes to the gateways, then the answer.
+
+        :param exporter: the TLS exporter for Key A with the session as context, 32 bytes
+        :param notify: tells the tenant of a warning
+        :return: the session, the plan, and the Key A of each of its entries
+        """
+        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        if ask.kind is SessionKind.BACKUP or record.disabled:
+            record.check_active(self._today())
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        if ask.repository != record.repository:
+            raise NotFound("that is not this tenant's repository")
+        running = sum(1 for live in self._sessions.values() if live.tenant == tenant)
+        if running >= record.max_tasks:
+            raise Busy(
+                f"tenant {tenant} runs {running} tasks already, which is its limit; "
+                "wait for one to end, or ask the provider for more"
+            )
+        session, route, key_a = os.urandom(16), os.urandom(16), KeyA.generate()
+        live = LiveSession(
+            session=session, tenant=tenant, kind=ask.kind, route=route, notify=notify
+        )
+        self._sessions[session] = live  # counted from here, so that two Starts cannot race
+        try:
+            entry = {
+                "role": Role.TARGET_MOVER.value,
+                "route": route,
+                "gateways": self._addresses(),
+                "versions": list(PROTOCOL_VERSIONS),
+                "limits": {"lifetime_ms": int(KEY_A_SECONDS * 1000), "streams": ask.streams},
+            }
+            package = KeyAPackage(
+                version=PROTOCOL_VERSIONS[-1],
+                session=session,
+                tenant=tenant,
+                role=Role.TARGET_MOVER.value,
+                route=route,
+                exporter=hashlib.sha256(exporter(session)).digest(),
+                agreed=agreed_digest(entry, ask.as_map()),
+                lifetime_ms=int(KEY_A_SECONDS * 1000),
+                kind=ask.kind.value,
+                job=ask.job,
+                host=ask.host,
+                name=ask.name,
+                repository=ask.repository,
+                mode=EncryptionMode.TENANT.value,
+                capabilities=CAPABILITIES[ask.kind],
+                hops=(DIRECT_HOP,),
+                streams=ask.streams,
+                wan=False,
+            )
+            await self._run(
+                self._accounts.session_started,
+                session=live.identifier,
+                tenant=tenant,
+                kind=ask.kind.value,
+                job_id=ask.job.hex(),
+                host=ask.host,
+                job=ask.name,
+                peer=peer,
+                started=time.time(),
+                key_a=key_a.identifier,
+                key_b="",
+                summary="{}",
+            )
+            await self._note(
+                "key_a_made",
+                live.identifier,
+                f"Key A {key_a.identifier} made for the {package.role}",
+                role=package.role,
+                key=key_a.identifier,
+            )
+            await self.mover.call(OfferKeyA, package=package.as_map(), key_a=key_a)
+            await self._publish(record, route)
+        except BaseException:
+            key_a.forget()
+            await self._end(live, "failed", {})
+            raise
+        return session, [entry], [key_a]
+
+    def _addresses(self) -> list[str]:
+        known = [place.advertise for place in self._gateways.values() if place.advertise]
+        return [*self._advertise, *(a for a in known if a not in self._advertise)]
+
+    async def _publish(self, record: Tenant, route: bytes) -> None:
+        calls = [
+            link.call(
+                PublishRoute,
+                route=route,
+                backend=place.backend,
+                group=record.group,
+                rate=0,
+                lifetime=int(ROUTE_SECONDS * 1000),
+            )
+            for link, place in self._gateways.items()
+        ]
+        await gatherResults(calls, consumeErrors=True)
+
+    def live(self, tenant: str, session: bytes) -> LiveSession:
+        """The running session of this tenant.
+
+        :raises ContextMismatch: it is not this tenant's, or not running
+        """
+        live = self._sessions.get(session)
+        if live is None or live.tenant != tenant:
+            raise ContextMismatch("no such session is running for this tenant")
+        return live
+
+    async def finish(
+        self,
+        live: LiveSession,
+        outcome: str,
+        summary: dict[str, Any],
+        warnings: list[SecurityWarning],
+    ) -> list[SecurityWarning]:
+        """The tenant reports the end; returns what the provider's side saw.
+
+        :raises Refused: an outcome that is none
+        """
+        if outcome not in OUTCOMES:
+            raise Refused("that is not an outcome of a session")
+        for warning in warnings:
+            await self.warned_by_tenant(live, warning)
+        return await self._end(live, outcome, summary)
+
+    def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
+        """A tenant reports a warning: of its own session only, whatever it wrote."""
+        told = attrs.evolve(
+            warning,
+            session=live.identifier,
+            tenant=live.tenant,
+            role=Role.SOURCE_MOVER.value,
+        )
+        return self.warned(told)
+
+    async def _end(
+        self, live: LiveSession, outcome: str, summary: dict[str, Any]
+    ) -> list[SecurityWarning]:
+        if self._sessions.pop(live.session, None) is None:
+            return []
+        found: list[SecurityWarning] = []
+        try:
+            answer = await self.mover.call(EndSession, session=live.session, outcome=outcome)
+            found = [SecurityWarning.from_dict(w) for w in answer["warnings"]]
+        except CloudConnectError as error:
+            self._log.warn("mover cannot end session {s}: {e}", s=live.identifier, e=str(error))
+        for link in list(self._gateways):
+            call = link.call(RetireRoute, route=live.route)
+            call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
+        await self._run(self._accounts.session_ended, live.identifier, outcome, summary)
+        return found
+
+    def orphan(self, sessions: Iterable[bytes]) -> None:
+        """The control channel of these sessions is gone: they may finish for a while."""
+        for session in sessions:
+            live = self._sessions.get(session)
+            if live is not None and not live.orphaned:
+                live.orphaned = True
+                self.reactor.callLater(ORPHAN_SECONDS, self._orphan_over, live)
+
+    def _orphan_over(self, live: LiveSession) -> None:
+        done = Deferred.fromCoroutine(self._end(live, "interrupted", {}))
+        done.addErrback(lambda f: self._log.failure("a lost session did not end", f))
+
+    def stopService(self) -> Deferred[Any]:
+        """End every session."""
+        Service.stopService(self)
+        ends = [
+            Deferred.fromCoroutine(self._end(live, "interrupted", {}))
+            for live in list(self._sessions.values())
+        ]
+        return gatherResults(ends, consumeErrors=True)

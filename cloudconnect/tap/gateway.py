@@ -1,0 +1,88 @@
+"""Layer 6: what ``twist cloudconnect-gateway`` starts: a gateway in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.endpoints import HostnameEndpoint, serverFromString
+from twisted.logger import Logger
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError as OptionError
+
+from cloudconnect.config.gateway import GatewaySettings, load, split_address
+from cloudconnect.errors import Refused, UsageError
+from cloudconnect.interfaces import IRelayTarget
+from cloudconnect.provider.gateway import Gateway
+from cloudconnect.provider.lan import GatewayRegistration
+from cloudconnect.provider.relay import RelayTo
+from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tap.processes import harden, stop_with
+from cloudconnect.transports.endpoints import wrap_client_endpoint
+
+
+class Options(UsageOptions):
+    """The options of ``twist cloudconnect-gateway``."""
+
+    synopsis = "--directory DIR [--listen ENDPOINT]"
+    optParameters = [
+        ["directory", "d", None, "The gateway's directory (provider gateway enroll)."],
+        ["listen", "l", None, "Endpoint string of the public port, in place of gateway.toml's."],
+    ]
+
+    def postOptions(self) -> None:
+        """A directory is needed, and a gateway in it."""
+        if not self["directory"]:
+            raise OptionError("name the gateway's directory with --directory")
+        try:
+            self.settings = load(Path(self["directory"]))
+        except UsageError as error:
+            raise OptionError(str(error)) from None
+
+
+class GatewayProcess(MultiService):
+    """A gateway and its line to the service."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, settings: GatewaySettings, listen: str) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._gateway = Gateway(reactor, serverFromString(reactor, listen), self._resolve)
+        self._gateway.setServiceParent(self)
+        host, port = settings.service_address
+        registration = GatewayRegistration(
+            reactor,
+            wrap_client_endpoint(
+                settings.tls, HostnameEndpoint(reactor, host, port, CONNECT_SECONDS), reactor
+            ),
+            self._gateway,
+            settings.advertise,
+            self._gateway.serve_tls_from,
+        )
+        registration.service().setServiceParent(self)
+
+    def _resolve(self, backend: str) -> IRelayTarget:
+        """Back ends are named by the service alone, over the LAN link."""
+        try:
+            host, port = split_address(backend)
+        except UsageError:
+            raise Refused(f"{backend!r} is not a back end of a separate gateway") from None
+        return RelayTo(HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS), backend)
+
+    def startService(self) -> None:
+        """Begin."""
+        harden()
+        super().startService()
+        self._gateway.listen().addErrback(
+            lambda failure: stop_with(self._reactor, self._log, failure)
+        )
+
+
+def makeService(options: Options) -> GatewayProcess:
+    """The service of ``twist cloudconnect-gateway``."""
+    from twisted.internet import reactor
+
+    settings = options.settings
+    return GatewayProcess(reactor, settings, options["listen"] or settings.listen)

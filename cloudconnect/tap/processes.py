@@ -1,0 +1,32 @@
+"""Layer 6: what every long-running process of ours does at its start and at a fatal error."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudconnect.errors import CloudConnectError
+
+
+def harden() -> None:
+    """No core dumps, since they would hold keys; and as many descriptors as we may have."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def stop_with(reactor: Any, log: Logger, failure: Failure) -> None:
+    """The process cannot do its work: say why in a line, and stop it with exit status 1."""
+    if failure.check(CloudConnectError, CannotListenError, OSError):
+        log.critical("cannot start: {reason}", reason=failure.getErrorMessage())
+    else:
+        log.failure("cannot start", failure)
+    reactor._exitStatus = 1
+    try:
+        reactor.stop()
+    except ReactorNotRunning:
+        reactor.callWhenRunning(reactor.stop)

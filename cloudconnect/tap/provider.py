@@ -1,0 +1,116 @@
+"""Layer 6: what ``twist cloudconnect-provider`` starts: all roles of a provider in one process."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.logger import Logger
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError as OptionError
+
+from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.provider import ProviderSettings, load, running
+from cloudconnect.errors import UsageError
+from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.tap.processes import harden, stop_with
+
+
+class Options(UsageOptions):
+    """The options of ``twist cloudconnect-provider``."""
+
+    synopsis = "--directory DIR [--listen ENDPOINT]"
+    optParameters = [
+        ["directory", "d", None, "The provider's directory (cloudconnect provider init)."],
+        ["listen", "l", None, "Endpoint string of the public port, in place of provider.toml's."],
+    ]
+
+    def postOptions(self) -> None:
+        """A directory is needed, and a provider in it."""
+        if not self["directory"]:
+            raise OptionError("name the provider's directory with --directory")
+        try:
+            self.settings = load(Path(self["directory"]))
+        except UsageError as error:
+            raise OptionError(str(error)) from None
+
+
+class ProviderProcess(Service):
+    """A provider while its process runs: holds the lock, listens, and ends when it cannot.
+
+    :param settings: the provider's directory
+    :param listen: endpoint string of the public port
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, settings: ProviderSettings, listen: str) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._listen = listen
+        self._held = ExitStack()
+        self._provider: EmbeddedProvider | None = None
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        harden()
+        started = Deferred.fromCoroutine(self._start())
+        started.addErrback(lambda failure: stop_with(self._reactor, self._log, failure))
+
+    async def _start(self) -> None:
+        settings = self._settings
+        self._held.enter_context(running(settings))
+        settings.admin_socket.unlink(
+            missing_ok=True
+        )  # of a process that was killed; we hold the lock
+        lan = None
+        if settings.lan_listen:
+            lan = (
+                serverFromString(self._reactor, settings.lan_listen),
+                lan_tls(settings.node_authority / "service", "gateway"),
+            )
+        self._provider = EmbeddedProvider(
+            self._reactor,
+            Places(
+                accounts_url=settings.accounts_url,
+                repositories=settings.repositories,
+                identity=settings.identity,
+                admin_socket=settings.admin_socket,
+                public=serverFromString(self._reactor, self._listen),
+                lan=lan,
+                backend=serverFromString(self._reactor, settings.backend_listen)
+                if settings.backend_listen
+                else None,
+                backend_address=settings.backend_address,
+                advertise=settings.advertise,
+            ),
+        )
+        port = await self._provider.listen()
+        self._log.info("provider is ready on {where}", where=port.getHost())
+
+    def stopService(self) -> Deferred[Any]:
+        """End the sessions, then let go of the directory."""
+        super().stopService()
+        stopped: Deferred[Any] = (
+            maybeDeferred(self._provider.stopService)
+            if self._provider is not None
+            else maybeDeferred(lambda: None)
+        )
+        return stopped.addBoth(self._let_go)
+
+    def _let_go(self, result: Any) -> Any:
+        self._held.close()
+        return result
+
+
+def makeService(options: Options) -> ProviderProcess:
+    """The service of ``twist cloudconnect-provider``."""
+    from twisted.internet import reactor
+
+    settings = options.settings
+    return ProviderProcess(reactor, settings, options["listen"] or settings.listen)

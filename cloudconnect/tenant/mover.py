@@ -1,0 +1,122 @@
+"""Layer 4: the source data mover: Key B from the job manager, then the movers' dialogue.
+
+It opens the Key B stream at the address that it is given and runs the dialogue (backup, restore or
+reading) in a worker thread. It never sees the tenant's login password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.threads import deferToThreadPool
+from twisted.protocols.amp import CommandLocator
+from twisted.python.threadpool import ThreadPool
+
+from cloudconnect.commands.lan import HandKeyB
+from cloudconnect.errors import ContextMismatch
+from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
+from cloudconnect.transports.blocking import BlockingPipe
+from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.stream import RecordStream
+from cloudconnect.transports.switch import PreambleEndpoint
+from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import FrameReader, FrameWriter
+from cloudconnect.wire.preamble import ConnectionKind, Preamble
+
+_T = TypeVar("_T")
+
+
+@attrs.define(eq=False)
+class _Handed:
+    """What the job manager handed over for one session."""
+
+    tenant: str
+    route: bytes
+    hop: str
+    key_b: KeyB = attrs.field(repr=False)
+    integrity_key: IntegrityKey = attrs.field(repr=False)
+
+    def forget(self) -> None:
+        self.key_b.forget()
+        self.integrity_key.forget()
+
+
+class SourceDataMover(CommandLocator):
+    """Runs dialogues against the target data mover.
+
+    :param reactor: clock, connections and threads
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._handed: dict[bytes, _Handed] = {}
+        self._pool = ThreadPool(0, 2, "source mover")
+        self._pipe: BlockingPipe | None = None
+
+    def start(self) -> None:
+        """Start the worker thread."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Stop the worker thread; the dialogue must be over."""
+        self._pool.stop()
+
+    @HandKeyB.responder
+    def hand_key_b(self, session: bytes, **values: Any) -> dict[str, Any]:
+        """Take a session's keys."""
+        if session in self._handed:
+            raise ContextMismatch("this session's keys were handed over before")
+        self._handed[session] = _Handed(**values)
+        return {}
+
+    def forget(self, session: bytes) -> None:
+        """The session is over: drop what is left of its keys."""
+        handed = self._handed.pop(session, None)
+        if handed is not None:
+            handed.forget()
+
+    async def open(self, session: bytes, endpoint: IStreamClientEndpoint) -> FrameChannel:
+        """Open the session's stream; Key B is dropped once it is up.
+
+        :raises Tampered, Truncated, NotReachable: the stream did not come up
+        """
+        handed = self._handed[session]
+        preamble = Preamble(ConnectionKind.KEY_B_STREAM, handed.route)
+        recipe = RecordStream(
+            secret=handed.key_b,
+            context=key_b_context(preamble.encode(), session, handed.tenant, handed.hop),
+        )
+        layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), self._reactor)
+        self._pipe = pipe = BlockingPipe(self._reactor)
+        await connectProtocol(layered, pipe)
+        handed.key_b.forget()
+        key = handed.integrity_key
+        channel = FrameChannel(
+            pipe,
+            FrameWriter(frame_key(key, session, 0, 0), 0),
+            FrameReader(frame_key(key, session, 0, 1), 0),
+        )
+        self.forget(session)
+        return channel
+
+    def run(self, dialogue: Callable[[FrameChannel], _T], channel: FrameChannel) -> Deferred[_T]:
+        """Run ``dialogue`` in the worker thread; what it raises ends the stream."""
+        return deferToThreadPool(self._reactor, self._pool, self._run, dialogue, channel)
+
+    def _run(self, dialogue: Callable[[FrameChannel], _T], channel: FrameChannel) -> _T:
+        try:
+            return dialogue(channel)
+        except Exception as error:
+            self.abort(error)
+            raise
+
+    def abort(self, reason: Exception) -> None:
+        """End the stream at once; the dialogue fails with ``reason``."""
+        if self._pipe is not None:
+            self._pipe.abort(reason)
