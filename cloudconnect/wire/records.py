@@ -214,6 +214,8 @@ class RecordConnection:
                     events.append(event)
                 position += self._needed
                 self._needed = HEADER_SIZE
+        if self.opener.abort_code is not None:
+            position = len(self._buffer)
         del self._buffer[:position]
 
 

@@ -65,6 +65,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertFalse(ours.finished or theirs.finished)
         self.assertEqual(ours.read_message(theirs.write_message(b"limits")), b"limits")
         self.assertTrue(ours.finished and theirs.finished)
+        self.assertIsNone(ours._private or theirs._private)
         self.assertEqual(ours.handshake_hash, theirs.handshake_hash)
         self.assertEqual(len(ours.handshake_hash), 32)
         (send, receive), (send_back, receive_back) = ours.split(), theirs.split()

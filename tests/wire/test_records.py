@@ -230,6 +230,7 @@ class ConnectionTests(SynchronousTestCase):
             theirs.receive(wire + b"garbage" * 100), [DataReceived(b"before"), AbortReceived(300)]
         )
         self.assertEqual(theirs.receive(b"garbage" * 100), [])
+        self.assertFalse(theirs.mid_record)
         self.assertTrue(ours.aborted and theirs.aborted)
         theirs.end_of_input()
         with self.assertRaises(RuntimeError):
