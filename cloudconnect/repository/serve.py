@@ -164,7 +164,7 @@ class _Dialogue:
             self._answer(frame)
         self._flush()
         # Our end is the peer's proof that we have seen its whole direction, its end included: a
-        # session that failed here can then withdraw its points without having said that all is well.
+        # session that failed here can then withdraw its points before it said that all is well.
         self._channel.expect_end()
         self._channel.finish()
         return ServeResult(

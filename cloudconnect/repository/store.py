@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from cloudconnect.content.atrest import BlobKind, RepositoryDescription
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import LocalError, NotFound, Refused, StoredDataDamaged
+from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.packs import KINDS, PackBuilder
@@ -406,7 +406,7 @@ def _described(catalogue: Catalogue) -> RepositoryDescription:
     if row is None:
         raise StoredDataDamaged("the repository's catalogue is empty: recover it")
     if row.format_version > FORMAT_VERSION:
-        raise LocalError("a newer release of cloudconnect made this repository")
+        raise UsageError("a newer release of cloudconnect made this repository; install that one")
     return RepositoryDescription.decode(row.description)
 
 

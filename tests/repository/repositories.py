@@ -26,7 +26,7 @@ def keys(mode: EncryptionMode = EncryptionMode.TENANT, master: bytes = MASTER) -
     return RepositoryKeys(MasterKey(master), REPOSITORY, mode)
 
 
-DESCRIPTION = describe(MasterKey(MASTER), REPOSITORY, EncryptionMode.TENANT, ())
+DESCRIBED = describe(MasterKey(MASTER), REPOSITORY, EncryptionMode.TENANT, ())
 
 
 def name_of(number: int) -> bytes:
@@ -73,7 +73,7 @@ class RepositoryCase(SynchronousTestCase):
 
     def created(self) -> Repository:
         """A new repository in the directory."""
-        repository = Repository.create(self.directory, DESCRIPTION, clock=self.clock)
+        repository = Repository.create(self.directory, DESCRIBED, clock=self.clock)
         self.addCleanup(repository.close)
         return repository
 
