@@ -9,6 +9,7 @@ direction may end before the other. Twisted's own in-memory transports do none o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -67,27 +68,32 @@ class _Direction:
     def __init__(self) -> None:
         self.parts: deque[bytes] = deque()
         self.size = 0
+        self._offset = 0  # of what was taken of the first part
         self.ended = False
 
     def put(self, part: bytes) -> None:
-        """Append; parts larger than a piece are cut here, once."""
+        self.parts.append(part)
         self.size += len(part)
-        for offset in range(0, len(part), PIECE):
-            self.parts.append(part[offset : offset + PIECE])
 
-    def take(self) -> bytes:
-        """The next piece: as many whole parts as fit."""
-        piece = [self.parts.popleft()]
-        size = len(piece[0])
-        while self.parts and size + len(self.parts[0]) <= PIECE:
-            size += len(self.parts[0])
-            piece.append(self.parts.popleft())
-        self.size -= size
+    def take(self, limit: int) -> bytes:
+        """The next piece, of at most ``limit`` bytes; writes are joined and cut as need be."""
+        piece: list[bytes] = []
+        room = limit
+        while self.parts and room:
+            part = self.parts[0]
+            taken = part[self._offset : self._offset + room]
+            self._offset += len(taken)
+            if self._offset == len(part):
+                self.parts.popleft()
+                self._offset = 0
+            room -= len(taken)
+            piece.append(taken)
+        self.size -= limit - room
         return b"".join(piece)
 
     def clear(self) -> None:
         self.parts.clear()
-        self.size = 0
+        self.size = self._offset = 0
 
 
 @implementer(IHalfCloseTransport, IConsumer, IPushProducer)
@@ -103,12 +109,18 @@ class MemoryTransport:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, host: IAddress, peer: IAddress, high_water: int
+        self,
+        clock: IReactorTime,
+        host: IAddress,
+        peer: IAddress,
+        high_water: int,
+        piece: Callable[[], int],
     ) -> None:
         self._clock = clock
         self._host = host
         self._peer = peer
         self._high_water = high_water
+        self._piece = piece
         self._turn: IDelayedCall | None = None
         self._out = _Direction()
         self._other = self
@@ -270,7 +282,7 @@ class MemoryTransport:
         for _ in range(PIECES_IN_A_TURN):
             if self._paused or not into.parts:
                 break
-            piece = into.take()
+            piece = into.take(self._piece())
             if into.size <= CAPACITY:
                 self._other._wake()
             self._call(self.protocol.dataReceived, piece)
@@ -314,6 +326,7 @@ class MemoryPair:
 
     :param clock: delivers; without one, :meth:`pump` does
     :param high_water: bytes that a writer may hold before its producer is paused
+    :param piece: most bytes of one delivery, 1 or more, asked before each one
     :param left_address: address of the left end
     :param right_address: address of the right end
     :ivar left: one end, by custom the one that opened the connection
@@ -324,12 +337,13 @@ class MemoryPair:
         self,
         clock: IReactorTime | None = None,
         high_water: int = WRITER_HIGH_WATER,
+        piece: Callable[[], int] = lambda: PIECE,
         left_address: IAddress = MemoryAddress("left"),
         right_address: IAddress = MemoryAddress("right"),
     ) -> None:
         self.clock: IReactorTime = Clock() if clock is None else clock
-        self.left = MemoryTransport(self.clock, left_address, right_address, high_water)
-        self.right = MemoryTransport(self.clock, right_address, left_address, high_water)
+        self.left = MemoryTransport(self.clock, left_address, right_address, high_water, piece)
+        self.right = MemoryTransport(self.clock, right_address, left_address, high_water, piece)
         self.left._other = self.right
         self.right._other = self.left
 

@@ -1,8 +1,4 @@
-"""Testing support: what the tests of cloudconnect, and of programs built on it, stand on.
-
-May import layers 0 to 4. Has :class:`PipePair`, two ends of a byte pipe without any network or
-reactor, for code that runs in worker threads.
-"""
+"""Testing support: a blocking byte pipe in memory, without a network or a reactor."""
 
 from __future__ import annotations
 
