@@ -93,8 +93,8 @@ class Verifier:
 def make_verifier(password: Password, iterations: int = PASSWORD_ITERATIONS_MIN) -> Verifier:
     """Compute what to store for a login password, with a fresh salt.
 
-    :param iterations: keep one number for all tenants, tokens too: a name that is answered with
-        another one than unknown names are exists
+    :param iterations: one of the numbers that :class:`ScramServer` also tells unknown names: a name
+        that is answered with another one is known to exist
     :raises UsageError: characters that RFC 4013 does not allow, or none
     :raises ValueError: fewer iterations than any client accepts for this password, or more
     """
