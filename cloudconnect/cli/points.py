@@ -41,7 +41,7 @@ def point_line(row: dict[str, Any]) -> str:
     statistics = row["statistics"]
     tags = f"  [{', '.join(row['tags'])}]" if row["tags"] else ""
     return (
-        f"{row['point'][:8]}  {local_time(row['arrival_time'])}  {row['host']}/{row['job']}  "
+        f"{row['point'][:8]}  {local_time(row['time'])}  {row['host']}/{row['job']}  "
         f"{statistics.get('files', 0)} files, {size(statistics.get('bytes_source', 0))}, "
         f"{size(statistics.get('bytes_new', 0))} new{tags}"
     )

@@ -6,9 +6,9 @@ work on the directory themselves, under its lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectError
 
 from cloudconnect.cli.console import Console, local_time, size
 from cloudconnect.cli.points import point_line
-from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.cli.running import Interrupt, run, run_at_once
 from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import AddTenant, List
@@ -28,6 +28,8 @@ from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
 from cloudconnect.settings import PAGE_ROWS_MAX
+
+_T = TypeVar("_T")
 
 _directory = click.option(
     "--directory",
@@ -114,30 +116,77 @@ def serve(directory: Path, listen: str | None) -> None:
 # --- through the admin socket, or on the directory ------------------------------------------------
 
 
+class _Here:
+    """The acts on a directory on which no provider runs."""
+
+    def __init__(self, administration: Administration) -> None:
+        self._administration = administration
+
+    async def add_tenant(
+        self, name: str, password: Password | None, settings: dict[str, Any]
+    ) -> Password | None:
+        return self._administration.add_tenant(name, password, settings)
+
+    async def page(
+        self, what: str, filters: dict[str, str], after: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
+
+
+class _There:
+    """The acts at a running provider, through its admin socket."""
+
+    def __init__(self, link: BoundedAMP) -> None:
+        self._link = link
+
+    async def add_tenant(
+        self, name: str, password: Password | None, settings: dict[str, Any]
+    ) -> Password | None:
+        answer = await self._link.call(AddTenant, name=name, password=password, settings=settings)
+        token: Password | None = answer["token"]
+        return token
+
+    async def page(
+        self, what: str, filters: dict[str, str], after: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        answer = await self._link.call(
+            List, what=what, filters=filters, after=after, limit=PAGE_ROWS_MAX
+        )
+        return answer["rows"], answer["more"]
+
+
+async def _rows(acts: _Here | _There, what: str, filters: dict[str, str]) -> list[dict[str, Any]]:
+    """All pages of a listing."""
+    rows: list[dict[str, Any]] = []
+    more = True
+    while more:
+        page, more = await acts.page(what, filters, rows[-1]["cursor"] if rows else 0)
+        rows.extend(page)
+        more = more and bool(page)
+    return rows
+
+
 def _administrate(
-    directory: Path,
-    command: Any,
-    values: dict[str, Any],
-    locally: Callable[[Administration], dict[str, Any]],
-    debug: bool,
-) -> dict[str, Any]:
-    """Do one act at the running provider, or on its directory where none runs."""
+    directory: Path, work: Callable[[_Here | _There], Coroutine[Any, Any, _T]], debug: bool
+) -> _T:
+    """Do ``work`` at the running provider, or on its directory where none runs."""
     settings = load(directory)
 
-    async def remotely(reactor: Any, interrupt: Interrupt) -> dict[str, Any]:
+    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
         endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
-        link = await connectProtocol(endpoint, BoundedAMP(reactor))
+        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
         try:
-            answer: dict[str, Any] = await link.call(command, **values)
-            return answer
+            return await work(_There(link))
         finally:
-            link.transport.loseConnection()
+            if link.transport is not None:
+                link.transport.loseConnection()
 
     try:
         with running(settings):
             accounts = Accounts(settings.accounts_url)
             try:
-                return locally(Administration(accounts, settings.repositories))
+                acts = _Here(Administration(accounts, settings.repositories))
+                return run_at_once(work(acts))
             finally:
                 accounts.close()
     except Busy:
@@ -150,21 +199,10 @@ def _administrate(
             ) from None
 
 
-def _rows(directory: Path, what: str, filters: dict[str, str], debug: bool) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    after = 0
-    while True:
-        values = {"what": what, "filters": filters, "after": after, "limit": PAGE_ROWS_MAX}
-
-        def locally(administration: Administration, values: Any = values) -> dict[str, Any]:
-            page, more = administration.page(**values)
-            return {"rows": page, "more": more}
-
-        answer = _administrate(directory, List, values, locally, debug)
-        rows.extend(answer["rows"])
-        if not answer["more"] or not answer["rows"]:
-            return rows
-        after = rows[-1]["cursor"]
+def _listed(
+    directory: Path, what: str, filters: dict[str, str], debug: bool
+) -> list[dict[str, Any]]:
+    return _administrate(directory, lambda acts: _rows(acts, what, filters), debug)
 
 
 @provider.group()
@@ -204,13 +242,7 @@ def tenant_add(
         "max_tasks": max_tasks,
         "modes": [mode.strip() for mode in encryption.split(",")],
     }
-    values = {"name": name, "password": password, "settings": settings}
-
-    def locally(administration: Administration) -> dict[str, Any]:
-        return {"token": administration.add_tenant(name, password, settings)}
-
-    answer = _administrate(directory, AddTenant, values, locally, debug)
-    token: Password | None = answer["token"]
+    token = _administrate(directory, lambda acts: acts.add_tenant(name, password, settings), debug)
     console = Console(as_json)
     console.say(f"Tenant {name} is there.")
     if token is not None:
@@ -228,7 +260,7 @@ def tenant_add(
 def tenant_list(directory: Path, as_json: bool, debug: bool) -> None:
     """List the tenants."""
     console = Console(as_json)
-    for row in _rows(directory, "tenant", {}, debug):
+    for row in _listed(directory, "tenant", {}, debug):
         quota = "no quota" if row["quota"] is None else size(row["quota"])
         lease = f"lease until {row['lease_end']}" if row["lease_end"] else "no lease end"
         state = "disabled" if row["disabled"] else "enabled"
@@ -243,15 +275,17 @@ def tenant_list(directory: Path, as_json: bool, debug: bool) -> None:
 @_debug
 def points(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
     """List restore points."""
+
+    async def work(acts: _Here | _There) -> list[dict[str, Any]]:
+        names = [tenant_name]
+        if not tenant_name:
+            tenants = await _rows(acts, "tenant", {})
+            names = [row["name"] for row in tenants if row["repository"]]
+        return [row for name in names for row in await _rows(acts, "point", {"tenant": name})]
+
     console = Console(as_json)
-    names = (
-        [tenant_name]
-        if tenant_name
-        else [row["name"] for row in _rows(directory, "tenant", {}, debug) if row["repository"]]
-    )
-    for name in names:
-        for row in _rows(directory, "point", {"tenant": name}, debug):
-            console.record("point", row, f"{name}  {point_line(row)}")
+    for row in _administrate(directory, work, debug):
+        console.record("point", row, f"{row['tenant']}  {point_line(row)}")
 
 
 @provider.command()
@@ -264,7 +298,7 @@ def events(directory: Path, tenant_name: str, warnings: bool, as_json: bool, deb
     """List what happened, security warnings among it."""
     filters = {"tenant": tenant_name, "type": "warning" if warnings else ""}
     console = Console(as_json)
-    for row in _rows(directory, "event", filters, debug):
+    for row in _listed(directory, "event", filters, debug):
         mark = "SECURITY WARNING " if row["type"] == "warning" else ""
         text = (
             f"{local_time(row['time'])}  {row['tenant'] or '-'}  {mark}{row['name']}: {row['text']}"
@@ -280,7 +314,7 @@ def events(directory: Path, tenant_name: str, warnings: bool, as_json: bool, deb
 def sessions(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
     """List sessions: who, what, how they ended, and the identifiers of their keys."""
     console = Console(as_json)
-    for row in _rows(directory, "session", {"tenant": tenant_name}, debug):
+    for row in _listed(directory, "session", {"tenant": tenant_name}, debug):
         text = (
             f"{row['session'][:8]}  {local_time(row['started'])}  {row['tenant']}  {row['kind']}  "
             f"{row['host']}/{row['job']}  {row['state']}  key A {row['key_a']}  "

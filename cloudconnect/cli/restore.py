@@ -12,6 +12,7 @@ from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, Res
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.restore import RestoreRun
+from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.points import find_point
@@ -62,7 +63,7 @@ def restore(
     latest. Nothing is ever written outside the folder.
     """
     options = RestoreOptions(
-        target=os.path.abspath(os.fsencode(target)),
+        target=absolute(os.fsencode(target)),
         strip_components=strip_components,
         paths=tuple(os.fsencode(path).rstrip(b"/") or b"/" for path in paths),
         include=PathPatterns([os.fsencode(p) for p in include]),

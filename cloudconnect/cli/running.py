@@ -72,6 +72,16 @@ def run(work: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]], debug: bool =
     return result  # type: ignore[no-any-return]
 
 
+def run_at_once(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run ``work``, which waits for nothing, without a reactor."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    work.close()
+    raise RuntimeError("this work waits for something")
+
+
 def _give_up(reactor: Any) -> None:
     if reactor.running:
         reactor.stop()

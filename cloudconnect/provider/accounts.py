@@ -332,7 +332,15 @@ class Accounts:
     # --- events ----------------------------------------------------------------------------------
 
     def keep_event(self, event: SessionEvent, tenant: str, reported_by: str) -> None:
-        """Keep one step of a session."""
+        """Keep one step of a session; the identifier of its Key B with the session itself."""
+        if event.name == "key_b_received":
+            t = sessions_table
+            with self._engine.begin() as connection:
+                connection.execute(
+                    t.update()
+                    .where(t.c.session == event.session)
+                    .values(key_b=str(event.fields.get("key", ""))[:16])
+                )
         values = {
             "time": event.time,
             "type": "event",

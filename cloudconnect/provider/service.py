@@ -74,6 +74,7 @@ class LiveSession:
     route: bytes
     notify: Callable[[SecurityWarning], None]
     orphaned: bool = False
+    ending: bool = False
 
     @property
     def identifier(self) -> str:
@@ -191,7 +192,7 @@ class CloudConnectService(Service):
     def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
         """A role saw one step of a session: keep it."""
         live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
-        tenant = live.tenant if live is not None else ""
+        tenant = live.tenant if live is not None else str(event.fields.get("tenant", ""))
         return self._run(self._accounts.keep_event, event, tenant, reported_by)
 
     def _note(self, name: str, session: str, text: str, **fields: Any) -> Deferred[None]:
@@ -239,7 +240,9 @@ class CloudConnectService(Service):
             raise Refused("this version stores only in encryption mode tenant")
         await self.mover.call(MakeRepository, description=encoded)
         await self._run(self._accounts.set_repository, tenant, description.repository)
-        await self._note("repository_made", "", f"tenant {tenant} made its repository")
+        await self._note(
+            "repository_made", "", f"tenant {tenant} made its repository", tenant=tenant
+        )
 
     async def points(self, tenant: str, **query: Any) -> dict[str, Any]:
         """One page of the tenant's restore points."""
@@ -397,8 +400,9 @@ class CloudConnectService(Service):
     async def _end(
         self, live: LiveSession, outcome: str, summary: dict[str, Any]
     ) -> list[SecurityWarning]:
-        if self._sessions.pop(live.session, None) is None:
+        if live.ending:
             return []
+        live.ending = True
         found: list[SecurityWarning] = []
         try:
             answer = await self.mover.call(EndSession, session=live.session, outcome=outcome)
@@ -409,6 +413,7 @@ class CloudConnectService(Service):
             call = link.call(RetireRoute, route=live.route)
             call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
         await self._run(self._accounts.session_ended, live.identifier, outcome, summary)
+        self._sessions.pop(live.session, None)
         return found
 
     def orphan(self, sessions: Iterable[bytes]) -> None:
