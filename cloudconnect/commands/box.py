@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box_parser import BoxParser, BoxTooLarge, digest_of_box, encode_box
+from cloudconnect.commands.calls import Call, OpenCalls
 from cloudconnect.commands.fields import (
     BoundedCommand,
     carried_error,
@@ -33,21 +33,10 @@ from cloudconnect.errors import CloudConnectError, LocalError, NotReachable, Pro
 from cloudconnect.settings import BOX_MAX, COMMAND_SECONDS, REQUESTS_MAX
 from cloudconnect.transports.flow import WriteGate
 
-
 __all__ = ["BoundedAMP", "BoundedCommand"]
 
 #: Longest tag that a peer may give a request, in bytes: our own have 16 digits at most.
 TAG_MAX: Final = 16
-
-
-@attrs.define
-class _Call:
-    """One of our calls that has no answer yet."""
-
-    command: type[amp.Command]
-    answer: Deferred[dict[str, Any]]
-    timer: IDelayedCall | None = None
-    given_up: bool = False
 
 
 class BoundedAMP(Protocol, amp.CommandLocator):
@@ -73,14 +62,12 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         box_max: int = BOX_MAX,
         requests_max: int = REQUESTS_MAX,
     ) -> None:
-        self._clock = clock
         self._locator: Any = self if locator is None else locator
         self._parser = BoxParser(box_max)
         self._requests_max = requests_max
         self._open_requests = 0
         self._current_box: amp.AmpBox | None = None
-        self._calls: dict[bytes, _Call] = {}
-        self._last_tag = 0
+        self._calls = OpenCalls(clock)
         self._error: CloudConnectError | None = None  # why nothing can be called any more
         self._gate = WriteGate(self._gate_changed, lambda: None)
 
@@ -141,32 +128,16 @@ class BoundedAMP(Protocol, amp.CommandLocator):
             raise TypeError(f"{command.__name__} takes no {', '.join(sorted(unknown))}")
         box = write_fields(arguments, command.arguments, command, self)
         box[amp.COMMAND] = command.commandName
-        tag = b"%x" % (self._last_tag + 1)
+        tag = self._calls.new_tag()
         if command.requiresAnswer:
             box[amp.ASK] = tag
         octets = encode_box(box, self._parser.box_max)
-        if not command.requiresAnswer:
-            self.transport.write(octets)
-            return digest_of_box(box), succeed({})
-        self._last_tag += 1
-        call = _Call(command, Deferred(lambda _: self._give_up(call)))
-        self._calls[tag] = call
-        if timeout is not None:
-            call.timer = self._clock.callLater(timeout, self._late, call, timeout)
+        if command.requiresAnswer:
+            answer = self._calls.open(tag, command, timeout).answer
+        else:
+            answer = succeed({})
         self.transport.write(octets)
-        return digest_of_box(box), call.answer
-
-    def _late(self, call: _Call, timeout: float) -> None:
-        self._give_up(call)
-        call.answer.errback(
-            NotReachable(f"no answer to {call.command.__name__} within {timeout:g} s")
-        )
-
-    def _give_up(self, call: _Call) -> None:
-        """Nobody waits for the answer any more; its tag stays taken until it comes."""
-        call.given_up = True
-        if call.timer is not None and call.timer.active():
-            call.timer.cancel()
+        return digest_of_box(box), answer
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -187,16 +158,16 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         if kinds == [amp.COMMAND]:
             self._asked(box)
         elif kinds in ([amp.ANSWER], [amp.ERROR]):
-            call = self._calls.pop(box[kinds[0]], None)
+            call = self._calls.answered(box[kinds[0]])
             if call is None:
                 raise ProtocolViolation("an answer to nothing that was asked")
             if not call.given_up:
-                self._give_up(call)
+                call.give_up()
                 self._conclude(call, box)
         else:
             raise ProtocolViolation("a box that is no command, answer or error")
 
-    def _conclude(self, call: _Call, box: amp.AmpBox) -> None:
+    def _conclude(self, call: Call, box: amp.AmpBox) -> None:
         if amp.ERROR in box:
             call.answer.errback(carried_error(box))
             return
@@ -224,11 +195,7 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         if self._error is None:
             self._error = _end_as_error(reason)
         self.transport = None
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if not call.given_up:
-                self._give_up(call)
-                call.answer.errback(self._error)
+        self._calls.fail(self._error)
 
     # --- answering ------------------------------------------------------------------------------
 
@@ -279,7 +246,7 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         try:
             octets = encode_box(box, self._parser.box_max)
         except BoxTooLarge as error:
-            box = self._explain(Failure(error))  # type: ignore[no-untyped-call]
+            box = self._explain(Failure(error))
             box[amp.ERROR] = tag
             octets = encode_box(box, self._parser.box_max)
         self._write_answer(octets)

@@ -38,7 +38,7 @@ def encode_box(box: AmpBox, box_max: int) -> bytes:
     for name, value in box.items():
         if len(name) > KEY_MAX or len(value) > VALUE_MAX:
             raise BoxTooLarge(f"a value of {len(value)} bytes does not fit into {VALUE_MAX}")
-    octets: bytes = box.serialize()  # type: ignore[no-untyped-call]
+    octets: bytes = box.serialize()
     if len(octets) > box_max:
         raise BoxTooLarge(f"a box of {len(octets)} bytes does not fit into {box_max}")
     return octets
@@ -46,7 +46,7 @@ def encode_box(box: AmpBox, box_max: int) -> bytes:
 
 def digest_of_box(box: AmpBox) -> bytes:
     """SHA-256 over the bytes that ``box`` had, or will have, on the wire."""
-    octets: bytes = box.serialize()  # type: ignore[no-untyped-call]
+    octets: bytes = box.serialize()
     return hashlib.sha256(octets).digest()
 
 
@@ -61,7 +61,7 @@ class BoxParser:
         self._buffer = bytearray()
         self._at = 0  # where in the buffer the next length stands
         self._size = 0  # of the current box, so far
-        self._box = AmpBox()  # type: ignore[no-untyped-call]
+        self._box = AmpBox()
         self._key: bytes | None = None
         self._last_key = b""
 
@@ -88,7 +88,7 @@ class BoxParser:
                 self._key = self._last_key = string
             else:
                 box = self._box
-                self._box = AmpBox()  # type: ignore[no-untyped-call]
+                self._box = AmpBox()
                 self._size, self._last_key = 0, b""
                 yield box
         del self._buffer[: self._at]

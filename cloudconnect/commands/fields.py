@@ -35,7 +35,7 @@ def read_fields(box: amp.AmpBox, fields: list[Any], command: type[amp.Command], 
     :raises ProtocolViolation: one is missing or malformed; its value is not repeated
     """
     values: dict[str, Any] = {}
-    strings = box.copy()  # type: ignore[no-untyped-call]
+    strings = box.copy()
     for name, argument in fields:
         try:
             argument.fromBox(name, strings, values, proto)
@@ -54,7 +54,7 @@ def write_fields(
 
     :raises TypeError: one is missing or does not fit; its value is not repeated
     """
-    box = amp.AmpBox()  # type: ignore[no-untyped-call]
+    box = amp.AmpBox()
     objects = dict(values)
     for name, argument in fields:
         try:
@@ -75,7 +75,7 @@ def error_box(error: BaseException | None) -> amp.AmpBox:
     reason, text = CloudConnectError.reason, ""
     if isinstance(error, CloudConnectError):
         reason, text = error.reason, str(error)[:ERROR_TEXT_MAX]
-    box = amp.AmpBox()  # type: ignore[no-untyped-call]
+    box = amp.AmpBox()
     box[amp.ERROR_CODE] = reason.encode("ascii")
     box[amp.ERROR_DESCRIPTION] = text.encode("utf-8", "replace")
     return box
