@@ -1,0 +1,155 @@
+"""Tests for cloudconnect.repository.rebuild."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from cloudconnect.errors import NotFound, Refused
+from cloudconnect.repository import packs
+from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.tables import blobs_table, packs_table, points_table
+from tests.repository.repositories import RepositoryCase, blob, flip, name_of
+
+
+class RebuildTests(RepositoryCase):
+    """The catalogue is made again from what lies in the store."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(packs, "PACK_ENTRIES_MAX", 3)
+        repository = self.created()
+        for number in range(8):
+            repository.add(blob(number), ("chunk", "manifest")[number % 2])
+        repository.flush()
+        for number in range(3):
+            self.time += 10
+            tags = ("one", "two")[:number]
+            self.published(repository, bytes((number,)) * 16, number, tags=tags, host=f"h{number}")
+        repository.withdraw([b"\x01" * 16])
+        repository.close()
+
+    def lose(self) -> Repository:
+        """Lose the catalogue, and begin a new one."""
+        for path in self.directory.glob(f"{CATALOGUE}*"):
+            path.unlink()
+        repository = Repository.recover(self.directory, clock=self.clock)
+        self.addCleanup(repository.close)
+        return repository
+
+    def rows(self, catalogue: Catalogue) -> list[list[tuple[object, ...]]]:
+        """All that a catalogue knows, but the numbers and times of its packs."""
+        blobs = sa.select(
+            packs_table.c.name, *(c for c in blobs_table.c if c.name != "pack")
+        ).where(packs_table.c.number == blobs_table.c.pack)
+        queries = (
+            blobs.order_by(blobs_table.c.id),
+            sa.select(points_table).order_by(points_table.c.arrival),
+            sa.select(packs_table.c.name, packs_table.c.size).order_by(packs_table.c.name),
+        )
+        with catalogue.reading() as connection:
+            return [[tuple(row) for row in connection.execute(query)] for query in queries]
+
+    def test_lost_catalogue(self) -> None:
+        """From packs and points alone, everything comes back as it was, withdrawals too."""
+        before = self.opened()
+        rows = self.rows(before.catalogue)
+        before.close()
+        repository = self.lose()
+        self.assertEqual(repository.points(), [])
+        result = repository.rebuild_index()
+        self.assertEqual((result.packs, result.blobs, result.points), (4, 8, 3))
+        self.assertEqual(result.damaged, ())
+        self.assertEqual(self.rows(repository.catalogue), rows)
+        self.assertEqual([row.point[0] for row in repository.points()], [0, 2])
+        self.assertEqual([row.point[0] for row in repository.points(tag="one")], [2])
+        blobs = [blob(number) for number in range(8)]
+        self.assertEqual(list(repository.read([each.id for each in blobs])), blobs)
+
+    def test_wrong_index(self) -> None:
+        """An index that is there and wrong is made right; points that are there stay."""
+        repository = self.opened()
+        rows = self.rows(repository.catalogue)
+        with repository.catalogue.writing() as connection:
+            connection.execute(sa.update(blobs_table).values(offset=5))
+            connection.execute(sa.delete(packs_table).where(packs_table.c.number == 1))
+        result = repository.rebuild_index(read_data=False)
+        self.assertEqual((result.packs, result.blobs, result.points), (4, 8, 0))
+        self.assertEqual(self.rows(repository.catalogue), rows)
+
+    def test_pack_without_index(self) -> None:
+        """A pack that was complete when its session was killed is found."""
+        repository = self.opened()
+        repository.add(blob(20))
+        self.patch(Catalogue, "add_pack", lambda *_: 1 / 0)
+        self.assertRaises(ZeroDivisionError, repository.flush)
+        self.doCleanups()
+        repository = Repository.open(self.directory)
+        self.addCleanup(repository.close)
+        self.assertEqual(repository.have([name_of(20)]), [False])
+        repository.rebuild_index()
+        self.assertEqual(list(repository.read([name_of(20)])), [blob(20)])
+
+    def test_damaged(self) -> None:
+        """What is damaged is left out and named, and the rest is there."""
+        repository = self.opened()
+        places = repository.catalogue.locate(map(name_of, range(8)))
+        pack, entry = places[name_of(4)]
+        flip(self.directory / pack, entry.offset)
+        other = places[name_of(1)][0]
+        flip(self.directory / other, 0)
+        inside = {number for number in range(8) if places[name_of(number)][0] == other}
+        flip(self.directory / "points" / ("02" * 16), 30)
+        repository.close()
+        repository = self.lose()
+        result = repository.rebuild_index()
+        self.assertEqual(len(result.damaged), 3)
+        for text, sentence in zip(
+            (name_of(4).hex(), other, "02" * 16), self.sort(result.damaged), strict=True
+        ):
+            self.assertIn(text, sentence)
+        there = repository.have([name_of(number) for number in range(8)])
+        self.assertEqual([n for n in range(8) if not there[n]], sorted(inside | {4}))
+        self.assertEqual([row.point[0] for row in repository.points()], [0])
+
+    def sort(self, sentences: tuple[str, ...]) -> list[str]:
+        """Blobs first, packs next, points last."""
+        return sorted(
+            sentences, key=lambda text: (text.startswith("points/"), text.startswith("packs/"))
+        )
+
+    def test_without_data(self) -> None:
+        """Without reading the data, a changed blob is indexed, and found when it is read."""
+        repository = self.opened()
+        pack, entry = repository.catalogue.locate([name_of(4)])[name_of(4)]
+        flip(self.directory / pack, entry.offset)
+        self.assertEqual(repository.rebuild_index(read_data=False).damaged, ())
+        self.assertEqual(repository.have([name_of(4)]), [True])
+        self.assertEqual(len(repository.rebuild_index().damaged), 1)
+        self.assertEqual(repository.have([name_of(4)]), [False])
+
+    def test_foreign_pack(self) -> None:
+        """A pack of another repository, put among ours, is named and not used."""
+        repository = self.opened()
+        store, name = repository.store, next(repository.store.names("packs/"))
+        octets = store.read(name, 0, store.size(name))
+        store.put("packs/foreign", [octets[:8], b"o" * 16, octets[24:]])
+        result = repository.rebuild_index()
+        self.assertEqual(result.packs, 4)
+        self.assertIn("packs/foreign", result.damaged[0])
+
+    def test_references_missing(self) -> None:
+        """A point whose references are gone is not made a point again."""
+        (self.directory / "points" / ("02" * 16 + "-references")).unlink()
+        repository = self.lose()
+        self.assertEqual(len(repository.rebuild_index().damaged), 1)
+        self.assertEqual([row.point[0] for row in repository.points()], [0])
+
+    def test_recover_nothing(self) -> None:
+        """Nothing is recovered where there is a catalogue, or no repository."""
+        self.assertRaises(Refused, Repository.recover, self.directory)
+        (self.directory / "description").unlink()
+        for path in self.directory.glob(f"{CATALOGUE}*"):
+            path.unlink()
+        self.assertRaises(NotFound, Repository.recover, self.directory)
+        self.assertEqual(list(self.directory.glob(f"{CATALOGUE}*")), [])

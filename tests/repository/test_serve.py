@@ -1,0 +1,692 @@
+"""Tests for cloudconnect.repository.serve: the dialogue, over pipes in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.points import PointRecord
+from cloudconnect.errors import (
+    CloudConnectError,
+    ContextMismatch,
+    DigestMismatch,
+    FrameMismatch,
+    NoSpace,
+    NotFound,
+    ProtocolViolation,
+    Refused,
+    StoredDataDamaged,
+    Truncated,
+)
+from cloudconnect.keys import MasterKey, Subkey
+from cloudconnect.repository import packs, serve
+from cloudconnect.repository.packs import ENTRY_SIZE
+from cloudconnect.repository.serve import ServeResult, serve_session
+from cloudconnect.repository.store import Repository
+from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX
+from cloudconnect.testing import PipePair
+from cloudconnect.wire.channel import FrameChannel, failure
+from cloudconnect.wire.frames import (
+    FLAG_PART,
+    SEALED,
+    Coding,
+    Frame,
+    FrameKind,
+    FrameReader,
+    FrameWriter,
+    StoredBlob,
+    decode_body,
+    encode_body,
+    join_ids,
+    split_ids,
+    unpack_bitmap,
+    unpack_chunk,
+)
+from tests.repository.repositories import (
+    DESCRIBED,
+    MASTER,
+    REPOSITORY,
+    SESSION,
+    RepositoryCase,
+    blob,
+    flip,
+    keys,
+    name_of,
+    record,
+)
+
+BOTH = ("write", "read")
+
+
+class Served:
+    """A dialogue: the repository's side in a thread, the mover's side in the test."""
+
+    def __init__(self, repository: Repository, purpose: str = "backup", **options: Any) -> None:
+        self.pipes = PipePair(1 << 20)
+        there, back = Subkey(b"t" * 32), Subkey(b"b" * 32)
+        self.writer = FrameWriter(there, 0)
+        self.mover = FrameChannel(self.pipes.left, self.writer, FrameReader(back, 0))
+        channel = FrameChannel(self.pipes.right, FrameWriter(back, 0), FrameReader(there, 0))
+        self.checked: list[PointRecord] = []
+        arguments: dict[str, Any] = {
+            "purpose": purpose,
+            "capabilities": BOTH,
+            "session": SESSION,
+            "on_point": self.checked.append,
+            **options,
+        }
+        self._outcome: list[ServeResult | BaseException] = []
+
+        def work() -> None:
+            try:
+                self._outcome.append(serve_session(channel, repository, **arguments))
+            except BaseException as error:
+                self._outcome.append(error)
+
+        self._thread = threading.Thread(target=work)
+        self._thread.start()
+
+    def outcome(self) -> ServeResult | BaseException:
+        """What the call returned or raised."""
+        self._thread.join(60)
+        return self._outcome[0]
+
+    def hello(self, **changes: Any) -> None:
+        fields = {
+            "versions": [1],
+            "id_check": DESCRIBED.id_check,
+            "codings": [0, 1, 16, 17],
+            "chunking": DESCRIBED.chunking.as_map(),
+            "purpose": "backup",
+            **changes,
+        }
+        self.mover.send(FrameKind.HELLO, 1, encode_body(**fields))
+
+    def ask(self, kind: FrameKind, request: int, body: bytes, flags: int = 0) -> Frame:
+        """Send a frame and return the next that comes."""
+        self.mover.send(kind, request, body, flags)
+        return self.mover.receive()
+
+    def point(self, made: PointRecord, request: int = 9, **changes: Any) -> None:
+        """Send a POINT without references, or with what ``changes`` says of them."""
+        encoded = made.encode()
+        fields = {
+            "record": encoded,
+            "signature": keys(made.mode).sign(encoded),
+            "references": 0,
+            "digest": hashlib.sha256().digest(),
+            **changes,
+        }
+        self.mover.send(FrameKind.POINT, request, encode_body(**fields))
+
+    def end(self) -> ServeResult:
+        """End properly and return what the call returned."""
+        self.mover.finish()
+        self.mover.expect_end()
+        result = self.outcome()
+        assert isinstance(result, ServeResult), result
+        return result
+
+
+class ServeCase(RepositoryCase):
+    """A repository that is served."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.repository = self.created()
+
+    def served(self, purpose: str = "backup", greet: bool = True, **options: Any) -> Served:
+        served = Served(self.repository, purpose, **options)
+        self.addCleanup(served.pipes.left.abort, Truncated("the test is over"))
+        if greet:
+            served.hello(purpose=purpose)
+            self.assertEqual(served.mover.receive().kind, FrameKind.WELCOME)
+        return served
+
+    def ended_by(self, served: Served, expected: type[BaseException]) -> CloudConnectError:
+        """The dialogue has ended with this error there, and says so here; that error here."""
+        frame = served.mover.receive()
+        while frame.kind is not FrameKind.FAIL:
+            frame = served.mover.receive()
+        self.assertEqual(frame.request, 0)
+        served.mover.expect_end()
+        served.pipes.left.finish()
+        self.assertIsInstance(served.outcome(), expected)
+        return failure(frame)
+
+    def failed(self, frame: Frame, request: int, expected: type[CloudConnectError]) -> str:
+        """``frame`` says that this request failed in this way; its text."""
+        self.assertEqual((frame.kind, frame.request), (FrameKind.FAIL, request))
+        error = failure(frame)
+        self.assertIs(type(error), expected)
+        return str(error)
+
+    def stored(self, *numbers: int) -> None:
+        for number in numbers:
+            self.repository.add(blob(number))
+        self.repository.flush()
+
+
+class GreetingTests(ServeCase):
+    """HELLO and WELCOME."""
+
+    def test_welcome(self) -> None:
+        """The answer says which repository it is, what it takes, and how much at a time."""
+        served = self.served(greet=False)
+        served.hello()
+        frame = served.mover.receive()
+        self.assertEqual((frame.kind, frame.request), (FrameKind.WELCOME, 1))
+        expected = {
+            "version": 1,
+            "repository": REPOSITORY,
+            "codings": [16, 17],
+            "limits": {"ids": IDS_MAX, "chunk": CHUNK_MAX, "body": FRAME_BODY_MAX},
+        }
+        self.assertEqual(decode_body(frame), expected)
+        result = served.end()
+        self.assertEqual((result.points, result.chunks_received, result.chunks_sent), ((), 0, 0))
+        self.assertEqual(result.bytes_received, served.mover.bytes_sent)
+        self.assertEqual(result.bytes_sent, served.mover.bytes_received)
+
+    def test_newer_peer(self) -> None:
+        """A peer that speaks more versions and says more is answered in the highest common one."""
+        served = self.served(greet=False)
+        served.hello(versions=[1, 2, 3], more="unknown")
+        self.assertEqual(decode_body(served.mover.receive())["version"], 1)
+        served.end()
+
+    def test_refused(self) -> None:
+        """No common version, coding, key or cut: refused, in words."""
+        for changes in (
+            {"versions": [2]},
+            {"versions": []},
+            {"codings": [0, 1]},
+            {"id_check": bytes(8)},
+            {"chunking": {**DESCRIBED.chunking.as_map(), "average": 1}},
+        ):
+            with self.subTest(changes=changes):
+                served = self.served(greet=False)
+                served.hello(**changes)
+                self.assertIs(type(self.ended_by(served, Refused)), Refused)
+
+    def test_chunking_of_a_reader(self) -> None:
+        """Only who stores needs to cut as the repository does."""
+        served = self.served("restore", greet=False)
+        served.hello(purpose="restore", chunking={})
+        self.assertEqual(served.mover.receive().kind, FrameKind.WELCOME)
+        served.end()
+
+    def test_other_purpose(self) -> None:
+        """A peer that says another purpose than was agreed is a security matter."""
+        served = self.served("restore", greet=False)
+        served.hello(purpose="backup")
+        self.assertIs(type(self.ended_by(served, ContextMismatch)), ContextMismatch)
+
+    def test_bad_hello(self) -> None:
+        """Something else first, or other fields, is a violation."""
+        served = self.served(greet=False)
+        served.mover.send(FrameKind.GET, 1, bytes(32))
+        self.assertIsInstance(self.ended_by(served, ProtocolViolation), ProtocolViolation)
+        for changes in ({"versions": 1}, {"id_check": "x"}, {"purpose": b"backup"}):
+            served = self.served(greet=False)
+            served.hello(**changes)
+            self.ended_by(served, ProtocolViolation)
+
+    def test_hello_twice(self) -> None:
+        """A second HELLO is a violation."""
+        served = self.served()
+        served.hello()
+        self.ended_by(served, ProtocolViolation)
+
+
+class StoringTests(ServeCase):
+    """HAVE, CHUNK and POINT."""
+
+    def test_backup(self) -> None:
+        """A whole backup: asked, wanted, sent, acknowledged, published, and there afterwards."""
+        self.stored(0, 1)
+        served = self.served()
+        ids = [name_of(number) for number in range(5)]
+        want = served.ask(FrameKind.HAVE, 2, join_ids(ids))
+        self.assertEqual((want.kind, want.request), (FrameKind.WANT, 2))
+        self.assertEqual(unpack_bitmap(want.body, 5), [False, False, True, True, True])
+        for number in (2, 3):
+            served.mover.send_chunk(0, blob(number))
+        served.mover.send_chunk(0, blob(4), manifest=True)
+        references = join_ids(ids[:4])
+        served.mover.send(FrameKind.POINT, 9, references[:32], FLAG_PART)
+        served.mover.send(FrameKind.POINT, 9, references[32:], FLAG_PART)
+        made = record(b"p" * 16, manifest=(ids[4],))
+        served.point(made, references=4, digest=hashlib.sha256(references).digest())
+        stored = served.mover.receive()
+        self.assertEqual((stored.kind, stored.request), (FrameKind.STORED, 0))
+        self.assertEqual(set(split_ids(stored.body)), set(ids[2:]))
+        pointed = served.mover.receive()
+        self.assertEqual((pointed.kind, pointed.request), (FrameKind.POINTED, 9))
+        expected = {"point": b"p" * 16, "arrival": 1, "time": 1000.0}
+        self.assertEqual(decode_body(pointed), expected)
+        result = served.end()
+        self.assertEqual(result.points, (b"p" * 16,))
+        self.assertEqual((result.chunks_received, result.bytes_stored), (3, 300))
+        self.assertEqual(served.checked, [made])
+        repository = self.opened()
+        point = repository.point(b"p" * 16)
+        self.assertEqual(list(repository.references(point)), [ids[:4]])
+        self.assertEqual(list(repository.read(ids)), [blob(number) for number in range(5)])
+        kind = repository.catalogue.locate([ids[4]])[ids[4]][1].kind
+        self.assertEqual(kind, 1)
+
+    def test_acknowledged_when_durable(self) -> None:
+        """Each STORED names ids that another session can read at that moment."""
+        self.patch(packs, "PACK_ENTRIES_MAX", 2)
+        served = self.served()
+        for number in range(4):
+            served.mover.send_chunk(0, blob(number))
+        other = self.opened()
+        for first in (0, 2):
+            ids = split_ids(served.mover.receive().body)
+            self.assertEqual(ids, [name_of(first), name_of(first + 1)])
+            self.assertEqual(list(other.read(ids)), [blob(first), blob(first + 1)])
+        served.end()
+
+    def test_flushed_at_the_end(self) -> None:
+        """What was sent is durable at the end, without a point too."""
+        served = self.served()
+        served.mover.send_chunk(0, blob(1))
+        served.mover.finish()
+        self.assertEqual(split_ids(served.mover.receive().body), [name_of(1)])
+        served.mover.expect_end()
+        self.assertEqual(self.opened().have([name_of(1)]), [True])
+
+    def test_many_ids_at_once(self) -> None:
+        """More ids than a STORED can name go out in several."""
+        self.patch(serve, "IDS_MAX", 2)
+        served = self.served()
+        for number in range(5):
+            served.mover.send_chunk(0, blob(number))
+        served.mover.finish()
+        sizes = [len(split_ids(served.mover.receive().body)) for _ in range(3)]
+        self.assertEqual(sizes, [2, 2, 1])
+        served.mover.expect_end()
+
+    def test_not_sealed(self) -> None:
+        """In tenant mode nothing is taken that is not sealed; nothing of it is stored."""
+        for coding in (Coding.PLAIN, Coding.ZSTD):
+            served = self.served()
+            good = blob(1)
+            served.mover.send_chunk(0, StoredBlob(good.id, 100, coding, good.digest, good.data))
+            self.ended_by(served, ProtocolViolation)
+            self.assertEqual(self.repository.statistics()["blobs"], 0)
+
+    def test_refused_points(self) -> None:
+        """A point that is refused leaves the dialogue usable, and nothing behind."""
+        served = self.served()
+        served.point(record(b"p" * 16, manifest=(name_of(1),)))
+        self.assertIn(name_of(1).hex(), self.failed(served.mover.receive(), 9, Refused))
+        served.point(record(b"p" * 16), request=10, signature=bytes(64))
+        self.failed(served.mover.receive(), 10, Refused)
+        self.assertEqual(self.repository.points(), [])
+        served.point(record(b"p" * 16), request=11)
+        self.assertEqual(served.mover.receive().kind, FrameKind.POINTED)
+        self.assertEqual(served.end().points, (b"p" * 16,))
+
+    def test_unwanted_point(self) -> None:
+        """Who called is asked before a point is published, and can refuse it."""
+
+        def refuse(made: PointRecord) -> None:
+            raise ContextMismatch(f"not of host {made.host}")
+
+        served = self.served(on_point=refuse)
+        served.point(record(b"p" * 16))
+        self.assertIsInstance(self.ended_by(served, ContextMismatch), ContextMismatch)
+        self.assertEqual(self.repository.points(), [])
+
+    def test_other_session(self) -> None:
+        """A point of another session is a security matter."""
+        served = self.served(session=b"o" * 16)
+        served.point(record(b"p" * 16))
+        self.ended_by(served, ContextMismatch)
+        self.assertEqual(self.repository.points(), [])
+
+    def test_wrong_references(self) -> None:
+        """References that are not those that the POINT names end the session."""
+        self.stored(1, 2)
+        for part, count, digest in (
+            (name_of(1), 2, hashlib.sha256(name_of(1)).digest()),
+            (name_of(1), 1, hashlib.sha256(name_of(2)).digest()),
+            (b"", 1, hashlib.sha256().digest()),
+        ):
+            served = self.served()
+            if part:
+                served.mover.send(FrameKind.POINT, 9, part, FLAG_PART)
+            served.point(record(b"p" * 16), references=count, digest=digest)
+            self.assertIsInstance(self.ended_by(served, DigestMismatch), DigestMismatch)
+            self.assertEqual(self.repository.points(), [])
+
+    def test_bad_point(self) -> None:
+        """A POINT with other fields, or whose record cannot be read, is a violation."""
+        for changes in ({"signature": "x"}, {"more": 1}, {"record": b"\xa0"}):
+            served = self.served()
+            served.point(record(b"p" * 16), **changes)
+            self.ended_by(served, ProtocolViolation)
+
+    def test_too_many_points(self) -> None:
+        """The number of points of one session is bounded."""
+        self.patch(serve, "POINTS_MAX", 1)
+        served = self.served()
+        served.point(record(b"p" * 16))
+        self.assertEqual(served.mover.receive().kind, FrameKind.POINTED)
+        served.point(record(b"q" * 16))
+        self.failed(served.mover.receive(), 9, Refused)
+        self.assertEqual(served.end().points, (b"p" * 16,))
+
+    def test_quota(self) -> None:
+        """Room is reserved before anything is stored; without room the session ends.
+
+        What was stored by then stays, and need not be sent again.
+        """
+        reserved: list[int] = []
+
+        def reserve(count: int) -> None:
+            if len(reserved) == 2:
+                raise NoSpace("the quota of 1 GB is used up")
+            reserved.append(count)
+
+        served = self.served(reserve=reserve)
+        for number in range(3):
+            served.mover.send_chunk(0, blob(number))
+        error = self.ended_by(served, NoSpace)
+        self.assertIn("quota of 1 GB", str(error))
+        self.assertEqual(reserved, [100 + ENTRY_SIZE] * 2)
+        there = self.opened().have([name_of(number) for number in range(3)])
+        self.assertEqual(there, [True, True, False])
+
+    def test_disk_full(self) -> None:
+        """A full disk is reported as such."""
+
+        def full(*_: Any) -> None:
+            raise NoSpace("the provider's disk is full")
+
+        self.patch(self.repository.store, "begin", full)
+        served = self.served()
+        served.mover.send_chunk(0, blob(1))
+        self.assertIsInstance(self.ended_by(served, NoSpace), NoSpace)
+
+
+class ReadingTests(ServeCase):
+    """GET and OPEN."""
+
+    def test_get(self) -> None:
+        """Chunks come in the order asked, as often as asked."""
+        self.stored(1, 2, 3)
+        served = self.served("restore")
+        served.mover.send(FrameKind.GET, 5, join_ids(map(name_of, (3, 1, 3))))
+        frames = [served.mover.receive() for _ in range(3)]
+        self.assertEqual({frame.request for frame in frames}, {5})
+        got = [unpack_chunk(frame.body) for frame in frames]
+        self.assertEqual(got, [blob(3), blob(1), blob(3)])
+        self.assertEqual(served.end().chunks_sent, 3)
+
+    def test_damaged(self) -> None:
+        """In the place of a damaged or missing chunk comes a FAIL, and the rest comes too."""
+        self.stored(1, 2, 3)
+        name, entry = self.repository.catalogue.locate([name_of(2)])[name_of(2)]
+        flip(self.directory / name, entry.offset)
+        served = self.served("restore")
+        served.mover.send(FrameKind.GET, 5, join_ids(map(name_of, (1, 2, 77, 3))))
+        frames = [served.mover.receive() for _ in range(4)]
+        kinds = [frame.kind for frame in frames]
+        chunk, fail = FrameKind.CHUNK, FrameKind.FAIL
+        self.assertEqual(kinds, [chunk, fail, fail, chunk])
+        self.assertIn(name_of(2).hex(), self.failed(frames[1], 5, StoredDataDamaged))
+        self.assertIn(name_of(77).hex(), self.failed(frames[2], 5, StoredDataDamaged))
+        self.assertEqual(unpack_chunk(frames[3].body), blob(3))
+        served.end()
+
+    def test_open(self) -> None:
+        """A point is opened by its id."""
+        self.published(self.repository, b"p" * 16, 0)
+        served = self.served("read")
+        frame = served.ask(FrameKind.OPEN, 3, encode_body(point=b"p" * 16))
+        self.assertEqual((frame.kind, frame.request), (FrameKind.OPENED, 3))
+        encoded = record(b"p" * 16).encode()
+        expected = {"record": encoded, "signature": keys().sign(encoded), "arrival": 1}
+        self.assertEqual(decode_body(frame), expected)
+        missing = served.ask(FrameKind.OPEN, 4, encode_body(point=b"q" * 16))
+        self.failed(missing, 4, NotFound)
+        served.end()
+
+    def test_bad_open(self) -> None:
+        """Half an id opens nothing: prefixes are for listings."""
+        self.published(self.repository, b"p" * 16, 0)
+        for body in ({"point": b"p"}, {"point": "70"}, {}):
+            served = self.served("read")
+            served.mover.send(FrameKind.OPEN, 3, encode_body(**body))
+            self.ended_by(served, ProtocolViolation)
+
+    def test_check(self) -> None:
+        """A check may ask what is there."""
+        self.stored(1)
+        served = self.served("check")
+        want = served.ask(FrameKind.HAVE, 2, join_ids(map(name_of, (1, 2))))
+        self.assertEqual(unpack_bitmap(want.body, 2), [False, True])
+        served.end()
+
+
+class PurposeTests(ServeCase):
+    """A session does what it was started for, and nothing else."""
+
+    FRAMES: tuple[tuple[FrameKind, bytes], ...] = (
+        (FrameKind.HAVE, bytes(32)),
+        (FrameKind.GET, bytes(32)),
+        (FrameKind.OPEN, encode_body(point=bytes(16))),
+        (FrameKind.POINT, encode_body(record=b"")),
+    )
+
+    def sends(self, kind: FrameKind, body: bytes) -> Callable[[Served], None]:
+        return lambda served: served.mover.send(kind, 3, body)
+
+    def attempts(self) -> dict[FrameKind, Callable[[Served], None]]:
+        attempts = {kind: self.sends(kind, body) for kind, body in self.FRAMES}
+        return {**attempts, FrameKind.CHUNK: lambda served: served.mover.send_chunk(3, blob(1))}
+
+    def check(self, purpose: str, refused: set[FrameKind], **options: Any) -> None:
+        for kind, attempt in self.attempts().items():
+            served = self.served(purpose, **options)
+            attempt(served)
+            if kind in refused:
+                error = self.ended_by(served, ContextMismatch)
+                self.assertIn(kind.name, str(error))
+            else:
+                served.mover.finish()
+                while (frame := served.mover.receive()).kind is not FrameKind.TOTALS:
+                    if frame.kind is FrameKind.FAIL:
+                        self.assertNotIsInstance(failure(frame), ContextMismatch)
+        self.assertEqual(self.repository.points(), [])
+
+    def test_restore(self) -> None:
+        """A restore stores nothing and asks for nothing but what it reads."""
+        self.check("restore", {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT})
+        self.check("read", {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT})
+        self.assertEqual(self.repository.statistics()["blobs"], 0)
+
+    def test_check(self) -> None:
+        """A check stores nothing."""
+        self.check("check", {FrameKind.CHUNK, FrameKind.POINT})
+
+    def test_backup(self) -> None:
+        """A backup may read, for the point before it."""
+        self.check("backup", set())
+
+    def test_capabilities(self) -> None:
+        """A credential that cannot read does not read, one that cannot write does not write."""
+        reading = {FrameKind.GET, FrameKind.OPEN}
+        writing = {FrameKind.CHUNK, FrameKind.POINT}
+        self.check("backup", reading, capabilities=("write",))
+        self.check("backup", writing, capabilities=("read",))
+        self.check("restore", reading | writing | {FrameKind.HAVE}, capabilities=())
+
+    def test_unknown_purpose(self) -> None:
+        """What a newer service may call a purpose is allowed nothing."""
+        self.check("mount", set(self.attempts()))
+
+    def test_answers(self) -> None:
+        """What only a repository says is a violation from a mover."""
+        for kind in (FrameKind.WANT, FrameKind.STORED, FrameKind.POINTED, FrameKind.OPENED):
+            served = self.served()
+            served.mover.send(kind, 3, bytes(32))
+            self.ended_by(served, ProtocolViolation)
+
+
+class EndTests(ServeCase):
+    """However a dialogue ends, both sides know, and what was durable stays."""
+
+    def test_line_broke(self) -> None:
+        """When the line breaks, what had come is kept: it is not sent again."""
+        served = self.served()
+        served.mover.send_chunk(0, blob(1))
+        served.pipes.left.finish()
+        self.assertIsInstance(served.outcome(), Truncated)
+        self.assertEqual(self.opened().have([name_of(1)]), [True])
+
+    def test_changed(self) -> None:
+        """After a changed frame nothing more is stored, not even what was good before."""
+        served = self.served()
+        served.mover.send_chunk(0, blob(1))
+        parts = b"".join(served.writer.encode_chunk(0, blob(2)))
+        served.pipes.left.write(parts[:-1] + bytes((parts[-1] ^ 1,)))
+        error = self.ended_by(served, FrameMismatch)
+        self.assertIsInstance(error, FrameMismatch)
+        self.repository.close()
+        self.assertEqual(self.opened().statistics()["blobs"], 0)
+        self.assertEqual(self.files("temporary"), [])
+
+    def test_peer_gave_up(self) -> None:
+        """A FAIL of the peer is that error here; what had come is kept."""
+        served = self.served()
+        served.mover.send_chunk(0, blob(1))
+        served.mover.send_failure(0, Truncated("the source is gone"))
+        served.pipes.left.finish()
+        self.assertIsInstance(served.outcome(), Truncated)
+        self.assertEqual(self.opened().have([name_of(1)]), [True])
+
+    def test_stuck_sender(self) -> None:
+        """A peer that is busy sending when the repository gives up comes to reading why."""
+        served = self.served(reserve=self.no_room)
+        for number in range(40):
+            served.mover.send_chunk(0, blob(number, 1 << 18))
+        self.assertIsInstance(self.ended_by(served, NoSpace), NoSpace)
+
+    def no_room(self, count: int) -> None:
+        raise NoSpace(f"no room for {count} bytes")
+
+    def test_unexpected(self) -> None:
+        """A bug of ours is raised here as it is; the peer learns that there was one, not which."""
+
+        def broken(made: PointRecord) -> None:
+            raise ZeroDivisionError("canary")
+
+        served = self.served(on_point=broken)
+        served.point(record(b"p" * 16))
+        error = self.ended_by(served, ZeroDivisionError)
+        self.assertNotIn("canary", str(error))
+        self.assertEqual(self.repository.points(), [])
+
+    def test_unfinished_references(self) -> None:
+        """References without a point leave no file behind once the repository is closed."""
+        served = self.served()
+        served.mover.send(FrameKind.POINT, 9, bytes(64), FLAG_PART)
+        served.end()
+        self.repository.close()
+        self.assertEqual(self.files("temporary"), [])
+
+
+class ModesTests(ServeCase):
+    """Repositories that are not sealed by the tenant."""
+
+    def described(self, mode: EncryptionMode) -> None:
+        """Serve another repository, of this mode."""
+        self.directory = self.directory.with_name("other")
+        description = describe(MasterKey(MASTER), REPOSITORY, mode, ())
+        self.repository = Repository.create(self.directory, description, clock=self.clock)
+        self.addCleanup(self.repository.close)
+
+    def greeted(self, **options: Any) -> Served:
+        served = self.served(greet=False, **options)
+        description = self.repository.description
+        served.hello(id_check=description.id_check, chunking=description.chunking.as_map())
+        self.assertEqual(decode_body(served.mover.receive())["codings"], [0, 1])
+        return served
+
+    def plain(self, text: bytes) -> StoredBlob:
+        return keys(EncryptionMode.NONE).seal_blob("chunk", text, 0, name_of(1))
+
+    def test_none(self) -> None:
+        """Without encryption, sealed blobs are refused and plain ones stored as they are."""
+        self.described(EncryptionMode.NONE)
+        served = self.greeted()
+        served.mover.send_chunk(0, self.plain(b"readable"))
+        served.mover.finish()
+        self.assertEqual(split_ids(served.mover.receive().body), [name_of(1)])
+        served.mover.expect_end()
+        (stored,) = self.opened().read([name_of(1)])
+        self.assertEqual((stored.data, stored.coding), (b"readable", 0))
+        served = self.greeted()
+        served.mover.send_chunk(0, blob(2))
+        self.ended_by(served, ProtocolViolation)
+
+    def test_wrong_length(self) -> None:
+        """A plain blob has the length that it announces."""
+        self.described(EncryptionMode.NONE)
+        served = self.greeted()
+        good = self.plain(b"readable")
+        served.mover.send_chunk(0, StoredBlob(good.id, 9, good.coding, good.digest, good.data))
+        self.ended_by(served, ProtocolViolation)
+
+    def provider_keys(self) -> RepositoryKeys:
+        return RepositoryKeys(MasterKey(b"v" * 32), REPOSITORY, EncryptionMode.PROVIDER)
+
+    def test_provider(self) -> None:
+        """With the provider's key, what comes plain lies sealed, and goes back as it came."""
+        self.described(EncryptionMode.PROVIDER)
+        sent = self.plain(b"canary" * 100)
+        served = self.greeted(keys=self.provider_keys())
+        served.mover.send_chunk(0, sent)
+        served.mover.finish()
+        self.assertEqual(served.mover.receive().kind, FrameKind.STORED)
+        served.mover.expect_end()
+        (stored,) = self.opened().read([name_of(1)])
+        self.assertTrue(stored.coding & SEALED)
+        self.assertNotIn(b"canary", self.files("packs")[0].read_bytes())
+        served = self.greeted(keys=self.provider_keys())
+        frame = served.ask(FrameKind.GET, 2, name_of(1))
+        self.assertEqual(unpack_chunk(frame.body), sent)
+        served.end()
+
+    def test_provider_limit(self) -> None:
+        """The largest chunk leaves room for the provider's seal, and is taken."""
+        self.described(EncryptionMode.PROVIDER)
+        served = self.served(greet=False, keys=self.provider_keys())
+        description = self.repository.description
+        served.hello(id_check=description.id_check)
+        limit = decode_body(served.mover.receive())["limits"]["chunk"]
+        self.assertLess(limit, CHUNK_MAX)
+        served.mover.send_chunk(0, self.plain(bytes(limit)))
+        served.mover.finish()
+        self.assertEqual(served.mover.receive().kind, FrameKind.STORED)
+        served.mover.expect_end()
+        self.repository.rebuild_index()
+        self.assertEqual(self.repository.have([name_of(1)]), [True])
+        served = self.greeted(keys=self.provider_keys())
+        served.mover.send_chunk(0, self.plain(bytes(limit + 1)))
+        self.ended_by(served, ProtocolViolation)
+
+    def test_provider_without_key(self) -> None:
+        """Without the provider's key nothing is stored: never a silent fall to another mode."""
+        self.described(EncryptionMode.PROVIDER)
+        served = self.served(greet=False)
+        served.hello()
+        self.assertIsInstance(self.ended_by(served, Refused), Refused)
