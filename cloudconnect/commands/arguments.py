@@ -26,7 +26,7 @@ class SecretArgument(amp.Argument):
     """
 
     def __init__(self, secret_class: type[Secret], optional: bool = False) -> None:
-        super().__init__(optional)
+        super().__init__(optional)  # type: ignore[no-untyped-call]
         self._class = secret_class
 
     def toString(self, inObject: Any) -> bytes:
@@ -58,7 +58,7 @@ class FixedBytes(amp.Argument):
     """
 
     def __init__(self, size: int, optional: bool = False) -> None:
-        super().__init__(optional)
+        super().__init__(optional)  # type: ignore[no-untyped-call]
         self._size = size
 
     def toString(self, inObject: Any) -> bytes:
@@ -99,7 +99,7 @@ class CBORArgument(amp.Argument):
         max_items: int = canonical.ITEMS_MAX,
         optional: bool = False,
     ) -> None:
-        super().__init__(optional)
+        super().__init__(optional)  # type: ignore[no-untyped-call]
         self._max_depth = max_depth
         self._max_items = max_items
 
