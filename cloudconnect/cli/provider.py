@@ -109,7 +109,7 @@ def serve(directory: Path, listen: str | None) -> None:
             pass
     except Busy:
         raise Busy(f"a provider runs on {settings.directory} already; stop it first") from None
-    words = ["twist", "cloudconnect-provider", "--directory", str(directory)]
+    words = ["twist", "--log-format=text", "cloudconnect-provider", "--directory", str(directory)]
     Twist.main(words + (["--listen", listen] if listen else []))
 
 

@@ -422,8 +422,8 @@ class JobManager:
             await connectProtocol(endpoint, tunnel)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
-        steps.tunnel_up()
         session.tell("tunnel_up", "Key A tunnel to the target data mover is up")
+        steps.tunnel_up()
         return tunnel
 
     async def _deliver(
