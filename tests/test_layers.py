@@ -17,7 +17,7 @@ BYTES = {"wire", "content", "dedup"}
 STORAGE = {"repository", "backup", "cache"}
 ROLES = {"provider", "tenant", "accelerator"}
 SETTINGS = {"config", "metrics"}
-FACES = {"cli", "tap", "plugins"}
+FACES = {"cli", "tap", "plugins", "__main__"}
 
 TO_TRANSPORTS = WORDS | BYTES | {"transports"}
 TO_STORAGE = TO_TRANSPORTS | {"commands"} | STORAGE
