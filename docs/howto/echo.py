@@ -13,8 +13,7 @@ from twisted.internet.task import react
 from twisted.protocols.wire import Echo
 
 from cloudconnect.keys import Secret
-from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
-from cloudconnect.transports.stream import RecordStream
+from cloudconnect.transports import RecordStream, wrap_client_endpoint, wrap_server_endpoint
 
 
 class Asker(Protocol):
