@@ -104,8 +104,8 @@ class StreamChunker:
     """Cuts one stream that comes in pieces of any size; used by one thread at a time.
 
     The chunks are those of the whole stream in one buffer. FastCDC looks at no more than one byte
-    behind the chunk that it cuts, so a chunk that is followed by another byte is final, and so is
-    one of the maximum size. What is not final waits: at most ``maximum`` bytes.
+    behind the chunk that it cuts, so a chunk that is followed by another byte is final. What is not
+    final waits: at most ``maximum`` bytes.
 
     :param parameters: as the repository's description says
     """
@@ -143,7 +143,7 @@ class StreamChunker:
     def _cut_view(self, view: memoryview) -> Iterator[memoryview]:
         position = 0
         for chunk in self._chunker.cut(view):
-            if position + len(chunk) == len(view) and len(chunk) < self._maximum:
+            if position + len(chunk) == len(view):
                 break  # it may go on with what comes next
             position += len(chunk)
             yield chunk

@@ -362,6 +362,14 @@ class DamageTests(SynchronousTestCase):
         ):
             self.refused(cbor2.dumps(inside))
 
+    def test_indefinite_lengths(self) -> None:
+        """An otherwise good entry with an indefinite length somewhere in it is refused."""
+        inside = cbor2.loads(encode_entry(entry()))
+        self.assertEqual(decoded(cbor2.dumps(inside)), [entry()])
+        path = cbor2.dumps(b"/srv/file")
+        self.refused(cbor2.dumps(b"\xbf" + inside[1:] + b"\xff"))
+        self.refused(cbor2.dumps(inside.replace(path, b"\x5f" + path + b"\xff")))
+
     def test_tags(self) -> None:
         """No tag is interpreted, wherever it stands: the expensive ones are never computed."""
         for number in [*range(300), 1004, 43000, 55799, 1 << 60]:

@@ -175,3 +175,19 @@ class OpenerCacheTests(SynchronousTestCase):
                 opener.open(one.seal(b""))
                 opener.open(other.seal(b""))
         self.assertEqual(counted.call_count, 2)
+
+    def test_the_oldest_goes(self) -> None:
+        """What was used last is kept: the messages of one sealer cost one derivation."""
+        key = Subkey.generate()
+        opener = Opener(key)
+        often = Sealer(key)
+        with mock.patch.object(sealing, "derive", wraps=derive) as counted:
+            for _ in range(2 * sealing.KEPT_MAX):
+                opener.open(often.seal(b""))
+                sealed = Sealer(key).seal(b"")
+                counted.reset_mock()
+                opener.open(sealed)
+                self.assertEqual(counted.call_count, 1)
+            counted.reset_mock()
+            opener.open(often.seal(b""))
+        self.assertEqual(counted.call_count, 0)

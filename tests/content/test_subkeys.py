@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import get_args
 
@@ -181,10 +182,11 @@ class BlobTests(SynchronousTestCase):
 
     def test_fields_are_bound(self) -> None:
         """Name, length, coding and kind cannot be exchanged, in any mode."""
-        for mode in EncryptionMode:
+        noise = os.urandom(len(TEXT))
+        for mode, plain in itertools.product(EncryptionMode, (TEXT, noise)):
             keys = keys_of(mode)
-            blob = sealed(keys)
-            other = sealed(keys, TEXT + b"more")
+            blob = sealed(keys, plain)
+            other = sealed(keys, plain + b"more")
             for bad in (
                 attrs.evolve(blob, id=other.id),
                 attrs.evolve(blob, plain_length=blob.plain_length + 1),
@@ -202,7 +204,8 @@ class BlobTests(SynchronousTestCase):
         """A blob without a seal is refused in tenant mode, even with a true name."""
         blob = sealed(keys_of(EncryptionMode.NONE))
         self.assertEqual(keys_of(EncryptionMode.NONE).open_blob("chunk", blob), TEXT)
-        self.assertRaises(StoredDataDamaged, keys_of().open_blob, "chunk", blob)
+        error = self.assertRaises(StoredDataDamaged, keys_of().open_blob, "chunk", blob)
+        self.assertIn("mode", str(error))
 
     def test_other_master(self) -> None:
         """Another master key opens nothing, and calls nothing the same."""
