@@ -271,7 +271,7 @@ class Downgrade(SecurityError):
 
 
 class ControlTampered(SecurityError):
-    """A TLS record of the control channel was changed, or the channel ended without close_notify."""
+    """A TLS record of the control channel was changed, or it ended without close_notify."""
 
     reason = "control_tampered"
     kind = WarningKind.CONTROL_TAMPERED

@@ -89,7 +89,7 @@ class Secret:
     def identifier(self) -> str:
         """16 hexadecimal digits that name this key in logs and timelines: a hash commitment.
 
-        SHA-256 over a label, the class name and the octets, cut to 8 bytes: tells two keys apart and
+        SHA-256 over a label, the class name and the octets, cut to 8 bytes: tells keys apart and
         says nothing of either (both have 256 random bits). Not for passwords or passphrases.
         """
         if self._identifier is None:
@@ -116,7 +116,7 @@ class Secret:
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} is not copied, pickled or serialised")
 
-    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _refuse  # type: ignore
+    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _refuse
 
 
 class KeyA(Secret):
@@ -138,7 +138,7 @@ class IntegrityKey(Secret):
 
 
 class MasterKey(Secret):
-    """The random key at the root of everything that is stored; wrapped by a passphrase or key file."""
+    """The random root key of everything that is stored; wrapped by a passphrase or key file."""
 
     __slots__ = ()
 

@@ -64,7 +64,7 @@ def run(work: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]], debug: bool =
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    result = outcome[0] if outcome else Failure(Cancelled("interrupted"))  # type: ignore
+    result = outcome[0] if outcome else Failure(Cancelled("interrupted"))
     if isinstance(result, Failure):
         if interrupt.happened and not isinstance(result.value, Cancelled):
             raise Cancelled("interrupted") from result.value

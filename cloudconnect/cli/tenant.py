@@ -172,7 +172,7 @@ def resolve(
         if named and not (provider or environment.get("CLOUDCONNECT_PROVIDER")):
             raise UsageError(f"there is no profile {name}: make it with cloudconnect connect")
         saved = Profile()
-    given = {
+    given: dict[str, Any] = {
         "provider": provider or environment.get("CLOUDCONNECT_PROVIDER"),
         "tenant": tenant or environment.get("CLOUDCONNECT_TENANT"),
         "password_file": _absolute(password_file or environment.get("CLOUDCONNECT_PASSWORD_FILE")),

@@ -1,1 +1,1 @@
-"""Layer 3: bounded AMP and the commands of the control channel, the tunnel, the LAN and the admin."""
+"""Layer 3: bounded AMP, and the commands of control channel, tunnel, LAN and admin socket."""

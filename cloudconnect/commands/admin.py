@@ -33,8 +33,8 @@ class AddTenant(BoundedCommand):
 class List(BoundedCommand):
     """One page of a listing: ``tenant``, ``point``, ``event`` or ``session``.
 
-    ``filters``: a map of text to text. ``after``: the last row's ``cursor``, 0 at first. ``rows``: maps.
-    ``more``: ask again.
+    ``filters``: a map of text to text. ``after``: the last row's ``cursor``, 0 at first.
+    ``rows``: maps. ``more``: ask again.
     """
 
     commandName = b"List"

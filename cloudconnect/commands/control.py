@@ -7,6 +7,7 @@ A tenant's job manager speaks them to the Cloud Connect service inside TLS 1.3. 
 from __future__ import annotations
 
 import enum
+from typing import ClassVar
 
 from twisted.protocols import amp
 
@@ -74,7 +75,7 @@ class CreateRepository(BoundedCommand):
 
     commandName = b"CreateRepository"
     arguments = [(b"description", amp.String())]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Start(BoundedCommand):
@@ -127,7 +128,7 @@ class Warn(BoundedCommand):
 
     commandName = b"SecurityWarning"
     arguments = [(b"warning", CBORArgument())]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class ListPoints(BoundedCommand):
@@ -152,5 +153,5 @@ class Ping(BoundedCommand):
     """Nothing but a sign of life, either way."""
 
     commandName = b"Ping"
-    arguments: list[tuple[bytes, amp.Argument]] = []
-    response: list[tuple[bytes, amp.Argument]] = []
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []

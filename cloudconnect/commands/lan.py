@@ -6,6 +6,8 @@ processes, over the in-memory transport inside one.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.protocols import amp
 
 from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
@@ -23,7 +25,7 @@ class OfferKeyA(BoundedCommand):
 
     commandName = b"OfferKeyA"
     arguments = [(b"package", CBORArgument()), (b"key_a", SecretArgument(KeyA))]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class EndSession(BoundedCommand):
@@ -43,7 +45,7 @@ class MakeRepository(BoundedCommand):
 
     commandName = b"MakeRepository"
     arguments = [(b"description", amp.String())]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class DescribeRepository(BoundedCommand):
@@ -85,7 +87,7 @@ class PublishRoute(BoundedCommand):
         (b"rate", amp.Integer()),
         (b"lifetime", amp.Integer()),
     ]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class RetireRoute(BoundedCommand):
@@ -93,7 +95,7 @@ class RetireRoute(BoundedCommand):
 
     commandName = b"RetireRoute"
     arguments = [(b"route", FixedBytes(16))]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Register(BoundedCommand):
@@ -113,7 +115,7 @@ class ReportWarning(BoundedCommand):
 
     commandName = b"ReportWarning"
     arguments = [(b"warning", CBORArgument())]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class ReportEvent(BoundedCommand):
@@ -121,7 +123,7 @@ class ReportEvent(BoundedCommand):
 
     commandName = b"ReportEvent"
     arguments = [(b"event", CBORArgument())]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class HandKeyB(BoundedCommand):
@@ -139,4 +141,4 @@ class HandKeyB(BoundedCommand):
         (b"key_b", SecretArgument(KeyB)),
         (b"integrity_key", SecretArgument(IntegrityKey)),
     ]
-    response: list[tuple[bytes, amp.Argument]] = []
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []

@@ -173,7 +173,7 @@ class StreamPipe(BlockingPipe):
 
     def handshakeCompleted(self) -> None:
         """The peer holds Key B."""
-        connection: int = self.transport.connection  # type: ignore[union-attr]
+        connection: int = self.transport.connection
         self._session.core.take_connection(connection)
         self._up = True
         self._session.unproved -= 1

@@ -173,7 +173,7 @@ class Accounts:
     # --- the provider's own values ---------------------------------------------------------------
 
     def provider_value(self, name: str, size: int) -> bytes:
-        """``size`` random bytes kept under ``name``: made at the first call, the same ever after."""
+        """``size`` random bytes under ``name``: made at the first call, the same ever after."""
         with self._engine.begin() as connection:
             query = sa.select(settings_table.c.value).where(settings_table.c.name == name)
             value = connection.execute(query).scalar()

@@ -164,4 +164,4 @@ class AdminFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> AdminProtocol:
         """One for this connection."""
-        return self._make()
+        return self._make()  # type: ignore[no-untyped-call]

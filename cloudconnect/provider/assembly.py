@@ -76,12 +76,12 @@ class AccountsThread(Service):
 
     def startService(self) -> None:
         """Start it."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._pool.start()
 
     def stopService(self) -> None:
         """Finish what waits, then close the data base."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         self._pool.stop()
         self._accounts.close()
 
@@ -118,7 +118,7 @@ class Listener(Service):
 
     def stopService(self) -> Deferred[Any] | None:
         """Accept no more."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         port, self._port = self._port, None
         if port is None:
             return None
@@ -136,7 +136,7 @@ class EmbeddedProvider(MultiService):
     _log = Logger()
 
     def __init__(self, reactor: Any, places: Places) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         accounts = Accounts(places.accounts_url)
         accounts.abandon_sessions()
         thread = AccountsThread(reactor, accounts)
@@ -190,7 +190,7 @@ class EmbeddedProvider(MultiService):
                 Listener(proxyEndpoint(places.backend), gateway.factory, "back end"),
             ]
         for child in (thread, mover, service, *self._listeners):
-            child.setServiceParent(self)
+            child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, end the sessions, then what they need: in this order."""
@@ -204,7 +204,7 @@ class EmbeddedProvider(MultiService):
     async def listen(self) -> IListeningPort:
         """Open every port; returns the public one. Nothing listens after a failure."""
         if not self.running:
-            self.startService()
+            self.startService()  # type: ignore[no-untyped-call]
         try:
             ports = [await listener.listen() for listener in self._listeners]
         except BaseException:

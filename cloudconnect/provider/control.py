@@ -84,7 +84,7 @@ class ControlProtocol(BoundedAMP):
 
     def connectionMade(self) -> None:
         """Start the clock of the authentication."""
-        super().connectionMade()
+        super().connectionMade()  # type: ignore[no-untyped-call]
         self._deadline = self._service.reactor.callLater(AUTHENTICATION_SECONDS, self._too_late)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -116,8 +116,9 @@ class ControlProtocol(BoundedAMP):
         self._abort()
 
     def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abortConnection()
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
 
     def _address(self) -> str:
         peer: IAddress | None = None if self.transport is None else self.transport.getPeer()
@@ -148,7 +149,7 @@ class ControlProtocol(BoundedAMP):
         reading = ScramServer(lambda name: None, binding, service.decoy_key)
         reading.first(message)
         tenant = reading.tenant
-        await deferLater(service.reactor, service.attempts.delay(tenant, self._address()))  # type: ignore[arg-type]
+        await deferLater(service.reactor, service.attempts.delay(tenant, self._address()))
         verifier = await service.verifier(tenant)
         self._scram = ScramServer(
             lambda name: verifier, binding, service.decoy_key, service.decoy_iterations(tenant)
@@ -270,7 +271,7 @@ class ControlProtocol(BoundedAMP):
         return self.exporter(KEY_A_LABEL, session, BINDING_SIZE)
 
     def _tell(self, warning: SecurityWarning) -> None:
-        if self.transport is not None and not self.transport.disconnecting:
+        if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
 

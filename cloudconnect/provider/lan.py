@@ -118,15 +118,13 @@ class GatewayRegistration:
 
     def service(self) -> ClientService:
         """A service that connects, and connects again with back-off."""
-        factory = Factory.forProtocol(
-            lambda: BoundedAMP(self.reactor, locator=self.locator)  # type: ignore[arg-type]
-        )
+        factory = Factory.forProtocol(lambda: BoundedAMP(self.reactor, locator=self.locator))
         factory.noisy = False
         return ClientService(
             self.endpoint, factory, clock=self.reactor, prepareConnection=self._prepare
         )
 
-    async def _prepare(self, link: BoundedAMP) -> None:
+    async def _prepare(self, link: Any) -> None:
         answer = await link.call(Register, advertise=self.advertise)
         self.registered(answer["service"])
         self._log.info("registered with the service, back end {b}", b=answer["service"])

@@ -231,7 +231,7 @@ class TargetDataMover(Service, CommandLocator):
     def _open(self, repository: bytes) -> Repository:
         return Repository.open(self._folder(repository))
 
-    # --- from connections (see acceptance) ---------------------------------------------------------
+    # --- from connections (see acceptance) -----------------------------------------------------
 
     def by_route(self, route: bytes) -> MoverSession | None:
         """The session that connections with this route id belong to."""
@@ -269,7 +269,7 @@ class TargetDataMover(Service, CommandLocator):
         self.report(session, "stream_up", f"Key B stream {connection} is up", stream=connection)
         worker = self._in_thread(self._serve, session, pipe)
         worker.addCallbacks(
-            self._served, self._serving_failed, (session,), None, (session, connection)
+            self._served, self._serving_failed, (session,), {}, (session, connection)
         )
         session.workers.append(worker)
 

@@ -47,10 +47,10 @@ class GatewayProcess(MultiService):
     _log = Logger()
 
     def __init__(self, reactor: Any, settings: GatewaySettings, listen: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._gateway = Gateway(reactor, serverFromString(reactor, listen), self._resolve)
-        self._gateway.setServiceParent(self)
+        self._gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         host, port = settings.service_address
         registration = GatewayRegistration(
             reactor,
@@ -74,7 +74,7 @@ class GatewayProcess(MultiService):
     def startService(self) -> None:
         """Begin."""
         harden()
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._gateway.listen().addErrback(
             lambda failure: stop_with(self._reactor, self._log, failure)
         )

@@ -57,7 +57,7 @@ class ProviderProcess(Service):
 
     def startService(self) -> None:
         """Begin."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         harden()
         started = Deferred.fromCoroutine(self._start())
         started.addErrback(lambda failure: stop_with(self._reactor, self._log, failure))
@@ -95,7 +95,7 @@ class ProviderProcess(Service):
 
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         stopped: Deferred[Any] = (
             maybeDeferred(self._provider.stopService)
             if self._provider is not None

@@ -142,8 +142,9 @@ class ControlClient(BoundedAMP):
         pinged.addCallbacks(lambda _: self.keep_alive(), lambda _: self._abort())
 
     def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abortConnection()
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Pending calls fail, and the job manager hears why."""

@@ -198,7 +198,7 @@ class BlockingPipe:
         if aborted:
             if not self._abort_done:
                 self._abort_done = True
-                self.transport.abortConnection()
+                self._abort_transport()
             return
         if parts:
             self._send(parts)
@@ -207,6 +207,15 @@ class BlockingPipe:
         if finish:
             self._finish_done = True
             self._end_direction()
+
+    def _abort_transport(self) -> None:
+        """Say so to the peer where the layer below can (a record stream's ABORT), so that it does
+        not take our giving up for a cut line; but after a security error not a byte more."""
+        give_up = getattr(self.transport, "give_up", None)
+        if give_up is None or isinstance(self._failure, SecurityError):
+            self.transport.abortConnection()
+        else:
+            give_up(0)
 
     def _send(self, parts: list[Octets]) -> None:
         if not isinstance(self.transport, Layer):  # other transports take nothing but bytes

@@ -80,7 +80,7 @@ def log_prefix(wrapped: object, name: str) -> str:
 
 def as_failure(error: BaseException | None = None) -> Failure:
     """``error``, or the exception that is being handled, as Twisted passes reasons."""
-    return Failure(error)  # type: ignore[no-untyped-call]
+    return Failure(error)
 
 
 class _End:
@@ -225,7 +225,7 @@ class Layer:
 
         :returns: False when the layer is over and nothing more is to be delivered
         """
-        if self._over or self._told:
+        if self._over or self._told or not self._is_ready:
             return False
         if self._paused or self._queue:
             self._queue.append(bytes(piece))
@@ -655,9 +655,11 @@ class Layer:
     def _arm_close(self) -> None:
         """Wait for the peer's end; anything it sends extends the wait, but not for ever."""
         if self.disconnecting and not (self._closed_below or self._below_lost):
-            left = max(self._deadline - self._clock.seconds(), 0.0)
             limit = self._close_limit()
-            self._set_timer(limit if self._gate.paused else min(limit, left), self._close_late)
+            if self._gate.paused:  # what we have to say comes first
+                self._deadline = self._clock.seconds() + limit + SILENCE_SECONDS
+            left = max(self._deadline - self._clock.seconds(), 0.0)
+            self._set_timer(min(limit, left), self._close_late)
 
     def _close_late(self) -> None:
         self._fail(Truncated("the peer did not end the connection in time"))

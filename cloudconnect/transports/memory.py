@@ -404,7 +404,7 @@ class MemoryEndpoint:
         server = self._factory.buildProtocol(address) if self._factory is not None else None
         client = protocolFactory.buildProtocol(self._address) if server is not None else None
         if server is None or client is None:
-            return fail(ConnectionRefusedError())  # type: ignore[no-untyped-call]
+            return fail(ConnectionRefusedError())
         pair = MemoryPair(self._clock, left_address=address, right_address=self._address)
         pair.connect(client, server)
         return succeed(client)
