@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloudconnect.errors import UsageError
+from cloudconnect.transports.hosts import is_address, parse_host
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeName
-from cloudconnect.transports.trust import is_address, parse_host
 
 #: Days that a certificate is valid: what public authorities may issue is at most this ...
 SERVER_DAYS: Final = 397

@@ -22,11 +22,12 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTim
 
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import HANDSHAKE_SECONDS
+from cloudconnect.transports.hosts import is_address
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeTrust
 from cloudconnect.transports.recipe import LayerFactory, Recipe
 from cloudconnect.transports.tls_layer import CIPHER_SUITE, NoCommonProtocol, TLSLayer
-from cloudconnect.transports.trust import Policy, TrustPolicy, is_address
+from cloudconnect.transports.trust import Policy, TrustPolicy
 from cloudconnect.transports.verification import Verification
 
 #: Application protocol of the control channel ...

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -23,7 +22,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from service_identity.exceptions import CertificateError, VerificationError
-from service_identity.hazmat import DNS_ID
 
 from cloudconnect.errors import (
     CertificateUntrusted,
@@ -31,6 +29,7 @@ from cloudconnect.errors import (
     HostnameMismatch,
     UsageError,
 )
+from cloudconnect.transports.hosts import is_address, names_in, parse_host
 
 _FINGERPRINT: Final = re.compile(r"(?i)(SPKI-SHA256|SHA256):([0-9a-f]{64})")
 
@@ -85,31 +84,6 @@ def parse_fingerprint(text: str) -> str:
             "digits (cloudconnect provider fingerprint prints them)"
         )
     return f"{found[1].upper()}:{found[2].lower()}"
-
-
-def parse_host(text: str) -> str:
-    """A host name or IP address as certificates are compared with it; a final dot is dropped.
-
-    :raises UsageError: neither
-    """
-    host = text.strip().removesuffix(".")
-    try:
-        return str(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
-    except ValueError:
-        pass
-    try:
-        return DNS_ID(host).hostname.decode("ascii")
-    except ValueError as error:  # idna's errors are of this class
-        raise UsageError(f"{text!r} is neither a host name nor an IP address") from error
-
-
-def is_address(host: str) -> bool:
-    """Whether ``host``, from :func:`parse_host`, is an IP address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 @attrs.frozen
@@ -240,17 +214,3 @@ class TrustPolicy:
                 f"presents {presented}. Check the host name, or ask the provider.",
                 presented,
             ) from error
-
-
-def names_in(certificate: x509.Certificate) -> str:
-    """The host names and addresses in ``certificate``, for a message: cut at 200 characters."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return "no name at all"
-    texts = [*names.get_values_for_type(x509.DNSName)]
-    texts += [str(address) for address in names.get_values_for_type(x509.IPAddress)]
-    text = ", ".join(texts)
-    if not text.isprintable():
-        text = ascii(text)
-    return text[:200] or "no name at all"

@@ -23,9 +23,7 @@ from cloudconnect.transports.trust import (
     TrustPolicy,
     Verdict,
     certificate_fingerprint,
-    names_in,
     parse_fingerprint,
-    parse_host,
     spki_fingerprint,
 )
 from tests.certificates import HOST, self_signed
@@ -82,26 +80,6 @@ class FingerprintTests(SynchronousTestCase):
         ):
             self.assertRaises(UsageError, parse_fingerprint, text)
         self.assertRaises(UsageError, parse_fingerprint, f"SHA256:{'x' * 64}")
-
-
-class HostTests(SynchronousTestCase):
-    """How hosts are compared."""
-
-    def test_parse(self) -> None:
-        """Lower case, punycode, no final dot; addresses in their shortest form, without a zone."""
-        for text, host in (
-            ("Backup.Example.COM.", "backup.example.com"),
-            ("bücher.example", "xn--bcher-kva.example"),
-            ("192.0.2.1", "192.0.2.1"),
-            ("[2001:DB8::0:1]", "2001:db8::1"),
-            ("fe80::1%eth0", "fe80::1"),
-        ):
-            self.assertEqual(host, parse_host(text))
-
-    def test_no_host(self) -> None:
-        """What is neither a host name nor an address is refused."""
-        for text in ("", ".", "a b", "host:6180", "*.example.com", "ex\0ample", "http://a/"):
-            self.assertRaises(UsageError, parse_host, text)
 
 
 class PolicyTests(SynchronousTestCase):
@@ -219,13 +197,6 @@ class JudgeTests(SynchronousTestCase):
             HostnameMismatch, TrustPolicy("self").judge, issued.certificate, ()
         )
         self.assertIn("no name at all", str(error))
-
-    def test_names_are_printable(self) -> None:
-        """Names in a message are short and do nothing to a terminal."""
-        issued = self_signed((f"\x1b[2J{'a' * 300}.example",))
-        text = names_in(issued.certificate)
-        self.assertTrue(text.isprintable(), text)
-        self.assertLessEqual(len(text), 200)
 
     def test_message(self) -> None:
         """A problem further up is told from one of the certificate itself."""

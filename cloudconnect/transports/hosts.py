@@ -1,0 +1,49 @@
+"""Layer 2, transports: host names and addresses, as certificates have them."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from cryptography import x509
+from service_identity.hazmat import DNS_ID
+
+from cloudconnect.errors import UsageError
+
+
+def parse_host(text: str) -> str:
+    """A host name or IP address as certificates are compared with it; a final dot is dropped.
+
+    :raises UsageError: neither
+    """
+    host = text.strip().removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
+    except ValueError:
+        pass
+    try:
+        return DNS_ID(host).hostname.decode("ascii")
+    except ValueError as error:  # idna's errors are of this class
+        raise UsageError(f"{text!r} is neither a host name nor an IP address") from error
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host``, from :func:`parse_host`, is an IP address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def names_in(certificate: x509.Certificate) -> str:
+    """The host names and addresses in ``certificate``, for a message: cut at 200 characters."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return "no name at all"
+    texts = [*names.get_values_for_type(x509.DNSName)]
+    texts += [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    text = ", ".join(texts)
+    if not text.isprintable():
+        text = ascii(text)
+    return text[:200] or "no name at all"
