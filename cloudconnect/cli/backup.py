@@ -27,7 +27,7 @@ from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
-from cloudconnect.cli.values import parse_size
+from cloudconnect.cli.values import parse_rate, parse_size
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import cache_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
@@ -35,6 +35,7 @@ from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.errors import ExitCode, SourceCommandFailed, UsageError
 from cloudconnect.keys import MasterKey
 from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.tenant.mover import Rates
 from cloudconnect.wire.channel import FrameChannel
 
 
@@ -65,6 +66,8 @@ from cloudconnect.wire.channel import FrameChannel
 @click.option(
     "--compression", default="auto", show_default=True, metavar="auto|0..19", help="zstd level."
 )
+@click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="R", help="At most so much a second.")
 @click.option(
     "--wan", type=click.Choice(["auto", "on", "off"]), default="auto", help="WAN acceleration."
 )
@@ -96,6 +99,7 @@ def backup(
         raise UsageError("name what to back up: one or more paths, or --stdin NAME")
     console = settings.console
     rules, level = _rules(choices), _level(choices["compression"])
+    rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
 
     def options(stdin: StandardInput | None, cache: Path | None) -> BackupOptions:
         return BackupOptions(
@@ -115,7 +119,12 @@ def backup(
         result, session = on_line(
             settings,
             lambda line, interrupt: _back_up(
-                line, interrupt, options, (stdin_name, command_name, words), (label, job, tags)
+                line,
+                interrupt,
+                options,
+                rates,
+                (stdin_name, command_name, words),
+                (label, job, tags),
             ),
         )
     _report(console, result, session)
@@ -127,6 +136,7 @@ async def _back_up(
     line: Line,
     interrupt: Interrupt,
     options: Callable[[StandardInput | None, Path | None], BackupOptions],
+    rates: Rates,
     standard: tuple[str | None, str | None, tuple[str, ...]],
     labelled: tuple[str, str, tuple[str, ...]],
 ) -> tuple[BackupResult, str]:
@@ -160,7 +170,7 @@ async def _back_up(
 
     try:
         result = await line.session(
-            SessionKind.BACKUP, job_id, host, job, dialogue, _for_the_provider
+            SessionKind.BACKUP, job_id, host, job, dialogue, _for_the_provider, rates
         )
         return result, identifier
     finally:

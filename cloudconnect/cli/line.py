@@ -6,9 +6,10 @@ The work of a command runs inside :func:`on_line`, which closes the line however
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
+from twisted.internet.task import deferLater
 
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings
@@ -19,19 +20,24 @@ from cloudconnect.content.atrest import (
     RepositoryKeys,
     unlock,
 )
-from cloudconnect.errors import ContextMismatch, NotFound
+from cloudconnect.errors import Busy, ContextMismatch, NotFound
 from cloudconnect.keys import Password
 from cloudconnect.tenant.jobmanager import Account, JobManager
+from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
+
+#: A command that waits for a free task asks again after so many seconds.
+BUSY_SECONDS: Final = 5.0
 
 
 @attrs.frozen
 class Line:
     """A control channel with a tenant logged in."""
 
+    reactor: Any
     manager: JobManager
     account: Account
     settings: TenantSettings
@@ -74,11 +80,20 @@ class Line:
         job: str,
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
+        rates: Rates = UNLIMITED,
     ) -> _T:
-        """One session; see :meth:`JobManager.session`."""
-        return await self.manager.session(
-            kind, self.description.repository, job_id, host, job, dialogue, summarize
-        )
+        """One session; see :meth:`JobManager.session`. Waits for a free task as ``--wait`` says."""
+        repository = self.description.repository
+        ends = self.reactor.seconds() + self.settings.wait
+        while True:
+            try:
+                return await self.manager.session(
+                    kind, repository, job_id, host, job, dialogue, summarize, rates
+                )
+            except Busy:
+                if self.reactor.seconds() + BUSY_SECONDS > ends:
+                    raise
+            await deferLater(self.reactor, BUSY_SECONDS)
 
 
 def on_line(
@@ -110,7 +125,7 @@ def on_line(
         try:
             account = await manager.log_in(tenant, password)
             password.forget()
-            return await work(Line(manager, account, settings, phrase), interrupt)
+            return await work(Line(reactor, manager, account, settings, phrase), interrupt)
         finally:
             await manager.close()
 

@@ -47,11 +47,15 @@ def point_line(row: dict[str, Any]) -> str:
     )
 
 
-async def find_point(line: Line, wanted: str, host: str = "", job: str = "") -> dict[str, Any]:
+async def find_point(
+    line: Line, wanted: str, host: str = "", job: str = "", until: float | None = None
+) -> dict[str, Any]:
     """The restore point that a person means.
 
     :param wanted: ``latest`` (of this host, and of ``job`` where given) or the first digits of
         an id
+    :param until: with latest: the newest one that arrived not after this moment, in seconds since
+        1970
     :raises NotFound: there is none
     :raises UsageError: there are several
     """
@@ -67,6 +71,10 @@ async def find_point(line: Line, wanted: str, host: str = "", job: str = "") -> 
                 )
         if not rows:
             raise NotFound("there are no restore points yet")
+        if until is not None:
+            rows = [row for row in rows if row["time"] <= until]
+            if not rows:
+                raise NotFound(f"there is no restore point from before {local_time(until)}")
         return rows[-1]
     rows = await line.manager.points()
     found = [row for row in rows if row["point"].startswith(wanted.lower())]

@@ -18,9 +18,11 @@ from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.points import find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
+from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.errors import ExitCode, NotFound
 from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.tenant.mover import Rates
 from cloudconnect.wire.channel import FrameChannel
 
 
@@ -39,6 +41,9 @@ from cloudconnect.wire.channel import FrameChannel
     help="What happens to files that are there already.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Look and count, write nothing.")
+@click.option("--at", metavar="TIME", help="With latest: the newest point not after TIME.")
+@click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="R", help="At most so much a second.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
@@ -54,6 +59,9 @@ def restore(
     overwrite: str,
     dry_run: bool,
     verify: bool,
+    at: str | None,
+    limit_upload: str | None,
+    limit_download: str | None,
     host: str,
     job: str,
 ) -> int:
@@ -73,10 +81,12 @@ def restore(
         verify=verify,
     )
     console = settings.console
+    until = None if at is None else parse_time(at)
+    rates = Rates(parse_rate(limit_upload), parse_rate(limit_download))
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
         description, keys = line.keys()
-        row = await find_point(line, point, host, job)
+        row = await find_point(line, point, host, job, until)
         identifier = ""
 
         def dialogue(channel: FrameChannel, session: bytes) -> RestoreResult:
@@ -93,7 +103,12 @@ def restore(
             ).run()
 
         result = await line.session(
-            SessionKind.RESTORE, new_job_id(), row["host"], row["job"], dialogue
+            SessionKind.RESTORE,
+            new_job_id(),
+            row["host"],
+            row["job"],
+            dialogue,
+            rates=rates,
         )
         return result, identifier
 

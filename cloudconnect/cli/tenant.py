@@ -21,6 +21,7 @@ import click
 
 from cloudconnect.cli.console import Console
 from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
@@ -46,6 +47,7 @@ _OPTIONS: Final = [
     click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
     click.option("-q", "--quiet", is_flag=True, help="Only errors."),
     click.option("-v", "--verbose", is_flag=True, help="Every step of the session."),
+    click.option("--wait", metavar="TIME", help="When the task limit is reached, wait so long."),
     click.option("--debug", is_flag=True, help="The log and tracebacks on standard error."),
 ]
 
@@ -56,12 +58,14 @@ class TenantSettings:
 
     :ivar profile: the three of them in one
     :ivar profile_name: the name it is saved under
+    :ivar wait: seconds to wait for a free task
     """
 
     profile: Profile
     profile_name: str
     console: Console
     debug: bool
+    wait: float = 0.0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -135,6 +139,7 @@ def tenant_command(function: Callable[..., Any]) -> Callable[..., Any]:
                 "as_json",
                 "quiet",
                 "verbose",
+                "wait",
                 "debug",
             )
         }
@@ -158,6 +163,7 @@ def resolve(
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    wait: str | None,
     debug: bool,
 ) -> TenantSettings:
     """Put options, environment and profile together.
@@ -198,6 +204,7 @@ def resolve(
         profile_name=name,
         console=Console(as_json, quiet, verbose),
         debug=debug,
+        wait=parse_duration(wait) if wait else 0.0,
     )
 
 

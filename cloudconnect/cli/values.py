@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from cloudconnect.errors import UsageError
 
 
@@ -26,3 +28,48 @@ def parse_size(text: str) -> int:
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a size: write 500MB, 50GB or 1TiB") from None
     return count
+
+
+def parse_rate(text: str | None) -> int:
+    """Bytes a second from ``5MB`` or ``5MB/s``; 0, no limit, for None.
+
+    :raises UsageError: not a rate
+    """
+    if text is None:
+        return 0
+    rate = parse_size(text.strip().removesuffix("/s"))
+    if rate <= 0:
+        raise UsageError(f"{text!r} is not a rate: write 500kB or 5MB")
+    return rate
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``90s``, ``10m``, ``26h``, ``7d`` or a plain number of seconds.
+
+    :raises UsageError: not a time
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        seconds = float(number) * factor
+        if not 0 <= seconds < 1e9:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"{text!r} is not a time: write 90s, 10m or 26h") from None
+    return seconds
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970 from ``2026-11-23``, ``2026-11-23 14:30`` and so on, in the local zone.
+
+    A day without a time means its end.
+
+    :raises UsageError: not a time
+    """
+    try:
+        moment = datetime.datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{text!r} is not a time: write 2026-11-23 or 2026-11-23T14:30") from None
+    if len(text.strip()) == len("2026-11-23"):
+        moment += datetime.timedelta(days=1, microseconds=-1)
+    return moment.timestamp()

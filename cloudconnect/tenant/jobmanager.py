@@ -62,7 +62,7 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     SILENCE_SECONDS,
 )
-from cloudconnect.tenant.mover import SourceDataMover
+from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.session import (
     SessionSteps,
     TenantSession,
@@ -313,6 +313,7 @@ class JobManager:
         job: str,
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
+        rates: Rates = UNLIMITED,
     ) -> _T:
         """Run one session from Start to Finish.
 
@@ -320,6 +321,7 @@ class JobManager:
         :param host: label of this machine; with ``job`` what points belong to
         :param dialogue: what the movers do, in a worker thread; takes the channel and the session
         :param summarize: what of the result the provider may keep
+        :param rates: how fast the stream may use the line
         :raises SecurityError: something was changed on the way; nothing was published
         :raises CloudConnectError: anything else by name
         """
@@ -338,7 +340,7 @@ class JobManager:
         try:
             tunnel = await self._open_tunnel(session, steps, entry, asked)
             await self._deliver(session, steps, tunnel, entry)
-            channel = await self._open_stream(session, steps, entry)
+            channel = await self._open_stream(session, steps, entry, rates)
             result = await self._mover.run(lambda c: dialogue(c, session.identifier), channel)
         except Exception as error:
             self._mover.abort(error)
@@ -476,10 +478,10 @@ class JobManager:
         )
 
     async def _open_stream(
-        self, session: TenantSession, steps: SessionSteps, entry: dict[str, Any]
+        self, session: TenantSession, steps: SessionSteps, entry: dict[str, Any], rates: Rates
     ) -> FrameChannel:
         try:
-            channel = await self._mover.open(session.identifier, self._data_endpoint(entry))
+            channel = await self._mover.open(session.identifier, self._data_endpoint(entry), rates)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
         steps.stream_up()

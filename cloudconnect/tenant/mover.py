@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.amp import CommandLocator
 from twisted.python.threadpool import ThreadPool
 
+from cloudconnect.backup.pacing import PacedPipe
 from cloudconnect.commands.lan import HandKeyB
 from cloudconnect.errors import ContextMismatch
 from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
@@ -29,6 +30,22 @@ from cloudconnect.wire.frames import FrameReader, FrameWriter
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
 
 _T = TypeVar("_T")
+
+
+@attrs.frozen
+class Rates:
+    """How fast a session may use the line.
+
+    :ivar upload: bytes a second, or 0 for no limit
+    :ivar download: likewise
+    """
+
+    upload: int = 0
+    download: int = 0
+
+
+#: As fast as the line goes.
+UNLIMITED = Rates()
 
 
 @attrs.define(eq=False)
@@ -57,7 +74,7 @@ class SourceDataMover(CommandLocator):
         self._reactor = reactor
         self._handed: dict[bytes, _Handed] = {}
         self._pool = ThreadPool(0, 2, "source mover")
-        self._pipe: BlockingPipe | None = None
+        self._paced: PacedPipe | None = None
 
     def start(self) -> None:
         """Start the worker thread."""
@@ -81,7 +98,9 @@ class SourceDataMover(CommandLocator):
         if handed is not None:
             handed.forget()
 
-    async def open(self, session: bytes, endpoint: IStreamClientEndpoint) -> FrameChannel:
+    async def open(
+        self, session: bytes, endpoint: IStreamClientEndpoint, rates: Rates
+    ) -> FrameChannel:
         """Open the session's stream; Key B is dropped once it is up.
 
         :raises Tampered, Truncated, NotReachable: the stream did not come up
@@ -93,12 +112,14 @@ class SourceDataMover(CommandLocator):
             context=key_b_context(preamble.encode(), session, handed.tenant, handed.hop),
         )
         layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), self._reactor)
-        self._pipe = pipe = BlockingPipe(self._reactor)
+        pipe = BlockingPipe(self._reactor)
         await connectProtocol(layered, pipe)
         handed.key_b.forget()
         key = handed.integrity_key
+        paced = PacedPipe(pipe, rates.upload, rates.download)
+        self._paced = paced
         channel = FrameChannel(
-            pipe,
+            paced,
             FrameWriter(frame_key(key, session, 0, 0), 0),
             FrameReader(frame_key(key, session, 0, 1), 0),
         )
@@ -118,5 +139,5 @@ class SourceDataMover(CommandLocator):
 
     def abort(self, reason: Exception) -> None:
         """End the stream at once; the dialogue fails with ``reason``."""
-        if self._pipe is not None:
-            self._pipe.abort(reason)
+        if self._paced is not None:
+            self._paced.abort(reason)
