@@ -11,7 +11,14 @@ from typing import Any, Final
 
 from twisted.protocols import amp
 
-from cloudconnect.errors import CloudConnectError, ProtocolViolation, Refused, error_classes
+from cloudconnect.errors import (
+    CloudConnectError,
+    PeerError,
+    ProtocolViolation,
+    Refused,
+    UsageError,
+    error_classes,
+)
 
 #: Longest text of an error that is sent or believed, in characters: a few lines.
 ERROR_TEXT_MAX: Final = 1000
@@ -88,4 +95,7 @@ def carried_error(box: amp.AmpBox) -> CloudConnectError:
     text = "".join(c if c.isprintable() else " " for c in text)  # it may come to a terminal
     if reason == CloudConnectError.reason:
         return CloudConnectError(text or _UNEXPECTED)
-    return error_classes().get(reason, Refused)(text)
+    cls = error_classes().get(reason, Refused)
+    # What is wrong at the other side is, seen from here, a refusal: a peer cannot make this side
+    # say that its own user or key did something. A usage error is about what was asked, by us.
+    return cls(text) if issubclass(cls, (PeerError, UsageError)) else Refused(text)

@@ -47,6 +47,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA, frame_key
+from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
@@ -95,6 +96,7 @@ class TargetDataMover(Service, CommandLocator):
         self.reactor = reactor
         self._directory = directory
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
+        self._quotas = Quotas()
         self._by_route: dict[bytes, MoverSession] = {}
         self._by_session: dict[bytes, MoverSession] = {}
         self.link: BoundedAMP | None = None
@@ -283,8 +285,14 @@ class TargetDataMover(Service, CommandLocator):
             FrameReader(frame_key(key, package.session, 0, 0), 0),
         )
         try:
-            repository = self._open(package.repository)
-            try:
+            with (
+                self._open(package.repository) as repository,
+                self._quotas.session(
+                    package.repository,
+                    package.quota,
+                    lambda: repository.statistics()["bytes_stored"],
+                ) as reserve,
+            ):
                 return serve_session(
                     channel,
                     repository,
@@ -292,9 +300,8 @@ class TargetDataMover(Service, CommandLocator):
                     package.capabilities,
                     package.session,
                     lambda record: self._check_point(package, record),
+                    reserve,
                 )
-            finally:
-                repository.close()
         except BaseException as error:
             pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))
             raise

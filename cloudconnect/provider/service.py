@@ -307,6 +307,7 @@ class CloudConnectService(Service):
                 host=ask.host,
                 name=ask.name,
                 repository=ask.repository,
+                quota=record.quota,
                 mode=EncryptionMode.TENANT.value,
                 capabilities=CAPABILITIES[ask.kind],
                 hops=(DIRECT_HOP,),

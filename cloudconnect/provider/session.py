@@ -39,6 +39,7 @@ class KeyAPackage:
     :ivar agreed: 32 bytes, SHA-256 of the plan entry and of what Start asked
     :ivar job: 16 bytes, the same over all sessions of one job run
     :ivar repository: 16 bytes
+    :ivar quota: bytes that the repository may hold, or None
     """
 
     version: int
@@ -54,6 +55,7 @@ class KeyAPackage:
     host: str
     name: str
     repository: bytes
+    quota: int | None
     mode: str
     capabilities: tuple[str, ...]
     hops: tuple[str, ...]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.endpoints import HostnameEndpoint, serverFromString
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
@@ -18,7 +18,7 @@ from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
 from cloudconnect.provider.relay import RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.tap.processes import harden, stop_with
+from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 
 
@@ -49,7 +49,7 @@ class GatewayProcess(MultiService):
     def __init__(self, reactor: Any, settings: GatewaySettings, listen: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
-        self._gateway = Gateway(reactor, serverFromString(reactor, listen), self._resolve)
+        self._gateway = Gateway(reactor, listening_endpoint(reactor, listen), self._resolve)
         self._gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         host, port = settings.service_address
         registration = GatewayRegistration(

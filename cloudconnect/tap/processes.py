@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import sys
 from typing import Any
 
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudconnect.errors import CloudConnectError
+from cloudconnect.settings import BACKLOG
 
 
 def harden() -> None:
@@ -25,8 +30,23 @@ def stop_with(reactor: Any, log: Logger, failure: Failure) -> None:
         log.critical("cannot start: {reason}", reason=failure.getErrorMessage())
     else:
         log.failure("cannot start", failure)
-    reactor._exitStatus = 1
+    reactor.addSystemEventTrigger("after", "shutdown", _exit)
     try:
         reactor.stop()
     except ReactorNotRunning:
         reactor.callWhenRunning(reactor.stop)
+
+
+def _exit() -> None:
+    """``twist`` ends with status 0 whatever happened: a supervisor would not notice."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def listening_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """The endpoint of a public port, with an accept queue that outlasts a burst of connections."""
+    if description.startswith("tcp") and ":backlog=" not in description:
+        description = f"{description}:backlog={BACKLOG}"
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint

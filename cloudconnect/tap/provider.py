@@ -17,7 +17,7 @@ from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
-from cloudconnect.tap.processes import harden, stop_with
+from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 
 
 class Options(UsageOptions):
@@ -81,7 +81,7 @@ class ProviderProcess(Service):
                 repositories=settings.repositories,
                 identity=settings.identity,
                 admin_socket=settings.admin_socket,
-                public=serverFromString(self._reactor, self._listen),
+                public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
                 backend=serverFromString(self._reactor, settings.backend_listen)
                 if settings.backend_listen
