@@ -13,13 +13,13 @@ import threading
 from collections import deque
 from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IProtocol,
     IReactorFromThreads,
-    ITCPTransport,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -294,8 +294,7 @@ def can_half_close(transport: Any) -> bool:
 
     Twisted's TLS hands ``loseWriteConnection`` on to the socket below it, past its own end.
     """
-    of_its_own: bool = ITCPTransport.implementedBy(type(transport))
-    return of_its_own or IHalfCloseTransport.providedBy(transport)
+    return isinstance(transport, FileDescriptor) or IHalfCloseTransport.providedBy(transport)
 
 
 def as_error(reason: Failure) -> BaseException:
