@@ -362,6 +362,14 @@ class DamageTests(SynchronousTestCase):
         ):
             self.refused(cbor2.dumps(inside))
 
+    def test_depth(self) -> None:
+        """What is nested deeper than an entry is refused by the decoder, not after it."""
+        decoder = EntryDecoder()
+        error = self.assertRaises(
+            StoredDataDamaged, list, decoder.feed(item(self.map_of(x=[[[b"name"]], b""])))
+        )
+        self.assertIsInstance(error.__cause__, cbor2.CBORError)
+
     def test_indefinite_lengths(self) -> None:
         """An otherwise good entry with an indefinite length somewhere in it is refused."""
         inside = cbor2.loads(encode_entry(entry()))
@@ -442,6 +450,8 @@ class DamageTests(SynchronousTestCase):
         self.refused(item(triple * MANIFEST_PIECE_RUNS))
         self.refused(first + item([]))
         self.refused(first + item(triple * 3))
+        longer = item(self.map_of(c=count, s=count + 1, r=triple * MANIFEST_PIECE_RUNS))
+        self.refused(longer + item(triple * 3))
         self.refused(first + item(self.map_of()))
         self.refused(first + item(triple * (MANIFEST_PIECE_RUNS + 1)))
         self.refused(item(self.map_of(r=triple * (MANIFEST_PIECE_RUNS + 1), s=count - 1)))

@@ -188,6 +188,15 @@ class RefusalTests(SynchronousTestCase):
         self.refused(canonical.encode({**self.fields, "started_ns": 1 << 63}))
         self.refused(canonical.encode({**self.fields, "started_ns": 1 << 70}))
 
+    def test_too_long(self) -> None:
+        """A record with more bytes than allowed is refused, good as it may be otherwise."""
+        room = (POINT_RECORD_MAX - len(self.encoded)) // 32 * 32
+        good = canonical.encode({**self.fields, "manifest": bytes(room)})
+        self.assertEqual(PointRecord.decode(good).encode(), good)
+        long = canonical.encode({**self.fields, "manifest": bytes(room + 1024)})
+        self.assertGreater(len(long), POINT_RECORD_MAX)
+        self.refused(long)
+
     def test_cut(self) -> None:
         """A record that was cut anywhere, or has more behind it, is refused."""
         for length in range(len(self.encoded)):
