@@ -12,6 +12,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -32,11 +33,11 @@ BUSY_SECONDS: Final = 60.0
 LOOKUP_IDS: Final = 1024
 #: The data base's page cache for each session, in KiB.
 _CACHE_KIB: Final = 16 << 10
+#: Pages of the write-ahead log after which it is moved into the data base (4 KiB each): a pack
+#: changes some 500 pages here and there, so several packs change many of them once only.
+_LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
 
-_here = sa.select(blobs_table.c.id).where(
-    blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)), blobs_table.c.damaged.is_(False)
-)
 _located = sa.select(blobs_table, packs_table.c.name).where(
     blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
     blobs_table.c.damaged.is_(False),
@@ -71,9 +72,15 @@ class Catalogue:
 
     def present(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
         """Those of ``ids`` that are stored and not known to be damaged."""
+        statement, positional = _lookup(self.engine.dialect)
         found: set[bytes] = set()
         for batch in _batches(ids):
-            found.update(connection.execute(_here, {"ids": batch}).scalars())
+            batch += batch[-1:] * (LOOKUP_IDS - len(batch))  # always the same statement
+            parameters: Any = tuple(batch)
+            if not positional:
+                parameters = {f"id_{number}": name for number, name in enumerate(batch)}
+            rows = connection.exec_driver_sql(statement, parameters)
+            found.update(bytes(row[0]) for row in rows)
         return found
 
     def locate(self, ids: Iterable[bytes]) -> dict[bytes, tuple[str, Entry]]:
@@ -217,6 +224,7 @@ def _configure_sqlite(engine: sa.Engine, read_only: bool) -> None:
         else:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -251,6 +259,21 @@ def _errors_by_name() -> Iterator[None]:
         raise
 
 
+@cache
+def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
+    """Which of so many ids are there, compiled once: this is the statement that has to be fast.
+
+    Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python.
+    """
+    names: list[sa.BindParameter[bytes]] = [
+        sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
+    ]
+    ids = blobs_table.c.id
+    here = sa.select(ids).where(ids.in_(names), blobs_table.c.damaged.is_(sa.false()))
+    compiled = here.compile(dialect=dialect)
+    return str(compiled), compiled.positional
+
+
 def _batches(ids: Iterable[bytes]) -> Iterator[list[bytes]]:
     ordered = sorted(ids)  # neighbours share a page of the index
     for at in range(0, len(ordered), LOOKUP_IDS):
@@ -258,7 +281,17 @@ def _batches(ids: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _row(entry: Entry, pack: int) -> dict[str, Any]:
-    return {**attrs.asdict(entry), "pack": pack, "damaged": False}
+    return {
+        "id": entry.id,
+        "kind": entry.kind,
+        "offset": entry.offset,
+        "stored_length": entry.stored_length,
+        "plain_length": entry.plain_length,
+        "coding": entry.coding,
+        "digest": entry.digest,
+        "pack": pack,
+        "damaged": False,
+    }
 
 
 def _entry(row: sa.Row[Any]) -> Entry:
