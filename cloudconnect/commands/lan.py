@@ -31,7 +31,8 @@ class OfferKeyA(BoundedCommand):
 class EndSession(BoundedCommand):
     """The session is over: drop its keys and routes, and say what was seen of it.
 
-    ``outcome``: as in Finish; at ``security_warning`` the points of the session are withdrawn.
+    ``outcome``: as in Finish, or ``unreported`` where no Finish came. The points of a session that
+    its tenant reports as ``failed``, ``interrupted`` or ``security_warning`` are withdrawn.
     ``warnings``: the warnings that the role raised. ``points``: ids of the points published.
     """
 

@@ -8,6 +8,7 @@ blocking pipe, so that the reactor does nothing but the cipher and the socket.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ from cloudconnect.wire.frames import FrameReader, FrameWriter
 
 #: Sessions that move data at the same time, each in a thread of its own; more wait their turn.
 THREADS_MAX = 64
+#: Outcomes at which a tenant says that it has no new restore point; then there is none.
+FAILURES = ("failed", "interrupted", "security_warning")
 #: Connections on one route that have not proved their key: a stranger who sees it gets no more.
 UNPROVED_MAX = 16
 
@@ -162,14 +165,8 @@ class TargetDataMover(Service, CommandLocator):
         if late is not None and late.active():
             late.cancel()
         core = session.core
-        if core.points and (outcome == "security_warning" or core.error is not None):
-            points, core.points = core.points, []
-            await self._in_thread(self._withdraw, session.package.repository, points)
-            await self.report(
-                session,
-                "points_withdrawn",
-                f"{len(points)} restore point(s) of this session are withdrawn",
-            )
+        if outcome in FAILURES or core.error is not None:
+            await self._take_back(session)
         self._by_session.pop(identifier, None)
         self._over(session)
         if session.expiry.active():
@@ -220,12 +217,29 @@ class TargetDataMover(Service, CommandLocator):
         finally:
             opened.close()
 
-    def _withdraw(self, repository: bytes, points: list[bytes]) -> None:
-        opened = self._open(repository)
-        try:
-            opened.withdraw(points)
-        finally:
-            opened.close()
+    def _taken_back(self, session: MoverSession) -> Deferred[None]:
+        taken = Deferred.fromCoroutine(self._take_back(session))
+        return taken.addErrback(lambda f: self._log.failure("points were not withdrawn", f))
+
+    async def _take_back(self, session: MoverSession) -> None:
+        """Withdraw what the session has published; its workers have ended."""
+        points, session.core.points = session.core.points, []
+        if points:
+            count = await self._in_thread(self._withdraw, session.package.repository, points)
+            await self.report(
+                session,
+                "points_withdrawn",
+                f"{count} restore point(s) of this session are withdrawn",
+            )
+
+    def _withdraw(self, repository: bytes, points: list[bytes]) -> int:
+        count = 0
+        with self._open(repository) as opened:
+            for point in points:
+                with contextlib.suppress(NotFound):  # noted, but then not published
+                    opened.withdraw([point])
+                    count += 1
+        return count
 
     def _folder(self, repository: bytes) -> Path:
         return self._directory / repository.hex()
@@ -299,7 +313,7 @@ class TargetDataMover(Service, CommandLocator):
                     package.kind,
                     package.capabilities,
                     package.session,
-                    lambda record: self._check_point(package, record),
+                    lambda record: self._check_point(session, record),
                     reserve,
                 )
         except BaseException as error:
@@ -307,13 +321,15 @@ class TargetDataMover(Service, CommandLocator):
             raise
 
     @staticmethod
-    def _check_point(package: KeyAPackage, record: PointRecord) -> None:
+    def _check_point(session: MoverSession, record: PointRecord) -> None:
+        package = session.package
         told = (record.session, record.job_id, record.host, record.job, record.repository)
         if told != (package.session, package.job, package.host, package.name, package.repository):
             raise ContextMismatch("the restore point is not of this session, job and host")
+        # Before it is published: whatever fails from here on, it can be taken back.
+        session.core.points.append(record.point)
 
     def _served(self, result: ServeResult, session: MoverSession) -> None:
-        session.core.points.extend(result.points)
         self.report(
             session,
             "stream_done",
@@ -323,18 +339,22 @@ class TargetDataMover(Service, CommandLocator):
             points=[point.hex() for point in result.points],
         )
 
-    def _serving_failed(self, failure: Failure, session: MoverSession, connection: int) -> None:
+    def _serving_failed(
+        self, failure: Failure, session: MoverSession, connection: int
+    ) -> Deferred[None] | None:
         error = failure.value
         if isinstance(error, (SecurityError, Truncated)):
             self.warn(session, error, session.package.hops[0], connection)
             if isinstance(error, SecurityError):
                 session.core.error = error
                 self._abort(session, error)
+                return self._taken_back(session)
         elif isinstance(error, CloudConnectError):
             self.report(session, "stream_failed", str(error), reason=error.reason)
         else:
             self._log.failure("serving session {s} failed", failure, s=session.core.identifier)
             self.report(session, "stream_failed", "an internal error; see the provider's log")
+        return None
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -344,9 +364,12 @@ class TargetDataMover(Service, CommandLocator):
             return
         if isinstance(error, (SecurityError, Truncated)):
             self.warn(session, error, "key-a-tunnel", 0)
-            if isinstance(error, SecurityError):
-                session.core.error = error
         self._abort(session, Truncated("the Key A tunnel of this session was lost"))
+        if isinstance(error, SecurityError):
+            session.core.error = error
+            # Now, and not when the tenant asks: somebody may have cut its control channel too.
+            workers = DeferredList(list(session.workers))
+            session.workers.append(workers.addCallback(lambda _: self._taken_back(session)))
 
     def _abort(self, session: MoverSession, reason: Exception) -> None:
         for pipe in session.pipes:

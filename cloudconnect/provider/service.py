@@ -58,6 +58,8 @@ CAPABILITIES = {
 }
 #: Outcomes that a tenant may report of a session.
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
+#: What the mover is told of a session whose tenant did not report: it may know of its points.
+UNREPORTED = "unreported"
 #: Longest host or job label, in characters.
 LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
@@ -386,7 +388,7 @@ class CloudConnectService(Service):
             raise Refused("that is not an outcome of a session")
         for warning in warnings:
             await self.warned_by_tenant(live, warning)
-        return await self._end(live, outcome, summary)
+        return await self._end(live, outcome, summary, outcome)
 
     def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
         """A tenant reports a warning: of its own session only, whatever it wrote."""
@@ -399,7 +401,7 @@ class CloudConnectService(Service):
         return self.warned(told)
 
     async def _end(
-        self, live: LiveSession, outcome: str, summary: dict[str, Any]
+        self, live: LiveSession, state: str, summary: dict[str, Any], outcome: str = UNREPORTED
     ) -> list[SecurityWarning]:
         if live.ending:
             return []
@@ -413,7 +415,7 @@ class CloudConnectService(Service):
         for link in list(self._gateways):
             call = link.call(RetireRoute, route=live.route)
             call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
-        await self._run(self._accounts.session_ended, live.identifier, outcome, summary)
+        await self._run(self._accounts.session_ended, live.identifier, state, summary)
         self._sessions.pop(live.session, None)
         return found
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
@@ -62,6 +63,7 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     SILENCE_SECONDS,
 )
+from cloudconnect.tenant.ahead import ConnectedAhead
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.session import (
     SessionSteps,
@@ -167,11 +169,26 @@ class TunnelClient(BoundedAMP):
     def __init__(self, reactor: Any, lost: Callable[[BaseException | None], None]) -> None:
         super().__init__(reactor)
         self._lost = lost
+        self._ended: Deferred[None] = Deferred()
+        self._reason: BaseException | None = None
+
+    async def end(self) -> None:
+        """End it, and wait for the other side's end.
+
+        :raises SecurityError, Truncated: it did not end properly
+        """
+        if self.transport is not None:
+            self.transport.loseConnection()
+        await self._ended
+        if isinstance(self._reason, CloudConnectError):
+            raise self._reason
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The liveness line of the session is gone."""
         super().connectionLost(reason)
+        self._reason = reason.value
         self._lost(reason.value)
+        self._ended.callback(None)
 
 
 class JobManager:
@@ -334,14 +351,39 @@ class JobManager:
             "wan": False,
             "streams": 1,
         }
-        answer = await self.control.call(Start, **asked)
-        session, steps, entry = self._begin(answer)
-        tunnel: TunnelClient | None = None
+        control = self.control
+        here = self._endpoint(self._host, self._port)
+        ahead = [ConnectedAhead(here), ConnectedAhead(here)]
         try:
-            tunnel = await self._open_tunnel(session, steps, entry, asked)
+            answer = await control.call(Start, **asked)
+            session, steps, entry = self._begin(answer)
+            return await self._run_session(
+                session, steps, entry, asked, ahead, dialogue, summarize, rates
+            )
+        finally:
+            for endpoint in ahead:
+                endpoint.close()
+
+    async def _run_session(
+        self,
+        session: TenantSession,
+        steps: SessionSteps,
+        entry: dict[str, Any],
+        asked: dict[str, Any],
+        ahead: list[ConnectedAhead],
+        dialogue: Callable[[FrameChannel, bytes], _T],
+        summarize: Callable[[_T], dict[str, Any]],
+        rates: Rates,
+    ) -> _T:
+        """From the answer to Start to Finish."""
+        try:
+            tunnel_end, stream_end = self._data_endpoints(entry, ahead)
+            tunnel = await self._open_tunnel(session, steps, entry, asked, tunnel_end)
             await self._deliver(session, steps, tunnel, entry)
-            channel = await self._open_stream(session, steps, entry, rates)
+            channel = await self._open_stream(session, steps, stream_end, rates)
             result = await self._mover.run(lambda c: dialogue(c, session.identifier), channel)
+            # Before the end is reported: a tunnel that was changed spoils the session to the last.
+            await tunnel.end()
         except Exception as error:
             self._mover.abort(error)
             verdict = await self._finish(session, error, {})
@@ -352,7 +394,6 @@ class JobManager:
             steps.end()
             self._mover.forget(session.identifier)
         verdict = await self._finish(session, None, summarize(result))
-        self._close_tunnel(tunnel)
         if verdict is not None:
             raise verdict
         return result
@@ -386,15 +427,22 @@ class JobManager:
         )
         return session, session_machine(session), entry
 
-    def _data_endpoint(self, entry: dict[str, Any]) -> IStreamClientEndpoint:
-        """Where data connections go: the first gateway advertised, or where we connected."""
-        host, port = self._host, self._port
-        if entry["gateways"]:
-            name, _, number = str(entry["gateways"][0]).rpartition(":")
-            if not name or not number.isdigit() or not 0 < int(number) < 65536:
-                raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT")
-            host, port = name.strip("[]"), int(number)
-        return self._endpoint(host, port)
+    def _data_endpoints(
+        self, entry: dict[str, Any], ahead: list[ConnectedAhead]
+    ) -> list[IStreamClientEndpoint]:
+        """Where the tunnel and the stream go: the first gateway advertised, or where we connected.
+
+        :param ahead: connections to where we connected
+        """
+        if not entry["gateways"]:
+            return list(ahead)
+        name, _, number = str(entry["gateways"][0]).rpartition(":")
+        if not name or not number.isdigit() or not 0 < int(number) < 65536:
+            raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT")
+        host, port = name.strip("[]"), int(number)
+        if (host, port) == (self._host, self._port):
+            return list(ahead)
+        return [self._endpoint(host, port)] * 2
 
     async def _open_tunnel(
         self,
@@ -402,6 +450,7 @@ class JobManager:
         steps: SessionSteps,
         entry: dict[str, Any],
         asked: dict[str, Any],
+        endpoint: IStreamClientEndpoint,
     ) -> TunnelClient:
         assert session.key_a is not None
         preamble = Preamble(ConnectionKind.KEY_A_TUNNEL, session.route)
@@ -418,11 +467,9 @@ class JobManager:
             ),
         )
         tunnel = TunnelClient(self._reactor, lambda lost: self._tunnel_lost(session, lost))
-        endpoint = wrap_client_endpoint(
-            recipe, PreambleEndpoint(self._data_endpoint(entry), preamble), self._reactor
-        )
+        layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), self._reactor)
         try:
-            await connectProtocol(endpoint, tunnel)
+            await connectProtocol(layered, tunnel)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
         session.tell("tunnel_up", "Key A tunnel to the target data mover is up")
@@ -478,10 +525,14 @@ class JobManager:
         )
 
     async def _open_stream(
-        self, session: TenantSession, steps: SessionSteps, entry: dict[str, Any], rates: Rates
+        self,
+        session: TenantSession,
+        steps: SessionSteps,
+        endpoint: IStreamClientEndpoint,
+        rates: Rates,
     ) -> FrameChannel:
         try:
-            channel = await self._mover.open(session.identifier, self._data_endpoint(entry), rates)
+            channel = await self._mover.open(session.identifier, endpoint, rates)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
         steps.stream_up()
@@ -536,10 +587,6 @@ class JobManager:
             )
             if session.warn(warning):
                 self._warned(warning)
-
-    def _close_tunnel(self, tunnel: TunnelClient | None) -> None:
-        if tunnel is not None and tunnel.transport is not None:
-            tunnel.transport.loseConnection()
 
     def _tunnel_lost(self, session: TenantSession, error: BaseException | None) -> None:
         if self._current is session and isinstance(error, CloudConnectError):

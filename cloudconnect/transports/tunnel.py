@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import attrs
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from zope.interface import Attribute, implementer
 
-from cloudconnect.errors import KeyARejected, Tampered
+from cloudconnect.errors import KeyARejected, Tampered, Truncated
 from cloudconnect.keys import Secret
-from cloudconnect.settings import TUNNEL_PAYLOAD_MAX
+from cloudconnect.settings import RECORD_SECONDS, TUNNEL_PAYLOAD_MAX
 from cloudconnect.transports.layer import EndingLayer, IHalfCloseTransport
 from cloudconnect.transports.recipe import Recipe
 from cloudconnect.wire.noise import (
@@ -72,6 +72,7 @@ class NoiseTunnelLayer(EndingLayer):
         self._receive_cipher: CipherState | None = None
         self._buffer = bytearray()
         self._end_read = False
+        self._rest_timer: IDelayedCall | None = None
         self._hash = b""
         self._payload = b""
         self.proven = False
@@ -134,15 +135,36 @@ class NoiseTunnelLayer(EndingLayer):
             size = int.from_bytes(buffer[:LENGTH_SIZE], "big")
             self._check_size(size)
             if len(buffer) < LENGTH_SIZE + size:
-                return
+                break
             message = bytes(memoryview(buffer)[LENGTH_SIZE : LENGTH_SIZE + size])
             del buffer[: LENGTH_SIZE + size]
+            self._set_rest_timer(False)
             if self._handshake is not None:
                 self._shake(self._handshake, message)
             else:
                 yield from self._open(message)
             if self._over:
                 return
+        self._set_rest_timer(bool(buffer) and self._handshake is None)
+
+    def _set_rest_timer(self, started: bool) -> None:
+        """A message that has started must be complete in time; nothing else would notice."""
+        if self._rest_timer is None and started:
+            self._rest_timer = self._clock.callLater(RECORD_SECONDS, self._rest_late)
+        elif self._rest_timer is not None and not started:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+
+    def _rest_late(self) -> None:
+        self._rest_timer = None
+        if self._paused_below:  # it is our side that does not read
+            self._set_rest_timer(True)
+        else:
+            self._fail(
+                Truncated(
+                    f"a tunnel message has started and is not complete in {RECORD_SECONDS:g} s"
+                )
+            )
 
     def _check_size(self, size: int) -> None:
         """Refuse a message that cannot be one by its length, before any of it is kept."""
@@ -187,6 +209,7 @@ class NoiseTunnelLayer(EndingLayer):
                 self._log.failure("bug in what a {layer} calls when it refuses", layer=self.name)
 
     def _forget_keys(self) -> None:
+        self._set_rest_timer(False)
         self._handshake = None
         self._buffer.clear()
         for cipher in (self._send_cipher, self._receive_cipher):
