@@ -1,0 +1,75 @@
+"""Layer 4: connections that are opened before it is known what they are for.
+
+A session needs two more TCP connections as soon as Start is answered. To open them while Start is
+under way saves two round trips on a long line; a provider that then names other gateways makes them
+useless, and they are closed unused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cloudconnect.errors import NotReachable
+from cloudconnect.transports.switch import hand_over
+
+
+class _Waiting(Protocol):
+    """Holds a connection until somebody wants it."""
+
+    lost = False
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = True
+
+
+@implementer(IStreamClientEndpoint)
+class ConnectedAhead:
+    """An endpoint that connects at once, and gives its one connection to who asks first.
+
+    :param endpoint: where to connect
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+        factory = Factory.forProtocol(_Waiting)
+        factory.noisy = False
+        self._connecting: Deferred[Any] | None = endpoint.connect(factory)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """The connection, as soon as it is there; once only.
+
+        :return: fails with what the endpoint says; a connection that was closed meanwhile is opened
+            again
+        """
+        connecting, self._connecting = self._connecting, None
+        if connecting is None:
+            return fail(NotReachable("this connection was given away already"))
+        return connecting.addCallback(self._give, protocolFactory)
+
+    def _give(self, waiting: _Waiting, factory: IProtocolFactory) -> Any:
+        if waiting.lost or waiting.transport is None:
+            return self._endpoint.connect(factory)  # it was kept waiting for too long
+        protocol = factory.buildProtocol(waiting.transport.getPeer())
+        if protocol is None:
+            waiting.transport.loseConnection()
+            raise NotReachable("the connection is not wanted")
+        hand_over(waiting.transport, protocol, b"")
+        return protocol
+
+    def close(self) -> None:
+        """It is not needed: close it, or give up connecting."""
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.addCallbacks(_drop, lambda _: None)
+            connecting.cancel()
+
+
+def _drop(waiting: _Waiting) -> None:
+    if waiting.transport is not None:
+        waiting.transport.loseConnection()
