@@ -25,6 +25,9 @@ LABEL_MAX: Final = 255
 TAGS_MAX: Final = 64
 #: Most counters in the statistics.
 STATISTICS_MAX: Final = 64
+#: All labels, tags and names of counters together, in bytes of UTF-8: a row with them must fit into
+#: one page of a listing (``commands.paging``), or nobody could list what comes behind it.
+LABELS_BYTES_MAX: Final = 40_000
 
 _WORD_MAX: Final = (1 << 63) - 1  # what a signed 64-bit column holds
 
@@ -81,6 +84,9 @@ class PointRecord:
         for name, number in self.statistics.items():
             _check_label("counter", name)
             _check_word(name, number)
+        texts = (self.host, self.job, *self.tags, *self.statistics)
+        if sum(len(text.encode()) for text in texts) > LABELS_BYTES_MAX:
+            raise ValueError(f"a restore point has over {LABELS_BYTES_MAX} bytes of labels")
         for name in ("started_ns", "finished_ns", "manifest_length"):
             _check_word(name, getattr(self, name))
         if any(type(name) is not bytes or len(name) != ID_SIZE for name in self.manifest):
