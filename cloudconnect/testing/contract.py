@@ -705,14 +705,14 @@ class MemoryContract(TransportContract):
         self.reactor.advance(0)
         if self.authenticated_end:
             self.assertEqual(client.losses, 0)
-            for layer in self.layers(near):
+            for layer in self.layers_below(near):
                 self.reactor.advance(layer.close_seconds)
             self.assertIsInstance(client.reason, Truncated)
         self.assertEqual(client.losses, 1)
         self.reactor.advance(0)
         self.assertEqual(server.losses, 1)
 
-    def layers(self, transport: Any) -> list[Layer]:
+    def layers_below(self, transport: Any) -> list[Layer]:
         """The layers below, ``transport`` first."""
         found = []
         while isinstance(transport, Layer):
@@ -804,7 +804,7 @@ class MemoryContract(TransportContract):
         for end in ("loseConnection", "abortConnection"):
             client, server = await self.joined()
             near: Any = client.transport
-            layers = self.layers(near) + self.layers(server.transport)
+            layers = self.layers_below(near) + self.layers_below(server.transport)
             getattr(near, end)()
             await self.until_lost(client, server)
             for layer in layers:

@@ -1,9 +1,10 @@
-"""Layer 2, transports: the two producers that a layer puts between those of others.
+"""Layer 2, transports: what a layer puts between its producers and consumers.
 
 A layer is a consumer for the protocol above it and a producer for the transport below it. The
 names of Twisted's two producer interfaces are the same in both directions, so the side that looks
-down is an object of its own here: :class:`WriteGate`. :class:`PullAdapter` makes a push producer of
-a pull producer, on the clock that it is given.
+down is an object of its own here: :class:`WriteGate`. What keeps the producer of the protocol above
+is a :class:`ProducerSlot`; :class:`PullAdapter` makes a push producer of a pull producer, on the
+clock that it is given.
 """
 
 from __future__ import annotations
@@ -89,3 +90,58 @@ class PullAdapter:
             self._log.failure("{producer!r} raised in resumeProducing", producer=self._producer)
             self.pauseProducing()
             self._failed()
+
+
+class ProducerSlot:
+    """A consumer's one producer, which is paused and resumed only when that changes.
+
+    :param clock: asks pull producers
+    :param failed: the consumer's ``unregisterProducer``, for a pull producer that raises
+    """
+
+    def __init__(self, clock: IReactorTime, failed: Callable[[], None]) -> None:
+        self._clock = clock
+        self._failed = failed
+        self._producer: Any = None
+        self._paused = False
+
+    @property
+    def registered(self) -> bool:
+        """Whether there is a producer."""
+        return self._producer is not None
+
+    def register(self, producer: Any, streaming: bool, gone: bool) -> bool:
+        """Take ``producer``, or stop it at once when the consumer is ``gone``.
+
+        :returns: whether it was taken; :meth:`pause` is then to be called with what holds now
+        :raises RuntimeError: there is one already
+        """
+        if self._producer is not None:
+            raise RuntimeError("a producer is registered already")
+        if gone:
+            producer.stopProducing()
+            return False
+        self._paused = not streaming
+        self._producer = producer if streaming else PullAdapter(producer, self._failed, self._clock)
+        return True
+
+    def unregister(self) -> None:
+        """Forget the producer."""
+        producer, self._producer = self._producer, None
+        if isinstance(producer, PullAdapter):
+            producer.pauseProducing()
+
+    def pause(self, paused: bool) -> None:
+        """Pause the producer, or resume it."""
+        if self._producer is not None and paused != self._paused:
+            self._paused = paused
+            if paused:
+                self._producer.pauseProducing()
+            else:
+                self._producer.resumeProducing()
+
+    def stop(self) -> None:
+        """Stop the producer and forget it."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()

@@ -16,25 +16,19 @@ of their own after the application has resumed.
 the connection lives, and merges two reasons to pause the application's producer: the transport
 below is full, or more than ``HIGH_WATER`` bytes wait here for the end of the handshake.
 
-**Ending.** ``loseConnection`` waits for the application's producer to unregister and for what is
-held, sends the authenticated end, waits for the peer's (``CLOSE_SECONDS``) and then closes below.
-The transport below is closed first only by failure or abort, so an end without the authenticated
-end is :class:`~cloudconnect.errors.Truncated`.
+**Ending** stands in :mod:`cloudconnect.transports.closing`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IDelayedCall,
-    IHalfCloseableProtocol,
     IHandshakeListener,
     ILoggingContext,
     IProtocol,
@@ -42,26 +36,33 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITransport,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from cloudconnect.errors import (
-    CloudConnectError,
-    HandshakeTimeout,
-    SecurityError,
-    Truncated,
-)
+from cloudconnect.errors import Truncated
 from cloudconnect.interfaces import IBufferReceiver
-from cloudconnect.settings import CLOSE_SECONDS, HANDSHAKE_SECONDS, HIGH_WATER, SILENCE_SECONDS
-from cloudconnect.transports.flow import PullAdapter, WriteGate
+from cloudconnect.settings import HIGH_WATER
+from cloudconnect.transports.closing import (
+    CLOSE_RATE,
+    Closing,
+    IHalfCloseTransport,
+    as_failure,
+)
+from cloudconnect.transports.flow import ProducerSlot
+
+__all__ = [
+    "CLOSE_RATE",
+    "EndingLayer",
+    "IHalfCloseTransport",
+    "Layer",
+    "Octets",
+    "as_failure",
+    "log_prefix",
+]
 
 #: Bytes that a layer may answer of its own accord while the transport below is full, before it
 #: stops reading: bounds what a peer that asks and never reads can make us hold.
 ANSWERS_MAX = 64 << 10
-
-#: A closing connection whose transport below is full is given one second for each so many bytes.
-CLOSE_RATE = 16 << 10
 
 #: Methods of TCP transports that a layer offers where the transport below has them.
 FORWARDED = ("setTcpNoDelay", "getTcpNoDelay", "setTcpKeepAlive", "getTcpKeepAlive")
@@ -78,11 +79,6 @@ def log_prefix(wrapped: object, name: str) -> str:
     return f"{prefix} ({name})"
 
 
-def as_failure(error: BaseException | None = None) -> Failure:
-    """``error``, or the exception that is being handled, as Twisted passes reasons."""
-    return Failure(error)
-
-
 class _End:
     """Stands in the queue of waiting pieces for the peer's authenticated end."""
 
@@ -91,49 +87,19 @@ _END = _End()
 
 
 @implementer(IProtocol, ITransport, IConsumer, IPushProducer, ILoggingContext)
-class Layer:
+class Layer(Closing):
     """One connection's worth of a transport layer; see the module for what it does.
 
     :param protocol: the protocol above; may be exchanged through :attr:`wrappedProtocol`
     :param clock: the reactor, or a ``Clock``
-    :cvar name: what the log calls the layer
-    :cvar handshake_seconds: :meth:`_ready` must have been called by then
-    :cvar close_seconds: the peer's end must have come by then, after ours was sent
-    :ivar transport: the transport below
     :ivar factory: the factory that built this, or None
-    :ivar disconnecting: whether :meth:`loseConnection` was called, or the peer's end closes us
-    :ivar connected: whether bytes may still arrive or leave
     """
 
-    name: ClassVar[str] = "layer"
-    handshake_seconds: float = HANDSHAKE_SECONDS
-    close_seconds: float = CLOSE_SECONDS
-    _log = Logger()
-
     factory: Any = None
-    transport: Any = None
 
     def __init__(self, protocol: IProtocol, clock: IReactorTime) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self.wrappedProtocol = protocol
-        self.connected = False
-        self.disconnecting = False
-        self._is_ready = False
-        self._waiters: list[Deferred[Any]] = []
-        self._timer: IDelayedCall | None = None
-        self._deadline = 0.0  # of the whole closing, on the clock
-        # the end
-        self._over = False  # failed or aborted: nothing goes in or out any more
-        self._below_lost = False
-        self._told = False  # the application knows
-        self._reason: Failure | None = None  # this layer's own
-        self._reason_below: Failure | None = None
-        self._keys_forgotten = False
-        self._closed_below = False
-        self._half_closing = False
-        self._left_early = False  # closed by the application before the handshake was over
-        self._end_sent = False
-        self._end_received = False
         # reading
         self._paused = False  # by the application
         self._paused_below = False  # by us
@@ -141,15 +107,12 @@ class Layer:
         self._arrived: deque[bytes] = deque()  # while feeding, if the transport is re-entrant
         self._queue: deque[bytes | _End] = deque()  # opened, waiting for the application
         self._turn: IDelayedCall | None = None
-        self._answers = 0
+        self._answers = 0  # bytes of them since the transport below was full
         # writing
-        self._gate = WriteGate(self._gate_changed, self._stop_producer)
         self._held: deque[Octets] = deque()
         self._held_size = 0
         self._transmitting = False
-        self._written_full = 0  # bytes written below while it was full
-        self._producer: Any = None
-        self._producer_paused = False
+        self._producer = ProducerSlot(clock, self.unregisterProducer)
 
     # --- hooks for the concrete layer -----------------------------------------------------------
 
@@ -176,13 +139,6 @@ class Layer:
         """What goes below for ``data`` (never empty); not called before :meth:`_ready`."""
         raise NotImplementedError
 
-    def _seal_end(self) -> bytes:
-        """The authenticated end of our direction; ``b""`` where the layer has none."""
-        return b""
-
-    def _forget_keys(self) -> None:
-        """Drop every key; called once, at the end. No other hook is called after it."""
-
     def _transmit(self, parts: list[Octets]) -> None:
         """Send ``parts`` of the application's bytes, in order; a faster way may override this."""
         sealed = self._seal(b"".join(parts))
@@ -191,16 +147,6 @@ class Layer:
         else:
             for octets in sealed:
                 self._write_below(octets)
-
-    def _log_failure(self, error: Exception) -> None:
-        """Log once that the layer has failed because of its peer, or of the way to it."""
-        self._log.warn(
-            "{layer} with {peer} failed: {kind}: {error}",
-            layer=self.name,
-            peer=self.transport.getPeer(),
-            kind=type(error).__name__,
-            error=str(error),
-        )
 
     # --- what the concrete layer calls ----------------------------------------------------------
 
@@ -250,35 +196,6 @@ class Layer:
             self._answers += len(octets)
             self._update_reading()
 
-    def _write_below(self, octets: bytes) -> None:
-        """Write to the transport below, if it is still there."""
-        if octets and not (self._over or self._below_lost or self._closed_below):
-            if self._gate.paused:
-                self._written_full += len(octets)
-            self.transport.write(octets)
-
-    def _fail(self, error: Exception, last: bytes = b"") -> None:
-        """Fail for good with ``error``: nothing more is parsed, delivered or sent.
-
-        :param last: bytes that still go out (an alert); without them the transport is aborted
-        """
-        if self._over or self._told:
-            return
-        self._log_failure(error)
-        self._finish(as_failure(error))
-        if last and not self._below_lost:
-            self.transport.write(last)
-            self._release_below()
-            self._set_timer(self.close_seconds, self._abort_below)
-            self.transport.loseConnection()
-        else:
-            self._abort_below()
-
-    def _release_below(self) -> None:
-        """Take our producer away from the transport below."""
-        if not (self._closed_below or self._below_lost):
-            self.transport.unregisterProducer()
-
     def _replace_below(self, transport: Any) -> None:
         """Go on over ``transport`` in the place of the one below; after :meth:`_release_below`.
 
@@ -291,17 +208,6 @@ class Layer:
         if self._paused_below:
             transport.pauseProducing()
         self._gate_changed()
-
-    def when_ready(self) -> Deferred[Any]:
-        """The protocol above, once the handshake is over; the failure is the reason of the end."""
-        waiter: Deferred[Any] = Deferred()
-        if self._told or self._over:
-            waiter.errback(self._final_reason())
-        elif self._is_ready:
-            waiter.callback(self.wrappedProtocol)
-        else:
-            self._waiters.append(waiter)
-        return waiter
 
     # --- IProtocol, for the transport below -----------------------------------------------------
 
@@ -352,29 +258,6 @@ class Layer:
             if not self._deliver(piece):
                 return
 
-    def _call_core(self, hook: Any, *arguments: Any) -> None:
-        """Call a hook of the concrete layer; what it raises ends this connection only."""
-        try:
-            hook(*arguments)
-        except Exception as error:
-            if self._over or self._told:
-                return  # it has met the keys that were dropped under it
-            if not isinstance(error, CloudConnectError):
-                self._log.failure("bug in {layer}", layer=self.name)
-            self._fail(error)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The transport below has gone; tell the application, once, with the reason that counts."""
-        if self._below_lost:
-            return
-        self._below_lost = True
-        self._reason_below = reason
-        self._set_timer(None)
-        self._stop_producer()
-        if self._over or _END not in self._queue:
-            self._tell()
-        # else what waits was verified up to the peer's end: it is delivered first
-
     # --- ITransport and IConsumer, for the protocol above ---------------------------------------
 
     def write(self, data: Octets) -> None:
@@ -396,7 +279,7 @@ class Layer:
                 parts.append(part)
         if not parts or self._over or self._below_lost or self._end_sent:
             return
-        if (self.disconnecting or self._half_closing) and self._producer is None:
+        if (self.disconnecting or self._half_closing) and not self._producer.registered:
             return
         if self._is_ready and not self._held and not self._transmitting:
             self._send(parts)
@@ -406,31 +289,6 @@ class Layer:
             self._held.extend(parts)
             self._held_size += sum(map(len, parts))
             self._gate_changed()
-
-    def loseConnection(self) -> None:
-        """Close once everything was sent and the application's producer has unregistered."""
-        if self._over or self._told or self.disconnecting:
-            return
-        self.disconnecting = True
-        if self._below_lost:  # what waits for a paused application is not wanted any more
-            self._drop_and_tell_later()
-        elif self._end_sent:  # half closed before
-            self._ends_meet()
-        elif not self._is_ready and not self._held and self._producer is None:
-            self._left_early = True
-            self._lose_below()
-        else:
-            self._try_end()
-
-    def abortConnection(self) -> None:
-        """Close at once: drop what is held, deliver nothing more, forget the keys."""
-        if self._over or self._told:
-            return
-        self._finish(as_failure(ConnectionAborted()))
-        if self._below_lost:
-            self._clock.callLater(0, self._tell)
-        else:
-            self._abort_below()
 
     def getPeer(self) -> IAddress:
         """The address of the other side, from the transport below."""
@@ -448,23 +306,14 @@ class Layer:
         :param streaming: False for a pull producer, which is asked once a turn of the clock
         :raises RuntimeError: there is one already
         """
-        if self._producer is not None:
-            raise RuntimeError(f"{self.name}: a producer is registered already")
-        if self._over or self._below_lost or self._told or self._end_sent or self.disconnecting:
-            producer.stopProducing()
-            return
-        self._producer_paused = not streaming
-        if streaming:
-            self._producer = producer
-        else:
-            self._producer = PullAdapter(producer, self.unregisterProducer, self._clock)
-        self._update_producer()
+        gone = self._over or self._below_lost or self._told
+        ending = self._end_sent or self.disconnecting or self._half_closing
+        if self._producer.register(producer, streaming, gone or ending):
+            self._update_producer()
 
     def unregisterProducer(self) -> None:
         """The producer has written its last."""
-        producer, self._producer = self._producer, None
-        if isinstance(producer, PullAdapter):
-            producer.pauseProducing()
+        self._producer.unregister()
         self._try_end()
 
     # --- IPushProducer, for the protocol above --------------------------------------------------
@@ -500,17 +349,6 @@ class Layer:
             data = piece if isinstance(piece, bytes) else bytes(piece)
             self._guarded(self.wrappedProtocol.dataReceived, data)
 
-    def _guarded(self, call: Any, *arguments: Any) -> None:
-        """Call the application; what it raises ends the connection, as it does in a reactor."""
-        try:
-            call(*arguments)
-        except Exception:
-            failure = as_failure()
-            self._log.failure("the protocol above {layer} raised", failure, layer=self.name)
-            if not (self._over or self._told):
-                self._finish(failure)
-                self._abort_below()
-
     def _deliver_queue(self) -> None:
         """One turn of delivering what waits; the application is looked at after each piece."""
         self._turn = None
@@ -539,21 +377,6 @@ class Layer:
             else:
                 self.transport.resumeProducing()
 
-    def _end_reached(self) -> None:
-        """The application has had everything up to the peer's authenticated end."""
-        self._end_received = True
-        hears = IHalfCloseableProtocol.providedBy(self.wrappedProtocol)
-        if hears and not self.disconnecting:
-            self._guarded(self.wrappedProtocol.readConnectionLost)
-        if self._over:
-            return
-        if self._end_sent:
-            self._ends_meet()
-        elif not (hears or self.disconnecting):
-            self.disconnecting = True
-            self._stop_producer()
-            self._try_end()
-
     # --- writing --------------------------------------------------------------------------------
 
     def _send(self, parts: list[Octets]) -> None:
@@ -580,112 +403,20 @@ class Layer:
         self._try_end()
 
     def _update_producer(self) -> None:
-        """Pause or resume the application's producer, where that has changed."""
-        paused = self._gate.paused or self._held_size > HIGH_WATER
-        if self._producer is not None and paused != self._producer_paused:
-            self._producer_paused = paused
-            if paused:
-                self._producer.pauseProducing()
-            else:
-                self._producer.resumeProducing()
+        self._producer.pause(self._gate.paused or self._held_size > HIGH_WATER)
 
     def _stop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
+        self._producer.stop()
 
-    # --- closing --------------------------------------------------------------------------------
+    # --- what closing asks ----------------------------------------------------------------------
 
-    def _try_end(self) -> None:
-        """Send our authenticated end when it is due and nothing stands before it."""
-        due = self.disconnecting or self._half_closing
-        if not due or self._end_sent or not self._is_ready or self._held or self._transmitting:
-            return
-        if self._producer is not None or self._over or self._below_lost or self._closed_below:
-            return
-        self._call_core(self._send_end)
-        self._end_went()
+    def _unsent(self) -> bool:
+        return bool(self._held) or self._transmitting or self._producer.registered
 
-    def _send_end(self) -> None:
-        """Seal and send the end; a faster way may override this."""
-        end = self._seal_end()
-        self._write_below(end)
-        self._end_sent = True
-        if not end:
-            self._end_received = True  # there is none to wait for
+    def _holds_verified_end(self) -> bool:
+        return _END in self._queue
 
-    def _end_went(self) -> None:
-        protocol = self.wrappedProtocol
-        if self._half_closing and IHalfCloseableProtocol.providedBy(protocol) and not self._over:
-            self._guarded(protocol.writeConnectionLost)
-        if not self._over:
-            self._ends_meet()
-
-    def _ends_meet(self) -> None:
-        """Ours is sent: close below if the peer's has come, else wait for it."""
-        if self._end_received:
-            self.disconnecting = True
-            self._lose_below()
-        elif self.disconnecting:
-            self._deadline = self._clock.seconds() + SILENCE_SECONDS
-            self._arm_close()
-
-    def _lose_below(self) -> None:
-        if not (self._closed_below or self._below_lost):
-            self._release_below()
-            self._closed_below = True
-            self._set_timer(self._close_limit(), self._abort_below)
-            self.transport.loseConnection()
-
-    def _abort_below(self) -> None:
-        """Close the transport below at once."""
-        if not self._below_lost:
-            self._closed_below = True
-            if hasattr(self.transport, "abortConnection"):
-                self.transport.abortConnection()
-            else:
-                self.transport.loseConnection()
-
-    def _close_limit(self) -> float:
-        """Seconds that the other side may take to close, in view of what is still on its way."""
-        if not self._gate.paused:
-            return self.close_seconds
-        return self.close_seconds + (HIGH_WATER + self._written_full) / CLOSE_RATE
-
-    def _arm_close(self) -> None:
-        """Wait for the peer's end; anything it sends extends the wait, but not for ever."""
-        if self.disconnecting and not (self._closed_below or self._below_lost):
-            limit = self._close_limit()
-            if self._gate.paused:  # what we have to say comes first
-                self._deadline = self._clock.seconds() + limit + SILENCE_SECONDS
-            left = max(self._deadline - self._clock.seconds(), 0.0)
-            self._set_timer(min(limit, left), self._close_late)
-
-    def _close_late(self) -> None:
-        self._fail(Truncated("the peer did not end the connection in time"))
-
-    def _handshake_late(self) -> None:
-        self._fail(HandshakeTimeout(f"no {self.name} handshake in {self.handshake_seconds:g} s"))
-
-    def _set_timer(self, seconds: float | None, late: Any = None) -> None:
-        """One timer serves in turn: handshake, then closing."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None if seconds is None else self._clock.callLater(seconds, late)
-
-    # --- the end --------------------------------------------------------------------------------
-
-    def _finish(self, reason: Failure) -> None:
-        """Nothing goes in or out any more."""
-        self._over = True
-        if self._reason is None:
-            self._reason = reason
-        self.disconnecting = True
-        self._set_timer(None)
-        self._drop()
-        self._stop_producer()
-
-    def _drop(self) -> None:
+    def _drop_bytes(self) -> None:
         self._queue.clear()
         self._arrived.clear()
         self._held.clear()
@@ -693,54 +424,6 @@ class Layer:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        if not self._keys_forgotten:
-            self._keys_forgotten = True
-            self._forget_keys()
-
-    def _drop_and_tell_later(self) -> None:
-        self._over = True
-        self._drop()
-        self._clock.callLater(0, self._tell)
-
-    def _final_reason(self) -> Failure:
-        """This layer's reason, then a layer's below, then what the two ends say."""
-        if self._reason is not None:
-            return self._reason
-        below = self._reason_below or as_failure(ConnectionDone())
-        if isinstance(below.value, SecurityError):
-            return below
-        if (self._end_sent and self._end_received) or self._left_early:
-            return as_failure(ConnectionDone())
-        if isinstance(below.value, CloudConnectError):
-            return below
-        return self._judge_loss(below)
-
-    def _judge_loss(self, below: Failure) -> Failure:
-        """The reason when the transport below went and nobody has said why."""
-        return below
-
-    def _tell(self) -> None:
-        """Tell the application and everybody who waits that it is over; once."""
-        if self._told:
-            return
-        self._told = True
-        self.connected = False
-        self._drop()
-        reason = self._final_reason()
-        for waiter in self._take_waiters():
-            waiter.errback(reason)
-        self.wrappedProtocol.connectionLost(reason)
-
-    def _take_waiters(self) -> list[Deferred[Any]]:
-        waiters, self._waiters = self._waiters, []
-        return waiters
-
-
-class IHalfCloseTransport(ITransport):
-    """A stream transport that can end its own direction and go on reading."""
-
-    def loseWriteConnection() -> None:
-        """End our direction once everything was sent; the peer's goes on."""
 
 
 @implementer(IHalfCloseTransport)

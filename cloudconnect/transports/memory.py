@@ -38,8 +38,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from cloudconnect.transports.flow import PullAdapter
-from cloudconnect.transports.layer import IHalfCloseTransport, as_failure
+from cloudconnect.transports.closing import IHalfCloseTransport, as_failure
+from cloudconnect.transports.flow import ProducerSlot
 
 #: Bytes that one direction takes before its writer holds any: what kernels' socket buffers do.
 CAPACITY = 64 << 10
@@ -121,6 +121,7 @@ class MemoryTransport:
         self._peer = peer
         self._high_water = high_water
         self._piece = piece
+        self._full = False
         self._turn: IDelayedCall | None = None
         self._out = _Direction()
         self._other = self
@@ -129,8 +130,7 @@ class MemoryTransport:
         self._read_ended = False
         self._aborting = False
         self._reset = False
-        self._producer: Any = None
-        self._producer_paused = False
+        self._producer = ProducerSlot(clock, self.unregisterProducer)
         self.protocol: Any = None
         self.connected = True
         self.disconnecting = False
@@ -178,34 +178,20 @@ class MemoryTransport:
 
         :raises RuntimeError: there is one already
         """
-        if self._producer is not None:
-            raise RuntimeError("a producer is registered already")
-        if self.disconnected:
-            producer.stopProducing()
-            return
-        self._producer_paused = not streaming
-        if streaming:
-            self._producer = producer
-        else:
-            self._producer = PullAdapter(producer, self.unregisterProducer, self._clock)
+        if self._producer.register(producer, streaming, self.disconnected):
             self._wake()
 
     def unregisterProducer(self) -> None:
         """The producer has written its last."""
-        producer, self._producer = self._producer, None
-        if isinstance(producer, PullAdapter):
-            producer.pauseProducing()
+        self._producer.unregister()
         self._wake()
 
     def _update_producer(self) -> None:
-        if self._producer is None:
-            return
-        if self._producer_paused and self._out.size <= CAPACITY:
-            self._producer_paused = False
-            self._producer.resumeProducing()
-        elif not self._producer_paused and self._out.size > CAPACITY + self._high_water:
-            self._producer_paused = True
-            self._producer.pauseProducing()
+        if self._out.size <= CAPACITY:
+            self._full = False
+        elif self._out.size > CAPACITY + self._high_water:
+            self._full = True
+        self._producer.pause(self._full)
 
     def loseWriteConnection(self) -> None:
         """End our direction once everything was sent."""
@@ -267,7 +253,7 @@ class MemoryTransport:
 
     def _settle_writing(self) -> None:
         self._update_producer()
-        if self._out.size > CAPACITY or self._producer is not None or self._aborting:
+        if self._out.size > CAPACITY or self._producer.registered or self._aborting:
             return
         if self.disconnecting:
             self._close(as_failure(ConnectionDone()))
@@ -315,9 +301,7 @@ class MemoryTransport:
         self._other._out.clear()  # nobody reads it any more
         self._out.ended = True
         self._other._wake()
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
+        self._producer.stop()
         self.protocol.connectionLost(reason)
 
 
