@@ -12,15 +12,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from cloudconnect.backup.dialogue import Limits, expect, greet
-from cloudconnect.content import atrest
+from cloudconnect.backup.dialogue import Limits, greet
+from cloudconnect.backup.records import fetch_record
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.manifest import Entry, EntryDecoder
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     CloudConnectError,
-    ContextMismatch,
     LocalError,
     ProtocolViolation,
     StoredDataDamaged,
@@ -30,8 +29,6 @@ from cloudconnect.wire.frames import (
     Frame,
     FrameKind,
     StoredBlob,
-    decode_body,
-    encode_body,
     join_ids,
     unpack_chunk,
 )
@@ -116,15 +113,7 @@ class Fetcher:
         channel = self._channel
         self._limits = greet(channel, self._keys, self._description, purpose)
         self._request += 1
-        channel.send(FrameKind.OPEN, self._request, encode_body(point=point))
-        body = decode_body(expect(channel.receive(), FrameKind.OPENED))
-        encoded, signature = body.get("record"), body.get("signature")
-        if not isinstance(encoded, bytes) or not isinstance(signature, bytes):
-            raise ProtocolViolation("an OPENED does not have its fields")
-        atrest.verify(self._keys.public_key, signature, encoded)
-        record = PointRecord.decode(encoded)
-        if record.point != point or record.repository != self._description.repository:
-            raise ContextMismatch("the repository opened another restore point than was asked for")
+        record = fetch_record(channel, self._keys, self._description, point, self._request)
         self._receiver.start()
         return record
 

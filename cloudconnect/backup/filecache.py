@@ -10,6 +10,9 @@ nothing here ever raises for that.
 
 A file that was changed within two seconds before it was read is not remembered: a further change
 within the same tick of the file system's clock would leave no trace.
+
+On the disk a row holds the records of up to 512 neighbouring files of a folder, as one checked
+blob: a row for each file costs as much as reading small files does.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
+import cbor2
 from blake3 import blake3
 
 #: How old the last change must be when a file is read, in nanoseconds: the coarsest clock of a file
@@ -29,27 +35,28 @@ from blake3 import blake3
 TRUST_NS: Final = 2_000_000_000
 #: Folders that no backup has come by for this long are forgotten, in seconds.
 FORGET_SECONDS: Final = 90 * 86400
-#: Changed rows are written this many at a time.
-_BATCH: Final = 2000
-#: Rows of one folder that are fetched at a time.
-_ROWS: Final = 256
+#: Records in one row.
+ROW_FILES: Final = 512
+#: Changed records are written this many at a time.
+_BATCH: Final = 4096
+_DAY: Final = 86400
 _VERSION: Final = 1
 _ID_SIZE: Final = 32
 _CHECK_SIZE: Final = 16
 
 _SCHEMA: Final = f"""
 PRAGMA user_version = {_VERSION};
-CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, seen INTEGER NOT NULL);
-CREATE TABLE files (
-    folder INTEGER NOT NULL REFERENCES folders (id) ON DELETE CASCADE,
-    name BLOB NOT NULL,
-    state BLOB NOT NULL,
-    ids BLOB NOT NULL,
-    entry BLOB NOT NULL,
-    integrity BLOB NOT NULL,
-    PRIMARY KEY (folder, name)
-) WITHOUT ROWID;
+CREATE TABLE rows (
+    folder BLOB NOT NULL,
+    first BLOB NOT NULL,
+    seen INTEGER NOT NULL,
+    records BLOB NOT NULL,
+    PRIMARY KEY (folder, first)
+);
 """
+
+#: State, ids and entry of a file.
+_Record = tuple[bytes, bytes, bytes]
 
 
 @attrs.frozen
@@ -64,18 +71,25 @@ class Remembered:
     ids: tuple[bytes, ...]
 
 
+class _Damaged(Exception):
+    """A row's bytes are not what was written."""
+
+
 class _Folder:
-    """The cached rows of one folder, in the order of their names; see :meth:`FileCache.find`."""
+    """A folder that the walk is in.
 
-    __slots__ = ("last", "more", "number", "path", "position", "rows")
+    :ivar firsts: the first name of each of its rows, in order
+    :ivar at: which of them :attr:`records` is of, or -1
+    :ivar records: those of that row that were not asked for yet
+    """
 
-    def __init__(self, path: bytes, number: int | None) -> None:
+    __slots__ = ("at", "firsts", "path", "records")
+
+    def __init__(self, path: bytes, firsts: list[bytes]) -> None:
         self.path = path
-        self.number = number
-        self.rows: list[tuple[bytes, bytes, bytes, bytes, bytes]] = []
-        self.position = 0
-        self.last = b""
-        self.more = number is not None
+        self.firsts = firsts
+        self.at = -1
+        self.records: dict[bytes, _Record] = {}
 
 
 class FileCache:
@@ -95,12 +109,11 @@ class FileCache:
         id_check: bytes,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._stack: list[_Folder] = []
-        self._changed: dict[bytes, list[tuple[bytes, bytes, bytes, bytes, bytes]]] = {}
-        self._waiting = 0  # rows in there
-        self._gone: list[tuple[int, bytes]] = []
-        self._seen: list[int] = []
+        self._changed: dict[bytes, dict[bytes, _Record | None]] = {}  # None: the file is gone
+        self._waiting = 0  # records in there
+        self._seen: list[bytes] = []
         self.trouble: str | None = None
         self._path = directory / f"files-{repository.hex()}-{id_check.hex()}.sqlite"
         self._database: sqlite3.Connection | None = None
@@ -116,29 +129,30 @@ class FileCache:
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
 
-    def find(self, path: bytes, status: os.stat_result, parent: int) -> Remembered | None:
+    def find(self, path: bytes, status: os.stat_result) -> Remembered | None:
         """What is known of the file ``path`` if it is unchanged, else None.
 
-        Asked in walk order. Names of the same folder that were passed over and no longer exist in
-        it are forgotten.
-
-        :param parent: descriptor of the folder that it lies in
+        Asked in walk order. Files of the same folder that are known, were not asked for, and do not
+        exist any more are forgotten.
         """
         if self._database is None:
             return None
         above, _, name = path.rpartition(b"/")
+        stack = self._stack
         try:
-            row = self._row(self._enter(above), name, parent)
-            if row is None:
-                return None
-            _, state, ids, entry, integrity = row
-            if state != _state(status) or integrity != _integrity(path, state, ids, entry):
-                return None
-        except (sqlite3.Error, TypeError) as error:
+            folder = stack[-1] if stack and stack[-1].path == above else self._enter(above)
+            if folder.at + 1 < len(folder.firsts) and name >= folder.firsts[folder.at + 1]:
+                self._load(folder, name)
+        except (sqlite3.Error, _Damaged) as error:
             self._fail(error)
             return None
-        names = tuple(ids[at : at + _ID_SIZE] for at in range(0, len(ids), _ID_SIZE))
-        return Remembered(entry, names)
+        record = folder.records.pop(name, None)
+        if record is None or record[0] != _state(status):
+            return None
+        ids = record[1]
+        if len(ids) == _ID_SIZE:
+            return Remembered(record[2], (ids,))
+        return Remembered(record[2], tuple(_split(ids)))
 
     def remember(
         self, path: bytes, status: os.stat_result, read_ns: int, entry: bytes, ids: Iterable[bytes]
@@ -146,7 +160,7 @@ class FileCache:
         """Keep what a backup found out, unless the file had been changed just before.
 
         :param status: of the file as it was read
-        :param read_ns: :meth:`now_ns` when the reading began
+        :param read_ns: :attr:`now_ns` when the reading began
         :param entry: its encoded manifest entry
         :param ids: the chunks that it needs
         """
@@ -155,91 +169,83 @@ class FileCache:
         if read_ns - max(status.st_mtime_ns, status.st_ctime_ns) < TRUST_NS:
             return
         above, _, name = path.rpartition(b"/")
-        joined, state = b"".join(ids), _state(status)
-        row = (name, state, joined, entry, _integrity(path, state, joined, entry))
-        self._changed.setdefault(above, []).append(row)
-        self._waiting += 1
+        self._change(above, name, (_state(status), b"".join(ids), entry))
         if self._waiting >= _BATCH:
             try:
                 self._write()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, _Damaged) as error:
                 self._fail(error)
-
-    def now_ns(self) -> int:
-        """Nanoseconds since 1970."""
-        return self._now_ns()
 
     def close(self) -> None:
         """Write what is not written yet, forget what was not seen for long, and close."""
         if self._database is None:
             return
         try:
+            while self._stack:
+                self._pass_over(self._stack.pop())
             self._write()
             oldest = self._seconds() - FORGET_SECONDS
-            self._database.execute("DELETE FROM folders WHERE seen < ?", (oldest,))
+            self._database.execute("DELETE FROM rows WHERE seen < ?", (oldest,))
             self._database.close()
             self._database = None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, _Damaged) as error:
             self._fail(error)
 
+    # --- reading ----------------------------------------------------------------------------------
+
     def _enter(self, path: bytes) -> _Folder:
-        """The rows of folder ``path``; those of folders that the walk has left are dropped."""
+        """Go to folder ``path``; folders that it does not lie in are left."""
         stack = self._stack
-        while stack:
-            top = stack[-1].path
-            if top == path:
-                return stack[-1]
-            if path.startswith(top + b"/"):
-                break
-            stack.pop()
+        while stack and stack[-1].path != path and not path.startswith(stack[-1].path + b"/"):
+            self._pass_over(stack.pop())
+        if stack and stack[-1].path == path:
+            return stack[-1]
         assert self._database is not None
-        found = self._database.execute(
-            "SELECT id, seen FROM folders WHERE path = ?", (path,)
-        ).fetchone()
-        folder = _Folder(path, found[0] if found else None)
-        if found and found[1] < self._seconds() - 86400:
-            self._seen.append(found[0])
+        rows = self._database.execute(
+            "SELECT first, seen FROM rows WHERE folder = ? ORDER BY first", (path,)
+        ).fetchall()
+        if rows and rows[0][1] < self._seconds() - _DAY:
+            self._seen.append(path)
+        folder = _Folder(path, [_octets(row[0]) for row in rows])
         stack.append(folder)
         return folder
 
-    def _row(
-        self, folder: _Folder, name: bytes, parent: int
-    ) -> tuple[bytes, bytes, bytes, bytes, bytes] | None:
-        """The row of ``name``: names are asked for in order, so this is a merge."""
-        while True:
-            while folder.position < len(folder.rows):
-                row = folder.rows[folder.position]
-                if row[0] > name:
-                    return None
-                folder.position += 1
-                if row[0] == name:
-                    return row
-                self._passed_over(folder, row[0], parent)
-            if not folder.more:
-                return None
-            assert self._database is not None
-            folder.rows = self._database.execute(
-                "SELECT name, state, ids, entry, integrity FROM files"
-                " WHERE folder = ? AND name > ? ORDER BY name LIMIT ?",
-                (folder.number, folder.last, _ROWS),
-            ).fetchall()
-            folder.position = 0
-            folder.more = len(folder.rows) == _ROWS
-            if folder.rows:
-                folder.last = folder.rows[-1][0]
+    def _load(self, folder: _Folder, name: bytes) -> None:
+        """Load the row that ``name`` would be in; those before it are done with."""
+        self._pass_over(folder)
+        at = bisect_right(folder.firsts, name) - 1
+        for skipped in range(folder.at + 1, at):
+            folder.records = self._records(folder.path, folder.firsts[skipped])
+            self._pass_over(folder)
+        folder.at = at
+        folder.records = self._records(folder.path, folder.firsts[at])
 
-    def _passed_over(self, folder: _Folder, name: bytes, parent: int) -> None:
-        """Forget a file that is not there any more; one that was only excluded today is kept."""
-        try:
-            os.lstat(name, dir_fd=parent)
-        except FileNotFoundError:
-            assert folder.number is not None
-            self._gone.append((folder.number, name))
-        except OSError:
-            pass
+    def _records(self, path: bytes, first: bytes) -> dict[bytes, _Record]:
+        assert self._database is not None
+        row = self._database.execute(
+            "SELECT records FROM rows WHERE folder = ? AND first = ?", (path, first)
+        ).fetchone()
+        return _unpack(path, row[0]) if row is not None else {}
 
-    def _seconds(self) -> int:
-        return self._now_ns() // 1_000_000_000
+    def _pass_over(self, folder: _Folder) -> None:
+        """Forget files that are not there any more; one that was only excluded today is kept."""
+        for name in folder.records:
+            try:
+                os.lstat(folder.path + b"/" + name)
+            except FileNotFoundError:
+                self._change(folder.path, name, None)
+            except OSError:
+                pass
+        folder.records = {}
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def _change(self, path: bytes, name: bytes, record: _Record | None) -> None:
+        names = self._changed.get(path)
+        if names is None:
+            names = self._changed[path] = {}
+        names[name] = record
+        self._waiting += 1
 
     def _write(self) -> None:
         """Everything that waits, in one transaction."""
@@ -247,26 +253,50 @@ class FileCache:
         assert database is not None
         database.execute("BEGIN IMMEDIATE")
         try:
-            database.executemany("DELETE FROM files WHERE folder = ? AND name = ?", self._gone)
             database.executemany(
-                "UPDATE folders SET seen = ? WHERE id = ?", [(now, number) for number in self._seen]
+                "UPDATE rows SET seen = ? WHERE folder = ?", [(now, path) for path in self._seen]
             )
-            for path, rows in self._changed.items():
-                database.execute(
-                    "INSERT OR IGNORE INTO folders (path, seen) VALUES (?, ?)", (path, now)
-                )
-                found = database.execute("SELECT id FROM folders WHERE path = ?", (path,))
-                number: int = found.fetchone()[0]
-                database.executemany(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                    [(number, *row) for row in rows],
-                )
+            for path, changes in self._changed.items():
+                self._write_folder(database, path, changes, now)
             database.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
-        self._changed, self._gone, self._seen, self._waiting = {}, [], [], 0
+        self._changed, self._seen, self._waiting = {}, [], 0
+
+    def _write_folder(
+        self,
+        database: sqlite3.Connection,
+        path: bytes,
+        changes: dict[bytes, _Record | None],
+        now: int,
+    ) -> None:
+        """Merge changes into the rows that they fall into, which may then be more or fewer."""
+        found = database.execute("SELECT first FROM rows WHERE folder = ? ORDER BY first", (path,))
+        firsts = [_octets(row[0]) for row in found]
+        by_row: dict[int, dict[bytes, _Record | None]] = {}
+        for name, record in changes.items():
+            by_row.setdefault(max(bisect_right(firsts, name) - 1, 0), {})[name] = record
+        for number, changed in by_row.items():
+            records: dict[bytes, _Record] = {}
+            if firsts:
+                records = self._records(path, firsts[number])
+                database.execute(
+                    "DELETE FROM rows WHERE folder = ? AND first = ?", (path, firsts[number])
+                )
+            for name, record in changed.items():
+                if record is None:
+                    records.pop(name, None)
+                else:
+                    records[name] = record
+            in_order = iter(sorted(records.items()))
+            while part := list(islice(in_order, ROW_FILES)):
+                row = (path, part[0][0], now, _pack(path, part))
+                database.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", row)
+
+    def _seconds(self) -> int:
+        return self.now_ns() // 1_000_000_000
 
     def _fail(self, error: Exception) -> None:
         """Go on without the cache; a damaged file is taken away so that the next run has one."""
@@ -281,12 +311,40 @@ class FileCache:
             pass
 
 
+def _pack(path: bytes, records: list[tuple[bytes, _Record]]) -> bytes:
+    flat = [octets for name, record in records for octets in (name, *record)]
+    packed: bytes = cbor2.dumps(flat)
+    return _check(path, packed) + packed
+
+
+def _unpack(path: bytes, row: Any) -> dict[bytes, _Record]:
+    """The records of a row: entries go into manifests as they are, so they are checked first."""
+    octets = _octets(row)
+    if _check(path, octets[_CHECK_SIZE:]) != octets[:_CHECK_SIZE]:
+        raise _Damaged("a row of it has changed")
+    flat = cbor2.loads(octets[_CHECK_SIZE:])
+    return dict(zip(flat[::4], zip(flat[1::4], flat[2::4], flat[3::4], strict=True), strict=True))
+
+
+def _check(path: bytes, packed: bytes) -> bytes:
+    return blake3(path + b"\0" + packed).digest(_CHECK_SIZE)
+
+
+def _octets(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise _Damaged("a row of it has another type than was written")
+    return value
+
+
+def _split(ids: bytes) -> Iterator[bytes]:
+    return (ids[at : at + _ID_SIZE] for at in range(0, len(ids), _ID_SIZE))
+
+
 def _open(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
     database = sqlite3.connect(path, timeout=2.0, check_same_thread=False, isolation_level=None)
     try:
-        database.execute("PRAGMA foreign_keys = ON")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")
         version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -314,8 +372,3 @@ def _state(status: os.stat_result) -> bytes:
     """What must be the same for a file to count as unchanged."""
     numbers = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return b"%d %d %d %d %d" % numbers
-
-
-def _integrity(path: bytes, state: bytes, ids: bytes, entry: bytes) -> bytes:
-    """Finds bytes of a row that changed on the disk; entries go into manifests as they are."""
-    return blake3(b"\0".join((path, state, ids, entry))).digest(_CHECK_SIZE)

@@ -46,7 +46,7 @@ def type_of(status: os.stat_result) -> EntryType:
 def user_name(number: int) -> str:
     """The name of user ``number`` on this machine, or ""."""
     try:
-        return _printable(pwd.getpwuid(number).pw_name)
+        return pwd.getpwuid(number).pw_name
     except (KeyError, OSError):
         return ""
 
@@ -55,13 +55,9 @@ def user_name(number: int) -> str:
 def group_name(number: int) -> str:
     """The name of group ``number`` on this machine, or ""."""
     try:
-        return _printable(grp.getgrgid(number).gr_name)
+        return grp.getgrgid(number).gr_name
     except (KeyError, OSError):
         return ""
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()
 
 
 def through_proc(parent: int, name: bytes | None = None) -> bytes:

@@ -152,18 +152,19 @@ class Source:
 
     def _file(self, item: Found) -> None:
         status, result = item.status, self._result
-        draft = Draft(item.path, status)
-        if self._further_name(draft):
+        several = status.st_nlink > 1
+        if several and self._further_name(Draft(item.path, status)):
             return
         if self._cache is not None:
-            known = self._cache.find(item.path, status, item.parent)
+            known = self._cache.find(item.path, status)
             if known is not None:
                 for name in known.ids:
                     if name not in self._provided and self._asked.add(name):
                         self._batch.add(name, None)
                 self._tokens += 1
                 self._order.append(Outgoing(known.entry, known.ids, item.path, self._tokens))
-                self._first_name(draft)
+                if several:
+                    self._first_name(Draft(item.path, status))
                 result.files_unchanged += 1
                 result.bytes_source += status.st_size
                 return

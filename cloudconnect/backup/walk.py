@@ -154,7 +154,7 @@ class _Folder:
     :ivar names: still to be visited, last one first
     """
 
-    __slots__ = ("descriptor", "device", "identity", "included", "named", "names", "path")
+    __slots__ = ("descriptor", "device", "identity", "included", "named", "names", "path", "prefix")
 
     def __init__(
         self,
@@ -167,6 +167,7 @@ class _Folder:
         names: list[bytes],
     ) -> None:
         self.path = path
+        self.prefix = b"/" if path == b"/" else path + b"/"
         self.descriptor = descriptor
         self.identity = (status.st_dev, status.st_ino)
         self.named = named
@@ -216,43 +217,66 @@ class _Walk:
                     continue
                 name = folder.names.pop()
                 named = folder.named.below.get(name) if folder.named else None
-                yield from self._visit(folder, name, named)
+                path = folder.prefix + name
+                if named is not None and (named.source or not folder.included):
+                    yield from self._visit_named(folder, name, path, named)
+                else:
+                    yield from self._visit(folder, name, path, named)
         finally:
             for folder in self._stack:
                 if folder.descriptor >= 0:
                     os.close(folder.descriptor)
 
-    def _visit(
-        self, folder: _Folder, name: bytes, named: _Named | None
+    def _visit_named(
+        self, folder: _Folder, name: bytes, path: bytes, named: _Named
     ) -> Iterator[Found | Unreadable]:
-        path = (folder.path if folder.path != b"/" else b"") + b"/" + name
-        source = named is not None and named.source
-        if not source and not folder.included:
+        """A source, or what is on the way to one."""
+        if not named.source:
             yield from self._pass_through(folder, name, path, named)
             return
-        follow = named is not None and named.follow
         try:
-            status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=follow)
+            status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=named.follow)
         except OSError as error:
-            missing = source and isinstance(error, FileNotFoundError)
+            missing = isinstance(error, FileNotFoundError)
             yield Unreadable(path, "does not exist" if missing else reason_of(error))
             return
-        is_folder = stat.S_ISDIR(status.st_mode)
-        if not source and self._rules.excludes(path, is_folder):
+        if stat.S_ISDIR(status.st_mode):
+            yield from self._visit_folder(folder, name, path, named, status)
+            return
+        yield Found(path, name, folder.descriptor, status)
+        for below in named.below:
+            yield Unreadable(path + b"/" + below, "does not exist")
+
+    def _visit(
+        self, folder: _Folder, name: bytes, path: bytes, named: _Named | None
+    ) -> Iterable[Found | Unreadable]:
+        """Something in a folder that is part of a source; most things come by here."""
+        try:
+            status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+        except OSError as error:
+            return (Unreadable(path, reason_of(error)),)
+        mode = status.st_mode
+        is_folder = stat.S_ISDIR(mode)
+        if self._rules.excludes(path, is_folder):
             if is_folder and named is not None:
-                yield from self._pass_through(folder, name, path, named)
-            return
-        if not is_folder:
-            if (
-                source
-                or not stat.S_ISREG(status.st_mode)
-                or not self._rules.too_large(status.st_size)
-            ):
-                yield Found(path, name, folder.descriptor, status)
-            for below in named.below if named is not None else ():
-                yield Unreadable(path + b"/" + below, "does not exist")
-            return
-        device = None if source else folder.device
+                return self._pass_through(folder, name, path, named)
+            return ()
+        if is_folder:
+            return self._visit_folder(folder, name, path, named, status)
+        if stat.S_ISREG(mode) and self._rules.too_large(status.st_size):
+            return ()
+        return (Found(path, name, folder.descriptor, status),)
+
+    def _visit_folder(
+        self,
+        folder: _Folder,
+        name: bytes,
+        path: bytes,
+        named: _Named | None,
+        status: os.stat_result,
+    ) -> Iterator[Found | Unreadable]:
+        source = named is not None and named.source
+        follow = named is not None and named.follow
         try:
             flags = _FOLDER if follow else _FOLDER | os.O_NOFOLLOW
             descriptor = open_quietly(name, flags, folder.descriptor, status.st_uid)
@@ -261,6 +285,7 @@ class _Walk:
                 yield Found(path, name, folder.descriptor, status)
             yield Unreadable(path, reason_of(error))
             return
+        device = None if source else folder.device
         yield from self._enter(path, name, folder.descriptor, descriptor, named, True, device)
 
     def _pass_through(

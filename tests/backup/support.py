@@ -8,8 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, RestoreOptions
-from cloudconnect.backup.options import RestoreResult
+from cloudconnect.backup.options import (
+    BackupOptions,
+    BackupResult,
+    Labels,
+    RestoreOptions,
+    RestoreResult,
+)
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun

@@ -24,8 +24,6 @@ class CacheTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.top = os.path.abspath(self.mktemp()).encode()
         os.makedirs(self.top)
-        self.parent = os.open(self.top, os.O_RDONLY)
-        self.addCleanup(os.close, self.parent)
         self.directory = Path(os.path.abspath(self.mktemp()))
         self.now = 0
 
@@ -50,7 +48,7 @@ class CacheTests(SynchronousTestCase):
 
     def known(self, cache: FileCache, name: bytes = b"file") -> bytes | None:
         path = self.top + b"/" + name
-        found = cache.find(path, os.stat(path), self.parent)
+        found = cache.find(path, os.stat(path))
         return found.entry if found else None
 
     def test_unchanged(self) -> None:
@@ -62,7 +60,7 @@ class CacheTests(SynchronousTestCase):
         cache.close()
         self.assertIsNone(cache.trouble)
         later = self.cache()
-        found = later.find(self.top + b"/file", status, self.parent)
+        found = later.find(self.top + b"/file", status)
         assert found is not None
         self.assertEqual((found.entry, found.ids), (b"entry", IDS))
 
@@ -74,7 +72,7 @@ class CacheTests(SynchronousTestCase):
         cache.close()
         for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"):
             changed = _Status(status, field)
-            found = self.cache().find(self.top + b"/file", changed, self.parent)  # type: ignore[arg-type]
+            found = self.cache().find(self.top + b"/file", changed)  # type: ignore[arg-type]
             self.assertIsNone(found, field)
         self.assertIsNotNone(self.known(self.cache()))
 
@@ -111,13 +109,11 @@ class CacheTests(SynchronousTestCase):
 
     def test_many_files_in_walk_order(self) -> None:
         """A folder of more rows than are fetched at once, with folders between its files."""
-        names = sorted(b"%d" % number for number in range(filecache._ROWS * 2 + 10))
+        names = sorted(b"%d" % number for number in range(filecache.ROW_FILES * 2 + 10))
         cache = self.cache()
         for name in names:
             self.make(name)
         self.make(b"1-folder/inner")
-        inner = os.open(self.top + b"/1-folder", os.O_RDONLY)
-        self.addCleanup(os.close, inner)
         for name in names:
             self.remember(cache, name, b"entry of " + name)
         self.remember(cache, b"1-folder/inner", b"inner")
@@ -126,11 +122,29 @@ class CacheTests(SynchronousTestCase):
         for name in sorted([*names, b"1-folder"]):
             if name == b"1-folder":
                 path = self.top + b"/1-folder/inner"
-                found = later.find(path, os.stat(path), inner)
+                found = later.find(path, os.stat(path))
                 assert found is not None
                 self.assertEqual(found.entry, b"inner")
             else:
                 self.assertEqual(self.known(later, name), b"entry of " + name)
+
+    def test_rows_are_merged(self) -> None:
+        """New files between, before and behind known ones go into the right rows; none is lost."""
+        self.patch(filecache, "ROW_FILES", 4)
+        self.patch(filecache, "_BATCH", 3)
+        known = set()
+        for run in ([b"m%02d" % n for n in range(9)], [b"a", b"m04x", b"z"], [b"m00", b"n", b"zz"]):
+            for name in run:
+                self.make(name)
+            cache = self.cache()
+            for name in sorted(run):
+                self.remember(cache, name, b"entry of " + name)
+            cache.close()
+            known.update(run)
+            later = self.cache()
+            for name in sorted(known):
+                self.assertEqual(self.known(later, name), b"entry of " + name)
+            later.close()
 
     def test_vanished_files_are_forgotten(self) -> None:
         """Rows of files that are gone are removed; those of files that were excluded are kept."""
@@ -144,10 +158,11 @@ class CacheTests(SynchronousTestCase):
         cache = self.cache()
         self.known(cache, b"d")
         cache.close()
-        database = sqlite3.connect(self.file)
-        self.addCleanup(database.close)
-        rows = database.execute("SELECT name FROM files ORDER BY name").fetchall()
-        self.assertEqual(rows, [(b"a",), (b"c",), (b"d",)])
+        for name in (b"a", b"b", b"c", b"d"):
+            write(self.top + b"/" + name, b"again")
+        cache = self.cache()
+        self.assertEqual(cache._enter(self.top).firsts, [b"a"])
+        self.assertEqual(set(cache._records(self.top, b"a")), {b"a", b"c", b"d"})
 
     def test_old_folders_are_forgotten(self) -> None:
         """A folder that no backup came by for long goes with its files; a visit keeps it."""
@@ -207,12 +222,13 @@ class CacheTests(SynchronousTestCase):
         cache = self.cache()
         self.remember(cache)
         cache.close()
-        for column in ("entry", "ids", "state"):
-            database = sqlite3.connect(self.file)
-            database.execute(f"UPDATE files SET {column} = CAST({column} || x'00' AS BLOB)")
-            database.commit()
-            database.close()
-            self.assertIsNone(self.known(self.cache()), column)
+        database = sqlite3.connect(self.file)
+        database.execute("UPDATE rows SET records = CAST(records || x'00' AS BLOB)")
+        database.commit()
+        database.close()
+        cache = self.cache()
+        self.assertIsNone(self.known(cache))
+        self.assertIn("changed", cache.trouble or "")
 
     def test_row_of_another_type(self) -> None:
         """A row that holds text where bytes belong ends the use of the cache, without an error."""
@@ -221,7 +237,7 @@ class CacheTests(SynchronousTestCase):
         self.remember(cache)
         cache.close()
         database = sqlite3.connect(self.file)
-        database.execute("UPDATE files SET entry = 'text'")
+        database.execute("UPDATE rows SET records = 'text'")
         database.commit()
         database.close()
         cache = self.cache()
