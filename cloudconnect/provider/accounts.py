@@ -280,10 +280,13 @@ class Accounts:
     def set_repository(self, tenant: str, repository: bytes) -> None:
         """Note that ``repository`` is the tenant's.
 
-        :raises UsageError: the tenant has another one already
+        :raises UsageError: the tenant has another one already, or it is another tenant's
         """
         t = tenants_table
         with self._engine.begin() as connection:
+            owner = sa.select(t.c.name).where(t.c.repository == repository)
+            if connection.execute(owner).first() is not None:
+                raise UsageError("that repository belongs to a tenant already")
             done = connection.execute(
                 t.update()
                 .where(t.c.name == tenant, t.c.repository.is_(None))

@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 FIRST_DELAY: Final = 0.5
 #: Longest delay, in seconds: less than the time limit of an authentication.
 LONGEST_DELAY: Final = 10.0
+#: Enough doublings to be over the longest delay, few enough for any float.
+DOUBLINGS_MAX: Final = 16
 #: A failure is forgotten after this many seconds.
 MEMORY_SECONDS: Final = 900.0
 #: Most entries remembered; the oldest go first.
@@ -72,4 +74,5 @@ class LoginAttempts:
         age = self._reactor.seconds() - record.last
         if age > MEMORY_SECONDS:
             return 0.0
-        return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (record.failures - 1))
+        doublings = min(record.failures - 1, DOUBLINGS_MAX)
+        return min(LONGEST_DELAY, FIRST_DELAY * 2.0**doublings)
