@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
+from unittest import TestResult
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from cloudconnect.errors import LocalError, Tampered, Truncated
 from cloudconnect.interfaces import IBytePipe
-from cloudconnect.testing import PipePair
+from cloudconnect.testing import (
+    DOWN,
+    UP,
+    Flood,
+    MemoryContract,
+    MemoryPair,
+    PipePair,
+    Recorder,
+    Wire,
+    flood_bytes,
+)
+from tests.transports.layer_parts import FramedLayer, FramedRecipe
 
 
 class PipePairTests(SynchronousTestCase):
@@ -96,3 +111,205 @@ class PipePairTests(SynchronousTestCase):
         pair.right.abort(Tampered())
         thread.join(30)
         self.assertEqual(len(seen), 1)
+
+
+class FloodTests(SynchronousTestCase):
+    """The producer that writes whenever it may."""
+
+    def test_pattern(self) -> None:
+        """Its bytes are the same however they are cut."""
+        whole = flood_bytes(0, 300_000)
+        self.assertEqual(len(whole), 300_000)
+        self.assertEqual(flood_bytes(12_345, 200_000), whole[12_345:212_345])
+        self.assertNotEqual(whole[:1000], whole[1000:2000])
+
+    def test_writes(self) -> None:
+        """It writes what it was told to, stops while paused, and then unregisters."""
+        pair = MemoryPair()
+        left, right = Recorder(), Recorder()
+        pair.connect(left, right)
+        flood = Flood(pair.left, 500_000)
+        flood.start()
+        self.assertEqual(flood.calls, ["pause"])
+        pair.pump()
+        self.assertEqual(right.data, flood_bytes(0, 500_000))
+        pair.left.loseConnection()
+        pair.pump()
+        self.assertEqual((left.losses, right.losses), (1, 1))
+
+
+class WireTests(SynchronousTestCase):
+    """The connection with somebody in the middle."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client, self.server = Recorder(), Recorder()
+        self.wire = Wire(self.clock)
+        self.wire.connect(self.client, self.server)
+
+    def send(self) -> None:
+        self.wire.client.write(b"question")
+        self.wire.server.write(b"answer")
+        self.clock.advance(0)
+
+    def test_passes(self) -> None:
+        """Undisturbed it is a connection; both directions are seen in the middle."""
+        self.send()
+        self.assertEqual((self.server.data, self.client.data), (b"question", b"answer"))
+        self.assertEqual(self.wire.seen, {UP: b"question", DOWN: b"answer"})
+        self.wire.client.loseConnection()
+        self.clock.advance(0)
+        self.assertIsInstance(self.server.reason, ConnectionDone)
+
+    def test_abort(self) -> None:
+        """An abort on one side is one on the other."""
+        self.wire.client.abortConnection()
+        self.clock.advance(0)
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+
+    def test_flips(self) -> None:
+        """The bits that were asked for are changed, and no others."""
+        self.wire.flips = {(UP, 0): 1, (DOWN, 5): 0x20}
+        self.send()
+        self.assertEqual((self.server.data, self.client.data), (b"puestion", b"answeR"))
+
+    def test_mutes(self) -> None:
+        """One direction's bytes vanish, the other's do not."""
+        self.wire.muted.add(UP)
+        self.send()
+        self.assertEqual((self.server.data, self.client.data), (b"", b"answer"))
+
+    def test_cut(self) -> None:
+        """So many bytes pass, then both sides see an ordinary end."""
+        self.wire.cut(UP, 3)
+        self.send()
+        self.assertEqual(self.server.data, b"que")
+        self.assertIsInstance(self.client.reason, ConnectionDone)
+        self.assertIsInstance(self.server.reason, ConnectionDone)
+
+    def test_flow_control(self) -> None:
+        """A reader that pauses is felt on the other side of the middle."""
+        self.wire.server.pauseProducing()
+        flood = Flood(self.wire.client, 2_000_000)
+        flood.start()
+        self.clock.advance(0)
+        self.assertEqual(flood.calls[-1], "pause")
+        self.assertGreater(flood.left, 1_000_000)
+        self.wire.server.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual(len(self.server.data), 2_000_000)
+
+
+class Broken(MemoryContract):
+    """The contract over one framed layer that a test breaks."""
+
+    cipher = False
+    layer: Any = FramedLayer
+
+    def stack(self) -> Any:
+        recipe = FramedRecipe()
+        recipe.layer = lambda initiator, protocol, clock: self.layer(  # type: ignore[method-assign]
+            protocol, clock
+        )
+        return [(recipe, recipe)]
+
+    def assert_forgotten(self, layer: Any) -> None:
+        self.assertIsNone(layer.key)
+
+
+class ContractTests(SynchronousTestCase):
+    """The contract finds what is wrong with a layer."""
+
+    def fails(self, test: str, broken: Any, **attributes: Any) -> None:
+        """The contract's ``test`` passes with the good layer and not with ``broken``."""
+        for layer, good in ((FramedLayer, True), (broken, False)):
+            case: Any = type("Case", (Broken, TestCase), {"layer": layer, **attributes})(test)
+            result = TestResult()
+            case.run(result)
+            self.assertEqual(result.testsRun, 1)
+            self.assertEqual(result.wasSuccessful(), good, (layer, result.errors, result.failures))
+
+    def test_pause(self) -> None:
+        """Delivering after a pause."""
+
+        class Layer(FramedLayer):
+            def pauseProducing(self) -> None:
+                """Do nothing."""
+
+        self.fails("test_pause_inside_delivery", Layer)
+        self.fails("test_slow_reader", Layer)
+
+    def test_end(self) -> None:
+        """Taking a cut for an end."""
+
+        class Layer(FramedLayer):
+            def _judge_loss(self, below: Any) -> Any:
+                return below
+
+        self.fails("test_cut_anywhere", Layer)
+        self.fails("test_abort", Layer)
+
+    def test_producer(self) -> None:
+        """Closing while a producer is registered."""
+
+        class Layer(FramedLayer):
+            def _unsent(self) -> bool:
+                return False
+
+        self.fails("test_close_waits_for_producer", Layer)
+
+    def test_attributes(self) -> None:
+        """Letting the transport below show through."""
+
+        class Layer(FramedLayer):
+            def __getattr__(self, name: str) -> Any:
+                if name == "startTLS":
+                    return print
+                raise AttributeError(name)
+
+        self.fails("test_interfaces", Layer)
+
+    def test_keys(self) -> None:
+        """Keeping a key."""
+
+        class Layer(FramedLayer):
+            def _forget_keys(self) -> None:
+                """Do nothing."""
+
+        self.fails("test_keys_forgotten", Layer)
+
+    def test_empty_write(self) -> None:
+        """Sending something for an empty write."""
+
+        class Layer(FramedLayer):
+            def writeSequence(self, data: Any) -> None:
+                super().writeSequence([part or b"empty" for part in data])
+
+        self.fails("test_empty_write", Layer)
+
+    def test_clear(self) -> None:
+        """Putting on the wire what was written, as a layer without a cipher does."""
+        case: Any = type("Case", (Broken, TestCase), {"cipher": True})("test_nothing_in_clear")
+        result = TestResult()
+        case.run(result)
+        self.assertEqual(len(result.failures), 1)
+
+    def test_timer(self) -> None:
+        """Waiting for ever."""
+
+        class Layer(FramedLayer):
+            def _set_timer(self, seconds: float | None, late: Any = None) -> None:
+                """Do nothing."""
+
+        self.fails("test_unanswered_close", Layer)
+        self.fails("test_silent_handshake", Layer)
+
+    def test_chunking(self) -> None:
+        """Needing messages to come whole."""
+
+        class Layer(FramedLayer):
+            def _received(self, data: bytes) -> Any:
+                self.buffer = b""
+                yield from super()._received(data)
+
+        self.fails("test_any_chunking", Layer)
