@@ -21,7 +21,8 @@ PREAMBLE_SECONDS: Final = 10.0
 HANDSHAKE_SECONDS: Final = 10.0
 #: From the end of the TLS handshake to an authenticated tenant.
 AUTHENTICATION_SECONDS: Final = 15.0
-#: A record that has started must be complete by then.
+#: A record that has started must, within each of these, be complete or have grown by
+#: ``RECORD_PAYLOAD_PLAIN`` bytes: one minimum rate, 6.5 kB/s, for records of every size.
 RECORD_SECONDS: Final = 10.0
 #: After END or close_notify was sent, how long the peer may take to answer before an abort.
 CLOSE_SECONDS: Final = 10.0

@@ -50,7 +50,12 @@ class LayerClientEndpoint:
 def _handshake_done(layer: Layer) -> Deferred[Any]:
     """``layer``'s protocol once it is ready, as a Deferred whose cancelling closes the layer."""
     done: Deferred[Any] = Deferred(lambda _: layer.abortConnection())
-    layer.when_ready().chainDeferred(done)
+
+    def settle(result: Any) -> None:
+        if not done.called:  # or else it was cancelled
+            done.callback(result)
+
+    layer.when_ready().addBoth(settle)
     return done
 
 

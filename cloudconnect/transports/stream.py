@@ -56,6 +56,9 @@ class RecordStreamLayer(EndingLayer):
     :param initiator: whether this side opened the connection
     :param payload: most payload bytes of one record, or None for what the path deserves
     :param own_socket: whether the fast path may be used
+    :ivar connection: the connection's number; a server's side learns it in the handshake
+    :ivar peer_proved: whether the peer has proved that it holds the secret, even where an error
+        followed
     """
 
     name: ClassVar[str] = "record stream"
@@ -77,8 +80,8 @@ class RecordStreamLayer(EndingLayer):
         self._session: _Session | None = None
         self._socket: OwnedSocket | None = None
         self._liveness = Liveness(clock, self._ping, self._look, self._fail)
-        #: The connection's number, known once the handshake is over.
         self.connection = handshake.connection
+        self.peer_proved = False
 
     @property
     def owns_socket(self) -> bool:
@@ -115,8 +118,7 @@ class RecordStreamLayer(EndingLayer):
             self._write_below(handshake.receive(data))
             if not handshake.done:
                 return
-            self._handshake = None
-            self.connection = handshake.connection
+            self._leave_handshake()
             owns = self._may_own and can_own(self.transport)
             payload = self._payload or (RECORD_PAYLOAD_FAST if owns else RECORD_PAYLOAD_PLAIN)
             self._session = _Session(handshake.sealer, handshake.opener, payload)
@@ -127,8 +129,16 @@ class RecordStreamLayer(EndingLayer):
             self._begin()
         yield from self._records(data)
 
+    def _leave_handshake(self) -> None:
+        if self._handshake is not None:
+            self.connection = self._handshake.connection
+            self.peer_proved = self._handshake.peer_proved
+            self._handshake = None
+
     def _take_over(self, leftover: bytes) -> None:
         """Own the socket; only then is the handshake over, so that nothing is written twice."""
+        if self._closed_below:
+            return
         self._release_below()
         assert self._session is not None
         owned = OwnedSocket(self.transport, _SocketSide(self, self._session))
@@ -214,10 +224,13 @@ class RecordStreamLayer(EndingLayer):
         """The next sealed bytes; empty when there are none, or the connection has failed."""
         assert self._session is not None
         writer = self._session.writer
-        if not writer.outgoing():
+        out = writer.outgoing()
+        if not out:
             self._call_core(writer.seal, self._clock.seconds())
-            self._liveness.sent()
-        return writer.outgoing()
+            out = writer.outgoing()
+            if out:
+                self._liveness.sent()
+        return out
 
     def _control_record(self, kind: RecordType, payload: Octets) -> bytes:
         """A record of the layer's own, and a change of key before it where one is due."""
@@ -246,7 +259,7 @@ class RecordStreamLayer(EndingLayer):
 
     def _forget_keys(self) -> None:
         self._liveness.stop()
-        self._handshake = None
+        self._leave_handshake()
         if self._session is not None:
             self._session.sealer.forget()
             self._session.opener.forget()
