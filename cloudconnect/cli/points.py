@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from typing import Any
 
 import click
 
 from cloudconnect.backup.reading import PointReader
+from cloudconnect.backup.records import read_paths
+from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import json_path, local_time, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
@@ -25,15 +28,42 @@ LATEST = "latest"
 @click.option("--host", default="", help="Only points of this machine.")
 @click.option("--job", default="", help="Only points of this job.")
 @click.option("--tag", default="", help="Only points with this tag.")
+@click.option("--path", metavar="P", help="Only points made of P, or of what P is in.")
 @tenant_command
-def points(settings: TenantSettings, host: str, job: str, tag: str) -> None:
-    """List the restore points, oldest first."""
-    rows = on_line(settings, lambda line, _: line.manager.points(host, job, tag), passphrase=False)
+def points(settings: TenantSettings, host: str, job: str, tag: str, path: str | None) -> None:
+    """List the restore points, oldest first.
+
+    The provider does not know the paths of your files: with --path they are looked up with your
+    encryption passphrase.
+    """
+    wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/") or b"/"
+
+    async def work(line: Line, interrupt: object) -> list[dict[str, Any]]:
+        rows = await line.manager.points(host, job, tag)
+        return rows if wanted is None or not rows else await _made_of(line, rows, wanted)
+
+    rows = on_line(settings, work, passphrase=wanted is not None)
     console = settings.console
     if not rows:
-        console.say("There are no restore points yet.")
+        console.say("There are no such restore points.")
     for row in rows:
         console.record("point", row, point_line(row))
+
+
+async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
+    """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
+    description, keys = line.keys()
+    points = [bytes.fromhex(row["point"]) for row in rows]
+
+    def dialogue(channel: FrameChannel, session: bytes) -> set[bytes]:
+        return {
+            point
+            for point, paths in read_paths(channel, keys, description, points)
+            if any(is_below(wanted, source.rstrip(b"/")) for source in paths)
+        }
+
+    found = await line.session(SessionKind.READ, new_job_id(), host_label(), "points", dialogue)
+    return [row for row in rows if bytes.fromhex(row["point"]) in found]
 
 
 def point_line(row: dict[str, Any]) -> str:
