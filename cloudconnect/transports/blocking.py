@@ -209,8 +209,11 @@ class BlockingPipe:
             self._end_direction()
 
     def _abort_transport(self) -> None:
-        """Say so to the peer where the layer below can (a record stream's ABORT), so that it does
-        not take our giving up for a cut line; but after a security error not a byte more."""
+        """Say so to the peer where the layer below can, by a record stream's ABORT.
+
+        So the peer does not take our giving up for a cut line. After a security error nothing more
+        is sent.
+        """
         give_up = getattr(self.transport, "give_up", None)
         if give_up is None or isinstance(self._failure, SecurityError):
             self.transport.abortConnection()

@@ -54,8 +54,8 @@ class PipeTests(SynchronousTestCase):
         self.pipe = BlockingPipe(self.reactor, high_water=1000, read_high_water=1000)
         self.far: Any = HalfCloseRecorder()
 
-    def connect(self) -> None:
-        recipe = NoiseTunnel(KeyA.generate(), b"prologue")
+    def connect(self, recipe: Any = None) -> None:
+        recipe = recipe or NoiseTunnel(KeyA.generate(), b"prologue")
         self.pair = MemoryPair(self.reactor)
         self.pair.connect(
             recipe.layer(True, self.pipe, self.reactor), recipe.layer(False, self.far, self.reactor)
@@ -216,6 +216,16 @@ class PipeTests(SynchronousTestCase):
         self.assertIsInstance(self.far.reason, Truncated)
         self.assertEqual(self.far.data, b"")
         self.assertIsInstance(self.successResultOf(self.pipe.when_lost()), Tampered)
+
+    def test_abort_is_said(self) -> None:
+        """Where the layer can say that we give up, it does; not after a security error."""
+        for reason, expected in ((LocalError("x"), Aborted), (Tampered("x"), Truncated)):
+            self.setUp()
+            self.connect(RecordStream(KeyB.generate(), b"context"))
+            self.pipe.abort(reason)
+            self.reactor.run()
+            self.assertIsInstance(self.far.reason, expected)
+            self.assertRaises(type(reason), self.pipe.read)
 
     def test_abort_wakes_reader(self) -> None:
         """A reader that waits is woken by an abort."""

@@ -18,7 +18,7 @@ from cloudconnect.errors import (
     Truncated,
 )
 from cloudconnect.keys import KeyA
-from cloudconnect.settings import HANDSHAKE_SECONDS, TUNNEL_PAYLOAD_MAX
+from cloudconnect.settings import HANDSHAKE_SECONDS, RECORD_SECONDS, TUNNEL_PAYLOAD_MAX
 from cloudconnect.testing import DOWN, UP, MemoryContract, Recorder, TCPContract, Wire
 from cloudconnect.transports.tunnel import (
     PART_MAX,
@@ -271,6 +271,24 @@ class TunnelTests(SynchronousTestCase):
         layer.dataReceived(b"\0\x0f")
         self.clock.advance(0)
         self.assertIsInstance(self.server_app.reason, Tampered)
+
+    def test_stalled_message(self) -> None:
+        """A message that has started must be complete in time, unless it is us who do not read."""
+        layer, sender = self.shaken()
+        message = framed(sender.encrypt(b"", b"whole"))
+        layer.dataReceived(message[:5])
+        self.clock.advance(RECORD_SECONDS - 1)
+        layer.dataReceived(message[5:] + b"\0")
+        self.clock.advance(RECORD_SECONDS - 1)
+        self.assertEqual((self.server_app.data, self.server_app.losses), (b"whole", 0))
+        layer.pauseProducing()
+        self.clock.advance(RECORD_SECONDS)
+        self.assertEqual(self.server_app.losses, 0)
+        layer.resumeProducing()
+        self.clock.advance(RECORD_SECONDS)
+        self.clock.advance(0)
+        self.assertIsInstance(self.server_app.reason, Truncated)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_replayed_session(self) -> None:
         """A recorded session played again gets nothing out of a responder that takes the key."""
