@@ -116,10 +116,17 @@ def put_in_place(parent: int, temporary: bytes, name: bytes) -> None:
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
+_NODES = {
+    EntryType.CHARACTER: stat.S_IFCHR,
+    EntryType.BLOCK: stat.S_IFBLK,
+    EntryType.SOCKET: stat.S_IFSOCK,
+}
+
+
 def place_special(
     entry: Entry, parent: int, temporary: bytes, name: bytes, metadata: MetadataWriter
 ) -> os.stat_result:
-    """Make a symlink, FIFO or device; its status.
+    """Make a symlink, FIFO, socket or device; its status.
 
     :raises OSError: it cannot be made
     """
@@ -129,8 +136,8 @@ def place_special(
     elif entry.type is EntryType.FIFO:
         os.mkfifo(temporary, 0o600, dir_fd=parent)
     else:
-        kind = stat.S_IFCHR if entry.type is EntryType.CHARACTER else stat.S_IFBLK
-        os.mknod(temporary, kind | 0o600, entry.device or 0, dir_fd=parent)
+        # A socket's name needs no rights; nobody listens on it until its program makes it anew.
+        os.mknod(temporary, _NODES[entry.type] | 0o600, entry.device or 0, dir_fd=parent)
     with _removed_on_error(parent, temporary):
         metadata.apply_to_name(entry, parent, temporary)
         status = os.lstat(temporary, dir_fd=parent)

@@ -168,7 +168,7 @@ class _Writer:
         self._places: dict[bytes, Place] = {}  # by group
         self._needed: set[bytes] = set()  # entries that others link to and that may not be made
         self._kept_back: dict[bytes, Entry] = {}  # those of them that are not
-        self._sockets = self._devices = 0
+        self._devices = 0
         self._made = False
         self._ahead = 0
         self._steps: deque[_Step] = deque()
@@ -252,9 +252,7 @@ class _Writer:
                 return
             # The name that has the content is not restored: this one gets it in its place.
             entry = attrs.evolve(first, path=entry.path)
-        if entry.type is EntryType.SOCKET:
-            self._sockets += 1
-        elif entry.type in _DEVICES and not self._metadata.privileged:
+        if entry.type in _DEVICES and not self._metadata.privileged:
             self._devices += 1
         elif entry.type is not EntryType.FILE or len(entry.runs) <= RUNS_STEP:
             yield _Step(entry, parts, True, group, entry.runs)
@@ -398,8 +396,6 @@ class _Writer:
 
     def _note(self) -> None:
         notes = self._result.notes
-        if self._sockets:
-            notes.append(f"{self._sockets} sockets were left out: programs make them")
         if self._devices:
             notes.append(f"{self._devices} devices were left out: only root can make them")
         if self._metadata.skipped_privileged:

@@ -286,7 +286,8 @@ class Source:
             self._result.unreadable.add(draft.path, str(error))
             encoded = b""
         self._batch.entries.append(Outgoing(encoded, replaces=draft.replaces))
-        if self._cache is not None and encoded and not draft.changed and draft.link is None:
+        known = encoded and not draft.changed and draft.link is None
+        if self._cache is not None and known and self._options.stdin is None:
             status = draft.status
             if stat.S_ISREG(status.st_mode):
                 self._cache.remember(draft.path, status, draft.read_ns, encoded, draft.ids())

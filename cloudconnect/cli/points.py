@@ -82,12 +82,12 @@ async def find_point(
 ) -> dict[str, Any]:
     """The restore point that a person means.
 
-    :param wanted: ``latest`` (of this host, and of ``job`` where given) or the first digits of
-        an id
+    :param wanted: ``latest`` (of this host and the one job, or of ``job`` where given) or the
+        first digits of an id
     :param until: with latest: the newest one that arrived not after this moment, in seconds since
         1970
     :raises NotFound: there is none
-    :raises UsageError: there are several
+    :raises UsageError: there are several, or points of several jobs
     """
     if wanted == LATEST:
         rows = await line.manager.points(host or host_label(), job)
@@ -100,7 +100,10 @@ async def find_point(
                     "give --host, or the id of a point"
                 )
         if not rows:
-            raise NotFound("there are no restore points yet")
+            raise NotFound("there are no such restore points yet")
+        jobs = sorted({row["job"] for row in rows})
+        if len(jobs) > 1:
+            raise UsageError(f"there are points of the jobs {', '.join(jobs)}: give --job")
         if until is not None:
             rows = [row for row in rows if row["time"] <= until]
             if not rows:
