@@ -508,9 +508,7 @@ class Proxy:
         self.target = target
         self.rules: list[Rule] = []
         self.connections: list[Relayed] = []
-        listening: IListeningPort = reactor.listenTCP(
-            0, _factory(self._accept), interface=LOOPBACK
-        )
+        listening: IListeningPort = reactor.listenTCP(0, _factory(self._accept), interface=LOOPBACK)
         self._listening = listening
         #: The port that tenants connect to.
         self.port: int = listening.getHost().port  # type: ignore[attr-defined]

@@ -171,9 +171,7 @@ class Tenant:
         def dialogue(channel: Any, session: bytes) -> BackupResult:
             labels = Labels(host=HOST, job=JOB, job_id=self.job_id)
             options = BackupOptions(paths=(os.fsencode(os.path.abspath(source)),))
-            return BackupRun(
-                channel, stage.keys, stage.description, options, labels, session
-            ).run()
+            return BackupRun(channel, stage.keys, stage.description, options, labels, session).run()
 
         return await self.session(SessionKind.BACKUP, dialogue)
 

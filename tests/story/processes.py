@@ -1,0 +1,302 @@
+"""Real processes: a provider, a gateway, and a tenant's commands, each with a home of its own.
+
+Whatever is started here is ended by the test that started it, by its process id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from cloudconnect.config.provider import ProviderSettings, initialize, load
+from tests.attacks.proxy import LOOPBACK, Proxy
+from tests.attacks.stage import add_tenant
+
+reactor: Any = _reactor
+
+#: Lets the system choose the port; the log says which one it was.
+ANY_PORT = f"tcp:0:interface={LOOPBACK}"
+_READY = re.compile(rb"provider is ready on .*?(\d+)\)")
+_LISTENS = {
+    "gateway": re.compile(rb"gateway listens on .*?(\d+)\)"),
+    "LAN link": re.compile(rb"LAN link listens on .*?(\d+)\)"),
+    "back end": re.compile(rb"back end listens on .*?(\d+)\)"),
+}
+
+
+class Process(ProcessProtocol):
+    """A child process.
+
+    :param arguments: the command line
+    :param environment: all of its environment
+    :ivar out: what it has written to standard output
+    :ivar err: and to standard error
+    :ivar status: its exit status, or minus the signal that ended it; None while it runs
+    """
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], cwd: str) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+        self.status: int | None = None
+        self._waiting: list[Deferred[int]] = []
+        self._awaited: list[tuple[re.Pattern[bytes], Deferred[re.Match[bytes]]]] = []
+        reactor.spawnProcess(self, arguments[0], arguments, environment, cwd)
+
+    def connectionMade(self) -> None:
+        self.transport.closeStdin()  # type: ignore[union-attr]
+
+    def outReceived(self, data: bytes) -> None:
+        self.out += data
+        self._look()
+
+    def errReceived(self, data: bytes) -> None:
+        self.err += data
+
+    def _look(self) -> None:
+        for pattern, found in list(self._awaited):
+            match = pattern.search(bytes(self.out))
+            if match is not None:
+                self._awaited.remove((pattern, found))
+                found.callback(match)
+
+    def wrote(self, pattern: re.Pattern[bytes]) -> Deferred[re.Match[bytes]]:
+        """Fires when its standard output has what ``pattern`` says; fails when it ends before."""
+        found: Deferred[re.Match[bytes]] = Deferred()
+        self._awaited.append((pattern, found))
+        self._look()
+        return found
+
+    def processEnded(self, reason: Failure) -> None:
+        value: Any = reason.value
+        self.status = value.exitCode if value.signal is None else -value.signal
+        for _, found in self._awaited:
+            found.errback(AssertionError(f"ended with {self.status}: {self.text()}"))
+        self._awaited.clear()
+        for waiter in self._waiting:
+            waiter.callback(self.status)
+
+    def end(self) -> Deferred[int]:
+        """Fires with its status when it has ended."""
+        if self.status is not None:
+            return succeed(self.status)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        try:
+            self.transport.signalProcess(number)  # type: ignore[union-attr]
+        except ProcessExitedAlready:
+            pass
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for its end; after a while, kill it."""
+        if self.status is None:
+            self.send(number)
+            late = reactor.callLater(20, self.send, signal.SIGKILL)
+            await self.end()
+            if late.active():
+                late.cancel()
+        assert self.status is not None
+        return self.status
+
+    def text(self) -> str:
+        """All it has said."""
+        return (bytes(self.out) + bytes(self.err)).decode("utf-8", "backslashreplace")
+
+
+@attrs.frozen
+class Done:
+    """How a command ended.
+
+    :ivar records: the JSON lines of its standard output, where they are such
+    :ivar error: the JSON line of its standard error, where it is one
+    """
+
+    status: int
+    out: bytes
+    err: bytes
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        last = self.records[-1]
+        assert last["message_type"] == "summary", last
+        return last
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.err.splitlines()[-1])
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """The kinds of the security warnings that it told of."""
+        told = [r for r in self.records if r.get("name") == "security_warning"]
+        return [record["kind"] for record in told]
+
+
+class StoryCase(TestCase):
+    """A test with processes."""
+
+    timeout = 240
+
+    def setUp(self) -> None:
+        # Not below trial's own folder: the path of a socket has at most 107 bytes.
+        temporary = tempfile.TemporaryDirectory(prefix="cloudconnect-")
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+        self.home = self.folder / "home"
+        self.home.mkdir(mode=0o700)
+
+    def environment(self) -> dict[str, str]:
+        """A home with nothing in it, and nothing of cloudconnect from outside."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CLOUDCONNECT_", "XDG_"))
+        }
+        return {**kept, "HOME": str(self.home), "CLOUDCONNECT_HOST": "story-host"}
+
+    def start(self, *arguments: str, **environment: str) -> Process:
+        """Start ``python ARGUMENTS``; it is killed at the end of the test."""
+        line = [sys.executable, *arguments]
+        process = Process(line, {**self.environment(), **environment}, str(self.folder))
+        self.addCleanup(process.stop, signal.SIGKILL)
+        return process
+
+    def command(self, *arguments: str, **environment: str) -> Process:
+        """Start a ``cloudconnect`` command."""
+        return self.start("-m", "cloudconnect", *arguments, **environment)
+
+    async def run_command(self, *arguments: str, **environment: str) -> Done:
+        """Run a ``cloudconnect`` command to its end."""
+        return await self.done(self.command(*arguments, **environment))
+
+    async def done(self, process: Process) -> Done:
+        """Wait for a command's end."""
+        status = await process.end()
+        return Done(status, bytes(process.out), bytes(process.err))
+
+    def assertStatus(self, done: Done, status: int) -> None:
+        self.assertEqual(done.status, status, (done.out + done.err).decode("utf-8", "replace"))
+
+
+class Provider:
+    """A provider's directory, made here unless it is there, and its process.
+
+    :param case: the test
+    :ivar pin: the fingerprint to hand to tenants
+    :ivar port: of the running process
+    """
+
+    def __init__(self, case: StoryCase, name: str = "provider") -> None:
+        self._case = case
+        self.directory = case.folder / name
+        self.settings: ProviderSettings = (
+            load(self.directory)
+            if self.directory.exists()
+            else initialize(self.directory, ("localhost",), listen=ANY_PORT)
+        )
+        self.pin = self.settings.identity.fingerprints()[0]
+        self.process: Process | None = None
+        self.port = 0
+
+    def add_tenant(self, name: str = "acme", **limits: Any) -> Path:
+        """Make a tenant; returns the file with its login token."""
+        path = self._case.folder / f"{name}.token"
+        path.write_bytes(add_tenant(self.settings, name, **limits) + b"\n")
+        return path
+
+    async def start(self) -> None:
+        """Start the process, and wait until it is ready."""
+        self.process = self._case.start(
+            "-m",
+            "twisted",
+            "--log-format=text",
+            "cloudconnect-provider",
+            "--directory",
+            str(self.directory),
+        )
+        self._case.addCleanup(self.stop)
+        match = await self.process.wrote(_READY)
+        self.port = int(match.group(1))
+
+    def place(self, listener: str) -> int:
+        """The port of one of its listeners, by the name that the log gives it."""
+        assert self.process is not None
+        match = _LISTENS[listener].search(bytes(self.process.out))
+        assert match is not None, self.process.text()
+        return int(match.group(1))
+
+    async def stop(self) -> None:
+        """Stop the process as an admin does; it has met no bug of ours."""
+        assert self.process is not None
+        status = await self.process.stop()
+        self._case.assertEqual(status, -signal.SIGTERM, self.process.text())
+        for word in (b"Traceback", b"Unhandled", b"bug in"):
+            self._case.assertNotIn(word, self.process.out, self.process.text())
+
+    async def listed(self, *arguments: str) -> list[dict[str, Any]]:
+        """The rows of one of the admin's listings, through the admin socket."""
+        done = await self._case.run_command(
+            "provider", *arguments, "--json", "--directory", str(self.directory)
+        )
+        self._case.assertStatus(done, 0)
+        return done.records
+
+
+class Line:
+    """What a tenant's commands need to know, as their environment.
+
+    :param port: where they connect to
+    """
+
+    def __init__(self, case: StoryCase, provider: Provider, port: int, token: Path) -> None:
+        self._case = case
+        phrase = case.folder / "passphrase"
+        if not phrase.exists():
+            phrase.write_bytes(b"passphrase of the story\n")
+        self.environment = {
+            "CLOUDCONNECT_PROVIDER": f"localhost:{port}",
+            "CLOUDCONNECT_TENANT": token.stem,
+            "CLOUDCONNECT_PASSWORD_FILE": str(token),
+            "CLOUDCONNECT_FINGERPRINT": provider.pin,
+            "CLOUDCONNECT_PASSPHRASE_FILE": str(phrase),
+        }
+
+    def start(self, *arguments: str, **environment: str) -> Process:
+        """Start a command of the tenant's, with ``--json``."""
+        return self._case.command(*arguments, "--json", **{**self.environment, **environment})
+
+    async def run(self, *arguments: str, **environment: str) -> Done:
+        """Run a command of the tenant's, with ``--json``."""
+        return await self._case.done(self.start(*arguments, **environment))
+
+    async def connect(self) -> Done:
+        """Make the tenant's repository."""
+        return await self.run("connect", self.environment["CLOUDCONNECT_PROVIDER"])
+
+
+def in_front_of(case: StoryCase, port: int) -> Proxy:
+    """A proxy before a port; it is closed at the end of the test."""
+    proxy = Proxy(reactor, port)
+    case.addCleanup(proxy.close)
+    return proxy
