@@ -53,7 +53,8 @@ class MoverTarget:
         preamble = Preamble.decode(octets)
         session = self._mover.by_route(preamble.route)
         protocol: Any = None
-        if session is not None and session.unproved < UNPROVED_MAX:
+        if session is not None:
+            _make_room(session)
             if preamble.kind is ConnectionKind.KEY_A_TUNNEL:
                 protocol = self._tunnel(session, octets, accepted)
             else:
@@ -110,14 +111,14 @@ class TunnelResponder(BoundedAMP):
         self._session = session
         self._address = address
         self._proved = False
-        session.unproved += 1
+        session.unproved.append(self)
 
     def proved(self) -> None:
         """The first handshake message verified under Key A, which is used up by that."""
         if not self._mover.key_a_usable(self._session):
             raise KeyARejected("Key A was used before")
         self._proved = True
-        self._session.unproved -= 1
+        _is_proved_or_gone(self._session, self)
         self._mover.key_a_proved(self._session, self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -127,7 +128,7 @@ class TunnelResponder(BoundedAMP):
             known = error if isinstance(error, CloudConnectError) else None
             self._mover.tunnel_lost(self._session, known)
         else:
-            self._session.unproved -= 1
+            _is_proved_or_gone(self._session, self)
             if isinstance(error, SecurityError):
                 self._mover.warn(self._session, error, "key-a-tunnel", 0, self._address)
         super().connectionLost(reason)
@@ -169,25 +170,39 @@ class StreamPipe(BlockingPipe):
         self._session = session
         self._address = address
         self._up = False
-        session.unproved += 1
+        session.unproved.append(self)
 
     def handshakeCompleted(self) -> None:
         """The peer holds Key B."""
         connection: int = self.transport.connection
         self._session.core.take_connection(connection)
         self._up = True
-        self._session.unproved -= 1
+        _is_proved_or_gone(self._session, self)
         self._mover.stream_up(self._session, self, connection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The worker hears of it through the pipe; where there is none yet, say it here."""
         if not self._up:
-            self._session.unproved -= 1
+            _is_proved_or_gone(self._session, self)
             error = reason.value
             if isinstance(error, SecurityError):
                 hop = self._session.package.hops[0]
                 self._mover.warn(self._session, error, hop, 0, self._address)
         super().connectionLost(reason)
+
+
+def _make_room(session: MoverSession) -> None:
+    """Close the oldest connection that has proved nothing, where there are too many of them.
+
+    To refuse the new one in its place would let a stranger keep the tenant's own connection out.
+    """
+    while len(session.unproved) >= UNPROVED_MAX:
+        session.unproved.pop(0).transport.abortConnection()
+
+
+def _is_proved_or_gone(session: MoverSession, protocol: Any) -> None:
+    if protocol in session.unproved:
+        session.unproved.remove(protocol)
 
 
 def _address(transport: Any) -> str:

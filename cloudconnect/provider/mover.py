@@ -61,8 +61,9 @@ from cloudconnect.wire.frames import FrameReader, FrameWriter
 THREADS_MAX = 64
 #: Outcomes at which a tenant says that it has no new restore point; then there is none.
 FAILURES = ("failed", "interrupted", "security_warning")
-#: Connections on one route that have not proved their key: a stranger who sees it gets no more.
-UNPROVED_MAX = 16
+#: Connections on one route that have not proved their key; the oldest makes way for a new one. Who
+#: sees the route id and wants to keep its owner out must open as many within one round trip.
+UNPROVED_MAX = 64
 
 
 @attrs.define(eq=False)
@@ -76,7 +77,7 @@ class MoverSession:
     tunnel: BoundedAMP | None = None
     pipes: list[BlockingPipe] = attrs.field(factory=list)
     workers: list[Deferred[None]] = attrs.field(factory=list)
-    unproved: int = 0
+    unproved: list[Any] = attrs.field(factory=list)  # protocols, the oldest first
 
     @property
     def package(self) -> KeyAPackage:

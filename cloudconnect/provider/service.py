@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP
@@ -75,7 +75,7 @@ class LiveSession:
     kind: SessionKind
     route: bytes
     notify: Callable[[SecurityWarning], None]
-    orphaned: bool = False
+    orphaned: IDelayedCall | None = None
     ending: bool = False
 
     @property
@@ -406,6 +406,8 @@ class CloudConnectService(Service):
         if live.ending:
             return []
         live.ending = True
+        if live.orphaned is not None and live.orphaned.active():
+            live.orphaned.cancel()
         found: list[SecurityWarning] = []
         try:
             answer = await self.mover.call(EndSession, session=live.session, outcome=outcome)
@@ -423,9 +425,8 @@ class CloudConnectService(Service):
         """The control channel of these sessions is gone: they may finish for a while."""
         for session in sessions:
             live = self._sessions.get(session)
-            if live is not None and not live.orphaned:
-                live.orphaned = True
-                self.reactor.callLater(ORPHAN_SECONDS, self._orphan_over, live)
+            if live is not None and live.orphaned is None:
+                live.orphaned = self.reactor.callLater(ORPHAN_SECONDS, self._orphan_over, live)
 
     def _orphan_over(self, live: LiveSession) -> None:
         done = Deferred.fromCoroutine(self._end(live, "interrupted", {}))

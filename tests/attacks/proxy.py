@@ -218,9 +218,9 @@ def in_tag_behind(offset: int) -> Where:
 
     def where(piece: Piece) -> int | None:
         field = piece.field
-        if field.part is Part.BODY and field.type == DATA:
-            if field.payload <= offset < field.payload + field.size:
-                holds.append(field.number)
+        is_data = field.part is Part.BODY and field.type == DATA
+        if is_data and field.payload <= offset < field.payload + field.size:
+            holds.append(field.number)
         return 0 if field.part is Part.TAG and field.number in holds and not piece.index else None
 
     return where
@@ -235,6 +235,7 @@ class Rule:
 
     :ivar hit: the piece that it struck
     :ivar at: the offset on the connection that it struck
+    :ivar happened: fires behind that
     """
 
     line: Line
@@ -251,7 +252,6 @@ class Rule:
         index = self.where(piece)
         if index is not None:
             self.hit, self.at = piece, piece.start + index
-            self.happened.callback(None)
         return index
 
 
@@ -403,6 +403,7 @@ class Relayed:
                 index = rule.finds(self.line, way, piece)
                 if index is None:
                     continue
+                self._proxy.reactor.callLater(0, rule.happened.callback, None)
                 if isinstance(rule, Flip):
                     octets[index] ^= rule.mask
                 elif isinstance(rule, Cut):
@@ -412,6 +413,7 @@ class Relayed:
                 elif isinstance(rule, Stall):
                     self._send(way, out + octets[:index])
                     self._held[way] = octets[index:] + data[position:]
+                    self._dissectors[way] = Dissector(Line.OTHER, way)  # from here on, blindly
                     return
                 elif isinstance(rule, Trickle):
                     self._slow[way] = rule.count

@@ -18,8 +18,13 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from zope.interface import directlyProvides, providedBy
 
-from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, RestoreOptions
-from cloudconnect.backup.options import RestoreResult
+from cloudconnect.backup.options import (
+    BackupOptions,
+    BackupResult,
+    Labels,
+    RestoreOptions,
+    RestoreResult,
+)
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.commands.control import SessionKind
