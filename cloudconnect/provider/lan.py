@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-from twisted.application.internet import ClientService
-from twisted.internet.defer import Deferred
+from twisted.application.internet import backoffPolicy
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.amp import CommandLocator
 from twisted.python.failure import Failure
@@ -98,33 +100,95 @@ class NodeFactory(Factory):
         return NodeLink(self._service, self._backend)
 
 
-@attrs.define
-class GatewayRegistration:
-    """Keeps a separate gateway registered with the service.
+class _Line(BoundedAMP):
+    """The gateway's end of a LAN line.
 
-    :ivar reactor: clock and connections
-    :ivar endpoint: the service's LAN port, with mutual TLS around it
-    :ivar locator: the gateway, which answers route commands
-    :ivar advertise: ``HOST:PORT`` that tenants can reach the gateway at, or empty
-    :ivar registered: takes the back end of TLS connections each time the line comes up
+    :ivar lost: fires when it is gone
     """
 
-    reactor: Any
-    endpoint: IStreamClientEndpoint
-    locator: CommandLocator
-    advertise: str
-    registered: Callable[[str], None]
+    def __init__(self, reactor: Any, locator: CommandLocator) -> None:
+        super().__init__(reactor, locator=locator)
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Say so."""
+        super().connectionLost(reason)
+        self.lost.callback(None)
+
+
+class GatewayRegistration(Service):
+    """Keeps a separate gateway registered with the service: connects again, with back-off.
+
+    Not Twisted's ``ClientService``: it takes a line whose handshake or registration fails for one
+    that may stay open.
+
+    :param reactor: clock and connections
+    :param endpoint: the service's LAN port, with mutual TLS around it
+    :param locator: the gateway, which answers route commands
+    :param advertise: ``HOST:PORT`` that tenants can reach the gateway at, or empty
+    :param registered: takes the back end of TLS connections each time the line comes up
+    """
+
     _log = Logger()
 
-    def service(self) -> ClientService:
-        """A service that connects, and connects again with back-off."""
-        factory = Factory.forProtocol(lambda: BoundedAMP(self.reactor, locator=self.locator))
-        factory.noisy = False
-        return ClientService(
-            self.endpoint, factory, clock=self.reactor, prepareConnection=self._prepare
-        )
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamClientEndpoint,
+        locator: CommandLocator,
+        advertise: str,
+        registered: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._locator = locator
+        self._advertise = advertise
+        self._registered = registered
+        self._delay = backoffPolicy()
+        self._kept: Deferred[None] | None = None
 
-    async def _prepare(self, link: Any) -> None:
-        answer = await link.call(Register, advertise=self.advertise)
-        self.registered(answer["service"])
-        self._log.info("registered with the service, back end {b}", b=answer["service"])
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._kept = Deferred.fromCoroutine(self._keep())
+
+    def stopService(self) -> Deferred[None] | None:
+        """Close the line and open no other."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.cancel()
+        return kept
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._one_line()
+                failures = 0
+                self._log.warn("the line to the service is lost")
+            except CancelledError:
+                return
+            except Exception as error:
+                failures += 1
+                self._log.warn(
+                    "cannot register with the service: {why}",
+                    why=str(error) or type(error).__name__,
+                )
+            try:
+                await deferLater(self._reactor, self._delay(failures))
+            except CancelledError:
+                return
+
+    async def _one_line(self) -> None:
+        """Connect, register, and wait for the end of the line."""
+        line = _Line(self._reactor, self._locator)
+        await connectProtocol(self._endpoint, line)
+        try:
+            answer = await line.call(Register, advertise=self._advertise)
+            self._registered(answer["service"])
+            self._log.info("registered with the service, back end {b}", b=answer["service"])
+            await line.lost
+        finally:
+            if line.transport is not None:
+                line.transport.loseConnection()

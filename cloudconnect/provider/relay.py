@@ -57,6 +57,8 @@ class RelayProtocol(Protocol):
     """
 
     _other: RelayProtocol | None = None
+    _read_ended = False
+    _write_ended = False
 
     def pair(self, other: RelayProtocol) -> None:
         """Begin relaying between this side and ``other``, both connected."""
@@ -74,6 +76,7 @@ class RelayProtocol(Protocol):
 
     def readConnectionLost(self) -> None:
         """This side will send no more: neither will the other side be written to any more."""
+        self._read_ended = True
         other = self._other
         if other is not None and other.transport is not None:
             cast(IConsumer, other.transport).unregisterProducer()
@@ -82,9 +85,17 @@ class RelayProtocol(Protocol):
                 other.transport.loseConnection()
             else:
                 lose()
+        self._close_when_over()
 
     def writeConnectionLost(self) -> None:
-        """Nothing more can be written here; the read side decides what follows."""
+        """The other side has said all, and it is written here."""
+        self._write_ended = True
+        self._close_when_over()
+
+    def _close_when_over(self) -> None:
+        """No reactor closes a connection by itself because both of its directions have ended."""
+        if self._read_ended and self._write_ended and self.transport is not None:
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the other side too, after what it still has to send."""

@@ -61,7 +61,7 @@ class GatewayProcess(MultiService):
             settings.advertise,
             self._gateway.serve_tls_from,
         )
-        registration.service().setServiceParent(self)
+        registration.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _resolve(self, backend: str) -> IRelayTarget:
         """Back ends are named by the service alone, over the LAN link."""
