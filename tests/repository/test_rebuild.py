@@ -9,7 +9,8 @@ from cloudconnect.repository import packs
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.store import CATALOGUE, Repository
 from cloudconnect.repository.tables import blobs_table, packs_table, points_table
-from tests.repository.repositories import RepositoryCase, blob, flip, name_of
+from cloudconnect.wire import canonical
+from tests.repository.repositories import RepositoryCase, blob, flip, keys, name_of, record
 
 
 class RebuildTests(RepositoryCase):
@@ -144,6 +145,27 @@ class RebuildTests(RepositoryCase):
         repository = self.lose()
         self.assertEqual(len(repository.rebuild_index().damaged), 1)
         self.assertEqual([row.point[0] for row in repository.points()], [0])
+
+    def test_forged_point(self) -> None:
+        """A record that somebody else signed does not become a point."""
+        store = self.opened().store
+        made = record(b"f" * 16).encode()
+        fields = {
+            "record": made,
+            "signature": keys(master=b"o" * 32).sign(made),
+            "reference_count": 0,
+            "reference_digest": bytes(32),
+            "arrival_time": 1.0,
+        }
+        for name, signature in ((b"f", fields["signature"]), (b"g", keys().sign(made))):
+            encoded = canonical.encode({**fields, "signature": signature})
+            store.put("points/" + (name * 16).hex(), [encoded])
+            store.put("points/" + (name * 16).hex() + "-references", [])
+        result = self.opened().rebuild_index()
+        self.assertEqual(result.points, 0)
+        forged, renamed = result.damaged
+        self.assertIn("signature", forged)
+        self.assertIn("points/" + "67" * 16, renamed)
 
     def test_recover_nothing(self) -> None:
         """Nothing is recovered where there is a catalogue, or no repository."""

@@ -289,6 +289,20 @@ class StoringTests(RepositoryCase):
         self.assertEqual(self.repository.have([name_of(1)]), [False])
         self.assertEqual(self.files("temporary"), [])
 
+    def test_fsync_error_in_add(self) -> None:
+        """So too where the pack was closed because it was full."""
+        self.repository.add(blob(1))
+        self.repository.add(blob(2), "manifest")
+        self.repository.add(blob(3))
+        patch = self.patch(os, "fsync", failing(OSError(errno.EIO, "I/O error"), os.fsync)[0])
+        self.assertRaises(OSError, self.repository.add, blob(4))
+        patch.restore()
+        self.assertRaises(Refused, self.repository.flush)
+        self.assertRaises(Refused, self.repository.begin_references)
+        there = self.repository.have([name_of(number) for number in range(1, 5)])
+        self.assertEqual(there, [False] * 4)
+        self.assertEqual(self.files("temporary"), [])
+
     def test_catalogue_full(self) -> None:
         """A catalogue that cannot grow fails the store; the pack without an index does no harm."""
         with self.repository.catalogue.reading() as connection:

@@ -20,6 +20,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.keys import Subkey
 from cloudconnect.testing import PipePair
+from cloudconnect.wire import channel
 from cloudconnect.wire.channel import FAIL_TEXT_MAX, FrameChannel, failure, raise_failure
 from cloudconnect.wire.frames import (
     Coding,
@@ -117,6 +118,31 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.right.receive().request, 1)
         for _ in range(2):
             self.assertRaises(FrameMismatch, self.right.receive)
+
+    def test_give_up(self) -> None:
+        """The peer learns why, then the end; what it still sends is dropped, changed or not."""
+        self.left.send(FrameKind.GET, 1, bytes(32))
+        self.pipes.left.write(b"junk")
+        self.pipes.left.finish()
+        self.right.give_up(NoSpace("full"))
+        frame = self.left.receive()
+        self.assertEqual((frame.kind, frame.request), (FrameKind.FAIL, 0))
+        self.assertEqual(str(failure(frame)), "full")
+        self.left.expect_end()
+
+    def test_give_up_on_a_dead_pipe(self) -> None:
+        """Where nobody can be told, nothing is raised: the first error is the one that counts."""
+        self.right.abort(Aborted("gone"))
+        self.right.give_up(NoSpace("full"))
+        self.assertRaises(Aborted, self.right.receive)
+
+    def test_give_up_is_bounded(self) -> None:
+        """A peer that goes on sending without end is not listened to without end."""
+        self.patch(channel, "DROPPED_MAX", 10)
+        for _ in range(3):
+            self.pipes.left.write(bytes(6))
+        self.right.give_up(NoSpace("full"))
+        self.assertEqual(self.pipes.right.read(), bytes(6))
 
     def test_abort(self) -> None:
         """After an abort its reason is what both calls raise."""

@@ -14,6 +14,7 @@ from cloudconnect.keys import IntegrityKey, Subkey, frame_key
 from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX
 from cloudconnect.wire.frames import (
     CHUNK_PREFIX_SIZE,
+    FLAG_MANIFEST,
     FLAG_PART,
     HEADER_SIZE,
     TAG_SIZE,
@@ -104,6 +105,17 @@ class RoundTripTests(SynchronousTestCase):
             found += reader.receive(data[:count])
             data = data[count:]
         self.assertEqual([unpack_chunk(frame.body).data for frame in found], bodies)
+
+    def test_manifest_flag(self) -> None:
+        """A chunk says whether it is one of a manifest; no other flag goes with a chunk."""
+        writer, reader = both()
+        for flags in (0, FLAG_MANIFEST):
+            (frame,) = reader.receive(b"".join(writer.encode_chunk(1, blob(b"x"), flags)))
+            self.assertEqual(frame.flags, flags)
+            body = pack_chunk(blob(b"x"))
+            (frame,) = reader.receive(b"".join(writer.encode(FrameKind.CHUNK, 1, body, flags)))
+            self.assertEqual((frame.flags, unpack_chunk(frame.body)), (flags, blob(b"x")))
+        self.assertRaises(ValueError, writer.encode_chunk, 1, blob(b"x"), 2)
 
     def test_largest(self) -> None:
         """The largest chunk and the largest part of a reference list pass."""
