@@ -353,7 +353,12 @@ class Relayed:
     def connected(self, end: _End) -> None:
         if end is self.tenant:
             self.tenant.transport.pauseProducing()  # type: ignore[union-attr]
-            place = TCP4ClientEndpoint(self._proxy.reactor, LOOPBACK, self._proxy.target)
+            place = TCP4ClientEndpoint(
+                self._proxy.reactor,
+                LOOPBACK,
+                self._proxy.target,
+                bindAddress=(self._proxy.address, 0),
+            )
             connecting = place.connect(_factory(lambda: self.provider))
             connecting.addErrback(lambda _: self.close(reset=True))
             return
@@ -501,13 +506,15 @@ class Proxy:
 
     :param reactor: the reactor
     :param target: TCP port of the gateway, on loopback
+    :param address: what it connects from, an address of loopback
     :ivar rules: what to do; may be exchanged at any time
     :ivar connections: every connection so far, with what was recorded of it
     """
 
-    def __init__(self, reactor: Any, target: int) -> None:
+    def __init__(self, reactor: Any, target: int, address: str = LOOPBACK) -> None:
         self.reactor = reactor
         self.target = target
+        self.address = address
         self.rules: list[Rule] = []
         self.connections: list[Relayed] = []
         listening: IListeningPort = reactor.listenTCP(0, _factory(self._accept), interface=LOOPBACK)

@@ -5,10 +5,12 @@ Whatever is started here is ended by the test that started it, by its process id
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -31,11 +33,7 @@ reactor: Any = _reactor
 #: Lets the system choose the port; the log says which one it was.
 ANY_PORT = f"tcp:0:interface={LOOPBACK}"
 _READY = re.compile(rb"provider is ready on .*?(\d+)\)")
-_LISTENS = {
-    "gateway": re.compile(rb"gateway listens on .*?(\d+)\)"),
-    "LAN link": re.compile(rb"LAN link listens on .*?(\d+)\)"),
-    "back end": re.compile(rb"back end listens on .*?(\d+)\)"),
-}
+_REGISTERED = re.compile(rb"registered with the service")
 
 
 class Process(ProcessProtocol):
@@ -98,10 +96,8 @@ class Process(ProcessProtocol):
 
     def send(self, number: int) -> None:
         """Send it a signal, if it still runs."""
-        try:
+        with contextlib.suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)  # type: ignore[union-attr]
-        except ProcessExitedAlready:
-            pass
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for its end; after a while, kill it."""
@@ -239,20 +235,10 @@ class Provider:
         match = await self.process.wrote(_READY)
         self.port = int(match.group(1))
 
-    def place(self, listener: str) -> int:
-        """The port of one of its listeners, by the name that the log gives it."""
-        assert self.process is not None
-        match = _LISTENS[listener].search(bytes(self.process.out))
-        assert match is not None, self.process.text()
-        return int(match.group(1))
-
     async def stop(self) -> None:
-        """Stop the process as an admin does; it has met no bug of ours."""
+        """Stop the process as an admin does."""
         assert self.process is not None
-        status = await self.process.stop()
-        self._case.assertEqual(status, -signal.SIGTERM, self.process.text())
-        for word in (b"Traceback", b"Unhandled", b"bug in"):
-            self._case.assertNotIn(word, self.process.out, self.process.text())
+        await stop_cleanly(self._case, self.process)
 
     async def listed(self, *arguments: str) -> list[dict[str, Any]]:
         """The rows of one of the admin's listings, through the admin socket."""
@@ -261,6 +247,51 @@ class Provider:
         )
         self._case.assertStatus(done, 0)
         return done.records
+
+
+class SeparateGateway:
+    """A gateway in a process of its own.
+
+    :param directory: as ``provider gateway enroll`` made it
+    :ivar port: of the running process
+    """
+
+    def __init__(self, case: StoryCase, directory: Path) -> None:
+        self._case = case
+        self._directory = directory
+        self.port = 0
+
+    async def start(self) -> None:
+        """Start the process, and wait until it has registered."""
+        arguments = ("-m", "twisted", "--log-format=text", "cloudconnect-gateway", "--directory")
+        process = self._case.start(*arguments, str(self._directory))
+        self._case.addCleanup(stop_cleanly, self._case, process)
+        await process.wrote(_REGISTERED)
+        self.port = listens(process, "gateway")
+
+
+def listens(process: Process, listener: str) -> int:
+    """The port of one of a process's listeners, by the name that its log gives it."""
+    pattern = rb"%s listens on .*?(\d+)\)" % listener.encode()
+    match = re.search(pattern, bytes(process.out))
+    assert match is not None, process.text()
+    return int(match.group(1))
+
+
+def free_port() -> int:
+    """A port that nobody listens on now: for what must be written down before it is opened."""
+    with socket.socket() as chosen:
+        chosen.bind((LOOPBACK, 0))
+        port: int = chosen.getsockname()[1]
+    return port
+
+
+async def stop_cleanly(case: StoryCase, process: Process) -> None:
+    """Stop a long-running process; it has met no bug of ours."""
+    status = await process.stop()
+    case.assertEqual(status, -signal.SIGTERM, process.text())
+    for word in ("Traceback", "Unhandled", "bug in"):
+        case.assertNotIn(word, process.text())
 
 
 class Line:
@@ -295,8 +326,8 @@ class Line:
         return await self.run("connect", self.environment["CLOUDCONNECT_PROVIDER"])
 
 
-def in_front_of(case: StoryCase, port: int) -> Proxy:
+def in_front_of(case: StoryCase, port: int, address: str = LOOPBACK) -> Proxy:
     """A proxy before a port; it is closed at the end of the test."""
-    proxy = Proxy(reactor, port)
+    proxy = Proxy(reactor, port, address)
     case.addCleanup(proxy.close)
     return proxy

@@ -1,4 +1,4 @@
-"""The story with real processes: what goes up comes back, exactly, and nobody reads it on the way."""
+"""The story with real processes: what goes up comes back exactly, and nobody reads it."""
 
 from __future__ import annotations
 
