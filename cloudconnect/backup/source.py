@@ -210,14 +210,16 @@ class Source:
         names = (0o100600, 0, 0, 1, os.geteuid(), os.getegid(), 0, *(now // 1_000_000_000,) * 3)
         status = os.stat_result(names, {"st_mtime_ns": now})
         draft = Draft(b"/" + given.name.lstrip(b"/"), status)
-        self._batch.path = draft.path
-        self._order.append(draft)
-        self._reader.read_stream(draft, given.stream)
-        given.check()
         try:
             draft.entry()
         except ValueError as error:
             raise UsageError(f"the name for standard input cannot be used: {error}") from error
+        if draft.path == b"/":
+            raise UsageError("standard input needs a name")
+        self._batch.path = draft.path
+        self._order.append(draft)
+        self._reader.read_stream(draft, given.stream)
+        given.check()
         self._result.files, self._result.bytes_source = 1, draft.size
 
     # --- what the repository lost -----------------------------------------------------------------

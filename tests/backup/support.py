@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.description import describe
+from cloudconnect.content.manifest import Entry, encode_entry
 from cloudconnect.content.points import PointRecord
 from cloudconnect.keys import IntegrityKey, MasterKey, frame_key
 from cloudconnect.repository.serve import ServeResult, serve_session
@@ -51,8 +52,11 @@ class Served:
     :ivar result: what serving it came to, or the error
     """
 
-    def __init__(self, channel: FrameChannel, directory: Path, purpose: str) -> None:
+    def __init__(
+        self, channel: FrameChannel, directory: Path, purpose: str, options: dict[str, Any]
+    ) -> None:
         self.result: ServeResult | BaseException | None = None
+        self._options = {"on_point": nothing, **options}
         self._channel = channel
         self._directory = directory
         self._purpose = purpose
@@ -63,7 +67,12 @@ class Served:
         try:
             with Repository.open(self._directory) as repository:
                 self.result = serve_session(
-                    self._channel, repository, self._purpose, ("read", "write"), SESSION, nothing
+                    self._channel,
+                    repository,
+                    self._purpose,
+                    ("read", "write"),
+                    SESSION,
+                    **self._options,
                 )
         except BaseException as error:
             self.result = error
@@ -84,13 +93,16 @@ class Place:
         self.labels = Labels(host="host", job="job", job_id=b"j" * 16)
         Repository.create(self.directory, self.description).close()
         self.served: Served | None = None
+        self.serve_options: dict[str, Any] = {}
 
     def open(
         self, purpose: str, wrap: Callable[[FrameChannel], FrameChannel] | None = None
     ) -> FrameChannel:
         """A channel to this repository, served in a thread."""
         left, right = channels(PipePair(timeout=30.0))
-        self.served = Served(right if wrap is None else wrap(right), self.directory, purpose)
+        self.served = Served(
+            right if wrap is None else wrap(right), self.directory, purpose, self.serve_options
+        )
         return left
 
     def backup(self, *paths: bytes, **options: Any) -> BackupResult:
@@ -109,3 +121,54 @@ class Place:
         reader = PointReader(self.open("read"), self.keys, self.description)
         reader.open(point)
         return reader
+
+    def record_of(self, point: bytes) -> PointRecord:
+        """A published record."""
+        with Repository.open(self.directory, read_only=True) as repository:
+            return PointRecord.decode(repository.point(point).record)
+
+    def publish(self, entries: Iterable[Entry | bytes], contents: Iterable[bytes] = ()) -> bytes:
+        """Publish a restore point of just these entries (or encoded ones); its id.
+
+        :param contents: chunks that the entries' runs name by ``keys.chunk_id``
+        """
+        encoded = b"".join(e if isinstance(e, bytes) else encode_entry(e) for e in entries)
+        manifest = self.keys.manifest_id(encoded)
+        point = os.urandom(16)
+        record = PointRecord(
+            point=point,
+            repository=self.description.repository,
+            session=SESSION,
+            job_id=self.labels.job_id,
+            host="host",
+            job="job",
+            started_ns=0,
+            finished_ns=0,
+            mode=self.description.mode,
+            manifest=(manifest,),
+            manifest_length=len(encoded),
+            private=self.keys.seal_private(point, []),
+        )
+        with Repository.open(self.directory) as repository:
+            repository.add(self.keys.seal_blob("manifest", encoded, 3, manifest), "manifest")
+            references = set()
+            for content in contents:
+                name = self.keys.chunk_id(content)
+                references.add(name)
+                repository.add(self.keys.seal_blob("chunk", content, 3, name))
+            repository.flush()
+            octets = record.encode()
+            repository.publish(record, octets, self.keys.sign(octets), sorted(references))
+        return point
+
+    def damage(self, name: bytes) -> None:
+        """Change a stored byte of the chunk ``name``."""
+        with Repository.open(self.directory) as repository:
+            pack, entry = repository.catalogue.locate({name})[name]
+            path = next(self.directory.rglob(pack.rpartition("/")[2]))
+            data = bytearray(path.read_bytes())
+            blob = next(iter(repository.read([name])))
+        at = data.index(bytes(blob.data))
+        data[at + len(blob.data) // 2] ^= 1
+        os.chmod(path, 0o600)
+        path.write_bytes(data)

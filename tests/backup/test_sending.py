@@ -1,0 +1,96 @@
+"""The manifest writer and the sender of chunks."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from cloudconnect.backup import sending
+from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
+from cloudconnect.content.atrest import RepositoryKeys
+from cloudconnect.content.chunking import ChunkingParameters
+from cloudconnect.errors import Truncated
+from cloudconnect.keys import MasterKey
+from cloudconnect.testing import PipePair
+from cloudconnect.wire.frames import FLAG_MANIFEST, FrameKind, unpack_chunk
+from tests.backup.support import channels
+
+
+class ManifestTests(SynchronousTestCase):
+    """Entries in, chunks out."""
+
+    @given(st.lists(st.binary(max_size=300), max_size=60), st.integers(1, 2000), st.integers(1, 5))
+    @settings(max_examples=60, deadline=None)
+    def test_chunks_are_the_entries(self, entries: list[bytes], size: int, chunks: int) -> None:
+        """All entries are in the chunks, in order; ids and length are those of the chunks."""
+        self.patch(sending, "MANIFEST_BYTES", size)
+        self.patch(sending, "MANIFEST_CHUNKS", chunks)
+        offered: list[tuple[bytes, bytes]] = []
+
+        def offer(some: list[tuple[bytes, Plain]]) -> None:
+            self.assertLessEqual(len(some), chunks)
+            offered.extend((name, bytes(plain)) for name, plain in some)
+
+        parameters = ChunkingParameters(average=256, minimum=64, maximum=1024)
+        names = iter(range(1 << 30))
+        writer = ManifestWriter(parameters, lambda plain: b"%032d" % next(names), offer)
+        for entry in entries:
+            writer.add(entry)
+        writer.finish()
+        self.assertEqual(b"".join(plain for _, plain in offered), b"".join(entries))
+        self.assertEqual(writer.ids, [name for name, _ in offered])
+        self.assertEqual(writer.length, sum(map(len, entries)))
+
+
+class SenderTests(SynchronousTestCase):
+    """Chunks are sealed and sent in threads."""
+
+    def setUp(self) -> None:
+        self.keys = RepositoryKeys(MasterKey.generate(), bytes(16))
+        self.left, self.right = channels(PipePair(timeout=20.0, high_water=1 << 30))
+        self.budget = Budget(1 << 30, 100)
+        self.errors: list[BaseException] = []
+        self.sender = ChunkSender(self.left, self.keys, 3, self.budget, self.errors.append)
+        self.addCleanup(self.sender.stop)
+
+    def test_sent(self) -> None:
+        """Every chunk arrives sealed, with its kind; the budget gets back content's bytes only."""
+        self.patch(sending, "GROUP_BYTES", 10_000)
+        plains = [os.urandom(3000) for _ in range(20)]
+        chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(p), p) for p in plains]
+        self.budget.take(60_000)
+        self.sender.send("chunk", chunks)
+        manifest = b"manifest" * 100
+        self.sender.send("manifest", [(self.keys.manifest_id(manifest), manifest)])
+        self.sender.finish()
+        self.left.finish()
+        opened = {"chunk": set(), "manifest": set()}
+        stored = 0
+        while (frame := self.right.receive()).kind is not FrameKind.TOTALS:
+            kind = "manifest" if frame.flags & FLAG_MANIFEST else "chunk"
+            blob = unpack_chunk(frame.body)
+            stored += len(blob.data)
+            opened[kind].add(self.keys.open_blob(kind, blob))
+        self.assertEqual(opened, {"chunk": set(plains), "manifest": {manifest}})
+        self.assertEqual(self.budget._bytes, 0)
+        self.assertEqual(self.sender.bytes_stored, stored)
+        self.assertEqual(self.errors, [])
+
+    def test_failure(self) -> None:
+        """A broken line is reported."""
+        self.left.abort(Truncated("the line broke"))
+        self.sender.send("chunk", [(bytes(32), b"x")])
+        self.sender.finish()
+        self.assertIsInstance(self.errors[0], Truncated)
+
+    def test_stop(self) -> None:
+        """After a stop nothing more is sent, and the broken line is nobody's news."""
+        self.sender.stop()
+        self.left.abort(Truncated("the line broke"))
+        self.sender._send("chunk", [(bytes(32), b"x")])
+        self.assertEqual(self.errors, [])
+        self.assertEqual(self.left.bytes_sent, 0)

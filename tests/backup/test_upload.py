@@ -1,0 +1,892 @@
+"""A whole backup, against a real repository in the same process and against hostile ones."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from cloudconnect.backup import reader as reader_module
+from cloudconnect.backup import sending as sending_module
+from cloudconnect.backup import source as source_module
+from cloudconnect.backup import upload as upload_module
+from cloudconnect.backup import walk as walk_module
+from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.options import BackupOptions, BackupResult, Progress, StandardInput
+from cloudconnect.backup.patterns import PathPatterns
+from cloudconnect.backup.rules import ExcludeRules
+from cloudconnect.backup.upload import BackupRun
+from cloudconnect.content.atrest import EncryptionMode
+from cloudconnect.content.manifest import FLAG_CHANGED, Entry, EntryType
+from cloudconnect.content.points import PointRecord
+from cloudconnect.errors import (
+    Cancelled,
+    CloudConnectError,
+    NoSpace,
+    ProtocolViolation,
+    SourceCommandFailed,
+    Truncated,
+    UsageError,
+)
+from cloudconnect.repository.serve import ServeResult
+from cloudconnect.repository.store import Repository
+from cloudconnect.testing import PipePair
+from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import (
+    FLAG_PART,
+    Frame,
+    FrameKind,
+    decode_body,
+    encode_body,
+    pack_bitmap,
+    split_ids,
+    unpack_chunk,
+)
+from tests.backup.support import SESSION, Place, channels
+from tests.backup.trees import ODD_NAMES, OLD_NS, make_odd_tree, write
+
+
+class Case(SynchronousTestCase):
+    """A tree and a repository."""
+
+    def setUp(self) -> None:
+        self.top = os.path.abspath(self.mktemp()).encode()
+        os.makedirs(self.top)
+        self.place = Place(self.mktemp())
+        self.cache = Path(os.path.abspath(self.mktemp()))
+
+    def tree(self, count: int = 30) -> None:
+        """Some files of all sizes."""
+        for number in range(count):
+            size = (number % 7) * 3000 + (300_000 if number % 10 == 0 else 0)
+            write(self.top + b"/d%d/f%03d" % (number % 3, number), os.urandom(size))
+
+    def entries(self, point: bytes) -> dict[bytes, Entry]:
+        """What is in a point, by path below the top."""
+        with self.place.reader(point) as reader:
+            return {
+                entry.path[len(self.top) :]: entry
+                for entry in reader.entries()
+                if entry.path.startswith(self.top)
+            }
+
+    def content(self, point: bytes, name: bytes) -> bytes:
+        with self.place.reader(point) as reader:
+            return b"".join(reader.read(reader.find(self.top + name)))
+
+    def points(self) -> int:
+        with Repository.open(self.place.directory) as repository:
+            return repository.statistics()["points"]
+
+
+class BackupTests(Case):
+    """What a backup stores and says."""
+
+    def test_counts(self) -> None:
+        """The result and the point's record count files, folders and bytes."""
+        make_odd_tree(self.top + b"/odd")
+        result = self.place.backup(self.top)
+        record = self.place.record_of(result.point)
+        files = folders = other = size = 0
+        inodes = set()
+        for folder, names, leaves in os.walk(self.top):
+            folders += 1
+            for name in names + leaves:
+                status = os.lstat(os.path.join(folder, name))
+                if os.path.islink(os.path.join(folder, name)) or name == b"fifo" or name == b"null":
+                    other += 1
+                elif name in leaves:
+                    files += 1
+                    size += 0 if status.st_ino in inodes else status.st_size
+                    inodes.add(status.st_ino)
+        self.assertEqual(
+            (result.files, result.directories, result.other, result.bytes_source),
+            (files, folders, other, size),
+        )
+        expected = {
+            "files": files,
+            "directories": folders,
+            "other": other,
+            "bytes_source": size,
+            "bytes_new": result.bytes_new,
+            "unreadable": 0,
+        }
+        self.assertEqual(record.statistics, expected)
+        self.assertEqual(result.record, record)
+        self.assertLess(result.bytes_stored, result.bytes_sent)
+        served = self.place.served
+        assert served is not None
+        served_result = served.wait()
+        assert isinstance(served_result, ServeResult)
+        self.assertEqual(served_result.bytes_received, result.bytes_sent)
+        self.assertEqual(served_result.bytes_sent, result.bytes_received)
+
+    def test_record(self) -> None:
+        """The record has the labels, and the paths only sealed."""
+        write(self.top + b"/file", b"content")
+        self.place.labels = attrs.evolve(self.place.labels, tags=("a", "b"))
+        result = self.place.backup(self.top)
+        record = self.place.record_of(result.point)
+        self.assertEqual((record.host, record.job, record.tags), ("host", "job", ("a", "b")))
+        self.assertEqual((record.session, record.job_id), (SESSION, b"j" * 16))
+        self.assertNotIn(self.top, record.encode())
+        self.assertEqual(self.place.keys.open_private(result.point, record.private), (self.top,))
+
+    def test_nothing_new_the_second_time(self) -> None:
+        """A second backup without a cache reads everything and sends no content."""
+        self.tree()
+        first = self.place.backup(self.top)
+        second = self.place.backup(self.top)
+        self.assertGreater(first.bytes_new, 0)
+        self.assertEqual((second.bytes_new, second.files_unchanged), (0, 0))
+        self.assertEqual(second.bytes_source, first.bytes_source)
+        self.assertNotEqual(first.point, second.point)
+        self.assertEqual(self.entries(first.point), self.entries(second.point))
+
+    def test_equal_content_is_sent_once(self) -> None:
+        """Content that is in several places of one backup is sent once."""
+        data = os.urandom(500_000)
+        for name in (b"/a", b"/b", b"/c"):
+            write(self.top + name, data)
+        result = self.place.backup(self.top)
+        self.assertEqual(result.bytes_source, 1_500_000)
+        self.assertEqual(result.bytes_new, 500_000)
+
+    def test_entries_are_in_walk_order(self) -> None:
+        """However late a small file's chunk is known, its entry stands where the walk found it."""
+        self.patch(source_module, "BATCH_BYTES", 10_000)
+        self.tree(60)
+        result = self.place.backup(self.top)
+        paths = list(self.entries(result.point))
+        keys = [path.split(b"/") for path in paths]
+        self.assertEqual(keys, sorted(keys))
+        self.assertEqual(len(paths), 60 + 4)
+
+    def test_without_encryption(self) -> None:
+        """In the mode without encryption, content is stored compressed only, and readable."""
+        self.place = Place(self.mktemp(), EncryptionMode.NONE)
+        write(self.top + b"/file", b"can be read by anybody" * 1000)
+        result = self.place.backup(self.top)
+        self.assertEqual(self.content(result.point, b"/file"), b"can be read by anybody" * 1000)
+
+    def test_empty_files_only(self) -> None:
+        """A backup that needs no chunk at all is a backup."""
+        write(self.top + b"/empty", b"")
+        result = self.place.backup(self.top)
+        self.assertEqual((result.files, result.bytes_new), (1, 0))
+        self.assertIn(b"/empty", self.entries(result.point))
+
+    def test_odd_names(self) -> None:
+        """Names of any bytes are kept exactly."""
+        for name in ODD_NAMES:
+            write(self.top + b"/" + name, name)
+        result = self.place.backup(self.top)
+        self.assertEqual(
+            set(self.entries(result.point)), {b"", *(b"/" + name for name in ODD_NAMES)}
+        )
+
+    def test_excludes(self) -> None:
+        """What the rules exclude is not in the point."""
+        self.tree(9)
+        rules = ExcludeRules(patterns=PathPatterns([b"d1"]))
+        result = self.place.backup(self.top, rules=rules)
+        self.assertFalse(any(path.startswith(b"/d1") for path in self.entries(result.point)))
+        self.assertEqual(result.files, 6)
+
+    def test_hard_links(self) -> None:
+        """Further names of a file are links to the first one, and count no bytes."""
+        write(self.top + b"/a", b"x" * 1000)
+        os.link(self.top + b"/a", self.top + b"/b")
+        os.symlink(b"nowhere", self.top + b"/s")
+        os.link(self.top + b"/s", self.top + b"/t", follow_symlinks=False)
+        result = self.place.backup(self.top)
+        entries = self.entries(result.point)
+        self.assertEqual(entries[b"/b"].link, self.top + b"/a")
+        self.assertIsNone(entries[b"/a"].link)
+        self.assertEqual(entries[b"/t"].link, self.top + b"/s")
+        self.assertEqual((result.bytes_source, result.files, result.other), (1000, 2, 2))
+
+    def test_progress(self) -> None:
+        """Progress goes up to what the result says, and never back."""
+        self.patch(upload_module, "LOOK_SECONDS", 0.0)
+        self.patch(source_module, "BATCH_BYTES", 10_000)
+        self.tree(40)
+        seen: list[Progress] = []
+        channel = self.place.open("backup")
+        options = BackupOptions(paths=(self.top,))
+        run = BackupRun(
+            channel,
+            self.place.keys,
+            self.place.description,
+            options,
+            self.place.labels,
+            SESSION,
+            progress=seen.append,
+        )
+        result = run.run()
+        for name in ("files", "bytes_done", "bytes_new", "bytes_sent", "bytes_received"):
+            values = [getattr(progress, name) for progress in seen]
+            self.assertEqual(values, sorted(values), name)
+        self.assertEqual(seen[-1].bytes_done, result.bytes_source)
+        self.assertTrue(seen[-1].path.startswith(self.top))
+
+
+class CacheTests(Case):
+    """Unchanged files."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        real = upload_module.FileCache
+
+        def trusting(directory: Path, repository: bytes, check: bytes) -> Any:
+            return real(directory, repository, check, lambda: 1 << 62)
+
+        self.patch(upload_module, "FileCache", trusting)
+
+    def backup(self, *paths: bytes) -> BackupResult:
+        return self.place.backup(*(paths or (self.top,)), cache=self.cache)
+
+    def test_unchanged_files_are_not_read(self) -> None:
+        """The second backup opens no file, and its point is the same."""
+        self.tree()
+        first = self.backup()
+
+        def refuse(*arguments: object) -> int:
+            raise AssertionError("an unchanged file was opened")
+
+        self.patch(reader_module, "open_quietly", refuse)
+        second = self.backup()
+        self.assertEqual(second.files_unchanged, first.files)
+        self.assertEqual(second.unreadable.count, 0)
+        self.assertEqual(second.bytes_source, first.bytes_source)
+        self.assertEqual(self.entries(first.point), self.entries(second.point))
+
+    def test_changed_file_among_unchanged_ones(self) -> None:
+        """Only what changed is read and sent."""
+        self.tree()
+        first = self.backup()
+        write(self.top + b"/d0/f000", b"new content")
+        write(self.top + b"/d0/new", b"a new file")
+        second = self.backup()
+        self.assertEqual(second.files_unchanged, first.files - 1)
+        self.assertEqual(second.bytes_new, len(b"new content" + b"a new file"))
+        self.assertEqual(self.content(second.point, b"/d0/f000"), b"new content")
+        self.assertEqual(self.content(second.point, b"/d0/new"), b"a new file")
+
+    def test_changed_mode_is_noticed(self) -> None:
+        """A file of which only the mode changed has its new mode in the point."""
+        self.tree(3)
+        self.backup()
+        os.chmod(self.top + b"/d0/f000", 0o751)
+        second = self.backup()
+        self.assertEqual(self.entries(second.point)[b"/d0/f000"].mode, 0o751)
+        self.assertEqual(second.bytes_new, 0)
+
+    def test_young_files_are_read_again(self) -> None:
+        """With the real clock, files that were written just now are not trusted."""
+        self.tree(5)
+        real = upload_module.FileCache
+
+        def now(directory: Path, repository: bytes, check: bytes) -> Any:
+            cache = real(directory, repository, check)
+            cache.now_ns = lambda: os.stat(self.top + b"/d0/f000").st_ctime_ns
+            return cache
+
+        self.patch(upload_module, "FileCache", now)
+        self.backup()
+        self.assertEqual(self.backup().files_unchanged, 0)
+
+    def test_everything_lost(self) -> None:
+        """When the repository has lost everything, unchanged files are read again and sent."""
+        self.tree()
+        os.link(self.top + b"/d0/f000", self.top + b"/d2/link")
+        first = self.backup()
+        expected = {name: self.content(first.point, name) for name in self.files(first)}
+        empty = Path(os.path.abspath(self.mktemp()))
+        Repository.create(empty, self.place.description).close()
+        self.place.directory = empty
+        second = self.backup()
+        self.assertEqual(second.files, first.files)
+        self.assertEqual(second.files_unchanged, self.empty_files())
+        self.assertEqual(second.bytes_new, first.bytes_new)
+        self.assertEqual({n: self.content(second.point, n) for n in self.files(second)}, expected)
+        keys = [path.split(b"/") for path in self.entries(second.point)]
+        self.assertEqual(keys, sorted(keys))
+
+    def files(self, result: BackupResult) -> list[bytes]:
+        entries = self.entries(result.point)
+        return [name for name, entry in entries.items() if entry.type is EntryType.FILE]
+
+    def empty_files(self) -> int:
+        found = 0
+        for folder, _, names in os.walk(self.top):
+            found += sum(os.path.getsize(os.path.join(folder, name)) == 0 for name in names)
+        return found
+
+    def test_one_chunk_lost(self) -> None:
+        """When one chunk is damaged, the files that need it are read again, and only those."""
+        for number in range(5):
+            write(self.top + b"/large%d" % number, os.urandom(400_000))
+        first = self.backup()
+        lost = self.entries(first.point)[b"/large2"].runs[1].id
+        assert lost is not None
+        self.place.damage(lost)
+        with Repository.open(self.place.directory) as repository:
+            list(repository.read_each([lost]))  # notices it
+        second = self.backup()
+        self.assertEqual(second.files_unchanged, 4)
+        self.assertEqual(second.bytes_new, self.entries(first.point)[b"/large2"].runs[1].length)
+        with open(self.top + b"/large2", "rb") as file:
+            self.assertEqual(self.content(second.point, b"/large2"), file.read())
+
+    def test_lost_and_gone(self) -> None:
+        """A file whose chunk is lost and that vanishes is reported; the rest is stored."""
+        write(self.top + b"/a", os.urandom(100_000))
+        write(self.top + b"/b", os.urandom(100_000))
+        first = self.backup()
+        empty = Path(os.path.abspath(self.mktemp()))
+        Repository.create(empty, self.place.description).close()
+        self.place.directory = empty
+        real = source_module.open_below
+
+        def vanish(sources: list[bytes], path: bytes) -> int:
+            if path.endswith(b"/a"):
+                os.unlink(path)
+            return real(sources, path)
+
+        self.patch(source_module, "open_below", vanish)
+        second = self.backup()
+        self.assertEqual(set(self.entries(second.point)), {b"", b"/b"})
+        self.assertEqual(second.unreadable.listed[0].path, self.top + b"/a")
+        self.assertEqual((first.files, second.files), (2, 1))
+
+    def test_damaged_cache(self) -> None:
+        """A damaged cache costs reading everything, and nothing else."""
+        self.tree()
+        first = self.backup()
+        for path in self.cache.iterdir():
+            path.write_bytes(b"garbage" * 1000)
+        second = self.backup()
+        self.assertEqual((second.files_unchanged, second.bytes_new), (0, 0))
+        self.assertEqual(self.entries(first.point), self.entries(second.point))
+
+    def test_damaged_chunk_of_a_file_that_also_changed(self) -> None:
+        """A chunk that an unchanged file needs and the repository lacks comes from any file."""
+        data = os.urandom(300_000)
+        write(self.top + b"/a", data)
+        self.backup()
+        empty = Path(os.path.abspath(self.mktemp()))
+        Repository.create(empty, self.place.description).close()
+        self.place.directory = empty
+        write(self.top + b"/b", data)  # new, with the same chunks
+        result = self.backup()
+        self.assertEqual(self.content(result.point, b"/a"), data)
+        self.assertEqual(self.content(result.point, b"/b"), data)
+        self.assertEqual(result.unreadable.count, 0)
+
+
+class TroubleTests(Case):
+    """Sources that make trouble."""
+
+    def test_unreadable_files(self) -> None:
+        """What cannot be read is reported with path and reason; everything else is stored."""
+        self.tree(9)
+        real = reader_module.open_quietly
+
+        def refuse(name: bytes, flags: int, parent: int, owner: int) -> int:
+            if name == b"f004":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            if name == b"f005":
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+            if name == b"f006":
+                raise OSError(errno.EIO, "Input/output error")
+            return real(name, flags, parent, owner)
+
+        self.patch(reader_module, "open_quietly", refuse)
+        result = self.place.backup(self.top)
+        self.assertEqual(
+            {(item.path[len(self.top) :], item.reason) for item in result.unreadable.listed},
+            {
+                (b"/d1/f004", "Permission denied"),
+                (b"/d2/f005", "vanished while the backup ran"),
+                (b"/d0/f006", "Input/output error"),
+            },
+        )
+        self.assertEqual((result.files, result.unreadable.count), (6, 3))
+        self.assertEqual(len(self.entries(result.point)), 6 + 4)
+        self.assertEqual(self.place.record_of(result.point).statistics["unreadable"], 3)
+
+    def test_permission_denied_for_real(self) -> None:
+        """A file without read permission, where this user needs one."""
+        if os.geteuid() == 0:
+            self.skipTest("root may read everything")
+        write(self.top + b"/closed", b"x", 0o000)
+        write(self.top + b"/open", b"y")
+        result = self.place.backup(self.top)
+        self.assertEqual(result.unreadable.listed[0].reason, "Permission denied")
+        self.assertIn(b"/open", self.entries(result.point))
+
+    def test_first_name_of_a_link_is_unreadable(self) -> None:
+        """Where the first name of a file cannot be read, the next one is tried."""
+        write(self.top + b"/a", b"content")
+        os.link(self.top + b"/a", self.top + b"/b")
+        real = reader_module.open_quietly
+
+        def refuse(name: bytes, *arguments: int) -> int:
+            if name == b"a":
+                raise OSError(errno.EIO, "Input/output error")
+            return real(name, *arguments)
+
+        self.patch(reader_module, "open_quietly", refuse)
+        result = self.place.backup(self.top)
+        self.assertIsNone(self.entries(result.point)[b"/b"].link)
+        self.assertEqual(self.content(result.point, b"/b"), b"content")
+
+    def test_changing_file(self) -> None:
+        """A file that changes each time it is read is stored, marked and reported."""
+        write(self.top + b"/log", b"0")
+        real = reader_module.read_attributes
+
+        def grow(where: int | bytes) -> Any:
+            with open(self.top + b"/log", "ab") as file:
+                file.write(b"1")
+            return real(where)
+
+        self.patch(reader_module, "read_attributes", grow)
+        result = self.place.backup(self.top)
+        self.assertEqual([item.path for item in result.changed.listed], [self.top + b"/log"])
+        self.assertTrue(self.entries(result.point)[b"/log"].flags & FLAG_CHANGED)
+        self.assertEqual(self.content(result.point, b"/log"), b"01")
+
+    def test_path_too_long_for_a_manifest(self) -> None:
+        """A path that a manifest cannot hold is reported, and the rest is stored."""
+        self.tree(3)
+        deep = self.top + b"/x"
+        os.mkdir(deep)
+        real = walk_module.Found.__init__
+
+        def long(self: Any, path: bytes, *arguments: Any) -> None:
+            real(self, path.replace(b"/x", b"/" + b"y" * 70_000), *arguments)
+
+        self.patch(walk_module.Found, "__init__", long)
+        result = self.place.backup(self.top)
+        self.assertEqual(result.unreadable.count, 1)
+        self.assertEqual(result.files, 3)
+
+    def test_nothing_there(self) -> None:
+        """When nothing of what was named exists, no point is made."""
+        with self.assertRaises(UsageError):
+            self.place.backup(self.top + b"/none", self.top + b"/neither")
+        self.assertEqual(self.points(), 0)
+
+    def test_one_of_two_sources_is_missing(self) -> None:
+        """A source that does not exist is reported, and the others are backed up."""
+        write(self.top + b"/there", b"x")
+        result = self.place.backup(self.top + b"/there", self.top + b"/none")
+        self.assertEqual(result.unreadable.listed[0].reason, "does not exist")
+        self.assertEqual(result.files, 1)
+
+    def test_labels(self) -> None:
+        """Labels that cannot be used are noticed before anything is sent."""
+        self.place.labels = attrs.evolve(self.place.labels, host="bad\nhost")
+        channel = self.place.open("backup")
+        run = BackupRun(
+            channel,
+            self.place.keys,
+            self.place.description,
+            BackupOptions(paths=(self.top,)),
+            self.place.labels,
+            SESSION,
+        )
+        self.assertRaises(UsageError, run.run)
+        self.assertEqual(channel.bytes_sent, 0)
+
+
+class StandardInputTests(Case):
+    """A stream that is backed up as a file."""
+
+    def test_stored_under_its_name(self) -> None:
+        """All of it is in the point, with today's time and nobody else's to read."""
+        data = os.urandom(3_000_000)
+        result = self.place.backup(stdin=StandardInput(b"dumps/data.sql", BytesIO(data)))
+        with self.place.reader(result.point) as reader:
+            (entry,) = reader.entries()
+            self.assertEqual(entry.path, b"/dumps/data.sql")
+            self.assertEqual(b"".join(reader.read(entry)), data)
+        self.assertEqual(entry.mode, 0o600)
+        self.assertGreater(entry.mtime_ns, OLD_NS)
+        self.assertEqual((result.files, result.bytes_source), (1, len(data)))
+
+    def test_empty(self) -> None:
+        """An empty stream is an empty file."""
+        result = self.place.backup(stdin=StandardInput(b"/x", BytesIO(b"")))
+        self.assertEqual((result.files, result.bytes_source), (1, 0))
+
+    def test_command_failed(self) -> None:
+        """When the check at the end says that the command failed, no point is published."""
+
+        def check() -> None:
+            raise SourceCommandFailed("pg_dump ended with status 1")
+
+        with self.assertRaises(SourceCommandFailed):
+            self.place.backup(stdin=StandardInput(b"/x", BytesIO(b"half a dump"), check))
+        self.assertEqual(self.points(), 0)
+
+    def test_name_that_cannot_be_used(self) -> None:
+        """A name that is no path is refused."""
+        for name in (b"/", b"a/../b", b"a\0b"):
+            with self.assertRaises(UsageError, msg=repr(name)):
+                self.place.backup(stdin=StandardInput(name, BytesIO(b"x")))
+        self.assertEqual(self.points(), 0)
+
+    def test_options(self) -> None:
+        """Paths and standard input at once, or neither, is a mistake."""
+        stdin = StandardInput(b"/x", BytesIO(b""))
+        self.assertRaises(UsageError, BackupOptions)
+        self.assertRaises(UsageError, BackupOptions, paths=(b"/a",), stdin=stdin)
+
+
+class DryRunTests(Case):
+    """Looking and counting only."""
+
+    def test_counts_and_sends_nothing(self) -> None:
+        """A dry run needs no repository and counts what a backup counts."""
+        make_odd_tree(self.top + b"/odd")
+        options = BackupOptions(paths=(self.top, self.top + b"/none"), dry_run=True)
+        run = BackupRun(
+            None, self.place.keys, self.place.description, options, self.place.labels, SESSION
+        )
+        dry = run.run()
+        result = self.place.backup(self.top, self.top + b"/none")
+        for name in ("files", "directories", "other", "bytes_source"):
+            self.assertEqual(getattr(dry, name), getattr(result, name), name)
+        self.assertEqual(dry.unreadable, result.unreadable)
+        self.assertEqual((dry.point, dry.record), (b"", None))
+
+
+class InterruptionTests(Case):
+    """Backups that do not come to their end."""
+
+    def run_with(self, channel: FrameChannel, **arguments: Any) -> BackupResult:
+        return BackupRun(
+            channel,
+            self.place.keys,
+            self.place.description,
+            BackupOptions(paths=(self.top,)),
+            self.place.labels,
+            SESSION,
+            **arguments,
+        ).run()
+
+    def test_cancelled(self) -> None:
+        """A cancelled backup publishes nothing and leaves no thread behind."""
+        self.patch(upload_module, "LOOK_SECONDS", 0.0)
+        self.tree()
+        asked: list[int] = []
+
+        def cancelled() -> bool:
+            asked.append(1)
+            return len(asked) > 2
+
+        with self.assertRaises(Cancelled):
+            self.run_with(self.place.open("backup"), cancelled=cancelled)
+        self.assertEqual(self.points(), 0)
+        self.assertEqual(
+            [thread.name for thread in threading.enumerate() if "cloudconnect" in thread.name], []
+        )
+
+    def test_line_breaks(self) -> None:
+        """After a broken line, what was stored is not sent again."""
+        self.patch(source_module, "BATCH_BYTES", 200_000)
+        for number in range(20):
+            write(self.top + b"/%02d" % number, os.urandom(200_000))
+        broken: list[_Breaking] = []
+
+        def breaking(channel: FrameChannel) -> FrameChannel:
+            broken.append(_Breaking(channel, 30))
+            return broken[0]  # type: ignore[return-value]
+
+        with self.assertRaises(CloudConnectError):
+            self.run_with(self.place.open("backup", breaking))
+        assert self.place.served is not None
+        self.assertIsInstance(self.place.served.wait(), Truncated)
+        self.assertEqual(self.points(), 0)
+        result = self.place.backup(self.top)
+        self.assertLess(result.bytes_new, 4_000_000 - 25 * 16384)
+        self.assertEqual(result.bytes_source, 4_000_000)
+        self.assertEqual(self.content(result.point, b"/07"), self.read(b"/07"))
+
+    def read(self, name: bytes) -> bytes:
+        with open(self.top + name, "rb") as file:
+            return file.read()
+
+    def test_refused_point(self) -> None:
+        """When the repository refuses the point, that is the error, and there is none."""
+        self.tree(3)
+
+        def full(record: object) -> None:
+            raise NoSpace("the quota is used up")
+
+        self.place.serve_options["on_point"] = full
+        with self.assertRaises(NoSpace) as caught:
+            self.place.backup(self.top)
+        self.assertIn("the quota is used up", str(caught.exception))
+        self.assertEqual(self.points(), 0)
+
+    def test_no_space_in_the_middle(self) -> None:
+        """When the quota ends in the middle of the content, the backup ends with that error."""
+        self.tree(60)
+        left = [200_000]
+
+        def reserve(count: int) -> None:
+            left[0] -= count
+            if left[0] < 0:
+                raise NoSpace("the quota is used up")
+
+        self.place.serve_options["reserve"] = reserve
+        with self.assertRaises(NoSpace):
+            self.place.backup(self.top)
+
+    def test_sender_fails(self) -> None:
+        """A bug in a thread ends the backup with that error, not in silence."""
+        self.tree(10)
+
+        def fail(*arguments: object) -> None:
+            raise ZeroDivisionError("a bug")
+
+        self.patch(sending_module.ChunkSender, "_send", _failing(fail))
+        with self.assertRaises(ZeroDivisionError):
+            self.place.backup(self.top)
+        self.assertEqual(self.points(), 0)
+
+    def test_little_memory(self) -> None:
+        """Never more content is under way than the budget allows, and everything arrives."""
+        self.patch(upload_module, "IN_FLIGHT_BYTES", 300_000)
+        self.patch(upload_module, "IN_FLIGHT_BATCHES", 3)
+        self.patch(source_module, "BATCH_BYTES", 50_000)
+        most = [0, 0]
+        real = Budget.take
+
+        def take(budget: Budget, size: int) -> None:
+            real(budget, size)
+            most[0] = max(most[0], budget._bytes)
+            most[1] = max(most[1], budget._batches)
+
+        self.patch(Budget, "take", take)
+        for number in range(15):
+            write(self.top + b"/%02d" % number, os.urandom(250_000))
+        result = self.place.backup(self.top)
+        self.assertEqual(result.bytes_new, 15 * 250_000)
+        self.assertLessEqual(most[0], 300_000)
+        self.assertLessEqual(most[1], 3)
+        self.assertGreater(most[0], 100_000)
+        self.assertEqual(self.content(result.point, b"/14"), self.read(b"/14"))
+
+
+def _failing(fail: Callable[..., None]) -> Callable[..., None]:
+    def send(self: Any, kind: str, group: object) -> None:
+        try:
+            fail()
+        except BaseException as error:
+            self._failed(error)
+
+    return send
+
+
+class _Breaking:
+    """A channel whose pipe breaks after some chunks were received."""
+
+    def __init__(self, channel: FrameChannel, chunks: int) -> None:
+        self._channel = channel
+        self._left = chunks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def receive(self) -> Frame:
+        frame = self._channel.receive()
+        if frame.kind is FrameKind.CHUNK:
+            self._left -= 1
+            if self._left == 0:
+                error = Truncated("the line broke")
+                self._channel.abort(error)
+                raise error
+        return frame
+
+
+class HostileTests(Case):
+    """Repositories that do not keep to the protocol."""
+
+    def against(self, serve: Callable[[FrameChannel], None], **options: Any) -> BackupResult:
+        """Back up to what ``serve`` does after the greeting."""
+        left, right = channels(PipePair(timeout=30.0))
+        description = self.place.description
+
+        def run() -> None:
+            right.receive()
+            limits = {"ids": 8192, "chunk": 4 << 20, "body": 8 << 20}
+            body = encode_body(
+                version=1,
+                repository=description.repository,
+                codings=[16, 17],
+                limits=options.pop("limits", limits),
+            )
+            right.send(FrameKind.WELCOME, 0, body)
+            with contextlib.suppress(CloudConnectError):  # the other side gave up
+                serve(right)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            return BackupRun(
+                left,
+                self.place.keys,
+                description,
+                BackupOptions(paths=(self.top,)),
+                self.place.labels,
+                SESSION,
+            ).run()
+        finally:
+            thread.join(10)
+            self.assertFalse(thread.is_alive())
+
+    def refused(self, serve: Callable[[FrameChannel], None]) -> str:
+        with self.assertRaises(ProtocolViolation) as caught:
+            self.against(serve)
+        return str(caught.exception)
+
+    def test_answer_to_no_question(self) -> None:
+        """A WANT with a number that was not asked is refused."""
+        self.tree(3)
+
+        def serve(channel: FrameChannel) -> None:
+            frame = channel.receive()
+            channel.send(FrameKind.WANT, frame.request + 1, b"\x00")
+            channel.receive()
+
+        self.assertIn("no question", self.refused(serve))
+
+    def test_answer_of_another_length(self) -> None:
+        """A WANT with more bits than ids is refused."""
+        self.tree(3)
+
+        def serve(channel: FrameChannel) -> None:
+            channel.send(FrameKind.WANT, channel.receive().request, bytes(500))
+            channel.receive()
+
+        self.refused(serve)
+
+    def test_early_end(self) -> None:
+        """A repository that ends before the point is published has not stored it."""
+        self.tree(3)
+
+        def serve(channel: FrameChannel) -> None:
+            channel.receive()
+            channel.finish()
+            channel.receive()
+
+        with self.assertRaises(CloudConnectError):
+            self.against(serve)
+
+    def test_point_acknowledged_at_once(self) -> None:
+        """A POINTED that comes before there is a point is not believed."""
+        self.tree(3)
+
+        def serve(channel: FrameChannel) -> None:
+            channel.receive()
+            body = encode_body(point=bytes(16), arrival=1, time=1.0)
+            channel.send(FrameKind.POINTED, 1, body)
+            channel.receive()
+
+        self.refused(serve)
+
+    def test_another_point_acknowledged(self) -> None:
+        """A POINTED for another point is not believed."""
+        write(self.top + b"/file", b"x")
+
+        def serve(channel: FrameChannel) -> None:
+            while True:
+                frame = channel.receive()
+                if frame.kind is FrameKind.HAVE:
+                    bits = pack_bitmap([True] * (len(frame.body) // 32))
+                    channel.send(FrameKind.WANT, frame.request, bits)
+                elif frame.kind is FrameKind.POINT and not frame.flags & FLAG_PART:
+                    body = encode_body(point=bytes(16), arrival=1, time=1.0)
+                    channel.send(FrameKind.POINTED, frame.request, body)
+
+        self.assertIn("does not answer", self.refused(serve))
+
+    def test_many_questions_are_open(self) -> None:
+        """Questions are asked on while answers are late, so round trips do not add up; what is
+        sent in the end is complete: all references, their digest, all wanted chunks."""
+        self.patch(source_module, "BATCH_BYTES", 20_000)
+        for number in range(30):
+            write(self.top + b"/%02d" % number, os.urandom(30_000))
+        wanted: set[bytes] = set()
+        came: set[bytes] = set()
+        references: list[bytes] = []
+        points: list[dict[str, Any]] = []
+
+        def answer(channel: FrameChannel, frame: Frame) -> None:
+            ids = split_ids(frame.body)
+            wanted.update(ids[::2])
+            bits = pack_bitmap([number % 2 == 0 for number in range(len(ids))])
+            channel.send(FrameKind.WANT, frame.request, bits)
+
+        def serve(channel: FrameChannel) -> None:
+            late = [channel.receive() for _ in range(8)]
+            self.assertEqual({frame.kind for frame in late}, {FrameKind.HAVE})
+            for frame in late:
+                answer(channel, frame)
+            while (frame := channel.receive()).kind is not FrameKind.TOTALS:
+                if frame.kind is FrameKind.HAVE:
+                    answer(channel, frame)
+                elif frame.kind is FrameKind.CHUNK:
+                    came.add(unpack_chunk(frame.body).id)
+                elif frame.flags & FLAG_PART:
+                    references.extend(split_ids(frame.body))
+                else:
+                    points.append(decode_body(frame))
+                    body = encode_body(point=self.point_of(points[0]), arrival=1, time=1.0)
+                    channel.send(FrameKind.POINTED, frame.request, body)
+            channel.finish()
+
+        result = self.against(serve)
+        self.assertEqual(came, wanted)
+        self.assertEqual(references, sorted(set(references)))
+        self.assertEqual(points[0]["references"], len(references))
+        digest = hashlib.sha256(b"".join(references)).digest()
+        self.assertEqual(points[0]["digest"], digest)
+        self.assertEqual(result.bytes_source, 900_000)
+
+    def point_of(self, body: dict[str, Any]) -> bytes:
+        return PointRecord.decode(body["record"]).point
+
+    def test_small_limits(self) -> None:
+        """A repository that takes few ids at a time is asked in more questions."""
+        self.tree(20)
+        sizes: list[int] = []
+
+        def serve(channel: FrameChannel) -> None:
+            while (frame := channel.receive()).kind is not FrameKind.TOTALS:
+                if frame.kind is FrameKind.HAVE:
+                    sizes.append(len(frame.body) // 32)
+                    bits = pack_bitmap([False] * sizes[-1])
+                    channel.send(FrameKind.WANT, frame.request, bits)
+                elif frame.kind is FrameKind.POINT and not frame.flags & FLAG_PART:
+                    body = encode_body(point=self.point_of(decode_body(frame)), arrival=1, time=1.0)
+                    channel.send(FrameKind.POINTED, frame.request, body)
+            channel.finish()
+
+        self.against(serve, limits={"ids": 2, "chunk": 4 << 20, "body": 1 << 16})
+        self.assertGreater(len(sizes), 3)
+        self.assertLessEqual(max(sizes), 2)
