@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import stat
 import struct
 from typing import Final
 
@@ -120,6 +120,7 @@ def make_odd_tree(top: bytes) -> None:
     os.symlink(b"/nowhere/\xff", top + b"/links/dangling")
     os.symlink(b"../links", top + b"/links/folder")
     os.mkfifo(top + b"/fifo", 0o640)
+    make_socket(top + b"/socket")
     if is_root():
         os.mknod(top + b"/null", 0o20666, os.makedev(1, 3))
         os.chown(top + b"/medium", 12345, 54321)
@@ -154,5 +155,5 @@ def age_tree(top: bytes) -> None:
 
 
 def make_socket(path: bytes) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+    """A socket's name, of any length, with nobody listening."""
+    os.mknod(path, stat.S_IFSOCK | 0o755)
