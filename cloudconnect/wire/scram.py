@@ -139,10 +139,11 @@ class ScramClient:
     def final(self, server_first: str) -> str:
         """The client's second message, with the proof that it knows the password.
 
-        :raises ProtocolViolation: not an answer to :meth:`first`; or the server asks for so few
-            iterations that a false one could guess the password cheaply, or for too many. Nothing
-            that depends on the password has been computed.
-        :raises LoginRefused: the server answers with an error
+        :raises ProtocolViolation: not an answer to :meth:`first`, or one that asks for too many
+            iterations
+        :raises LoginRefused: the server answers with an error; or asks for so few iterations that a
+            false one could guess the password cheaply: a true one does so where the password is a
+            token and this one is not. Nothing that depends on the password has been computed.
         """
         try:
             self._scram.set_server_first(_bounded(server_first))
@@ -153,10 +154,16 @@ class ScramClient:
                 f"the login's first answer is not usable: {error.args[0]}"
             ) from None
         iterations = int(self._scram.iterations)
-        if not self._least <= iterations <= ITERATIONS_MAX:
+        if iterations < self._least:
+            raise LoginRefused(
+                f"this is not the login password: the provider asks for {iterations} iterations in "
+                f"the login, as for a token that it has made, and this password needs "
+                f"{self._least}. Nothing of it was sent; check the name and the login password"
+            )
+        if iterations > ITERATIONS_MAX:
             raise ProtocolViolation(
-                f"the provider asks for {iterations} iterations in the login, but only "
-                f"{self._least} to {ITERATIONS_MAX} are accepted; the proof was not sent"
+                f"the provider asks for {iterations} iterations in the login, and at most "
+                f"{ITERATIONS_MAX} are accepted; the proof was not sent"
             )
         message = str(self._scram.get_client_final())
         self._scram.password = None  # it has served

@@ -252,14 +252,14 @@ class ClientTests(SynchronousTestCase):
 
     def test_too_few_iterations(self) -> None:
         """No proof is sent to a server that wants it cheap, for passwords and for tokens."""
-        for password, iterations, least in (
-            (Password(b"human"), 4096, "600000"),
-            (Password(b"human"), 599_999, "600000"),
-            (TOKEN, 4095, "4096"),
-            (TOKEN, 1, "4096"),
+        for password, iterations, least, error in (
+            (Password(b"human"), 4096, "600000", LoginRefused),
+            (Password(b"human"), 599_999, "600000", LoginRefused),
+            (TOKEN, 4095, "4096", ProtocolViolation),
+            (TOKEN, 1, "4096", ProtocolViolation),
         ):
             client = ScramClient("alice", password, BINDING)
-            with self.assertRaises(ProtocolViolation) as caught:
+            with self.assertRaises(error) as caught:
                 client.final(self._answer(client, iterations))
             self.assertIn(least, str(caught.exception))
 

@@ -1,0 +1,133 @@
+"""What the tenant's commands end with when something is wrong, with real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol
+
+from cloudconnect.backup.comparison import compare_trees
+from cloudconnect.wire.scram import make_token
+from tests.attacks.proxy import LOOPBACK, Part, Stall, Way, in_field
+from tests.attacks.proxy import Line as Kind
+from tests.attacks.stage import make_files
+from tests.story.processes import Done, Line, Provider, StoryCase, free_port, in_front_of, reactor
+
+STALLED = re.compile(rb'"stream_up"')
+
+
+class ExitCodeTests(StoryCase):
+    """A provider with a tenant whose commands go wrong."""
+
+    async def set_up(self, **limits: Any) -> None:
+        self.provider = Provider(self)
+        token = self.provider.add_tenant(**limits)
+        await self.provider.start()
+        self.proxy = in_front_of(self, self.provider.port)
+        self.line = Line(self, self.provider, self.proxy.port, token)
+        self.source = str(self.folder / "source")
+        make_files(self.source)
+
+    async def connect(self) -> None:
+        self.assertStatus(await self.line.connect(), 0)
+
+    def assertRefused(self, done: Done, status: int, reason: str) -> None:
+        self.assertStatus(done, status)
+        self.assertEqual(done.error["message_type"], "exit_error")
+        self.assertEqual((done.error["code"], done.error["reason"]), (status, reason))
+        self.assertNotIn(b"Traceback", done.err)
+
+    async def test_secrets(self) -> None:
+        """A wrong login password is 12, told to the admin; a wrong passphrase 13, at once."""
+        await self.set_up()
+        await self.connect()
+        wrong, token = self.folder / "wrong", self.folder / "wrong-token"
+        wrong.write_text("not the secret\n")
+        token.write_bytes(make_token().reveal())
+        for file in (wrong, token):
+            refused = await self.line.run("points", CLOUDCONNECT_PASSWORD_FILE=str(file))
+            self.assertRefused(refused, 12, "login_refused")
+        unopened = await self.line.run(
+            "backup", self.source, CLOUDCONNECT_PASSPHRASE_FILE=str(wrong)
+        )
+        self.assertRefused(unopened, 13, "wrong_passphrase")
+        self.assertEqual(self.proxy.of(Kind.TUNNEL) + self.proxy.of(Kind.STREAM), [])
+        self.assertEqual(await self.provider.listed("sessions"), [])
+        told = await self.provider.listed("events", "--warnings")
+        self.assertEqual([row["name"] for row in told], ["authentication_failed"])
+
+    async def test_names(self) -> None:
+        """An unknown point is 10, a wrong command line 2, an unreadable source 3."""
+        await self.set_up()
+        await self.connect()
+        partly = await self.line.run("backup", self.source, f"{self.folder}/nowhere")
+        self.assertStatus(partly, 3)
+        self.assertEqual(partly.summary["unreadable"], 1)
+        target = str(self.folder / "target")
+        unknown = await self.line.run("restore", "00000000", "--target", target)
+        self.assertRefused(unknown, 10, "not_found")
+        self.assertRefused(await self.line.run("backup"), 2, "usage")
+        self.assertRefused(await self.line.run("backup", "--no-such-option"), 2, "usage")
+        restored = await self.line.run("restore", partly.summary["point"], "--target", target)
+        self.assertStatus(restored, 0)
+        source = os.fsencode(self.source)
+        self.assertEqual(compare_trees(source, os.fsencode(target) + source), [])
+
+    async def test_lease(self) -> None:
+        """After the end of the lease no repository is made: 14."""
+        await self.set_up(lease_end="2020-01-31")
+        self.assertRefused(await self.line.connect(), 14, "lease_ended")
+
+    async def test_busy_and_interrupted(self) -> None:
+        """One task too many is 15; an interrupted one ends with 130 and leaves its place free."""
+        await self.set_up(max_tasks=1)
+        await self.connect()
+        self.proxy.rules = [Stall(Kind.STREAM, Way.DOWN, in_field(Part.BODY, 0, 0))]
+        first = self.line.start("backup", self.source)
+        await first.wrote(STALLED)
+        self.assertRefused(await self.line.run("backup", self.source), 15, "busy")
+        first.send(signal.SIGINT)
+        self.assertStatus(await self.done(first), 130)
+        self.proxy.release()
+        self.assertEqual(await self.provider.listed("points"), [])
+        self.assertStatus(await self.line.run("backup", self.source), 0)
+        sessions = await self.provider.listed("sessions")
+        self.assertEqual([row["state"] for row in sessions], ["interrupted", "done"])
+        self.assertEqual(await self.provider.listed("events", "--warnings"), [])
+
+    async def test_interrupted_while_connecting(self) -> None:
+        """An interrupt is obeyed too while nobody answers."""
+        token = self.folder / "acme.token"
+        token.write_text("cct1-none\n")
+        provider = Provider(self)
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        port = reactor.listenTCP(0, factory, interface=LOOPBACK)
+        self.addCleanup(port.stopListening)
+        proxy = in_front_of(self, port.getHost().port)
+        stall = Stall(Kind.CONTROL, Way.UP, in_field(Part.TLS))
+        proxy.rules = [stall]
+        command = Line(self, provider, proxy.port, token).start("points")
+        await stall.happened
+        command.send(signal.SIGINT)
+        self.assertStatus(await self.done(command), 130)
+
+    async def test_away(self) -> None:
+        """Nobody there, or somebody who never answers: 22, within 15 seconds."""
+        provider = Provider(self)
+        token = self.folder / "acme.token"
+        token.write_text("cct1-none\n")
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        silent = reactor.listenTCP(0, factory, interface=LOOPBACK)
+        self.addCleanup(silent.stopListening)
+        began = time.monotonic()
+        waiting = Line(self, provider, silent.getHost().port, token).start("points")
+        away = await Line(self, provider, free_port(), token).run("points")
+        self.assertRefused(away, 22, "not_reachable")
+        self.assertRefused(await self.done(waiting), 22, "not_reachable")
+        self.assertLess(time.monotonic() - began, 15)
