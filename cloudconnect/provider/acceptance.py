@@ -22,11 +22,13 @@ from cloudconnect.errors import (
     ContextMismatch,
     Downgrade,
     KeyARejected,
+    Replayed,
     SecurityError,
 )
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import IntegrityKey, KeyB, key_b_confirmation, key_b_context
 from cloudconnect.provider.mover import UNPROVED_MAX, MoverSession, TargetDataMover
+from cloudconnect.provider.session import KeyAPackage, SessionState
 from cloudconnect.settings import PROTOCOL_VERSIONS
 from cloudconnect.transports.blocking import BlockingPipe
 from cloudconnect.transports.stream import RecordStream
@@ -94,7 +96,7 @@ class MoverTarget:
         recipe = RecordStream(
             secret=core.key_b,
             context=key_b_context(octets, package.session, package.tenant, hop),
-            allow=lambda connection: connection not in core.connections,
+            allow=pipe.allowed,
         )
         return recipe.layer(False, pipe, self._mover.reactor)
 
@@ -144,20 +146,41 @@ class TunnelResponder(BoundedAMP):
     ) -> dict[str, Any]:
         """Check what comes with Key B against the package, then confirm."""
         package = self._session.package
-        if integrity_key is None:
-            raise ContextMismatch("a mover needs the integrity key")
-        if not isinstance(hops, list) or tuple(hops) != package.hops:
-            raise ContextMismatch("the hops are not those of the session")
-        if not isinstance(versions, list):
-            raise ContextMismatch("versions is not a list")
-        common = {v for v in versions if v in PROTOCOL_VERSIONS}
-        if not common or version != max(common):
-            raise Downgrade(f"version {version} was chosen, {max(common, default=0)} is possible")
+        try:
+            if self._session.core.state is not SessionState.PROVED:
+                raise Replayed("Key B was delivered before")
+            _check_delivery(package, integrity_key, hops, versions, version)
+        except SecurityError as error:
+            # Once the answer, which says why, has gone out.
+            self._mover.reactor.callLater(
+                0, self._mover.failed, self._session, error, "key-a-tunnel", 0, self._address
+            )
+            raise
+        assert integrity_key is not None
         digest = self.digest_of_current_box()
         handshake_hash = self.transport.handshake_hash  # type: ignore[union-attr]
         confirmation = key_b_confirmation(key_b, handshake_hash, package.role, digest)
         self._mover.key_b_delivered(self._session, key_b=key_b, integrity_key=integrity_key)
         return {"confirmation": confirmation}
+
+
+def _check_delivery(
+    package: KeyAPackage,
+    integrity_key: IntegrityKey | None,
+    hops: Any,
+    versions: Any,
+    version: int,
+) -> None:
+    """What comes with Key B must be what the service said of the session."""
+    if integrity_key is None:
+        raise ContextMismatch("a mover needs the integrity key")
+    if not isinstance(hops, list) or tuple(hops) != package.hops:
+        raise ContextMismatch("the hops are not those of the session")
+    if not isinstance(versions, list):
+        raise ContextMismatch("versions is not a list")
+    common = {v for v in versions if v in PROTOCOL_VERSIONS}
+    if not common or version != max(common):
+        raise Downgrade(f"version {version} was chosen, {max(common, default=0)} is possible")
 
 
 @implementer(IHandshakeListener)
@@ -172,13 +195,24 @@ class StreamPipe(BlockingPipe):
         self._up = False
         session.unproved.append(self)
 
+    def allowed(self, connection: int) -> bool:
+        """Asked once the peer has proved Key B: whether it may have this connection number."""
+        if connection >= self._session.package.streams:
+            return False
+        try:
+            self._session.core.take_connection(connection)
+        except Replayed:
+            return False
+        return True
+
     def handshakeCompleted(self) -> None:
         """The peer holds Key B."""
-        connection: int = self.transport.connection
-        self._session.core.take_connection(connection)
+        if self._session.core.key_b is None:  # the session has ended meanwhile
+            self.transport.abortConnection()
+            return
         self._up = True
         _is_proved_or_gone(self._session, self)
-        self._mover.stream_up(self._session, self, connection)
+        self._mover.stream_up(self._session, self, self.transport.connection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The worker hears of it through the pipe; where there is none yet, say it here."""
@@ -186,8 +220,9 @@ class StreamPipe(BlockingPipe):
             _is_proved_or_gone(self._session, self)
             error = reason.value
             if isinstance(error, SecurityError):
-                hop = self._session.package.hops[0]
-                self._mover.warn(self._session, error, hop, 0, self._address)
+                hop, proved = self._session.package.hops[0], self.transport.peer_proved
+                say = self._mover.failed if proved else self._mover.warn
+                say(self._session, error, hop, 0, self._address)
         super().connectionLost(reason)
 
 

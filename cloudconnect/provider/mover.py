@@ -293,7 +293,7 @@ class TargetDataMover(Service, CommandLocator):
     def _serve(self, session: MoverSession, pipe: BlockingPipe) -> ServeResult:
         package, key = session.package, session.core.integrity_key
         if key is None:
-            raise ContextMismatch("the session ended before its stream began")
+            raise Aborted("the session ended before its stream began")
         channel = FrameChannel(
             pipe,
             FrameWriter(frame_key(key, package.session, 0, 1), 0),
@@ -363,14 +363,31 @@ class TargetDataMover(Service, CommandLocator):
         """The liveness line of the session is gone: so is the session."""
         if session.package.session not in self._by_session:
             return
-        if isinstance(error, (SecurityError, Truncated)):
+        if isinstance(error, SecurityError):
+            self.failed(session, error, "key-a-tunnel", 0)
+            return
+        if isinstance(error, Truncated):
             self.warn(session, error, "key-a-tunnel", 0)
         self._abort(session, Truncated("the Key A tunnel of this session was lost"))
-        if isinstance(error, SecurityError):
-            session.core.error = error
-            # Now, and not when the tenant asks: somebody may have cut its control channel too.
-            workers = DeferredList(list(session.workers))
-            session.workers.append(workers.addCallback(lambda _: self._taken_back(session)))
+
+    def failed(
+        self,
+        session: MoverSession,
+        error: SecurityError,
+        hop: str,
+        connection: int,
+        peer: str = "",
+    ) -> None:
+        """A peer that had proved its key, or somebody on the way to it, ends the session by this:
+        warn, and take back what it has published."""
+        if session.package.session not in self._by_session:
+            return
+        self.warn(session, error, hop, connection, peer)
+        session.core.error = error
+        self._abort(session, Aborted("the session has failed"))
+        # Now, and not when the tenant asks: somebody may have cut its control channel too.
+        workers = DeferredList(list(session.workers))
+        session.workers.append(workers.addCallback(lambda _: self._taken_back(session)))
 
     def _abort(self, session: MoverSession, reason: Exception) -> None:
         for pipe in session.pipes:
