@@ -14,9 +14,6 @@ once over real TCP (:class:`TCPContract`)::
     class TunnelOverTCPTests(TunnelStack, TCPContract, TestCase): ...
 """
 
-# mypy: allow-untyped-calls
-# (trial's assertions have no types)
-
 from __future__ import annotations
 
 import random

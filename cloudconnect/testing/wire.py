@@ -1,8 +1,5 @@
 """Testing support: a connection in memory with somebody in the middle."""
 
-# mypy: allow-untyped-calls
-# (Twisted's Protocol.makeConnection has no types)
-
 from __future__ import annotations
 
 from collections.abc import Callable

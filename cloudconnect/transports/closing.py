@@ -178,10 +178,10 @@ class Closing:
     def _send_end(self) -> None:
         """Seal and send the end; a faster way may override this."""
         end = self._seal_end()
-        self._write_below(end)
-        self._end_sent = True
+        self._end_sent = True  # first: the write may fill the transport, and that brings us here
         if not end:
             self._end_received = True  # there is none to wait for
+        self._write_below(end)
 
     def _end_went(self) -> None:
         protocol = self.wrappedProtocol

@@ -34,6 +34,15 @@ class ClosingTests(PlayedTransportTestCase):
         self.assertIsInstance(self.app.reason, ConnectionDone)
         self.assertEqual((self.app.data, self.app.handshakes), (b"", 0))
 
+    def test_end_fills_transport(self) -> None:
+        """The end is sent once, also when the transport is full of it."""
+        self.connect()
+        self.below.on_write = lambda: self.below.producer.pauseProducing()
+        self.layer.loseConnection()
+        self.below.on_write = None
+        self.below.producer.resumeProducing()
+        self.assertEqual(self.below.written, b"\0")
+
     def test_close_timer_is_extended(self) -> None:
         """A peer that is still sending is given more time, but not for ever."""
         self.connect()

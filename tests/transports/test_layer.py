@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from cloudconnect.errors import NonceExhausted, Tampered, Truncated
+from cloudconnect.errors import NonceExhausted, SecurityError, Tampered, Truncated
 from cloudconnect.keys import KeyA, KeyB
 from cloudconnect.settings import HIGH_WATER
 from cloudconnect.testing import (
     Flood,
+    HalfCloseRecorder,
     MemoryContract,
     Recorder,
     TCPContract,
+    Wire,
 )
 from cloudconnect.transports.layer import ANSWERS_MAX
 from cloudconnect.transports.stream import RecordStream
@@ -371,3 +376,108 @@ class LayerTests(PlayedTransportTestCase):
         self.assertEqual(flood.calls, ["pause", "resume"])
         self.layer.write(b"x")
         self.assertEqual((self.below.written, other.written), (b"", b"\x01x"))
+
+
+class Writer(Flood):
+    """A flood whose writes somebody counts.
+
+    :ivar stops: 1 when it was stopped before it had written everything, else 0
+    """
+
+    stops = 0
+
+    def __init__(self, write: Any, transport: Any, total: int) -> None:
+        super().__init__(self, total)
+        self.write = write
+        self.registerProducer = transport.registerProducer
+        self.unregisterProducer = transport.unregisterProducer
+
+    def stopProducing(self) -> None:
+        self.stops = 1
+        super().stopProducing()
+
+
+class RandomTests(SynchronousTestCase):
+    """Random lives of connections, over one layer and over several, with fixed seeds."""
+
+    def live(self, seed: int, stack: Any) -> None:
+        """Both sides do anything in any order; nothing false, lost, repeated or left behind."""
+        rng = random.Random(seed)
+        clock = Clock()
+        sides: list[Any] = []
+        for _ in range(2):
+            side: Any = (HalfCloseRecorder if rng.random() < 0.5 else Recorder)()
+            side.written, side.owed, side.floods = bytearray(), 0, []
+            if rng.random() < 0.3:
+                side.on_data = partial(self.act_inside, rng, side)
+            sides.append(side)
+        layers: list[Any] = list(sides)
+        for recipes in reversed(stack):
+            layers = [recipes[i].layer(i == 0, layers[i], clock) for i in (0, 1)]
+        Wire(clock, lambda: rng.choice((1, 7, 300, 5000, 65536))).connect(*layers)
+        for _ in range(rng.randint(1, 40)):
+            side = rng.choice(sides)
+            self.act(rng, side, side.transport)
+            if rng.random() < 0.5:
+                clock.advance(rng.choice((0, 0, 0, 0.1)))
+        for side in sides:
+            side.on_data = None
+            side.transport.resumeProducing()
+            side.transport.loseConnection()
+        for _ in range(40):
+            clock.advance(5)
+        for side, peer in (sides, sides[::-1]):
+            self.assertEqual(side.losses, 1, seed)
+            self.assertNotIsInstance(side.reason, SecurityError)
+            self.assertTrue(peer.written.startswith(side.data), seed)
+            for flood in side.floods:
+                self.assertEqual((flood.left, flood.calls.count("stop")), (-1, flood.stops), seed)
+            if isinstance(side.reason, ConnectionDone) and side.handshakes:
+                self.assertGreaterEqual(len(side.data), peer.owed, seed)
+        self.assertEqual(clock.getDelayedCalls(), [], seed)
+
+    def act(self, rng: random.Random, side: Any, transport: Any) -> None:
+        """One side does one thing."""
+        what = rng.random()
+        if what < 0.4:
+            data = rng.randbytes(rng.choice((1, 7, 9, 500, 70_000)))
+            self.write(side, transport, data)
+        elif what < 0.5 and not (side.floods and side.floods[-1].left >= 0):
+            writer = Writer(
+                partial(self.write, side, transport), transport, rng.randint(1, 400_000)
+            )
+            side.floods.append(writer)
+            writer.start()
+        elif what < 0.65:
+            transport.pauseProducing()
+        elif what < 0.9:
+            transport.resumeProducing()
+        elif what < 0.95:
+            transport.loseWriteConnection()
+        elif what < 0.98:
+            transport.loseConnection()
+        else:
+            transport.abortConnection()
+
+    def act_inside(self, rng: random.Random, side: Any, data: bytes) -> None:
+        """The same from inside a delivery, now and then."""
+        if rng.random() < 0.3:
+            self.act(rng, side, side.transport)
+
+    def write(self, side: Any, transport: Any, data: bytes) -> None:
+        side.written += data
+        closing = transport.disconnecting or transport._half_closing
+        if transport._producer.registered or not closing:
+            side.owed = len(side.written)
+        transport.write(data)
+
+    def test_lives(self) -> None:
+        """A few hundred of them."""
+        framed = FramedRecipe()
+        for seed in range(100):
+            self.live(seed, [(framed, framed)])
+            self.live(seed, [tunnel()])
+            self.live(seed, [stream()])
+        for seed in range(40):
+            self.live(seed, [tunnel(), (framed, framed), stream()])
+        self.live(1814, [tunnel()])  # once found the end sent twice
