@@ -14,6 +14,9 @@ once over real TCP (:class:`TCPContract`)::
     class TunnelOverTCPTests(TunnelStack, TCPContract, TestCase): ...
 """
 
+# mypy: allow-untyped-calls
+# (trial's and Twisted's methods have no types)
+
 from __future__ import annotations
 
 import random
