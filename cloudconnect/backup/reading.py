@@ -67,11 +67,9 @@ class PointReader:
         """The entry of ``path``; of the first name, where it is a hard link.
 
         :raises NotFound: there is none
+        :raises StoredDataDamaged: it is a hard link to a hard link, which no backup makes
         """
-        for entry in self.entries():
-            if entry.path == path:
-                return self.find(entry.link) if entry.link is not None else entry
-        raise NotFound(f"{path.decode('utf-8', 'backslashreplace')} is not in this restore point")
+        return self._first_name(self._named(path))
 
     def read(self, entry: Entry) -> Iterator[bytes]:
         """The content of a file, in pieces of any size.
@@ -81,11 +79,25 @@ class PointReader:
         """
         if entry.type is not EntryType.FILE:
             raise UsageError("only files have content")
-        if entry.link is not None:
-            entry = self.find(entry.link)
-            if entry.type is not EntryType.FILE or entry.link is not None:
-                raise StoredDataDamaged("a hard link does not lead to a file")
-        return self._content(entry.runs)
+        first = self._first_name(entry)
+        if first.type is not EntryType.FILE:
+            raise StoredDataDamaged("a hard link of a file does not lead to a file")
+        return self._content(first.runs)
+
+    def _named(self, path: bytes) -> Entry:
+        for entry in self.entries():
+            if entry.path == path:
+                return entry
+        raise NotFound(f"{path.decode('utf-8', 'backslashreplace')} is not in this restore point")
+
+    def _first_name(self, entry: Entry) -> Entry:
+        """The entry that has the content."""
+        if entry.link is None:
+            return entry
+        first = self._named(entry.link)
+        if first.link is not None:
+            raise StoredDataDamaged("a hard link leads to another one")
+        return first
 
     def _content(self, runs: tuple[Run, ...]) -> Iterator[bytes]:
         fetcher = self._fetcher
