@@ -91,7 +91,7 @@ class MoverCase(SynchronousTestCase):
         self.directory = Path(self.mktemp())
         self.mover = TargetDataMover(self.reactor, self.directory)
         self.mover.startService()
-        self.addCleanup(lambda: self.reactor.result_of(self.mover.stopService()))
+        self.addCleanup(self.stop)
         Repository.create(self.directory / REPOSITORY.hex(), DESCRIBED).close()
         self.told = ToldService()
         self.link, self.mover.link = link_in_process(self.reactor, self.told, self.mover)
@@ -100,6 +100,11 @@ class MoverCase(SynchronousTestCase):
         self.gateway = Gateway(self.reactor, self.public, lambda name: target)
         self.successResultOf(self.gateway.listen())
         self.package = package(repository=REPOSITORY)
+
+    def stop(self) -> None:
+        """Stop the mover, unless the test has done so."""
+        if self.mover.running:
+            self.result(self.mover.stopService())
 
     # --- as the service --------------------------------------------------------------------------
 
