@@ -35,6 +35,13 @@ class Role(enum.Enum):
     TARGET_WAN = "target-wan"
 
 
+#: Channel binding of the log-in (RFC 9266): TLS exporter label, empty context.
+BINDING_LABEL = b"EXPORTER-Channel-Binding"
+#: What Key A's tunnels are bound to: TLS exporter label; the context is the session's 16 bytes.
+KEY_A_LABEL = b"EXPORTER-cloudconnect-key-a"
+#: Size of both, in bytes.
+BINDING_SIZE = 32
+
 #: The one hop between the movers when there is no WAN acceleration.
 DIRECT_HOP = f"{Role.SOURCE_MOVER.value}>{Role.TARGET_MOVER.value}"
 

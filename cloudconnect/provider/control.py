@@ -18,6 +18,9 @@ from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import (
+    BINDING_LABEL,
+    BINDING_SIZE,
+    KEY_A_LABEL,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
@@ -50,12 +53,6 @@ from cloudconnect.settings import (
     SILENCE_SECONDS,
 )
 from cloudconnect.wire.scram import ScramServer
-
-#: Channel binding of the log-in (RFC 9266): label, and the size in bytes.
-BINDING_LABEL = b"EXPORTER-Channel-Binding"
-BINDING_SIZE = 32
-#: What Key A's tunnel is bound to: label; the context is the session.
-KEY_A_LABEL = b"EXPORTER-cloudconnect-key-a"
 
 
 class ControlProtocol(BoundedAMP):

@@ -7,85 +7,52 @@ manager has one control channel; each :meth:`JobManager.session` is one session 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import (
-    DIRECT_HOP,
+    BINDING_LABEL,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
-    Finish,
     ListPoints,
-    Ping,
-    Role,
     SessionKind,
     Start,
-    Warn,
 )
-from cloudconnect.commands.lan import HandKeyB
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.commands.tunnel import DeliverKeyB, agreed_digest, prologue
 from cloudconnect.errors import (
     Cancelled,
-    CloudConnectError,
-    ControlTampered,
     Downgrade,
     HandshakeTimeout,
-    KeyBUnconfirmed,
     NotReachable,
-    ProtocolViolation,
-    SecurityError,
-    StoredDataDamaged,
     Truncated,
-    WarningKind,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.keys import KeyA, Password, key_b_confirmation
+from cloudconnect.keys import Password
 from cloudconnect.settings import (
     CONNECT_SECONDS,
     PAGE_ROWS_MAX,
-    PING_SECONDS,
     PROTOCOL_VERSIONS,
-    SILENCE_SECONDS,
 )
 from cloudconnect.tenant.ahead import ConnectedAhead
+from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
-from cloudconnect.tenant.session import (
-    SessionSteps,
-    TenantSession,
-    require_keys,
-    session_machine,
-)
+from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.transports.endpoints import wrap_client_endpoint
-from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.transports.tunnel import NoiseTunnel
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.preamble import ConnectionKind, Preamble
 from cloudconnect.wire.scram import ScramClient
 
 _T = TypeVar("_T")
-
-#: Channel binding of the log-in (RFC 9266) and of Key A's tunnels.
-BINDING_LABEL = b"EXPORTER-Channel-Binding"
-KEY_A_LABEL = b"EXPORTER-cloudconnect-key-a"
-BINDING_SIZE = 32
 
 
 @attrs.frozen
@@ -100,95 +67,6 @@ class Account:
     provider: bytes
     repository: bytes
     modes: tuple[str, ...]
-
-
-class ControlClient(BoundedAMP):
-    """The tenant's end of the control channel.
-
-    :param warned: takes the provider's security warnings
-    :param lost: takes the error when the channel ends
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        warned: Callable[[SecurityWarning], None],
-        lost: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(reactor)
-        self._reactor = reactor
-        self._warned = warned
-        self._lost = lost
-        self._pinging: IDelayedCall | None = None
-
-    @Warn.responder
-    def warn(self, warning: Any) -> dict[str, Any]:
-        """The provider saw something."""
-        try:
-            self._warned(SecurityWarning.from_dict(warning))
-        except (ValueError, KeyError, TypeError):
-            raise ProtocolViolation("a warning cannot be read") from None
-        return {}
-
-    @Ping.responder
-    def ping(self) -> dict[str, Any]:
-        """Alive."""
-        return {}
-
-    def keep_alive(self) -> None:
-        """Notice within :data:`SILENCE_SECONDS` when the provider is gone."""
-        self._pinging = self._reactor.callLater(PING_SECONDS, self._ping)
-
-    def _ping(self) -> None:
-        pinged = self.call(Ping, timeout=SILENCE_SECONDS)
-        pinged.addCallbacks(lambda _: self.keep_alive(), lambda _: self._abort())
-
-    def _abort(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pending calls fail, and the job manager hears why."""
-        if self._pinging is not None and self._pinging.active():
-            self._pinging.cancel()
-        super().connectionLost(reason)
-        self._lost(reason.value)
-
-    def exporter(self, label: bytes, context: bytes) -> bytes:
-        """Keying material of the TLS connection, 32 bytes."""
-        return bytes(self.transport.exporter(label, context, BINDING_SIZE))  # type: ignore
-
-
-class TunnelClient(BoundedAMP):
-    """The job manager's end of a Key A tunnel.
-
-    :param lost: takes the error when the tunnel ends
-    """
-
-    def __init__(self, reactor: Any, lost: Callable[[BaseException | None], None]) -> None:
-        super().__init__(reactor)
-        self._lost = lost
-        self._ended: Deferred[None] = Deferred()
-        self._reason: BaseException | None = None
-
-    async def end(self) -> None:
-        """End it, and wait for the other side's end.
-
-        :raises SecurityError, Truncated: it did not end properly
-        """
-        if self.transport is not None:
-            self.transport.loseConnection()
-        await self._ended
-        if isinstance(self._reason, CloudConnectError):
-            raise self._reason
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The liveness line of the session is gone."""
-        super().connectionLost(reason)
-        self._reason = reason.value
-        self._lost(reason.value)
-        self._ended.callback(None)
 
 
 class JobManager:
@@ -222,7 +100,7 @@ class JobManager:
         self._tenant = ""
         self._control: ControlClient | None = None
         self._control_error: BaseException | None = None
-        self._current: TenantSession | None = None
+        self._current: SessionRun | None = None
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)
 
@@ -356,294 +234,46 @@ class JobManager:
         ahead = [ConnectedAhead(here), ConnectedAhead(here)]
         try:
             answer = await control.call(Start, **asked)
-            session, steps, entry = self._begin(answer)
-            return await self._run_session(
-                session, steps, entry, asked, ahead, dialogue, summarize, rates
+            around = Surroundings(
+                reactor=self._reactor,
+                control=control,
+                lan=self._lan,
+                mover=self._mover,
+                tenant=self._tenant,
+                address=(self._host, self._port),
+                endpoint=self._endpoint,
+                happened=self._happened,
+                warned=self._warned,
             )
+            self._current = run = SessionRun(around, asked, answer)
+            return await run.run(ahead, dialogue, summarize, rates)
         finally:
+            self._current = None
             for endpoint in ahead:
                 endpoint.close()
 
-    async def _run_session(
-        self,
-        session: TenantSession,
-        steps: SessionSteps,
-        entry: dict[str, Any],
-        asked: dict[str, Any],
-        ahead: list[ConnectedAhead],
-        dialogue: Callable[[FrameChannel, bytes], _T],
-        summarize: Callable[[_T], dict[str, Any]],
-        rates: Rates,
-    ) -> _T:
-        """From the answer to Start to Finish."""
-        try:
-            tunnel_end, stream_end = self._data_endpoints(entry, ahead)
-            tunnel = await self._open_tunnel(session, steps, entry, asked, tunnel_end)
-            await self._deliver(session, steps, tunnel, entry)
-            channel = await self._open_stream(session, steps, stream_end, rates)
-            result = await self._mover.run(lambda c: dialogue(c, session.identifier), channel)
-            # Before the end is reported: a tunnel that was changed spoils the session to the last.
-            await tunnel.end()
-        except Exception as error:
-            self._mover.abort(error)
-            verdict = await self._finish(session, error, {})
-            if verdict is not None:
-                raise verdict from error
-            raise
-        finally:
-            steps.end()
-            self._mover.forget(session.identifier)
-        verdict = await self._finish(session, None, summarize(result))
-        if verdict is not None:
-            raise verdict
-        return result
-
-    def _begin(self, answer: dict[str, Any]) -> tuple[TenantSession, SessionSteps, dict[str, Any]]:
-        plan, keys = answer["plan"], answer["keys_a"]
-        if not (isinstance(plan, list) and len(plan) == len(keys) == 1):
-            raise ProtocolViolation("the plan does not name one target")
-        entry = plan[0]
-        fields = {"role": str, "route": bytes, "gateways": list, "versions": list, "limits": dict}
-        if not isinstance(entry, dict) or set(entry) != set(fields):
-            raise ProtocolViolation("the plan cannot be read")
-        if not all(isinstance(entry[name], kind) for name, kind in fields.items()):
-            raise ProtocolViolation("the plan cannot be read")
-        if entry["role"] != Role.TARGET_MOVER.value or len(entry["route"]) != 16:
-            raise ProtocolViolation("the plan does not name the target mover")
-        identifier: bytes = answer["session"]
-        key_a: KeyA = keys[0]
-
-        def tell(name: str, text: str, **values: Any) -> None:
-            self._step(name, text, identifier, **values)
-
-        session = TenantSession(identifier, entry["route"], key_a, tell)
-        self._current = session
-        tell("started", f"session {identifier.hex()} started")
-        tell(
-            "key_a_received",
-            f"Key A {key_a.identifier} for the {entry['role']} received over TLS",
-            key=key_a.identifier,
-            role=entry["role"],
-        )
-        return session, session_machine(session), entry
-
-    def _data_endpoints(
-        self, entry: dict[str, Any], ahead: list[ConnectedAhead]
-    ) -> list[IStreamClientEndpoint]:
-        """Where the tunnel and the stream go: the first gateway advertised, or where we connected.
-
-        :param ahead: connections to where we connected
-        """
-        if not entry["gateways"]:
-            return list(ahead)
-        name, _, number = str(entry["gateways"][0]).rpartition(":")
-        if not name or not number.isdigit() or not 0 < int(number) < 65536:
-            raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT")
-        host, port = name.strip("[]"), int(number)
-        if (host, port) == (self._host, self._port):
-            return list(ahead)
-        return [self._endpoint(host, port)] * 2
-
-    async def _open_tunnel(
-        self,
-        session: TenantSession,
-        steps: SessionSteps,
-        entry: dict[str, Any],
-        asked: dict[str, Any],
-        endpoint: IStreamClientEndpoint,
-    ) -> TunnelClient:
-        assert session.key_a is not None
-        preamble = Preamble(ConnectionKind.KEY_A_TUNNEL, session.route)
-        exporter = self.control.exporter(KEY_A_LABEL, session.identifier)
-        recipe = NoiseTunnel(
-            psk=session.key_a,
-            prologue=prologue(
-                preamble=preamble.encode(),
-                session=session.identifier,
-                tenant=self._tenant,
-                role=entry["role"],
-                exporter=hashlib.sha256(exporter).digest(),
-                agreed=agreed_digest(entry, asked),
-            ),
-        )
-        tunnel = TunnelClient(self._reactor, lambda lost: self._tunnel_lost(session, lost))
-        layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), self._reactor)
-        try:
-            await connectProtocol(layered, tunnel)
-        except (ConnectError, DNSLookupError) as error:
-            raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
-        session.tell("tunnel_up", "Key A tunnel to the target data mover is up")
-        steps.tunnel_up()
-        return tunnel
-
-    async def _deliver(
-        self,
-        session: TenantSession,
-        steps: SessionSteps,
-        tunnel: TunnelClient,
-        entry: dict[str, Any],
-    ) -> None:
-        """Key B to the target; and to our own mover only once the target has confirmed."""
-        key_b, integrity_key = require_keys(session)
-        if not isinstance(entry["versions"], list):
-            raise ProtocolViolation("the plan's versions are not a list")
-        common = set(PROTOCOL_VERSIONS) & {v for v in entry["versions"] if isinstance(v, int)}
-        if not common:
-            raise Downgrade("the target data mover speaks no protocol version of ours")
-        digest, answering = tunnel.call_with_digest(
-            DeliverKeyB,
-            key_b=key_b,
-            integrity_key=integrity_key,
-            hops=[DIRECT_HOP],
-            versions=list(PROTOCOL_VERSIONS),
-            version=max(common),
-        )
-        answer = await answering
-        handshake_hash = tunnel.transport.handshake_hash  # type: ignore[union-attr]
-        expected = key_b_confirmation(key_b, handshake_hash, entry["role"], digest)
-        if not hmac.compare_digest(expected, answer["confirmation"]):
-            raise KeyBUnconfirmed("the target data mover did not confirm this session's Key B")
-        steps.confirmed()
-        session.tell(
-            "key_b_confirmed",
-            f"the target data mover confirmed Key B {key_b.identifier}",
-            key=key_b.identifier,
-        )
-        await self._lan.call(
-            HandKeyB,
-            session=session.identifier,
-            tenant=self._tenant,
-            route=session.route,
-            hop=DIRECT_HOP,
-            key_b=key_b,
-            integrity_key=integrity_key,
-        )
-        session.tell(
-            "key_b_delivered",
-            f"Key B {key_b.identifier} delivered to the source data mover",
-            key=key_b.identifier,
-        )
-
-    async def _open_stream(
-        self,
-        session: TenantSession,
-        steps: SessionSteps,
-        endpoint: IStreamClientEndpoint,
-        rates: Rates,
-    ) -> FrameChannel:
-        try:
-            channel = await self._mover.open(session.identifier, endpoint, rates)
-        except (ConnectError, DNSLookupError) as error:
-            raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
-        steps.stream_up()
-        session.tell("stream_up", f"Key B stream {DIRECT_HOP} is up")
-        return channel
-
-    # --- how it ends -----------------------------------------------------------------------------
-
-    async def _finish(
-        self, session: TenantSession, error: Exception | None, summary: dict[str, Any]
-    ) -> CloudConnectError | None:
-        """Tell the provider, hear what it saw, and judge: the worst of both sides' words."""
-        if error is not None:
-            self._note(session, error)
-        told = [w.as_dict() for w in session.warnings if w.role == Role.SOURCE_MOVER.value]
-        try:
-            answer = await self.control.call(
-                Finish,
-                session=session.identifier,
-                outcome=outcome_of(error, summary),
-                summary=summary,
-                warnings=told,
-            )
-            for values in answer["warnings"]:
-                self._provider_warned(SecurityWarning.from_dict(values))
-        except (CloudConnectError, ValueError, KeyError, TypeError) as lost:
-            if error is None and isinstance(lost, SecurityError):
-                return lost
-            self._log.warn("the end of a session could not be reported: {why}", why=str(lost))
-        self._current = None
-        if isinstance(self._control_error, ControlTampered):
-            return self._control_error
-        if isinstance(error, SecurityError):
-            return None
-        # A stranger may have sent junk to our routes: it counts only where our session failed too.
-        seen = [w for w in session.warnings if w.kind in _TAMPERING]
-        if seen and isinstance(error, NotReachable):
-            return security_error(seen[0])
-        return None
-
-    def _note(self, session: TenantSession, error: Exception) -> None:
-        if isinstance(error, (SecurityError, Truncated)):
-            warning = SecurityWarning(
-                time=time.time(),
-                kind=error.kind,
-                session=session.identifier.hex(),
-                tenant=self._tenant,
-                role=Role.SOURCE_MOVER.value,
-                hop=DIRECT_HOP,
-                peer=self._host,
-                text=str(error),
-            )
-            if session.warn(warning):
-                self._warned(warning)
-
-    def _tunnel_lost(self, session: TenantSession, error: BaseException | None) -> None:
-        if self._current is session and isinstance(error, CloudConnectError):
-            if isinstance(error, SecurityError):
-                self._note(session, error)
-            self._mover.abort(error)
+    # --- what is heard on the control channel ----------------------------------------------------
 
     def _control_lost(self, error: BaseException | None) -> None:
         self._control_error = error
-        if isinstance(error, ControlTampered) and self._current is not None:
-            self._note(self._current, error)
-            self._mover.abort(error)
+        if self._current is not None:
+            self._current.control_lost(error)
 
     def _provider_warned(self, warning: SecurityWarning) -> None:
         current = self._current
-        if current is None or warning.session != current.identifier.hex() or current.warn(warning):
+        if current is None or warning.session != current.identifier.hex():
             self._warned(warning)
+        else:
+            current.provider_warned(warning)
 
-    def _step(self, name: str, text: str, session: bytes = b"", **fields: Any) -> None:
+    def _step(self, name: str, text: str, **fields: Any) -> None:
         self._happened(
-            SessionEvent(
-                time=time.time(), name=name, session=session.hex(), text=text, fields=fields
-            )
+            SessionEvent(time=time.time(), name=name, session="", text=text, fields=fields)
         )
 
     def cancel(self) -> None:
         """The user wants to stop: end the dialogue; what is durable stays."""
         self._mover.abort(Cancelled("interrupted; what was stored is not sent again next time"))
-
-
-#: Warnings that mean that something was changed, not merely that bytes stopped.
-_TAMPERING = frozenset(WarningKind) - {
-    WarningKind.TRUNCATED,
-    WarningKind.AUTHENTICATION_FAILED,
-    WarningKind.STORED_DATA_DAMAGED,
-}
-
-
-def security_error(warning: SecurityWarning) -> SecurityError:
-    """The error of this warning's kind, with the provider's words."""
-    for cls in SecurityError.__subclasses__():
-        if cls.kind is warning.kind:
-            return cls(f"seen by the provider's {warning.role}: {warning.text}")
-    return ControlTampered(f"seen by the provider's {warning.role}: {warning.text}")
-
-
-def outcome_of(error: Exception | None, summary: dict[str, Any]) -> str:
-    """What Finish says of a session that ended with ``error``."""
-    if error is None:
-        return "incomplete" if summary.get("unreadable") else "done"
-    if isinstance(error, Cancelled):
-        return "interrupted"
-    if isinstance(error, StoredDataDamaged):
-        return "failed"
-    if isinstance(error, SecurityError):
-        return "security_warning"
-    return "interrupted" if isinstance(error, NotReachable) else "failed"
 
 
 def new_job_id() -> bytes:
