@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -98,6 +99,8 @@ class WriteTests(Case):
         return MetadataWriter(lambda path, reason: self.problems.append((path, reason)), privileged)
 
     def apply(self, entry: Entry, privileged: bool | None = None) -> os.stat_result:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.top + b"/file")
         write(self.top + b"/file", b"")
         descriptor = os.open(self.top + b"/file", os.O_RDWR)
         try:
