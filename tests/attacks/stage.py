@@ -257,13 +257,8 @@ class Stage:
     # --- what an admin sees ----------------------------------------------------------------------
 
     def listed(self, what: str, **filters: str) -> list[dict[str, Any]]:
-        """Every row of one of the provider's listings (fewer than a page)."""
-        accounts = Accounts(self.settings.accounts_url)
-        try:
-            administration = Administration(accounts, self.settings.repositories)
-            return administration.page(what, filters, 0, 500)[0]
-        finally:
-            accounts.close()
+        """Every row of one of the provider's listings."""
+        return rows(self.settings, what, **filters)
 
     def points(self) -> list[str]:
         """The ids of the tenant's restore points."""
@@ -281,6 +276,15 @@ def add_tenant(settings: ProviderSettings, name: str, **limits: Any) -> bytes:
         token = Administration(accounts, settings.repositories).add_tenant(name, None, limits)
         assert token is not None
         return token.reveal()
+    finally:
+        accounts.close()
+
+
+def rows(settings: ProviderSettings, what: str, **filters: str) -> list[dict[str, Any]]:
+    """Every row of a provider's listing (fewer than a page), read beside the provider."""
+    accounts = Accounts(settings.accounts_url)
+    try:
+        return Administration(accounts, settings.repositories).page(what, filters, 0, 500)[0]
     finally:
         accounts.close()
 

@@ -26,7 +26,7 @@ from twisted.trial.unittest import TestCase
 
 from cloudconnect.config.provider import ProviderSettings, initialize, load
 from tests.attacks.proxy import LOOPBACK, Proxy
-from tests.attacks.stage import add_tenant
+from tests.attacks.stage import add_tenant, rows
 
 reactor: Any = _reactor
 
@@ -186,6 +186,10 @@ class StoryCase(TestCase):
         """Run a ``cloudconnect`` command to its end."""
         return await self.done(self.command(*arguments, **environment))
 
+    async def all_done(self, *processes: Process) -> list[Done]:
+        """Wait for the end of commands that run at the same time."""
+        return [await self.done(process) for process in processes]
+
     async def done(self, process: Process) -> Done:
         """Wait for a command's end."""
         status = await process.end()
@@ -240,8 +244,12 @@ class Provider:
         assert self.process is not None
         await stop_cleanly(self._case, self.process)
 
+    def rows(self, what: str, **filters: str) -> list[dict[str, Any]]:
+        """The rows of a listing, without a process."""
+        return rows(self.settings, what, **filters)
+
     async def listed(self, *arguments: str) -> list[dict[str, Any]]:
-        """The rows of one of the admin's listings, through the admin socket."""
+        """The rows of a listing as the admin gets them, through the admin socket."""
         done = await self._case.run_command(
             "provider", *arguments, "--json", "--directory", str(self.directory)
         )

@@ -48,16 +48,17 @@ class ExitCodeTests(StoryCase):
         wrong, token = self.folder / "wrong", self.folder / "wrong-token"
         wrong.write_text("not the secret\n")
         token.write_bytes(make_token().reveal())
-        for file in (wrong, token):
-            refused = await self.line.run("points", CLOUDCONNECT_PASSWORD_FILE=str(file))
-            self.assertRefused(refused, 12, "login_refused")
-        unopened = await self.line.run(
-            "backup", self.source, CLOUDCONNECT_PASSPHRASE_FILE=str(wrong)
+        human, other, unopened = await self.all_done(
+            self.line.start("points", CLOUDCONNECT_PASSWORD_FILE=str(wrong)),
+            self.line.start("points", CLOUDCONNECT_PASSWORD_FILE=str(token)),
+            self.line.start("backup", self.source, CLOUDCONNECT_PASSPHRASE_FILE=str(wrong)),
         )
+        self.assertRefused(human, 12, "login_refused")
+        self.assertRefused(other, 12, "login_refused")
         self.assertRefused(unopened, 13, "wrong_passphrase")
         self.assertEqual(self.proxy.of(Kind.TUNNEL) + self.proxy.of(Kind.STREAM), [])
-        self.assertEqual(await self.provider.listed("sessions"), [])
-        told = await self.provider.listed("events", "--warnings")
+        self.assertEqual(self.provider.rows("session"), [])
+        told = self.provider.rows("event", type="warning")
         self.assertEqual([row["name"] for row in told], ["authentication_failed"])
 
     async def test_names(self) -> None:
@@ -68,11 +69,15 @@ class ExitCodeTests(StoryCase):
         self.assertStatus(partly, 3)
         self.assertEqual(partly.summary["unreadable"], 1)
         target = str(self.folder / "target")
-        unknown = await self.line.run("restore", "00000000", "--target", target)
+        unknown, nothing, option, restored = await self.all_done(
+            self.line.start("restore", "00000000", "--target", f"{target}-unknown"),
+            self.line.start("backup"),
+            self.line.start("backup", "--no-such-option"),
+            self.line.start("restore", partly.summary["point"], "--target", target),
+        )
         self.assertRefused(unknown, 10, "not_found")
-        self.assertRefused(await self.line.run("backup"), 2, "usage")
-        self.assertRefused(await self.line.run("backup", "--no-such-option"), 2, "usage")
-        restored = await self.line.run("restore", partly.summary["point"], "--target", target)
+        self.assertRefused(nothing, 2, "usage")
+        self.assertRefused(option, 2, "usage")
         self.assertStatus(restored, 0)
         source = os.fsencode(self.source)
         self.assertEqual(compare_trees(source, os.fsencode(target) + source), [])
@@ -93,11 +98,11 @@ class ExitCodeTests(StoryCase):
         first.send(signal.SIGINT)
         self.assertStatus(await self.done(first), 130)
         self.proxy.release()
-        self.assertEqual(await self.provider.listed("points"), [])
+        self.assertEqual(self.provider.rows("point", tenant="acme"), [])
         self.assertStatus(await self.line.run("backup", self.source), 0)
-        sessions = await self.provider.listed("sessions")
+        sessions = self.provider.rows("session")
         self.assertEqual([row["state"] for row in sessions], ["interrupted", "done"])
-        self.assertEqual(await self.provider.listed("events", "--warnings"), [])
+        self.assertEqual(self.provider.rows("event", type="warning"), [])
 
     async def test_interrupted_while_connecting(self) -> None:
         """An interrupt is obeyed too while nobody answers."""

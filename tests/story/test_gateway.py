@@ -74,7 +74,7 @@ class GatewayTests(StoryCase):
         self.assertStatus(restored, 0)
         self.assertEqual(compare_trees(os.fsencode(source), os.fsencode(target + source)), [])
 
-        sessions = await provider.listed("sessions")
+        sessions = provider.rows("session")
         self.assertEqual([row["state"] for row in sessions], ["done", "done"])
         self.assertEqual({row["peer"] for row in sessions}, {ELSEWHERE})
-        self.assertEqual(await provider.listed("events", "--warnings"), [])
+        self.assertEqual(provider.rows("event", type="warning"), [])
