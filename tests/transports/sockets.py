@@ -17,7 +17,7 @@ from twisted.internet.protocol import ClientFactory, Factory
 from twisted.internet.selectreactor import SelectReactor
 
 #: Most turns that :meth:`Sockets.until` gives a condition; each one waits for at most 5 ms.
-TURNS = 20_000
+TURNS = 6000
 
 
 def make_asyncio() -> Any:
@@ -155,6 +155,8 @@ class Peer:
 
     def __init__(self, plain: socket.socket, sockets: Sockets) -> None:
         plain.setblocking(False)
+        if plain.family != socket.AF_UNIX:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = plain
         self._sockets = sockets
         self.received = b""

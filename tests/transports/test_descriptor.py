@@ -309,16 +309,53 @@ class OwnedSocketTests(SynchronousTestCase):
     # --- closing --------------------------------------------------------------------------------
 
     def test_close(self) -> None:
-        """loseConnection sends what is held, then closes; nothing more is read."""
+        """loseConnection sends what is held, whatever still comes; nothing more is delivered."""
         owned, peer = self.reading()
         self.user.queue += flood_bytes(0, 7_000_000)
         owned.wake()
         owned.stopProducing()
+        owned.loseConnection()
         owned.resumeProducing()
+        owned.pauseProducing()
         peer.send(b"too late")
-        self.assertEqual(peer.read(7_000_000), flood_bytes(0, 7_000_000))
+        received = bytearray()
+        while len(received) < 7_000_000:
+            received += peer.read(100_000)
+            peer.send(bytes(1000))
+        self.assertEqual(received, flood_bytes(0, 7_000_000))
+        self.sockets.until(lambda: (peer.take(), peer.ended)[1])
+        self.assertEqual(self.protocol.losses, 0)
+        peer.send(b"later still")
+        peer.close()
         self.assertIsInstance(self.lost(), ConnectionDone)
         self.assertEqual(self.user.received, b"")
+
+    def test_close_after_the_peer(self) -> None:
+        """A peer that ended its direction first still gets everything; then it is over at once."""
+        owned, peer = self.reading()
+        self.user.queue += flood_bytes(0, 7_000_000)
+        owned.loseConnection()
+        peer.socket.shutdown(socket.SHUT_WR)
+        self.sockets.turns(20)
+        self.assertEqual(self.protocol.losses, 0)
+        self.assertEqual(peer.read(7_000_000), flood_bytes(0, 7_000_000))
+        self.assertIsInstance(self.lost(), ConnectionDone)
+
+    def test_close_and_a_reset(self) -> None:
+        """A reset ends the closing, too."""
+        owned, peer = self.reading()
+        owned.loseConnection()
+        self.sockets.until(lambda: (peer.take(), peer.ended)[1])
+        peer.reset()
+        self.assertIsInstance(self.lost(), ConnectionLost if not self.unix else ConnectionDone)
+
+    def test_close_and_a_peer_that_does_not(self) -> None:
+        """Aborting ends the closing."""
+        owned, peer = self.reading()
+        owned.loseConnection()
+        self.sockets.until(lambda: (peer.take(), peer.ended)[1])
+        owned.abortConnection()
+        self.assertIsInstance(self.lost(), ConnectionAborted)
 
     def test_close_of_the_transport(self) -> None:
         """Closing the transport itself sends what is held, too."""
@@ -434,6 +471,10 @@ class TCPOptionTests(SynchronousTestCase):
         self.owned.resumeProducing()
         self.peer.send(b"little")
         self.sockets.until(lambda: self.user.received == b"little")
+
+    def test_no_delay(self) -> None:
+        """Small writes are not held back."""
+        self.assertTrue(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     def test_congestion_control(self) -> None:
         """Within one machine nothing is paced."""
