@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -98,6 +99,7 @@ class JobManager:
         self._happened = happened
         self._warned = warned
         self._tenant = ""
+        self._connecting: Deferred[ControlClient] | None = None
         self._control: ControlClient | None = None
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
@@ -120,7 +122,10 @@ class JobManager:
             PinnedTLS(trust=self._trust), self._endpoint(self._host, self._port), self._reactor
         )
         try:
-            await connectProtocol(endpoint, control)
+            self._connecting = connectProtocol(endpoint, control)
+            await self._connecting
+        except CancelledError:
+            raise Cancelled("interrupted while connecting") from None
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(
                 f"{self._host} port {self._port} is not reachable: {error}. Check the address, the "
@@ -272,8 +277,16 @@ class JobManager:
         )
 
     def cancel(self) -> None:
-        """The user wants to stop: end the dialogue; what is durable stays."""
+        """The user wants to stop: end the dialogue; what is durable stays.
+
+        Where there is no session that would have to be ended properly, the line is cut.
+        """
         self._mover.abort(Cancelled("interrupted; what was stored is not sent again next time"))
+        if self._current is None:
+            if self._control is not None and self._control.transport is not None:
+                self._control.transport.abortConnection()  # type: ignore[attr-defined]
+            elif self._connecting is not None:
+                self._connecting.cancel()
 
 
 def new_job_id() -> bytes:

@@ -18,7 +18,6 @@ def attacks() -> Iterator[tuple[Rule, int, str]]:
     yield Flip(TUNNEL, Way.UP, in_field(Part.MESSAGE, 12, 0)), 20, "key_a_rejected"
     yield Flip(TUNNEL, Way.DOWN, in_field(Part.MESSAGE, 30, 1)), 20, "tampered"
     yield Flip(STREAM, Way.UP, at_payload(9000)), 20, "tampered"
-    yield Flip(STREAM, Way.DOWN, in_field(Part.TAG, 5, 0)), 20, "tampered"
     yield Flip(STREAM, Way.UP, in_field(Part.BODY, 7, type=END)), 20, "tampered"
     yield Cut(STREAM, Way.UP, at_payload(9000)), 22, "truncated"
 
