@@ -7,6 +7,7 @@ hash commitment (:attr:`cloudconnect.keys.Secret.identifier`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -75,6 +76,15 @@ class SecurityWarning:
         """The other way round.
 
         :raises ValueError: an unknown kind
-        :raises KeyError, TypeError: fields missing or too many
+        :raises KeyError, TypeError: fields missing, too many, or of another type
         """
-        return cls(**{**fields, "kind": WarningKind(fields["kind"])})
+        made = cls(**{**fields, "kind": WarningKind(fields["kind"])})
+        texts = (made.session, made.tenant, made.role, made.hop, made.peer, made.text)
+        numbers = (made.connection, made.record)
+        if not all(type(text) is str for text in texts) or not (
+            all(type(number) is int for number in numbers)
+            and type(made.time) in (int, float)
+            and math.isfinite(made.time)
+        ):
+            raise TypeError("a field of a security warning is of another type")
+        return made

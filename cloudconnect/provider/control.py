@@ -6,6 +6,7 @@ authentication commands are known; there is a time limit (``docs/protocol.rst``,
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -35,6 +36,7 @@ from cloudconnect.errors import (
     ControlTampered,
     Downgrade,
     LoginRefused,
+    NotReachable,
     ProtocolViolation,
     Refused,
 )
@@ -234,7 +236,7 @@ class ControlProtocol(BoundedAMP):
         self, host: str, job: str, tag: str, after: int, limit: int
     ) -> Deferred[dict[str, Any]]:
         """One page of restore points."""
-        if not 0 < limit <= PAGE_ROWS_MAX or after < 0:
+        if not 0 < limit <= PAGE_ROWS_MAX or not 0 <= after < 1 << 63:
             raise ProtocolViolation(f"a page has 1 to {PAGE_ROWS_MAX} rows")
         return Deferred.fromCoroutine(
             self._service.points(
@@ -260,6 +262,10 @@ class ControlProtocol(BoundedAMP):
         session, plan, keys = await self._service.start(
             tenant, wanted, self._key_a_exporter, self._address(), self._tell
         )
+        if self.transport is None:  # the tenant has gone meanwhile: nobody will end this session
+            _forget(keys)
+            await self._service.finish(self._service.live(tenant, session), "interrupted", {}, [])
+            raise NotReachable("the control channel is gone")
         self._sessions.add(session)
         self._service.reactor.callLater(0, _forget, keys)
         return {"session": session, "plan": plan, "keys_a": keys}
@@ -283,8 +289,12 @@ class ControlProtocol(BoundedAMP):
         self, session: bytes, outcome: str, summary: Any, warnings: Any
     ) -> dict[str, Any]:
         live = self._service.live(self._known(), session)
+        try:
+            json.dumps(summary)
+        except (TypeError, ValueError):
+            summary = None
         if not isinstance(summary, dict):
-            raise ProtocolViolation("a summary is a map")
+            raise ProtocolViolation("a summary is a map of what JSON can hold")
         self._sessions.discard(session)
         found = await self._service.finish(live, outcome, summary, read_warnings(warnings))
         return {"warnings": [warning.as_dict() for warning in found]}

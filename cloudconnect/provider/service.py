@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -35,7 +35,14 @@ from cloudconnect.commands.lan import (
 )
 from cloudconnect.commands.tunnel import agreed_digest
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
-from cloudconnect.errors import Busy, CloudConnectError, ContextMismatch, NotFound, Refused
+from cloudconnect.errors import (
+    Busy,
+    CloudConnectError,
+    ContextMismatch,
+    NotFound,
+    NotReachable,
+    Refused,
+)
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
 from cloudconnect.provider.accounts import Accounts, Tenant
@@ -64,6 +71,8 @@ UNREPORTED = "unreported"
 LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
+#: A gateway takes a route within so many seconds, or is taken for lost: less than a tenant waits.
+PUBLISH_SECONDS = 5.0
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -149,6 +158,7 @@ class CloudConnectService(Service):
         self._gateways: dict[BoundedAMP, GatewayPlace] = {}
         self._mover: BoundedAMP | None = None
         self._sessions: dict[bytes, LiveSession] = {}
+        self._creating: set[str] = set()
 
     # --- LAN -------------------------------------------------------------------------------------
 
@@ -240,8 +250,14 @@ class CloudConnectService(Service):
             )
         if description.mode is not EncryptionMode.TENANT:
             raise Refused("this version stores only in encryption mode tenant")
-        await self.mover.call(MakeRepository, description=encoded)
-        await self._run(self._accounts.set_repository, tenant, description.repository)
+        if tenant in self._creating:
+            raise Busy(f"the repository of tenant {tenant} is being made")
+        self._creating.add(tenant)
+        try:
+            await self.mover.call(MakeRepository, description=encoded)
+            await self._run(self._accounts.set_repository, tenant, description.repository)
+        finally:
+            self._creating.discard(tenant)
         await self._note(
             "repository_made", "", f"tenant {tenant} made its repository", tenant=tenant
         )
@@ -288,10 +304,11 @@ class CloudConnectService(Service):
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
+            places = await self._publish(record, route)
             entry = {
                 "role": Role.TARGET_MOVER.value,
                 "route": route,
-                "gateways": self._addresses(),
+                "gateways": self._addresses(places),
                 "versions": list(PROTOCOL_VERSIONS),
                 "limits": {"lifetime_ms": int(KEY_A_SECONDS * 1000), "streams": ask.streams},
             }
@@ -338,30 +355,55 @@ class CloudConnectService(Service):
                 key=key_a.identifier,
             )
             await self.mover.call(OfferKeyA, package=package.as_map(), key_a=key_a)
-            await self._publish(record, route)
         except BaseException:
             key_a.forget()
             await self._end(live, "failed", {})
             raise
         return session, [entry], [key_a]
 
-    def _addresses(self) -> list[str]:
-        known = [place.advertise for place in self._gateways.values() if place.advertise]
+    def _addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
+        known = [place.advertise for place in places if place.advertise]
         return [*self._advertise, *(a for a in known if a not in self._advertise)]
 
-    async def _publish(self, record: Tenant, route: bytes) -> None:
+    async def _publish(self, record: Tenant, route: bytes) -> list[GatewayPlace]:
+        """Publish ``route`` to every gateway, and return those that have taken it.
+
+        One that does not answer is lost, until it registers again.
+
+        :raises Refused: no gateway has taken it
+        """
+        taken = []
+        links = list(self._gateways.items())
         calls = [
             link.call(
                 PublishRoute,
+                timeout=PUBLISH_SECONDS,
                 route=route,
                 backend=place.backend,
                 group=record.group,
                 rate=0,
                 lifetime=int(ROUTE_SECONDS * 1000),
             )
-            for link, place in self._gateways.items()
+            for link, place in links
         ]
-        await gatherResults(calls, consumeErrors=True)
+        answers: Any = await DeferredList(calls, consumeErrors=True)
+        for (link, place), (accepted, answer) in zip(links, answers, strict=True):
+            if accepted:
+                taken.append(place)
+                continue
+            self._log.warn(
+                "gateway {where} did not take a route: {why}",
+                where=place.advertise or place.backend,
+                why=answer.getErrorMessage(),
+            )
+            if answer.check(NotReachable):
+                self.lose_gateway(link)
+                line: Any = link.transport
+                if line is not None:
+                    line.abortConnection()
+        if not taken:
+            raise Refused("the provider has no gateway that takes connections; try again later")
+        return taken
 
     def live(self, tenant: str, session: bytes) -> LiveSession:
         """The running session of this tenant.
@@ -417,8 +459,10 @@ class CloudConnectService(Service):
         for link in list(self._gateways):
             call = link.call(RetireRoute, route=live.route)
             call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
-        await self._run(self._accounts.session_ended, live.identifier, state, summary)
-        self._sessions.pop(live.session, None)
+        try:
+            await self._run(self._accounts.session_ended, live.identifier, state, summary)
+        finally:
+            self._sessions.pop(live.session, None)  # whatever happens, the task is free again
         return found
 
     def orphan(self, sessions: Iterable[bytes]) -> None:
