@@ -1,45 +1,28 @@
 """Layer 2, transports: taking over the socket of a reactor's TCP or UNIX transport.
 
 This is the only code that does. Twisted's transports copy what they send and allocate what they
-receive; whoever brings buffers of its own (an :class:`ISocketUser`) is spared both here. An
-:class:`OwnedSocket` replaces two methods of one transport *object*, ``doRead`` and ``doWrite``,
-which every reactor that watches descriptors looks up at each call. All else stays Twisted's: the
-descriptor's registration, errors and ends of the connection, ``connectionLost`` of whatever
-protocol the transport has, the peer's address, socket options, closing.
+receive; who needs neither reads and writes the socket in a way of its own. :func:`take_over`
+replaces two methods of one transport *object*, ``doRead`` and ``doWrite``, which every reactor
+that watches descriptors looks up at each call. All else stays Twisted's: the descriptor's
+registration, errors and ends of the connection, ``connectionLost`` of whatever protocol the
+transport has, the peer's address, socket options, closing.
 
 **The change of hands.** What the transport still queues must leave first. A pull producer tells:
 Twisted asks it for the first bytes when it is registered, and a second time once all is sent. From
 then on nothing may be written to the transport itself; what is, stays in its queue for ever.
-
-**Fewer wake-ups.** A receiver that waits for the rest of a large record is not told of every
-segment: ``SO_RCVLOWAT`` is set to the bytes that are missing. The kernel wakes it earlier when its
-receive buffer is full, and for the connection's end. (UNIX sockets do not have this.)
-
-**Closing.** A kernel whose socket is closed resets the connection when something comes that nobody
-reads any more, and then drops what it had not sent yet. So an owned socket ends its own direction
-once everything was sent, and reads on, for nothing, until the peer has ended its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import socket
-import termios
-from array import array
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from twisted.internet import main, tcp, unix
-from twisted.internet.interfaces import IConsumer, IPullProducer, IPushProducer
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IPullProducer
 from zope.interface import implementer
 
-from cloudconnect.settings import HIGH_WATER
-
-#: Bytes that one connection sends, or receives, before the reactor turns to others.
-TURN_BYTES: Final = 2 << 20
-#: Bytes that are read at once to be dropped.
-DROP_BYTES: Final = 64 << 10
 #: Send and receive buffer asked for on a UNIX socket, in bytes; a TCP socket's grow by themselves.
 UNIX_BUFFER: Final = 1 << 20
 
@@ -48,32 +31,8 @@ _READS: Final = (tcp.Connection.doRead, unix.Server.doRead)
 _WRITES: Final = (tcp.Connection.doWrite,)
 _KINDS: Final = (tcp.Client, tcp.Server, unix.Client, unix.Server)
 
-
-class ISocketUser(Protocol):
-    """Whose buffers a socket is read into and written from. Its methods do not raise."""
-
-    @property
-    def held(self) -> int:
-        """Bytes that wait to be sent."""
-
-    @property
-    def wanted(self) -> int:
-        """How many bytes must come, at least, for it to get on."""
-
-    def room(self) -> memoryview:
-        """Where the next bytes go; not empty."""
-
-    def came(self, count: int) -> None:
-        """``count`` bytes were put there. May pause, close or abort."""
-
-    def outgoing(self) -> memoryview:
-        """What to send next; empty when there is nothing."""
-
-    def sent(self, count: int) -> None:
-        """The first ``count`` bytes of it were sent."""
-
-    def put_sealed(self, record: bytes) -> None:
-        """Send ``record`` next, before what is not in :meth:`outgoing` yet."""
+#: As a reactor calls it: None, or why the connection is over.
+Work = Callable[[], Exception | None]
 
 
 def can_own(transport: object) -> bool:
@@ -102,243 +61,45 @@ class _Drained:
         """The connection is lost; its protocol hears of it."""
 
 
-@implementer(IConsumer, IPushProducer)
-class OwnedSocket:
-    """The transport that a layer has in the place of the reactor's, after the change of hands.
+def take_over(transport: Any, read: Work, write: Work, done: Callable[[], None]) -> None:
+    """Read nothing more, send what ``transport`` queues, then hand its socket over.
 
     :param transport: for which :func:`can_own` holds, without a producer registered on it
-    :param user: whose buffers are used
+    :param read: called in the place of ``doRead``; returns what that does
+    :param write: called in the place of ``doWrite``
+    :param done: called, in a later turn, when they are in place; never if the connection ends
+        before. Reading begins with the transport's ``resumeProducing``.
     """
 
-    def __init__(self, transport: Any, user: ISocketUser) -> None:
-        self._transport = transport
-        self._user = user
-        self._socket: socket.socket = transport.getHandle()
-        self._has_low_water = self._socket.family != socket.AF_UNIX
-        self._low_water = 1
-        self._producer: Any = None
-        self._producer_paused = False
-        self._reading = False
-        self._closing = False
-        self._shut = False  # our direction, after everything was sent
-        self._peer_shut = False
-        self._gone = False
+    def drained() -> None:
+        transport.unregisterProducer()
+        transport.stopWriting()
+        transport.doRead, transport.doWrite = read, write
+        with contextlib.suppress(OSError):
+            _tune(transport)
+        done()
 
-    # --- the change of hands --------------------------------------------------------------------
+    transport.pauseProducing()
+    transport.registerProducer(_Drained(drained), False)
+    transport.startWriting()
 
-    def take_over(self, done: Callable[[], None]) -> None:
-        """Read nothing more, send what the transport queues, then own the socket.
 
-        :param done: called, in a later turn, when that is so; never if the connection ends before.
-            :meth:`resumeProducing` begins reading.
-        """
+def let_go(transport: Any) -> None:
+    """Take our methods off a transport whose connection is lost, so that it can be freed."""
+    vars(transport).pop("doRead", None)
+    vars(transport).pop("doWrite", None)
 
-        def drained() -> None:
-            transport = self._transport
-            transport.unregisterProducer()
-            transport.stopWriting()
-            transport.doRead, transport.doWrite = self._do_read, self._do_write
-            with contextlib.suppress(OSError):
-                self._tune()
-            done()
 
-        self._transport.pauseProducing()
-        self._transport.registerProducer(_Drained(drained), False)
-        self._transport.startWriting()
-
-    def _tune(self) -> None:
-        """Set what bulk needs; the connection works without it."""
-        if self._socket.family == socket.AF_UNIX:
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                self._socket.setsockopt(socket.SOL_SOCKET, option, UNIX_BUFFER)
-            return
-        # The user gathers small writes itself; to hold them back costs a round trip, or 40 ms.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.getHost().host == self.getPeer().host and hasattr(socket, "TCP_CONGESTION"):
-            # Within one machine there is no line to probe; BBR's pacing timers cost a fifth more.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-
-    def gone(self) -> None:
-        """The connection is lost: let go of the transport's methods and of the socket."""
-        self._gone = True
-        self._reading = False
-        self._producer = None
-        vars(self._transport).pop("doRead", None)
-        vars(self._transport).pop("doWrite", None)
-
-    # --- what the reactor calls -----------------------------------------------------------------
-
-    def _do_read(self) -> Exception | None:
-        if self._closing:
-            return self._drop_input()
-        left = TURN_BYTES
-        while left > 0 and self._reading:
-            room = self._user.room()
-            try:
-                count = self._socket.recv_into(room)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                return main.CONNECTION_LOST
-            if not count:
-                return main.CONNECTION_DONE
-            left -= count
-            short = count < len(room)
-            self._user.came(count)
-            if short:
-                break
-        if self._reading:
-            self._wait_for(self._user.wanted)
-        return None
-
-    def _drop_input(self) -> Exception | None:
-        """Read for nothing, until the peer ends its direction."""
-        dropped = bytearray(DROP_BYTES)
-        try:
-            for _ in range(TURN_BYTES // DROP_BYTES):
-                if not self._socket.recv_into(dropped):
-                    self._peer_shut = True
-                    break
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            return main.CONNECTION_LOST
-        if self._peer_shut:
-            if self._shut:
-                return main.CONNECTION_DONE
-            self._transport.stopReading()
-        return None
-
-    def look(self) -> None:
-        """Take in what came too little to wake us."""
-        if self._reading:
-            with contextlib.suppress(OSError):
-                count = self._socket.recv_into(self._user.room())
-                if count:
-                    self._user.came(count)
-
-    def _wait_for(self, wanted: int) -> None:
-        if self._has_low_water and wanted != self._low_water:
-            self._low_water = wanted
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
-            except OSError:
-                self._has_low_water = False
-
-    def _do_write(self) -> Exception | None:
-        left = TURN_BYTES
-        while left > 0 and not self._gone:
-            out = self._user.outgoing()
-            if not out:
-                return self._all_sent()
-            try:
-                count = self._socket.send(out)
-            except (BlockingIOError, InterruptedError):
-                return None
-            except OSError:
-                return main.CONNECTION_LOST
-            left -= count
-            self._user.sent(count)
-            self._see_to_producer()
-            if count < len(out):
-                return None
-        return None
-
-    def _all_sent(self) -> Exception | None:
-        self._transport.stopWriting()
-        if self._transport.disconnecting or self._peer_shut:
-            return main.CONNECTION_DONE
-        if not self._closing:
-            self._see_to_producer()
-        elif not self._shut:
-            self._shut = True
-            try:
-                self._socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                return main.CONNECTION_LOST
-        return None
-
-    # --- what the layer calls -------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """The user has something to send."""
-        if not self._gone:
-            self._transport.startWriting()
-            self._see_to_producer()
-
-    def write(self, data: bytes) -> None:
-        """Send ``data``, which needs no sealing any more."""
-        self._user.put_sealed(data)
-        self.wake()
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause the push producer ``producer`` while too many bytes wait to be sent."""
-        self._producer = producer
-        self._producer_paused = False
-        self._see_to_producer()
-
-    def unregisterProducer(self) -> None:
-        """Nobody is paused any more."""
-        self._producer = None
-
-    def _see_to_producer(self) -> None:
-        if self._producer is None:
-            return
-        held = self._user.held
-        if self._producer_paused and held <= HIGH_WATER:
-            self._producer_paused = False
-            self._producer.resumeProducing()
-        elif not self._producer_paused and held > HIGH_WATER:
-            self._producer_paused = True
-            self._producer.pauseProducing()
-
-    def pauseProducing(self) -> None:
-        """Read nothing."""
-        self._reading = False
-        if not (self._gone or self._closing):
-            self._transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Read."""
-        if not (self._gone or self._closing):
-            self._reading = True
-            self._wait_for(self._user.wanted)
-            self._transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """Close."""
-        self.loseConnection()
-
-    def unsent(self) -> int:
-        """Bytes that wait, here or in the kernel, and that the other side has not acknowledged."""
-        in_kernel = array("i", (0,))
-        if not self._gone:
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, in_kernel)
-        return self._user.held + in_kernel[0]
-
-    def loseConnection(self) -> None:
-        """Close once everything was sent and the peer closes too; deliver nothing more.
-
-        Who calls this limits the time that it may take, by :meth:`abortConnection`.
-        """
-        if not (self._gone or self._closing):
-            self._closing = True
-            self._reading = False
-            self._wait_for(1)
-            self._transport.startReading()
-            self._transport.startWriting()
-
-    def abortConnection(self) -> None:
-        """Close at once."""
-        self._gone = True
-        self._reading = False
-        self._transport.abortConnection()
-
-    def getPeer(self) -> Any:
-        """The address of the other side."""
-        return self._transport.getPeer()
-
-    def getHost(self) -> Any:
-        """The address of this side."""
-        return self._transport.getHost()
+def _tune(transport: Any) -> None:
+    """Set what bulk needs; the connection works without it."""
+    taken: socket.socket = transport.getHandle()
+    if taken.family == socket.AF_UNIX:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            taken.setsockopt(socket.SOL_SOCKET, option, UNIX_BUFFER)
+        return
+    # Who owns a socket gathers small writes itself; to hold them back costs up to 40 ms each.
+    taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    same_machine = transport.getHost().host == transport.getPeer().host
+    if same_machine and hasattr(socket, "TCP_CONGESTION"):
+        # There is no line to probe, and BBR's pacing timers cost a fifth of a stream's CPU.
+        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
