@@ -59,7 +59,7 @@ from cloudconnect.wire.frames import FrameReader, FrameWriter
 
 #: Sessions that move data at the same time, each in a thread of its own; more wait their turn.
 THREADS_MAX = 64
-#: Outcomes at which a tenant says that it has no new restore point; then there is none.
+#: Outcomes at which the tenant itself says that it has no new restore point; then there is none.
 FAILURES = ("failed", "interrupted", "security_warning")
 #: Connections on one route that have not proved their key; the oldest makes way for a new one. Who
 #: sees the route id and wants to keep its owner out must open as many within one round trip.
