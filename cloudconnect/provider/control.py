@@ -257,8 +257,11 @@ class ControlProtocol(BoundedAMP):
             raise ProtocolViolation("that is not a kind of session") from None
         if streams != 1:
             raise Refused("this version moves data on one stream")
-        if not all(0 < len(label) <= LABEL_MAX for label in (wanted.host, wanted.name)):
-            raise ProtocolViolation(f"host and job labels have 1 to {LABEL_MAX} characters")
+        for label in (wanted.host, wanted.name):  # as those of a restore point
+            if not 0 < len(label) <= LABEL_MAX or not label.isprintable():
+                raise ProtocolViolation(
+                    f"host and job labels have 1 to {LABEL_MAX} printable characters"
+                )
         session, plan, keys = await self._service.start(
             tenant, wanted, self._key_a_exporter, self._address(), self._tell
         )
