@@ -67,9 +67,6 @@ CAPABILITIES = {
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 #: What the mover is told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
-#: The outcome of a session whose tenant has not said how it ended: its points stay, since the tenant
-#: may have had the acknowledgement of them and nothing after it.
-LOST = "lost"
 #: Longest host or job label, in characters.
 LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
@@ -476,14 +473,14 @@ class CloudConnectService(Service):
                 live.orphaned = self.reactor.callLater(ORPHAN_SECONDS, self._orphan_over, live)
 
     def _orphan_over(self, live: LiveSession) -> None:
-        done = Deferred.fromCoroutine(self._end(live, LOST, {}))
+        done = Deferred.fromCoroutine(self._end(live, "interrupted", {}))
         done.addErrback(lambda f: self._log.failure("a lost session did not end", f))
 
     def stopService(self) -> Deferred[Any]:
         """End every session."""
         Service.stopService(self)
         ends = [
-            Deferred.fromCoroutine(self._end(live, LOST, {}))
+            Deferred.fromCoroutine(self._end(live, "interrupted", {}))
             for live in list(self._sessions.values())
         ]
         return gatherResults(ends, consumeErrors=True)
