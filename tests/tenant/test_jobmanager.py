@@ -2,37 +2,119 @@
 
 from __future__ import annotations
 
-from tests.provider.stage import StageCase, idle
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from cloudconnect.errors import (
+    Downgrade,
+    FingerprintMismatch,
+    HostnameMismatch,
+    LoginRefused,
+    NotReachable,
+)
+from cloudconnect.keys import Password
+from cloudconnect.tenant import jobmanager
+from cloudconnect.tenant.jobmanager import JobManager, new_job_id
+from cloudconnect.transports.trust import TrustPolicy
+from cloudconnect.wire import scram
+from cloudconnect.wire.scram import make_token
+from tests.certificates import self_signed
+from tests.provider.stage import HOST, PORT, TENANT, idle
+from tests.tenant.managers import ManagerCase
 
 
-class SessionTests(StageCase):
-    """Sessions from Start to Finish."""
+class LoginTests(ManagerCase):
+    """Connecting and logging in."""
 
-    def test_whole_story(self) -> None:
-        """A session's steps come in the one order."""
-        tenant = self.connected()
-        session = self.reactor.result_of(tenant.session(idle(tenant)))
-        self.assertEqual(
-            [
-                "connected",
-                "certificate_checked",
-                "logged_in",
-                "started",
-                "key_a_received",
-                "tunnel_up",
-                "key_b_made",
-                "key_a_forgotten",
-                "key_b_confirmed",
-                "key_b_delivered",
-                "key_b_forgotten",
-                "stream_up",
-            ],
-            tenant.names(),
+    def test_account(self) -> None:
+        """The account says what the tenant has here."""
+        tenant = self.tenant(modes=["tenant"])
+        account = tenant.log_in()
+        self.assertEqual((b"p" * 16, b"", ("tenant",)), attrs.astuple(account))
+        self.assertEqual([(HOST, PORT)], self.reactor.dialled)
+
+    def test_wrong_password(self) -> None:
+        """Another password is refused, and says so."""
+        tenant = self.tenant()
+        tenant.token = make_token()
+        self.failure_of(
+            tenant.manager.log_in(TENANT, Password(tenant.token.reveal())), LoginRefused
         )
-        self.assertEqual({"", session.hex()}, {event.session for event in tenant.events})
 
-    def test_backup(self) -> None:
-        """A backup is published."""
+    def test_not_trusted(self) -> None:
+        """A provider with another certificate hears no credential: no log-in was even begun."""
+        tenant = self.tenant()
+        trust = TrustPolicy(HOST, fingerprints=(self_signed((HOST,)).spki,))
+        manager = tenant.manager = JobManager(self.reactor, HOST, PORT, trust)
+        self.failure_of(manager.log_in(TENANT, make_token()), FingerprintMismatch)
+        trust = TrustPolicy("other.example.com", fingerprints=(self.provider.issued.spki,))
+        manager = JobManager(self.reactor, "other.example.com", PORT, trust)
+        self.failure_of(manager.log_in(TENANT, make_token()), HostnameMismatch)
+        self.reactor.result_of(manager.close())
+        self.assertEqual(0.0, self.provider.service.attempts.delay(TENANT, "192.0.2.7"))
+        self.assertEqual([], self.provider.events())
+
+    def test_nobody_there(self) -> None:
+        """Where nobody listens the text says what to check."""
+        tenant = self.tenant()
+        self.reactor.network.clear()
+        asked = Deferred.fromCoroutine(tenant.manager.log_in(TENANT, make_token()))
+        self.reactor.pass_time(10)
+        error = self.failure_of(asked, NotReachable)
+        self.assertIn(f"{HOST} port {PORT}", str(error))
+
+    def test_lower_version(self) -> None:
+        """A provider that chooses another version than the highest common one is not believed."""
+        tenant = self.tenant()
+        real = self.provider.service.account
+
+        async def account(name: str) -> Any:
+            for protocol in self.control_protocols():
+                protocol._version = 0
+            return await real(name)
+
+        self.provider.service.account = account  # type: ignore[method-assign]
+        self.failure_of(tenant.manager.log_in(TENANT, Password(tenant.token.reveal())), Downgrade)
+
+    def control_protocols(self) -> list[Any]:
+        """The provider's ends of the control channels."""
+        return [pair.right.protocol.wrappedProtocol for pair in self.reactor.pairs]
+
+    def test_false_provider(self) -> None:
+        """A provider that does not know the verifier cannot pass for it, whatever it answers."""
+        tenant = self.tenant()
+        self.patch(scram.ScramServer, "final", lambda server, message: "v=" + "A" * 43 + "=")
+        manager = tenant.manager
+        self.failure_of(manager.log_in(TENANT, Password(tenant.token.reveal())), LoginRefused)
+        self.assertNotIn("logged_in", tenant.names())
+
+    def test_not_logged_in(self) -> None:
+        """Without a control channel nothing can be asked."""
+        tenant = self.tenant()
+        self.failure_of(tenant.manager.points(), NotReachable)
+        self.failure_of(tenant.session(idle(tenant)), NotReachable)
+
+    def test_points(self) -> None:
+        """All points are fetched, whatever the size of a page."""
         tenant = self.connected()
-        result = self.reactor.result_of(tenant.back_up(self.source()))
-        self.assertEqual([result.point.hex()], [row["point"] for row in self.provider.points()])
+        for _ in range(3):
+            self.reactor.result_of(tenant.back_up(self.source()))
+        self.patch(jobmanager, "PAGE_ROWS_MAX", 2)
+        rows = self.reactor.result_of(tenant.manager.points())
+        self.assertEqual([1, 2, 3], [row["arrival"] for row in rows])
+        self.assertEqual([], self.reactor.result_of(tenant.manager.points("elsewhere")))
+
+    def test_close(self) -> None:
+        """A manager that was closed has no connection left, and may be closed again."""
+        tenant = self.connected()
+        self.reactor.result_of(tenant.session(idle(tenant)))
+        self.reactor.result_of(tenant.manager.close())
+        self.reactor.settle()
+        self.assertEqual([], self.pairs())
+        tenant.manager = tenant.make_manager()
+
+    def test_job_ids(self) -> None:
+        """A job's id is 16 random bytes."""
+        self.assertEqual((16, 2), (len(new_job_id()), len({new_job_id(), new_job_id()})))
