@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from cloudconnect.config.certificates import issue_node_certificate
-from cloudconnect.config.provider import ProviderSettings
+from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.transports.identity import ServerIdentity
@@ -97,7 +97,8 @@ def enroll(
     settings = GatewaySettings(
         directory=directory, listen=listen, advertise=advertise, service=service
     )
-    lines = [f'{key} = "{getattr(settings, key)}"' for key in ("listen", "advertise", "service")]
+    keys = ("listen", "advertise", "service")
+    lines = [f"{key} = {quoted(getattr(settings, key))}" for key in keys]
     (directory / CONFIGURATION).write_text("\n".join(lines) + "\n", "utf-8")
     return settings
 

@@ -147,8 +147,11 @@ def load(environment: Mapping[str, str], name: str) -> Profile | None:
     known = {field.name for field in attrs.fields(Profile)}
     if set(values) - known:
         raise UsageError(f"profile {path}: unknown {', '.join(sorted(set(values) - known))}")
-    values["fingerprints"] = tuple(values.get("fingerprints", ()))
-    texts = [*values["fingerprints"], *(v for k, v in values.items() if k != "fingerprints")]
+    fingerprints = values.get("fingerprints", [])
+    if not isinstance(fingerprints, list):
+        raise UsageError(f"profile {path}: fingerprints is a list of texts")
+    values["fingerprints"] = tuple(fingerprints)
+    texts = [*fingerprints, *(v for k, v in values.items() if k != "fingerprints")]
     if not all(isinstance(text, str) for text in texts):
         raise UsageError(f"profile {path}: every value is a text")
     return Profile(**values)

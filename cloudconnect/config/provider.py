@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from OpenSSL import SSL
 
 from cloudconnect.config.certificates import (
     issue_node_certificate,
@@ -87,27 +88,33 @@ class ProviderSettings:
         lines = [
             "# The provider's settings. Paths are relative to this folder.",
             f"hosts = {_toml_list(self.hosts)}",
-            f"listen = {_toml(self.listen)}",
+            f"listen = {quoted(self.listen)}",
             "# What tenants are told to connect to for data; empty: the address that they used.",
             f"advertise = {_toml_list(self.advertise)}",
-            f"certificate = {_toml(self.certificate)}",
-            f"key = {_toml(self.key)}",
+            f"certificate = {quoted(self.certificate)}",
+            f"key = {quoted(self.key)}",
             "# For gateways of their own process: where they register, where what they relay",
             "# arrives (loopback or a LAN that only they can reach), and its HOST:PORT.",
-            f"lan_listen = {_toml(self.lan_listen)}",
-            f"backend_listen = {_toml(self.backend_listen)}",
-            f"backend_address = {_toml(self.backend_address)}",
+            f"lan_listen = {quoted(self.lan_listen)}",
+            f"backend_listen = {quoted(self.backend_listen)}",
+            f"backend_address = {quoted(self.backend_address)}",
         ]
         return "\n".join(lines) + "\n"
 
 
-def _toml(text: str) -> str:
+def quoted(text: str) -> str:
+    """``text`` as a TOML string.
+
+    :raises UsageError: it has control characters
+    """
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise UsageError(f"{text!r} has control characters in it")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def _toml_list(texts: Iterable[str]) -> str:
-    return "[" + ", ".join(map(_toml, texts)) + "]"
+    return "[" + ", ".join(map(quoted, texts)) + "]"
 
 
 def load(directory: Path) -> ProviderSettings:
@@ -172,6 +179,10 @@ def initialize(
     settings = ProviderSettings(
         directory=directory, hosts=hosts, advertise=advertise, listen=listen
     )
+    # What cannot be used is said before anything is made.
+    written = settings.to_toml()
+    if certificate is not None:
+        ServerIdentity(str(certificate), str(key)).install(SSL.Context(SSL.TLS_METHOD))
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     tls = directory / "tls"
@@ -179,7 +190,6 @@ def initialize(
     if certificate is not None and key is not None:
         _copy(certificate, tls / "certificate.pem")
         _copy(key, tls / "key.pem")
-        settings.identity.fingerprints()  # says what is wrong with them, now
     else:
         make_server_certificate(list(hosts), tls)
     settings.repositories.mkdir(mode=0o700)
@@ -188,7 +198,7 @@ def initialize(
     make_node_ca(settings.node_authority)
     issue_node_certificate(settings.node_authority, "service", "service", node)
     (directory / "lock").touch(mode=0o600)
-    _write(directory / CONFIGURATION, settings.to_toml().encode())
+    _write(directory / CONFIGURATION, written.encode())
     return settings
 
 
