@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
@@ -193,7 +193,12 @@ class EmbeddedProvider(MultiService):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
-        """Stop accepting, end the sessions, then what they need: in this order."""
+        """Stop accepting, end the sessions, then what they need: in this order.
+
+        What does not run (any more), for instance because it could not listen, stays as it is.
+        """
+        if not self.running:
+            return succeed(None)
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop_in_order())
 

@@ -1,0 +1,225 @@
+"""Tests of :mod:`cloudconnect.provider.administration`: the acts, and the socket for them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint, connectProtocol
+from twisted.trial.unittest import TestCase
+
+from cloudconnect.commands.admin import AddTenant, List
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.keys import Password
+from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT
+from cloudconnect.provider.administration import LISTINGS, AdminFactory
+from cloudconnect.repository.store import Repository
+from cloudconnect.settings import PAGE_ROWS_MAX, PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
+from cloudconnect.transports.memory import MemoryPair
+from cloudconnect.wire.scram import ScramClient, ScramServer, is_token
+from tests.provider.stage import TENANT, StageCase
+from tests.repository.repositories import record
+
+
+class ActTests(StageCase):
+    """What an admin may do."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acts = self.provider.administration
+
+    def logs_in(self, name: str, password: Password) -> bool:
+        """Whether this password is the tenant's."""
+        client = ScramClient(name, password, bytes(32))
+        server = ScramServer(self.provider.accounts.verifier, bytes(32), bytes(32))
+        try:
+            client.verify(server.final(client.final(server.first(client.first()))))
+        except Exception:
+            return False
+        return True
+
+    def test_token(self) -> None:
+        """Without a password a token is made, which logs in; it is told once and not stored."""
+        token = self.acts.add_tenant(TENANT, None, {})
+        assert token is not None
+        self.assertTrue(is_token(token))
+        verifier = self.provider.accounts.verifier(TENANT)
+        self.assertEqual(TOKEN_ITERATIONS_MIN, verifier and verifier.iterations)
+        octets = token.reveal()
+        self.assertTrue(self.logs_in(TENANT, token))
+        for path in self.directory.iterdir():
+            if path.is_file():
+                self.assertNotIn(octets, path.read_bytes(), path)
+        self.assert_unsaid(octets)
+
+    def test_password(self) -> None:
+        """A person's password costs as many iterations as clients ask for, and no token is made."""
+        self.assertIsNone(self.acts.add_tenant(TENANT, Password(b"correct horse"), {}))
+        verifier = self.provider.accounts.verifier(TENANT)
+        self.assertEqual(PASSWORD_ITERATIONS_MIN, verifier and verifier.iterations)
+        self.assertTrue(self.logs_in(TENANT, Password(b"correct horse")))
+
+    def test_given_token(self) -> None:
+        """A token that the admin brings is treated as one."""
+        token = self.acts.add_tenant("first", None, {})
+        assert token is not None
+        self.assertIsNone(self.acts.add_tenant("second", token, {}))
+        verifier = self.provider.accounts.verifier("second")
+        self.assertEqual(TOKEN_ITERATIONS_MIN, verifier and verifier.iterations)
+
+    def test_settings(self) -> None:
+        """Settings are kept; what was left out, or is None, is as usual."""
+        self.acts.add_tenant("a", None, {"quota": 5, "max_tasks": 2, "modes": ["tenant", "none"]})
+        self.acts.add_tenant("b", None, {"quota": None, "max_tasks": None, "modes": None})
+        a, b = (self.provider.accounts.tenant(name) for name in "ab")
+        self.assertEqual((5, 2, ("tenant", "none")), (a.quota, a.max_tasks, a.modes))
+        self.assertEqual((None, MAX_TASKS_DEFAULT, ("tenant",)), (b.quota, b.max_tasks, b.modes))
+
+    def test_refused(self) -> None:
+        """Unknown settings, modes and empty passwords are refused, and no tenant is made."""
+        for settings in ({"quoat": 5}, {"modes": ["open"]}, {"modes": "tenant"}):
+            self.assertRaises(UsageError, self.acts.add_tenant, TENANT, None, settings)
+        self.assertRaises(UsageError, self.acts.add_tenant, TENANT, Password(b""), {})
+        self.assertEqual([], self.provider.accounts.tenants())
+
+
+class PageTests(StageCase):
+    """Listings."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acts = self.provider.administration
+
+    def all(self, what: str, limit: int, **filters: str) -> list[dict[str, Any]]:
+        """All rows, page by page."""
+        rows: list[dict[str, Any]] = []
+        more = True
+        while more:
+            page, more = self.acts.page(what, filters, rows[-1]["cursor"] if rows else 0, limit)
+            self.assertLessEqual(len(page), limit)
+            rows += page
+        return rows
+
+    def test_tenants(self) -> None:
+        """Every tenant once, by name, whatever the size of a page."""
+        for name in "cabed":
+            self.provider.add_tenant(name)
+        for limit in (1, 2, 5, PAGE_ROWS_MAX):
+            self.assertEqual(list("abcde"), [row["name"] for row in self.all("tenant", limit)])
+
+    def test_points(self) -> None:
+        """One tenant's points in pages; another's are not among them."""
+        tenant = self.connected()
+        self.connected("other")
+        with Repository.open(self.provider.repositories / tenant.repository.hex()) as repository:
+            for number in range(5):
+                made = record(
+                    number.to_bytes(16, "big"),
+                    repository=tenant.repository,
+                    host="odd" if number % 2 else "even",
+                )
+                encoded = made.encode()
+                repository.publish(made, encoded, tenant.keys.sign(encoded), [])
+        rows = self.all("point", 2, tenant=TENANT)
+        self.assertEqual([f"{number:032x}" for number in range(5)], [r["point"] for r in rows])
+        self.assertEqual({TENANT}, {row["tenant"] for row in rows})
+        self.assertEqual(2, len(self.all("point", 2, tenant=TENANT, host="odd")))
+        self.assertEqual([], self.all("point", 2, tenant="other"))
+
+    def test_points_of_nobody(self) -> None:
+        """Points are of a tenant that there is, and that has a repository."""
+        self.provider.add_tenant("new")
+        self.assertRaises(UsageError, self.acts.page, "point", {}, 0, 10)
+        for name in ("nobody", "new"):
+            self.assertRaises(NotFound, self.acts.page, "point", {"tenant": name}, 0, 10)
+
+    def test_events_and_sessions(self) -> None:
+        """Sessions and events are listed a page at a time."""
+        tenant = self.connected()
+        for _ in range(2):
+            self.reactor.result_of(tenant.back_up(self.source()))
+        self.reactor.settle()
+        sessions = self.all("session", 1)
+        self.assertEqual(["done"] * 2, [row["state"] for row in sessions])
+        events = self.all("event", 3, session=sessions[0]["session"])
+        self.assertIn("key_a_made", [row["name"] for row in events])
+        self.assertEqual({sessions[0]["session"]}, {row["session"] for row in events})
+
+    def test_bounds(self) -> None:
+        """No other listing, and no page without bounds."""
+        for what, limit in (("password", 10), ("tenant", 0), ("tenant", PAGE_ROWS_MAX + 1)):
+            self.assertRaises(UsageError, self.acts.page, what, {}, 0, limit)
+        self.assertEqual({"tenant", "point", "event", "session"}, set(LISTINGS))
+
+
+class SocketTests(StageCase):
+    """The acts as commands."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        factory = AdminFactory(self.reactor, self.provider.administration, maybeDeferred)
+        self.admin = BoundedAMP(self.reactor)
+        MemoryPair(self.reactor).connect(self.admin, factory.buildProtocol(None))
+
+    def ask(self, command: Any, **values: Any) -> Any:
+        return self.reactor.result_of(self.admin.call(command, **values))
+
+    def test_add_tenant(self) -> None:
+        """A tenant is made, and its token comes back as a secret."""
+        answer = self.ask(AddTenant, name=TENANT, password=None, settings={"quota": 5})
+        self.assertTrue(is_token(answer["token"]))
+        self.assertEqual(5, self.provider.accounts.tenant(TENANT).quota)
+        self.assert_unsaid(answer["token"].reveal())
+        answer = self.ask(AddTenant, name="b", password=Password(b"a password"), settings={})
+        self.assertIsNone(answer["token"])
+
+    def test_refused(self) -> None:
+        """What cannot be done is said by name."""
+        for values in (
+            {"name": "Not A Name", "settings": {}},
+            {"name": "a", "settings": []},
+            {"name": "a", "settings": {"quota": -1}},
+        ):
+            asked = self.admin.call(AddTenant, password=None, **values)
+            self.failure_of(asked, UsageError)
+        asked = self.admin.call(List, what="tenant", filters=[], after=0, limit=10)
+        self.failure_of(asked, UsageError)
+
+    def test_list(self) -> None:
+        """Pages come as they are made."""
+        for name in "abc":
+            self.provider.add_tenant(name)
+        first = self.ask(List, what="tenant", filters={}, after=0, limit=2)
+        then = self.ask(List, what="tenant", filters={}, after=first["rows"][-1]["cursor"], limit=2)
+        self.assertEqual((True, False), (first["more"], then["more"]))
+        self.assertEqual(list("abc"), [row["name"] for row in first["rows"] + then["rows"]])
+
+
+class UNIXTests(TestCase):
+    """The same over a real UNIX socket."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def test_socket(self) -> Any:
+        """Only its owner can connect to the socket, and it answers."""
+
+        class Acts:
+            def page(self, *arguments: Any) -> Any:
+                return [{"cursor": 1}], False
+
+        path = Path(self.mktemp())
+        factory = AdminFactory(reactor, Acts(), maybeDeferred)  # type: ignore[arg-type]
+        port: Any = yield UNIXServerEndpoint(reactor, str(path), mode=0o600).listen(factory)
+        self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
+        admin: Any = yield connectProtocol(
+            UNIXClientEndpoint(reactor, str(path)), BoundedAMP(reactor)
+        )
+        answer: Any = yield admin.call(List, what="tenant", filters={}, after=0, limit=1)
+        self.assertEqual({"rows": [{"cursor": 1}], "more": False}, answer)
+        admin.transport.loseConnection()
+        yield port.stopListening()
