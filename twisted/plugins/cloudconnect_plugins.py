@@ -1,6 +1,11 @@
-"""The plugins that ``twist`` and ``twistd`` find: instances only, nothing is imported but names."""
+"""The plugins that Twisted finds: services for ``twist`` and ``twistd``, parsers of endpoint strings.
+
+Instances only; nothing is imported but names.
+"""
 
 from twisted.application.service import ServiceMaker
+
+from cloudconnect.transports.strings import NoiseTunnelParser, PinnedTLSParser, RecordStreamParser
 
 provider = ServiceMaker(
     "cloudconnect provider",
@@ -14,3 +19,6 @@ gateway = ServiceMaker(
     "A gateway of a backup service provider, in a process of its own.",
     "cloudconnect-gateway",
 )
+record_stream = RecordStreamParser()
+noise_tunnel = NoiseTunnelParser()
+pinned_tls = PinnedTLSParser()
