@@ -1,4 +1,4 @@
-"""The plugins that Twisted finds: services for ``twist`` and ``twistd``, parsers of endpoint strings.
+"""The plugins that Twisted finds: services for ``twist`` and parsers of endpoint strings.
 
 Instances only; nothing is imported but names.
 """
