@@ -124,10 +124,8 @@ class Console:
         else:
             self._clear()
             where = f"{warning.role}, {warning.hop}" if warning.hop else warning.role
-            click.echo(
-                f"SECURITY WARNING {warning.kind.value} ({where}): {printable(warning.text)}",
-                err=True,
-            )
+            text = f"SECURITY WARNING {warning.kind.value} ({where}): {warning.text}"
+            click.echo(printable(text), err=True)
 
     def progress(
         self,

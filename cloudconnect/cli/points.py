@@ -11,7 +11,7 @@ import click
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
-from cloudconnect.cli.console import json_path, local_time, shown_path, size
+from cloudconnect.cli.console import json_path, local_time, printable, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
@@ -70,7 +70,7 @@ def point_line(row: dict[str, Any]) -> str:
     """One restore point for a person."""
     statistics = row["statistics"]
     tags = f"  [{', '.join(row['tags'])}]" if row["tags"] else ""
-    return (
+    return printable(
         f"{row['point'][:8]}  {local_time(row['time'])}  {row['host']}/{row['job']}  "
         f"{statistics.get('files', 0)} files, {size(statistics.get('bytes_source', 0))}, "
         f"{size(statistics.get('bytes_new', 0))} new{tags}"

@@ -14,7 +14,7 @@ import click
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 
-from cloudconnect.cli.console import Console, local_time, size
+from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import point_line
 from cloudconnect.cli.running import Interrupt, run, run_at_once
 from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
@@ -303,7 +303,7 @@ def events(directory: Path, tenant_name: str, warnings: bool, as_json: bool, deb
         text = (
             f"{local_time(row['time'])}  {row['tenant'] or '-'}  {mark}{row['name']}: {row['text']}"
         )
-        console.record("event", row, text)
+        console.record("event", row, printable(text))
 
 
 @provider.command()
@@ -320,7 +320,7 @@ def sessions(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> N
             f"{row['host']}/{row['job']}  {row['state']}  key A {row['key_a']}  "
             f"key B {row['key_b'] or '-'}"
         )
-        console.record("session", row, text)
+        console.record("session", row, printable(text))
 
 
 @provider.group()

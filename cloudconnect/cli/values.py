@@ -66,10 +66,14 @@ def parse_time(text: str) -> float:
 
     :raises UsageError: not a time
     """
+    written = text.strip()
     try:
-        moment = datetime.datetime.fromisoformat(text.strip())
-    except ValueError:
+        try:
+            day = datetime.date.fromisoformat(written)
+        except ValueError:
+            moment = datetime.datetime.fromisoformat(written)
+        else:
+            moment = datetime.datetime.combine(day, datetime.time.max)
+        return moment.timestamp()
+    except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a time: write 2026-11-23 or 2026-11-23T14:30") from None
-    if len(text.strip()) == len("2026-11-23"):
-        moment += datetime.timedelta(days=1, microseconds=-1)
-    return moment.timestamp()
