@@ -32,7 +32,9 @@ READ_AHEAD: Final = 256 << 10
 #: A part of at least this many bytes is sealed from where it lies; smaller ones are gathered first,
 #: because a record has a price of its own of about as many bytes' ciphering.
 DIRECT: Final = 128 << 10
-#: Room beside one full record in a writer's buffer: headers of smaller ones, and control records.
+#: A writer's buffer has room for so many bytes of payload: small records leave by one call, too.
+SEAL_AHEAD: Final = 256 << 10
+#: Room beside the payload in a writer's buffer: headers and tags, and control records.
 SLACK: Final = 4 << 10
 
 _NOTHING: Final = memoryview(b"")
@@ -134,7 +136,8 @@ class RecordWriter:
     def __init__(self, sealer: RecordSealer, payload: int) -> None:
         self._sealer = sealer
         self._most = payload
-        self._buffer = allocate(OVERHEAD + payload + SLACK)
+        self._direct = min(DIRECT, payload)
+        self._buffer = allocate(max(payload, SEAL_AHEAD) + SLACK)
         self._gathered: memoryview | None = None
         self._parts: deque[Octets] = deque()
         self._plain = 0  # bytes in parts
@@ -200,13 +203,13 @@ class RecordWriter:
     def _fits(self) -> bool:
         """Whether the next record, with a change of key and an END, goes into the buffer."""
         size = min(len(self._parts[0]), self._most) if self._parts else 0
-        if size < DIRECT:
+        if size < self._direct:
             size = min(self._plain, self._most)
         return not self._sealed and len(self._buffer) - self._end >= size + 4 * OVERHEAD
 
     def _next_payload(self) -> Octets:
         first = self._parts.popleft()
-        if len(first) >= DIRECT or not self._parts:
+        if len(first) >= self._direct or not self._parts:
             if len(first) > self._most:
                 view = memoryview(first)
                 self._parts.appendleft(view[self._most :])
@@ -223,7 +226,7 @@ class RecordWriter:
         into, size = self._gathered, 0
         while self._parts and size < self._most:
             part = self._parts[0]
-            if size and len(part) >= DIRECT:
+            if size and len(part) >= self._direct:
                 break
             self._parts.popleft()
             if size + len(part) > self._most:

@@ -204,6 +204,9 @@ class Closing:
             self._release_below()
             self._closed_below = True
             self._set_timer(self._close_limit(), self._abort_below)
+            if self._paused_below:  # a layer below has an end of its own to read
+                self._paused_below = False
+                self.transport.resumeProducing()
             self.transport.loseConnection()
 
     def _abort_below(self) -> None:

@@ -69,6 +69,7 @@ def take_over(transport: Any, read: Work, write: Work, done: Callable[[], None])
     :param write: called in the place of ``doWrite``
     :param done: called, in a later turn, when they are in place; never if the connection ends
         before. Reading begins with the transport's ``resumeProducing``.
+    :raises RuntimeError: there is a producer
     """
 
     def drained() -> None:
@@ -79,8 +80,8 @@ def take_over(transport: Any, read: Work, write: Work, done: Callable[[], None])
             _tune(transport)
         done()
 
-    transport.pauseProducing()
     transport.registerProducer(_Drained(drained), False)
+    transport.pauseProducing()
     transport.startWriting()
 
 

@@ -206,15 +206,24 @@ class RecordStreamLayer(EndingLayer):
         self._end_sent = True
         self._send_records()
 
-    def _send_records(self) -> None:
-        """Have what the writer holds sent: by the socket when it can, or by the layer below now."""
+    def _gate_changed(self) -> None:
+        # What waits goes first, and may fill the transport again, before the producer is resumed.
+        if self._session is not None and self._is_ready and self._socket is None:
+            self._send_records()
+        super()._gate_changed()
+
+    def _send_records(self, whatever: bool = False) -> None:
+        """Send what the writer holds: the socket takes it; another transport, as much as it wants.
+
+        :param whatever: write all of it below, now
+        """
         if self._socket is not None:
             self._socket.wake()
             return
-        while out := self._outgoing():
-            assert self._session is not None
-            self._write_below(bytes(out))
+        assert self._session is not None
+        while (whatever or not self._gate.paused) and (out := self._outgoing()):
             self._session.writer.sent(len(out))
+            self._write_below(bytes(out))
 
     def _outgoing(self) -> memoryview:
         """The next sealed bytes; empty when there are none, or the connection has failed."""
@@ -243,8 +252,17 @@ class RecordStreamLayer(EndingLayer):
     # --- the end --------------------------------------------------------------------------------
 
     def _close_limit(self) -> float:
-        limit = super()._close_limit()
-        return limit + self._socket.unsent() / CLOSE_RATE if self._socket is not None else limit
+        unsent = 0
+        if self._socket is not None:
+            unsent = self._socket.unsent()
+        elif self._session is not None:
+            unsent = self._session.writer.held
+        return super()._close_limit() + unsent / CLOSE_RATE
+
+    def _lose_below(self) -> None:
+        if self._session is not None and self._is_ready:
+            self._send_records(whatever=True)
+        super()._lose_below()
 
     def connectionLost(self, reason: Failure) -> None:
         """The transport below has gone."""

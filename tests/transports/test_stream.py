@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import (
     Aborted,
@@ -36,12 +36,9 @@ from cloudconnect.testing import (
     BufferRecorder,
     Flood,
     HalfCloseRecorder,
-    MemoryContract,
     Recorder,
-    TCPContract,
     flood_bytes,
 )
-from cloudconnect.transports.recipe import Recipe
 from cloudconnect.transports.stream import RecordStream, RecordStreamLayer
 from cloudconnect.wire.records import (
     HEADER_SIZE,
@@ -65,52 +62,6 @@ def assert_forgotten(layer: Any) -> None:
         except KeyForgotten:
             continue
         raise AssertionError("a secret is still there")
-
-
-# --- what every transport layer must do -------------------------------------------------------
-
-
-class StreamStack:
-    """Record streams, one on the other."""
-
-    depth = 1
-    own_socket = True
-
-    def stack(self) -> list[tuple[Recipe, Recipe]]:
-        stream = RecordStream(Secret.generate(), b"contract", own_socket=self.own_socket)
-        return [(stream, stream)] * self.depth
-
-    def assert_forgotten(self, layer: Any) -> None:
-        """Neither direction can seal or open anything any more."""
-        assert_forgotten(layer)
-
-
-class StreamOverMemoryTests(StreamStack, MemoryContract, TestCase):
-    """The plain path, in memory, with somebody in the middle."""
-
-
-class FastStreamOverTCPTests(StreamStack, TCPContract, TestCase):
-    """The fast path, over real sockets."""
-
-
-class PlainStreamOverTCPTests(StreamStack, TCPContract, TestCase):
-    """The plain path, over real sockets."""
-
-    own_socket = False
-
-
-class StreamOverStreamTests(StreamStack, MemoryContract, TestCase):
-    """One inside the other."""
-
-    depth = 2
-    flip_step = 7
-    strict = False
-
-
-class StreamOverStreamOverTCPTests(StreamStack, TCPContract, TestCase):
-    """The plain path over the fast one."""
-
-    depth = 2
 
 
 # --- with a peer that is driven by hand ---------------------------------------------------------
