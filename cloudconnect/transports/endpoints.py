@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
@@ -41,8 +41,10 @@ class LayerClientEndpoint:
         :return: fires with that protocol once the layer's handshake is over; its failure is the
             endpoint's or the layer's reason. Cancelling it closes the connection.
         """
-        connecting: Deferred[Any] = self._endpoint.connect(
-            self._layer.client_factory(protocolFactory, self._reactor)
+        connecting: Deferred[Any] = maybeDeferred(
+            lambda: self._endpoint.connect(
+                self._layer.client_factory(protocolFactory, self._reactor)
+            )
         )
         return connecting.addCallback(_handshake_done)
 
@@ -77,10 +79,11 @@ class LayerServerEndpoint:
             is over by ``handshakeCompleted``, if it is an ``IHandshakeListener``
         :return: fires with the listening port
         """
-        listening: Deferred[Any] = self._endpoint.listen(
-            self._layer.server_factory(protocolFactory, self._reactor)
+        return maybeDeferred(
+            lambda: self._endpoint.listen(
+                self._layer.server_factory(protocolFactory, self._reactor)
+            )
         )
-        return listening
 
 
 def wrap_client_endpoint(

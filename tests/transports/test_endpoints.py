@@ -13,13 +13,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from cloudconnect.errors import HandshakeTimeout, Tampered, Truncated
+from cloudconnect.errors import HandshakeTimeout, Tampered, Truncated, UsageError
 from cloudconnect.keys import Secret
 from cloudconnect.testing import Recorder
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
+from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.recipe import Recipe
 from cloudconnect.transports.stream import RecordStream
+from cloudconnect.transports.tls import PinnedTLS
 
 
 def stream(secret: int = 1, context: bytes = b"endpoints") -> RecordStream:
@@ -159,6 +161,14 @@ class EndpointTests(SynchronousTestCase):
         taken: Any = Taken()
         listening = wrap_server_endpoint(stream(), taken, self.clock).listen(factory(self.server))
         self.failureResultOf(listening, OSError)
+
+    def test_unusable_recipe(self) -> None:
+        """A recipe that cannot be used fails the Deferred; nothing is raised at once."""
+        unusable = PinnedTLS(identity=ServerIdentity("/nonexistent", "/nonexistent"))
+        client = wrap_client_endpoint(unusable, self.place, self.clock)
+        server = wrap_server_endpoint(unusable, self.place, self.clock)
+        self.failureResultOf(client.connect(factory(Recorder())), UsageError)
+        self.failureResultOf(server.listen(factory(Recorder())), UsageError)
 
     def test_port(self) -> None:
         """listen() gives the port of the endpoint below."""
