@@ -16,9 +16,9 @@ class Stopped(Exception):
     """The other side of the pipeline has ended; so does this one."""
 
 
-@attrs.frozen
+@attrs.define
 class Outgoing:
-    """A finished entry.
+    """A finished entry; not changed by anybody.
 
     :ivar encoded: for the manifest; empty where a file that was to be read again cannot be
     :ivar ids: chunks of an unchanged file, which was not read: the repository must have them

@@ -21,6 +21,9 @@ FLAG_LINKED: Final = 0x02
 #: In :attr:`Entry.flags`: this folder is only on the way to what was backed up.
 FLAG_ON_THE_WAY: Final = 0x04
 
+_KIND: Final = 0o170000
+_DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
+
 #: What waits in a stream is handed to the chunker when it has this many bytes: fewer calls, fewer
 #: copies of the uncut tail.
 _FEED: Final = 1 << 20
@@ -41,32 +44,20 @@ class Draft:
     :ivar replaces: the token of the entry that this one takes the place of, or 0
     """
 
-    __slots__ = (
-        "flags",
-        "link",
-        "missing",
-        "path",
-        "read_ns",
-        "replaces",
-        "runs",
-        "size",
-        "status",
-        "target",
-        "xattrs",
-    )
+    # One is made for each file, and most files need few of these.
+    missing = 0
+    size = 0
+    flags = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    target: bytes | None = None
+    link: bytes | None = None
+    read_ns = 0
+    replaces = 0
 
     def __init__(self, path: bytes, status: os.stat_result) -> None:
         self.path = path
         self.status = status
         self.runs: list[Run] = []
-        self.missing = 0
-        self.size = 0
-        self.flags = 0
-        self.xattrs: tuple[tuple[bytes, bytes], ...] = ()
-        self.target: bytes | None = None
-        self.link: bytes | None = None
-        self.read_ns = 0
-        self.replaces = 0
 
     @property
     def changed(self) -> bool:
@@ -80,11 +71,12 @@ class Draft:
         """
         status = self.status
         mode = status.st_mode
-        device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+        kind = mode & _KIND
+        device = kind in _DEVICES
         return Entry(
             self.path,
             type_of(status),
-            stat.S_IMODE(mode),
+            mode & 0o7777,
             status.st_uid,
             status.st_gid,
             user_name(status.st_uid),

@@ -59,9 +59,9 @@ CREATE TABLE rows (
 _Record = tuple[bytes, bytes, bytes]
 
 
-@attrs.frozen
+@attrs.define
 class Remembered:
-    """An unchanged file.
+    """An unchanged file; not changed by anybody.
 
     :ivar entry: its encoded manifest entry
     :ivar ids: the chunks that it needs, 32 bytes each

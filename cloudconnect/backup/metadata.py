@@ -39,7 +39,7 @@ _TYPES: Final = {
 
 def type_of(status: os.stat_result) -> EntryType:
     """Which kind of thing ``status`` describes."""
-    return _TYPES[stat.S_IFMT(status.st_mode)]
+    return _TYPES[status.st_mode & 0o170000]
 
 
 @lru_cache(maxsize=4096)
@@ -80,26 +80,17 @@ def read_attributes(where: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
 
     :param where: its descriptor, or its path (a link at its end is not followed)
     """
-    names = _listed(where)
-    return tuple(_values(where, names)) if names else ()
-
-
-def _listed(where: int | bytes) -> list[str]:
     try:
-        if isinstance(where, int):
-            return os.listxattr(where)
-        return os.listxattr(where, follow_symlinks=False)
+        names = os.listxattr(where, follow_symlinks=isinstance(where, int))
     except OSError:
-        return []
+        return ()
+    return tuple(_values(where, names)) if names else ()
 
 
 def _values(where: int | bytes, names: list[str]) -> Iterator[tuple[bytes, bytes]]:
     for name in sorted(map(os.fsencode, names)):
         try:
-            if isinstance(where, int):
-                value = os.getxattr(where, name)
-            else:
-                value = os.getxattr(where, name, follow_symlinks=False)
+            value = os.getxattr(where, name, follow_symlinks=isinstance(where, int))
         except OSError:
             continue
         yield name, value

@@ -58,7 +58,7 @@ class FileReader:
         :raises OSError: it cannot be read; what was read of it is of no use to anybody
         """
         draft = Draft(path, status)
-        if self._attempt(draft, name, parent, last=False):
+        if self._attempt(draft, name, parent, False):
             return draft
         draft = Draft(path, os.stat(name, dir_fd=parent, follow_symlinks=False))
         if not stat.S_ISREG(draft.status.st_mode):
@@ -86,32 +86,39 @@ class FileReader:
         status = draft.status
         size, sparse = status.st_size, status.st_blocks * 512 < status.st_size
         draft.read_ns = self._now_ns()
-        data, extents = b"", None
+        data = b""
+        extents: list[tuple[int, int]] | None = None
         descriptor = open_quietly(name, _FLAGS, parent, status.st_uid)
         try:
             if size > BLOCK or (sparse and size >= SMALL_FILE):
                 self._read_large(draft, descriptor, size, sparse)
             elif size:
-                extents = _extents(descriptor, size) if sparse else None
-                data = _read_up_to(descriptor, size)
+                if sparse:
+                    extents = _extents(descriptor, size)
+                data = os.read(descriptor, size)
+                if len(data) < size:
+                    data = _read_on(descriptor, data, size)
             draft.xattrs = read_attributes(descriptor)
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         if after.st_ctime_ns != status.st_ctime_ns:
             draft.read_ns = 0  # something about it changed: it is not to be remembered
-        same = (after.st_mtime_ns, after.st_size, after.st_ino, after.st_dev) == (
-            status.st_mtime_ns,
-            size,
-            status.st_ino,
-            status.st_dev,
+        same = (
+            after.st_mtime_ns == status.st_mtime_ns
+            and after.st_size == size
+            and after.st_ino == status.st_ino
+            and after.st_dev == status.st_dev
         )
         if same or last:
-            self._add(draft, data, extents)
+            if extents is None and len(data) < SMALL_FILE:
+                self._small.add(draft, data)
+            else:
+                self._add(draft, data, extents)
         return same
 
     def _add(self, draft: Draft, data: bytes, extents: list[tuple[int, int]] | None) -> None:
-        """Cut a file that was read at once."""
+        """Cut a file that was read at once, and has holes or is not small."""
         if extents is not None:
             position = 0
             for start, end in extents:
@@ -119,8 +126,6 @@ class FileReader:
                 self._small.add(draft, data[start:end])
                 position = min(end, len(data))
             self._small.hole(draft, len(data) - position)
-        elif len(data) < SMALL_FILE:
-            self._small.add(draft, data)
         else:
             for chunk in self._chunker.cut(data):
                 draft.runs.append(Run(self._take(chunk), 0, len(chunk)))
@@ -145,8 +150,8 @@ class FileReader:
             stream.finish()
 
 
-def _read_up_to(descriptor: int, size: int) -> bytes:
-    data = os.read(descriptor, size)
+def _read_on(descriptor: int, data: bytes, size: int) -> bytes:
+    """``data`` and what follows it, up to ``size`` bytes in all or the end of the file."""
     while 0 < len(data) < size:
         more = os.read(descriptor, size - len(data))
         if not more:

@@ -29,6 +29,7 @@ from cloudconnect.errors import UsageError
 OPEN_FOLDERS_MAX: Final = 128
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_USER: Final = os.geteuid()
 _NOATIME: Final = getattr(os, "O_NOATIME", 0)
 _ON_THE_WAY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -101,8 +102,7 @@ def open_quietly(name: bytes, flags: int, parent: int, owner: int) -> int:
     :param owner: user number of the owner: only the owner and root may leave access times alone
     :raises OSError: it cannot be opened
     """
-    user = os.geteuid()
-    if _NOATIME and user in (0, owner):
+    if _NOATIME and _USER in (0, owner):
         try:
             return os.open(name, flags | _NOATIME, dir_fd=parent)
         except PermissionError:
