@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 
-from cloudconnect.errors import Cancelled, ExitCode
+from cloudconnect.errors import Cancelled, ExitCode, SecurityError
 
 _T = TypeVar("_T")
 
@@ -66,7 +66,7 @@ def run(work: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]], debug: bool =
             signal.signal(number, handler)
     result = outcome[0] if outcome else Failure(Cancelled("interrupted"))
     if isinstance(result, Failure):
-        if interrupt.happened and not isinstance(result.value, Cancelled):
+        if interrupt.happened and not isinstance(result.value, (Cancelled, SecurityError)):
             raise Cancelled("interrupted") from result.value
         result.raiseException()
     return result  # type: ignore[no-any-return]

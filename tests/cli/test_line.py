@@ -1,0 +1,112 @@
+"""Tests of :mod:`cloudconnect.cli.line`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from cloudconnect.cli.line import BUSY_SECONDS, Line
+from cloudconnect.cli.tenant import TenantSettings, resolve
+from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.profile import Profile, save
+from cloudconnect.content.atrest import Argon2Costs, EncryptionMode, describe, make_slot
+from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
+from cloudconnect.keys import MasterKey, Password
+from cloudconnect.tenant.jobmanager import Account
+from tests.cli.commands import CommandCase
+from tests.cli.test_tenant import NOTHING
+
+PASSPHRASE = b"a passphrase of these tests"
+
+
+class Manager:
+    """A job manager whose provider is busy so many times."""
+
+    def __init__(self, busy: int) -> None:
+        self.busy = busy
+
+    async def session(self, *arguments: Any) -> str:
+        if self.busy:
+            self.busy -= 1
+            raise Busy("busy")
+        return "done"
+
+
+class LineTests(CommandCase):
+    """What a command knows of its repository."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        master, self.repository = MasterKey.generate(), os.urandom(16)
+        costs = Argon2Costs(iterations=1, lanes=1, memory_kib=64)
+        slot = make_slot(master, self.repository, Password(PASSPHRASE), costs=costs)
+        self.encoded = describe(master, self.repository, EncryptionMode.TENANT, (slot,)).encode()
+
+    def settings(self, **options: Any) -> TenantSettings:
+        return resolve(**{**NOTHING, "tenant": "acme", **options})
+
+    def line(
+        self,
+        manager: Any = None,
+        encoded: bytes | None = None,
+        passphrase: bytes = PASSPHRASE,
+        **options: Any,
+    ) -> Line:
+        account = Account(b"p" * 16, self.encoded if encoded is None else encoded, ("tenant",))
+        return Line(self.clock, manager, account, self.settings(**options), Password(passphrase))
+
+    def test_keys(self) -> None:
+        """The right passphrase opens the repository's keys."""
+        description, keys = self.line().keys()
+        self.assertEqual(self.repository, description.repository)
+        self.assertEqual(description.id_check, keys.id_check)
+
+    def test_wrong_passphrase(self) -> None:
+        """Another one does not."""
+        self.assertRaises(WrongPassphrase, self.line(passphrase=b"another").keys)
+
+    def test_no_repository(self) -> None:
+        """Where there is no repository yet the text says what to do."""
+        error = self.assertRaises(NotFound, self.line(encoded=b"").keys)
+        self.assertIn("connect", str(error))
+
+    def test_other_repository(self) -> None:
+        """A repository that is not the profile's is refused: a provider may not swap it."""
+        save(self.environment, "default", Profile(repository="ab" * 16))
+        self.assertRaises(ContextMismatch, self.line().keys)
+        save(self.environment, "default", Profile(repository=self.repository.hex()))
+        self.line().keys()
+
+    def test_printed(self) -> None:
+        """What is printed of a line does not show the passphrase."""
+        self.assertNotIn(PASSPHRASE.decode(), repr(self.line()))
+
+    def session(self, busy: int, wait: str | None) -> Deferred[Any]:
+        line = self.line(Manager(busy), wait=wait)
+        asked = line.session(SessionKind.READ, b"j" * 16, "host", "job", lambda *_: None)
+        return Deferred.fromCoroutine(asked)
+
+    def test_busy(self) -> None:
+        """Without --wait a busy provider is an error at once."""
+        self.failureResultOf(self.session(1, None), Busy)
+
+    def test_wait(self) -> None:
+        """With it the session is asked for again, now and then, until it is there."""
+        asked = self.session(3, "1m")
+        for _ in range(3):
+            self.assertNoResult(asked)
+            self.clock.advance(BUSY_SECONDS)
+        self.assertEqual("done", self.successResultOf(asked))
+
+    def test_waited(self) -> None:
+        """But not longer than was said."""
+        asked = self.session(1000, "1m")
+        for _ in range(11):
+            self.clock.advance(BUSY_SECONDS)
+            self.assertNoResult(asked)
+        self.clock.advance(BUSY_SECONDS)
+        self.failureResultOf(asked, Busy)
