@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
-from unittest import TestResult
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from cloudconnect.errors import LocalError, Tampered, Truncated
@@ -17,14 +15,12 @@ from cloudconnect.testing import (
     DOWN,
     UP,
     Flood,
-    MemoryContract,
     MemoryPair,
     PipePair,
     Recorder,
     Wire,
     flood_bytes,
 )
-from tests.transports.layer_parts import FramedLayer, FramedRecipe
 
 
 class PipePairTests(SynchronousTestCase):
@@ -198,118 +194,3 @@ class WireTests(SynchronousTestCase):
         self.wire.server.resumeProducing()
         self.clock.advance(0)
         self.assertEqual(len(self.server.data), 2_000_000)
-
-
-class Broken(MemoryContract):
-    """The contract over one framed layer that a test breaks."""
-
-    cipher = False
-    layer: Any = FramedLayer
-
-    def stack(self) -> Any:
-        recipe = FramedRecipe()
-        recipe.layer = lambda initiator, protocol, clock: self.layer(  # type: ignore[method-assign]
-            protocol, clock
-        )
-        return [(recipe, recipe)]
-
-    def assert_forgotten(self, layer: Any) -> None:
-        self.assertIsNone(layer.key)
-
-
-class ContractTests(SynchronousTestCase):
-    """The contract finds what is wrong with a layer."""
-
-    def fails(self, test: str, broken: Any, **attributes: Any) -> None:
-        """The contract's ``test`` passes with the good layer and not with ``broken``."""
-        for layer, good in ((FramedLayer, True), (broken, False)):
-            case: Any = type("Case", (Broken, TestCase), {"layer": layer, **attributes})(test)
-            result = TestResult()
-            case.run(result)
-            self.assertEqual(result.testsRun, 1)
-            self.assertEqual(result.wasSuccessful(), good, (layer, result.errors, result.failures))
-
-    def test_pause(self) -> None:
-        """Delivering after a pause."""
-
-        class Layer(FramedLayer):
-            def pauseProducing(self) -> None:
-                """Do nothing."""
-
-        self.fails("test_pause_inside_delivery", Layer)
-        self.fails("test_slow_reader", Layer)
-
-    def test_end(self) -> None:
-        """Taking a cut for an end."""
-
-        class Layer(FramedLayer):
-            def _judge_loss(self, below: Any) -> Any:
-                return below
-
-        self.fails("test_cut_anywhere", Layer)
-        self.fails("test_abort", Layer)
-
-    def test_producer(self) -> None:
-        """Closing while a producer is registered."""
-
-        class Layer(FramedLayer):
-            def _unsent(self) -> bool:
-                return False
-
-        self.fails("test_close_waits_for_producer", Layer)
-
-    def test_attributes(self) -> None:
-        """Letting the transport below show through."""
-
-        class Layer(FramedLayer):
-            def __getattr__(self, name: str) -> Any:
-                if name == "startTLS":
-                    return print
-                raise AttributeError(name)
-
-        self.fails("test_interfaces", Layer)
-
-    def test_keys(self) -> None:
-        """Keeping a key."""
-
-        class Layer(FramedLayer):
-            def _forget_keys(self) -> None:
-                """Do nothing."""
-
-        self.fails("test_keys_forgotten", Layer)
-
-    def test_empty_write(self) -> None:
-        """Sending something for an empty write."""
-
-        class Layer(FramedLayer):
-            def writeSequence(self, data: Any) -> None:
-                super().writeSequence([part or b"empty" for part in data])
-
-        self.fails("test_empty_write", Layer)
-
-    def test_clear(self) -> None:
-        """Putting on the wire what was written, as a layer without a cipher does."""
-        case: Any = type("Case", (Broken, TestCase), {"cipher": True})("test_nothing_in_clear")
-        result = TestResult()
-        case.run(result)
-        self.assertEqual(len(result.failures), 1)
-
-    def test_timer(self) -> None:
-        """Waiting for ever."""
-
-        class Layer(FramedLayer):
-            def _set_timer(self, seconds: float | None, late: Any = None) -> None:
-                """Do nothing."""
-
-        self.fails("test_unanswered_close", Layer)
-        self.fails("test_silent_handshake", Layer)
-
-    def test_chunking(self) -> None:
-        """Needing messages to come whole."""
-
-        class Layer(FramedLayer):
-            def _received(self, data: bytes) -> Any:
-                self.buffer = b""
-                yield from super()._received(data)
-
-        self.fails("test_any_chunking", Layer)

@@ -2,13 +2,14 @@
 
 May import layers 0 to 4. :class:`PipePair` is a byte pipe without network or reactor for code that
 runs in worker threads; :class:`MemoryPair` a connection in memory with flow control, :class:`Wire`
-one with somebody in the middle; :class:`MemoryContract` and :class:`TCPContract` are the tests that
-every transport layer must pass.
+one with somebody in the middle; :class:`MemoryContract`, :class:`TCPContract` and
+:class:`UNIXContract` are the tests that every transport wrapper must pass.
 """
 
 from __future__ import annotations
 
-from cloudconnect.testing.contract import MemoryContract, TCPContract, TransportContract
+from cloudconnect.testing.contract import TransportContract
+from cloudconnect.testing.middle import MemoryContract
 from cloudconnect.testing.pipes import PipeEnd, PipePair
 from cloudconnect.testing.protocols import (
     BufferRecorder,
@@ -18,6 +19,7 @@ from cloudconnect.testing.protocols import (
     Recorder,
     flood_bytes,
 )
+from cloudconnect.testing.sockets import SocketContract, TCPContract, UNIXContract
 from cloudconnect.testing.wire import DOWN, UP, Wire
 from cloudconnect.transports.memory import (
     MemoryAddress,
@@ -41,8 +43,10 @@ __all__ = [
     "PipePair",
     "PullRecorder",
     "Recorder",
+    "SocketContract",
     "TCPContract",
     "TransportContract",
+    "UNIXContract",
     "Wire",
     "flood_bytes",
 ]

@@ -9,121 +9,24 @@ from typing import Any
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import NonceExhausted, SecurityError, Tampered, Truncated
-from cloudconnect.keys import KeyA, KeyB
 from cloudconnect.settings import HIGH_WATER
 from cloudconnect.testing import (
     Flood,
     HalfCloseRecorder,
-    MemoryContract,
     Recorder,
-    TCPContract,
     Wire,
 )
 from cloudconnect.transports.layer import ANSWERS_MAX
-from cloudconnect.transports.stream import RecordStream
-from cloudconnect.transports.tunnel import NoiseTunnel
 from tests.transports.layer_parts import (
     Below,
     FramedLayer,
     FramedRecipe,
-    PlainRecipe,
     PlayedTransportTestCase,
 )
-
-
-class PlainStack:
-    """A layer without handshake, cipher or end."""
-
-    authenticated_end = False
-    cipher = False
-
-    def stack(self) -> Any:
-        return [(PlainRecipe(), PlainRecipe())]
-
-
-class PlainMemoryTests(PlainStack, MemoryContract, TestCase):
-    """The contract over memory."""
-
-
-class PlainTCPTests(PlainStack, TCPContract, TestCase):
-    """The contract over TCP."""
-
-
-class FramedStack:
-    """A layer with handshake and end, and no cipher."""
-
-    cipher = False
-
-    def stack(self) -> Any:
-        return [(FramedRecipe(), FramedRecipe())]
-
-
-class FramedMemoryTests(FramedStack, MemoryContract, TestCase):
-    """The contract over memory."""
-
-    bulk = 500_000
-
-    def assert_forgotten(self, layer: Any) -> None:
-        self.assertIsNone(layer.key)
-
-
-class FramedTCPTests(FramedStack, TCPContract, TestCase):
-    """The contract over TCP."""
-
-    bulk = 1_000_000
-
-
-def tunnel() -> Any:
-    recipe = NoiseTunnel(KeyA.generate(), b"prologue")
-    return recipe, recipe
-
-
-def stream() -> Any:
-    recipe = RecordStream(KeyB.generate(), b"context")
-    return recipe, recipe
-
-
-class TunnelInStreamStack:
-    """Three layers: a stream in a tunnel in a stream."""
-
-    def stack(self) -> Any:
-        return [stream(), tunnel(), stream()]
-
-
-class TunnelInStreamMemoryTests(TunnelInStreamStack, MemoryContract, TestCase):
-    """The contract over memory."""
-
-    flip_step = 7
-    strict = False
-
-
-class TunnelInStreamTCPTests(TunnelInStreamStack, TCPContract, TestCase):
-    """The contract over TCP; the lowest layer takes the socket over."""
-
-
-class StreamInTunnelStack:
-    """Four layers: plain ones below a stream in a tunnel."""
-
-    def stack(self) -> Any:
-        plain, framed = PlainRecipe(), FramedRecipe()
-        return [(plain, plain), tunnel(), (framed, framed), stream()]
-
-
-class StreamInTunnelMemoryTests(StreamInTunnelStack, MemoryContract, TestCase):
-    """The contract over memory."""
-
-    bulk = 500_000
-    flip_step = 7
-    strict = False
-
-
-class StreamInTunnelTCPTests(StreamInTunnelStack, TCPContract, TestCase):
-    """The contract over TCP."""
-
-    bulk = 1_000_000
+from tests.transports.stacks import stream, tunnel
 
 
 class LayerTests(PlayedTransportTestCase):

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from cloudconnect.errors import (
@@ -19,7 +19,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.keys import KeyA
 from cloudconnect.settings import HANDSHAKE_SECONDS, RECORD_SECONDS, TUNNEL_PAYLOAD_MAX
-from cloudconnect.testing import DOWN, UP, MemoryContract, Recorder, TCPContract, Wire
+from cloudconnect.testing import DOWN, UP, Recorder, Wire
 from cloudconnect.transports.tunnel import (
     PART_MAX,
     INoiseTunnelTransport,
@@ -27,27 +27,6 @@ from cloudconnect.transports.tunnel import (
     framed,
 )
 from cloudconnect.wire.noise import FIRST_MESSAGE_SIZE, NoiseHandshake
-
-
-class Stack:
-    """One tunnel."""
-
-    def stack(self) -> Any:
-        tunnel = NoiseTunnel(KeyA.generate(), b"prologue", payload=b"versions")
-        return [(tunnel, tunnel)]
-
-
-class MemoryTests(Stack, MemoryContract, TestCase):
-    """The contract over memory."""
-
-    def assert_forgotten(self, layer: Any) -> None:
-        self.assertIsNone(layer._handshake)
-        for cipher in (layer._send_cipher, layer._receive_cipher):
-            self.assertRaises(KeyForgotten, cipher.encrypt, b"", b"")
-
-
-class TCPTests(Stack, TCPContract, TestCase):
-    """The contract over TCP."""
 
 
 class TunnelTests(SynchronousTestCase):
