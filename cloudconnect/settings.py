@@ -34,6 +34,8 @@ KEY_B_SECONDS: Final = 60.0
 ORPHAN_SECONDS: Final = 60.0
 #: A tenant waits this long for a TCP connection: with the handshakes it stays under 15 s.
 CONNECT_SECONDS: Final = 8.0
+#: ... and this long for the TLS handshake after it: a provider that is away is told within 15 s.
+CONTROL_HANDSHAKE_SECONDS: Final = 6.0
 #: A tenant waits this long for an answer on the control channel or in the tunnel.
 COMMAND_SECONDS: Final = 30.0
 #: Idle control channels, tunnels and streams are pinged this often.

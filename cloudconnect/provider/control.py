@@ -87,15 +87,17 @@ class ControlProtocol(BoundedAMP):
         self._deadline = self._service.reactor.callLater(AUTHENTICATION_SECONDS, self._too_late)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the sessions to finish by themselves for a while."""
+        """Leave the sessions to finish by themselves for a while, unless something was changed."""
         for call in (self._deadline, self._pinging):
             if call is not None and call.active():
                 call.cancel()
         error = reason.value
-        if isinstance(error, ControlTampered) and self._sessions:
-            for session in self._sessions:
+        if isinstance(error, ControlTampered) and self._tenant is not None:
+            for session in self._sessions or {b""}:
                 self._service.warned(self._warning(session, error))
-        self._service.orphan(self._sessions)
+            self._service.spoil(self._sessions)
+        else:
+            self._service.orphan(self._sessions)
         super().connectionLost(reason)
 
     def _warning(self, session: bytes, error: ControlTampered) -> SecurityWarning:

@@ -117,7 +117,13 @@ class TargetDataMover(Service, CommandLocator):
         for session in list(self._by_session.values()):
             self._abort(session, Aborted("the provider is stopping"))
         waiting = [d for s in self._by_session.values() for d in s.workers]
-        return DeferredList(waiting).addCallback(lambda _: self._pool.stop())
+        return DeferredList(waiting).addCallback(lambda _: self._stopped())
+
+    def _stopped(self) -> None:
+        for session in self._by_session.values():
+            if session.expiry.active():
+                session.expiry.cancel()
+        self._pool.stop()
 
     def _in_thread(self, call: Any, *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self.reactor, self._pool, call, *arguments)
@@ -284,21 +290,28 @@ class TargetDataMover(Service, CommandLocator):
             if session.expiry.active():
                 session.expiry.cancel()
         self.report(session, "stream_up", f"Key B stream {connection} is up", stream=connection)
-        worker = self._in_thread(self._serve, session, pipe)
+        worker = self._in_thread(self._serve, session, pipe, self._channel(session, pipe))
         worker.addCallbacks(
             self._served, self._serving_failed, (session,), {}, (session, connection)
         )
         session.workers.append(worker)
 
-    def _serve(self, session: MoverSession, pipe: BlockingPipe) -> ServeResult:
+    @staticmethod
+    def _channel(session: MoverSession, pipe: BlockingPipe) -> FrameChannel:
+        """The dialogue's channel, made here and now: when its worker starts, the session may have
+        ended and its keys be gone, and what the worker then hears from the pipe is why."""
         package, key = session.package, session.core.integrity_key
-        if key is None:
-            raise Aborted("the session ended before its stream began")
-        channel = FrameChannel(
+        assert key is not None, "a session that streams has its integrity key"
+        return FrameChannel(
             pipe,
             FrameWriter(frame_key(key, package.session, 0, 1), 0),
             FrameReader(frame_key(key, package.session, 0, 0), 0),
         )
+
+    def _serve(
+        self, session: MoverSession, pipe: BlockingPipe, channel: FrameChannel
+    ) -> ServeResult:
+        package = session.package
         try:
             with (
                 self._open(package.repository) as repository,

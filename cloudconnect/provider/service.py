@@ -86,6 +86,7 @@ class LiveSession:
     notify: Callable[[SecurityWarning], None]
     orphaned: IDelayedCall | None = None
     ending: bool = False
+    ended: Deferred[None] = attrs.field(factory=Deferred, repr=False)
 
     @property
     def identifier(self) -> str:
@@ -473,14 +474,26 @@ class CloudConnectService(Service):
                 live.orphaned = self.reactor.callLater(ORPHAN_SECONDS, self._orphan_over, live)
 
     def _orphan_over(self, live: LiveSession) -> None:
-        done = Deferred.fromCoroutine(self._end(live, "interrupted", {}))
+        self._end_later(live, "interrupted", UNREPORTED)
+
+    def spoil(self, sessions: Iterable[bytes]) -> None:
+        """The control channel of these sessions was changed: they end, and leave no point."""
+        for session in sessions:
+            live = self._sessions.get(session)
+            if live is not None:
+                self._end_later(live, "security_warning", "security_warning")
+
+    def _end_later(self, live: LiveSession, state: str, outcome: str) -> None:
+        done = Deferred.fromCoroutine(self._end(live, state, {}, outcome))
         done.addErrback(lambda f: self._log.failure("a lost session did not end", f))
 
     def stopService(self) -> Deferred[Any]:
         """End every session."""
         Service.stopService(self)
-        ends = [
-            Deferred.fromCoroutine(self._end(live, "interrupted", {}))
+        ends: list[Deferred[Any]] = [
+            live.ended
+            if live.ending
+            else Deferred.fromCoroutine(self._end(live, "interrupted", {}))
             for live in list(self._sessions.values())
         ]
         return gatherResults(ends, consumeErrors=True)

@@ -31,6 +31,7 @@ from cloudconnect.commands.control import (
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import (
     Cancelled,
+    ControlTampered,
     Downgrade,
     HandshakeTimeout,
     NotReachable,
@@ -40,6 +41,7 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import Password
 from cloudconnect.settings import (
     CONNECT_SECONDS,
+    CONTROL_HANDSHAKE_SECONDS,
     PAGE_ROWS_MAX,
     PROTOCOL_VERSIONS,
 )
@@ -119,7 +121,9 @@ class JobManager:
         self._tenant = tenant
         control = ControlClient(self._reactor, self._provider_warned, self._control_lost)
         endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=self._trust), self._endpoint(self._host, self._port), self._reactor
+            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
+            self._endpoint(self._host, self._port),
+            self._reactor,
         )
         try:
             self._connecting = connectProtocol(endpoint, control)
@@ -198,8 +202,8 @@ class JobManager:
         for link in (self._lan, self._lan_far):
             if link.transport is not None:
                 link.transport.loseConnection()
-        if self._control is not None and self._control_error is None:
-            self._control.transport.loseConnection()  # type: ignore[union-attr]
+        if self._control is not None and self._control.transport is not None:
+            self._control.transport.loseConnection()
         self._mover.stop()
 
     # --- one session -----------------------------------------------------------------------------
@@ -263,6 +267,18 @@ class JobManager:
         self._control_error = error
         if self._current is not None:
             self._current.control_lost(error)
+        elif isinstance(error, ControlTampered):
+            self._warned(
+                SecurityWarning(
+                    time=time.time(),
+                    kind=error.kind,
+                    tenant=self._tenant,
+                    role="job-manager",
+                    hop="control",
+                    peer=self._host,
+                    text=str(error),
+                )
+            )
 
     def _provider_warned(self, warning: SecurityWarning) -> None:
         current = self._current

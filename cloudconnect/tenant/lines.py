@@ -64,11 +64,11 @@ class ControlClient(BoundedAMP):
             transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pending calls fail, and the job manager hears why."""
+        """The job manager hears why; then pending calls fail, and who made them asks it."""
         if self._pinging is not None and self._pinging.active():
             self._pinging.cancel()
-        super().connectionLost(reason)
         self._lost(reason.value)
+        super().connectionLost(reason)
 
     def exporter(self, label: bytes, context: bytes) -> bytes:
         """Keying material of the TLS connection, 32 bytes."""
@@ -99,8 +99,8 @@ class TunnelClient(BoundedAMP):
             raise self._reason
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The liveness line of the session is gone."""
-        super().connectionLost(reason)
+        """The liveness line of the session is gone; then pending calls fail."""
         self._reason = reason.value
         self._lost(reason.value)
+        super().connectionLost(reason)
         self._ended.callback(None)
