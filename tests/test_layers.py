@@ -59,17 +59,17 @@ NOT_FOR_TRANSPORTS = (
     "sqlalchemy",
 )
 
-#: Imports all of ``cloudconnect.transports`` where the modules named in argv cannot be imported.
-IMPORT_TRANSPORTS = """
+#: Imports all of a package where the modules named after it in argv cannot be imported.
+IMPORT_PACKAGE = """
 import importlib, pkgutil, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if any(name == blocked or name.startswith(blocked + ".") for blocked in sys.argv[1:]):
+        if any(name == blocked or name.startswith(blocked + ".") for blocked in sys.argv[2:]):
             raise ImportError(f"{name} is not among the base packages")
 
 sys.meta_path.insert(0, Blocked())
-import cloudconnect.transports as package
+package = importlib.import_module(sys.argv[1])
 
 for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     print(importlib.import_module(found.name).__name__)
@@ -170,20 +170,19 @@ class LayerTests(SynchronousTestCase):
         ]
         self.assertEqual([], found)
 
-    def test_transports_alone(self) -> None:
-        """The transports can be imported where only the base packages are installed."""
-        done = subprocess.run(
-            [sys.executable, "-c", IMPORT_TRANSPORTS, *NOT_FOR_TRANSPORTS],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.assertEqual((0, ""), (done.returncode, done.stderr))
-        there = {
-            module for module, _ in our_modules() if module.startswith("cloudconnect.transports.")
-        }
-        self.assertEqual(there, set(done.stdout.split()))
+    def test_alone(self) -> None:
+        """Transports and testing can be imported where only the base packages are installed."""
+        for package in ("cloudconnect.transports", "cloudconnect.testing"):
+            done = subprocess.run(
+                [sys.executable, "-c", IMPORT_PACKAGE, package, *NOT_FOR_TRANSPORTS],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            self.assertEqual((0, ""), (done.returncode, done.stderr))
+            there = {module for module, _ in our_modules() if module.startswith(f"{package}.")}
+            self.assertEqual(there, set(done.stdout.split()))
 
 
 class CheckerTests(SynchronousTestCase):

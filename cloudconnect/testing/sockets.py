@@ -131,7 +131,9 @@ class TCPContract(SocketContract):
 
 
 class UNIXContract(SocketContract):
-    """Over a UNIX socket."""
+    """Over a UNIX socket, whose kernel says nothing of an abort but that there is no more."""
+
+    resets = False
 
     def server_endpoint(self) -> Any:
         """A socket in a directory of its own, with a short name: there are about 100 bytes."""
