@@ -1,97 +1,27 @@
-"""Layer 3: a backup: the source mover's side of the dialogue, with the threads behind it.
-
-Threads meet in one inbox. The :class:`~cloudconnect.backup.source.Source` reads, cuts and names; a
-receiver takes the repository's frames; senders compress, seal and send what the repository wants;
-and the thread of :meth:`BackupRun.run` leads the dialogue and writes the manifest. Many questions
-(HAVE) are open at a time, so that their round trips do not add up, and a budget bounds how much is
-under way.
-
-The entries of a batch go into the manifest when the batch's questions were answered: then it is
-known that the repository has, or gets, every chunk that they need. Where it lacks a chunk of an
-unchanged file, that file is read after all, and the entries behind it wait.
-"""
+"""Layer 3: a backup: the source mover's side of the dialogue, from HELLO to the last TOTALS."""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
 from typing import Final
 
-import attrs
-
-from cloudconnect.backup.batches import Batch, Budget, Outgoing, Stopped
-from cloudconnect.backup.dialogue import Limits, expect, greet
-from cloudconnect.backup.filecache import FileCache
+from cloudconnect.backup.dialogue import greet
+from cloudconnect.backup.leading import Upload
 from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, Progress
-from cloudconnect.backup.references import ReferenceList
-from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
-from cloudconnect.backup.source import Source
 from cloudconnect.backup.walk import Unreadable, absolute, walk
-from cloudconnect.content.atrest import BlobKind, RepositoryKeys
+from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Cancelled, ProtocolViolation, UsageError
+from cloudconnect.errors import Cancelled, UsageError
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.frames import (
-    FLAG_PART,
-    ID_SIZE,
-    Frame,
-    FrameKind,
-    decode_body,
-    encode_body,
-    join_ids,
-    unpack_bitmap,
-)
 
-#: Bytes of file content that may be under way between the source and the wire.
-IN_FLIGHT_BYTES: Final = 48 << 20
-#: Batches that may be under way: this hides round trips where nothing but ids is sent.
-IN_FLIGHT_BATCHES: Final = 32
-#: References in one PART of a POINT, where the repository takes so many.
-REFERENCES_PART: Final = 1 << 15
-#: Frames of the repository that may wait to be looked at.
-FRAMES_MAX: Final = 256
 #: Seconds after which progress is reported again and a cancellation is noticed.
 LOOK_SECONDS: Final = 0.2
 #: Source paths are kept, for people, in the point's record up to so many bytes in all.
 PRIVATE_MAX: Final = 64 << 10
-#: Seconds that a thread gets to end when a backup has failed; it may hang in reading a source.
-JOIN_SECONDS: Final = 5.0
-
-
-@attrs.define
-class _Waiting:
-    """A batch whose entries are not all in the manifest.
-
-    :ivar entries: those that are not
-    :ivar questions: HAVEs of the batch that are not answered
-    """
-
-    entries: deque[Outgoing]
-    questions: int = 0
-
-
-@attrs.frozen
-class _Question:
-    """A HAVE that was sent.
-
-    :ivar waiting: the batch that it is of, or None for manifest chunks
-    """
-
-    request: int
-    ids: Sequence[bytes]
-    plains: Sequence[Plain | None]
-    waiting: _Waiting | None
-
-
-@attrs.frozen
-class _Failure:
-    error: BaseException
 
 
 class BackupRun:
@@ -183,8 +113,15 @@ class BackupRun:
         started_ns, point = self._now_ns(), os.urandom(16)
         self._record(point, started_ns, [], 0)  # wrong labels are noticed now, not at the end
         limits = greet(channel, self._keys, self._description, "backup")
-        upload = _Upload(channel, self._keys, self._description, self._options, self._result)
-        upload.start(limits, self._look)
+        upload = Upload(
+            channel,
+            self._keys,
+            self._description,
+            self._options,
+            limits,
+            self._result,
+            self._look,
+        )
         try:
             upload.lead()
             record = self._record(point, started_ns, upload.manifest.ids, upload.manifest.length)
@@ -261,253 +198,3 @@ class BackupRun:
                     path=path or self._path,
                 )
             )
-
-
-class _Upload:
-    """The threads of one backup and what leads them; see the module's beginning."""
-
-    def __init__(
-        self,
-        channel: FrameChannel,
-        keys: RepositoryKeys,
-        description: RepositoryDescription,
-        options: BackupOptions,
-        result: BackupResult,
-    ) -> None:
-        self._channel = channel
-        self._keys = keys
-        self._result = result
-        self._limits = Limits()
-        self._look: Callable[[bytes], None] = lambda path: None
-        self._path = b""
-        self._inbox: SimpleQueue[Batch | Frame | _Failure | None] = SimpleQueue()
-        self._frame_slots = threading.Semaphore(FRAMES_MAX)
-        self._budget = Budget(IN_FLIGHT_BYTES, IN_FLIGHT_BATCHES)
-        self._references = ReferenceList()
-        self._request = 0
-        self._questions: deque[_Question] = deque()
-        self._waiting: deque[_Waiting] = deque()
-        self._lost: set[bytes] = set()  # ids of unchanged files that the repository lacks
-        self._again: dict[int, bytes | None] = {}  # by token: the entry once it was read again
-        self._walked = False
-        cache = None
-        if options.cache is not None:
-            cache = FileCache(options.cache, description.repository, keys.id_check)
-        self._source = Source(options, keys, description.chunking, cache, result, self._hand_over)
-        self._sender = ChunkSender(channel, keys, options.compression, self._budget, self._failed)
-        self.manifest = ManifestWriter(description.chunking, keys.manifest_id, self._offer_manifest)
-        self._threads = [
-            threading.Thread(target=target, name=f"cloudconnect-{name}", daemon=True)
-            for name, target in (("source", self._read), ("receive", self._receive))
-        ]
-
-    # --- the threads ------------------------------------------------------------------------------
-
-    def start(self, limits: Limits, look: Callable[[bytes], None]) -> None:
-        self._limits, self._look = limits, look
-        for thread in self._threads:
-            thread.start()
-
-    def _read(self) -> None:
-        try:
-            self._source.run()
-            self._inbox.put(None)
-        except Stopped:
-            pass
-        except BaseException as error:
-            self._failed(error)
-
-    def _hand_over(self, batch: Batch) -> None:
-        self._budget.take(batch.size)
-        self._inbox.put(batch)
-
-    def _receive(self) -> None:
-        """Take frames until the last one that is due in the dialogue."""
-        try:
-            while True:
-                frame = self._channel.receive()
-                if frame.kind is FrameKind.STORED:
-                    continue  # POINTED says it for all of them
-                self._frame_slots.acquire()
-                self._inbox.put(frame)
-                if frame.kind in (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS):
-                    return
-        except BaseException as error:
-            self._failed(error)
-
-    def _failed(self, error: BaseException) -> None:
-        self._inbox.put(_Failure(error))
-
-    def stop(self, error: BaseException) -> None:
-        """Something went wrong: end all threads."""
-        self._sender.stop()
-        self._budget.stop()
-        self._source.enough()
-        self._frame_slots.release(FRAMES_MAX)
-        self._channel.abort(error if isinstance(error, Exception) else Cancelled())
-
-    def close(self) -> None:
-        for thread in self._threads:
-            thread.join(JOIN_SECONDS)
-        self._references.close()
-
-    # --- leading ----------------------------------------------------------------------------------
-
-    def lead(self) -> None:
-        """Until everything was read, and sent as far as it was wanted."""
-        while (message := self._next()) is not None:
-            self._handle(message)
-            if self._walked and not self._waiting:
-                self._walked = False
-                self._source.enough()
-        self.manifest.finish()
-        while self._questions:
-            self._handle(self._next())
-        self._sender.finish()
-
-    def publish(self, record: PointRecord) -> None:
-        """Send the restore point and wait until it is durable."""
-        try:
-            encoded = record.encode()
-        except ValueError as error:
-            raise UsageError(f"too much for one restore point: {error}") from error
-        self._request += 1
-        references = self._references
-        for part in references.parts(min(REFERENCES_PART, self._limits.body // ID_SIZE)):
-            self._channel.send(FrameKind.POINT, self._request, part, FLAG_PART)
-        body = encode_body(
-            record=encoded,
-            signature=self._keys.sign(encoded),
-            references=references.count,
-            digest=references.digest,
-        )
-        self._channel.send(FrameKind.POINT, self._request, body)
-        message = self._next()
-        if not isinstance(message, Frame):
-            raise ProtocolViolation("nothing but an answer to the restore point was due")
-        answer = decode_body(expect(message, FrameKind.POINTED))
-        arrival, arrived = answer.get("arrival"), answer.get("time")
-        if (
-            answer.get("point") != record.point
-            or type(arrival) is not int
-            or not isinstance(arrived, (int, float))
-        ):
-            raise ProtocolViolation("a POINTED does not answer the restore point that was sent")
-        result = self._result
-        result.point, result.record = record.point, record
-        result.arrival, result.time = arrival, float(arrived)
-        result.bytes_stored = self._sender.bytes_stored
-
-    def _next(self) -> Batch | Frame | None:
-        """The next thing that happened; None: the source has ended."""
-        while True:
-            self._look(self._path)
-            try:
-                message = self._inbox.get(timeout=LOOK_SECONDS)
-            except Empty:
-                continue
-            if isinstance(message, _Failure):
-                raise message.error
-            if isinstance(message, Frame):
-                self._frame_slots.release()
-            return message
-
-    def _handle(self, message: Batch | Frame | None) -> None:
-        if isinstance(message, Batch):
-            self._batch(message)
-        elif message is not None:
-            self._answer(expect(message, FrameKind.WANT))
-
-    def _batch(self, batch: Batch) -> None:
-        self._path = batch.path
-        self._walked = self._walked or batch.last
-        entries: deque[Outgoing] = deque()
-        for outgoing in batch.entries:
-            if outgoing.replaces:
-                self._again[outgoing.replaces] = outgoing.encoded
-            else:
-                entries.append(outgoing)
-        waiting = _Waiting(entries)
-        self._waiting.append(waiting)
-        self._ask("chunk", batch.ids, batch.plains, waiting)
-        if not waiting.questions:
-            self._answered(waiting)
-
-    def _offer_manifest(self, chunks: list[tuple[bytes, Plain]]) -> None:
-        self._ask("manifest", [name for name, _ in chunks], [plain for _, plain in chunks], None)
-
-    def _ask(
-        self,
-        kind: BlobKind,
-        ids: Sequence[bytes],
-        plains: Sequence[Plain | None],
-        waiting: _Waiting | None,
-    ) -> None:
-        """Ask which of ``ids`` the repository lacks."""
-        most = self._limits.ids
-        for at in range(0, len(ids), most):
-            self._request += 1
-            part = slice(at, at + most)
-            self._questions.append(_Question(self._request, ids[part], plains[part], waiting))
-            if waiting is not None:
-                waiting.questions += 1
-            self._channel.send(FrameKind.HAVE, self._request, join_ids(ids[part]))
-
-    def _answer(self, frame: Frame) -> None:
-        if not self._questions or self._questions[0].request != frame.request:
-            raise ProtocolViolation("a WANT came that answers no question, or not the oldest one")
-        question = self._questions.popleft()
-        wanted: list[tuple[bytes, Plain]] = []
-        unwanted = 0
-        offered: list[bytes] = []
-        bitmap = unpack_bitmap(frame.body, len(question.ids))
-        for name, plain, want in zip(question.ids, question.plains, bitmap, strict=True):
-            if plain is None:
-                if want:
-                    self._lost.add(name)
-                continue
-            offered.append(name)
-            if want:
-                wanted.append((name, plain))
-            else:
-                unwanted += len(plain)
-        if question.waiting is None:
-            self._sender.send("manifest", wanted)
-            return
-        self._lost.difference_update(offered)
-        self._references.add(offered)
-        self._result.bytes_new += sum(len(plain) for _, plain in wanted)
-        self._sender.send("chunk", wanted)
-        self._budget.give_back(unwanted)
-        question.waiting.questions -= 1
-        if not question.waiting.questions:
-            self._answered(question.waiting)
-
-    def _answered(self, waiting: _Waiting) -> None:
-        """All questions of a batch, and of those before it, were answered."""
-        self._budget.give_back(0, batches=1)
-        if self._lost:
-            for outgoing in waiting.entries:
-                if outgoing.token and not self._lost.isdisjoint(outgoing.ids):
-                    self._again[outgoing.token] = None
-                    self._source.read_again(outgoing.token, outgoing.path)
-        self._place()
-
-    def _place(self) -> None:
-        """Put entries into the manifest, up to one that is not known yet."""
-        while self._waiting and not self._waiting[0].questions:
-            entries = self._waiting[0].entries
-            while entries:
-                outgoing = entries[0]
-                encoded: bytes | None = outgoing.encoded
-                if outgoing.token in self._again:
-                    encoded = self._again[outgoing.token]
-                    if encoded is None:
-                        return
-                    del self._again[outgoing.token]
-                else:
-                    self._references.add(outgoing.ids)
-                if encoded:
-                    self.manifest.add(encoded)
-                entries.popleft()
-            self._waiting.popleft()

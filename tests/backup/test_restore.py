@@ -11,7 +11,9 @@ import cbor2
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import placing as placing_module
+from cloudconnect.backup import planning as planning_module
 from cloudconnect.backup import restore as restore_module
+from cloudconnect.backup import writing as writing_module
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
@@ -155,8 +157,8 @@ class ExactTests(Case):
 
     def test_files_of_many_chunks(self) -> None:
         """A file that takes several steps, and more chunks than are asked for at a time."""
-        self.patch(restore_module, "RUNS_STEP", 3)
-        self.patch(restore_module, "CHUNKS_AHEAD", 4)
+        self.patch(planning_module, "RUNS_STEP", 3)
+        self.patch(writing_module, "CHUNKS_AHEAD", 4)
         for number in range(3):
             write(self.top + b"/large%d" % number, os.urandom(2_000_000))
         age_tree(self.top)
@@ -166,7 +168,7 @@ class ExactTests(Case):
 
     def test_many_small_files(self) -> None:
         """More files than are planned ahead, that share chunks."""
-        self.patch(restore_module, "STEPS_AHEAD", 10)
+        self.patch(writing_module, "STEPS_AHEAD", 10)
         for number in range(300):
             write(self.top + b"/%d/%d" % (number % 7, number), b"%d" % number * 50)
         age_tree(self.top)
@@ -213,7 +215,7 @@ class ExactTests(Case):
                 _entry(b"/other", EntryType.FILE, uid=os.geteuid() + 1),
             ]
         )
-        self.patch(restore_module, "MetadataWriter", lambda problem: MetadataWriter(problem, False))
+        self.patch(writing_module, "MetadataWriter", lambda problem: MetadataWriter(problem, False))
         restored = self.place.restore(point, self.target)
         self.assertClean(restored)
         self.assertEqual(self.names(), [b"/f", b"/fifo", b"/other", b"/socket"])
@@ -489,7 +491,7 @@ class HardLinkTests(Case):
 
     def test_exchanged_first_name(self) -> None:
         """When somebody exchanges the first name meanwhile, no link to the other thing is made."""
-        real = restore_module.place_link
+        real = writing_module.place_link
 
         def exchange(*arguments: Any) -> None:
             path = self.target + b"/source/a/one"
@@ -497,7 +499,7 @@ class HardLinkTests(Case):
             os.link(self.outside + b"/secret", path)
             real(*arguments)
 
-        self.patch(restore_module, "place_link", exchange)
+        self.patch(writing_module, "place_link", exchange)
         restored = self.restore(self.point, paths=(self.top + b"/a/one", self.top + b"/b"))
         self.assertIn("exchanged", restored.problems.listed[0].reason)
         self.assertFalse(os.path.exists(self.target + b"/source/b"))

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.backup import leading as leading_module
 from cloudconnect.backup import reader as reader_module
 from cloudconnect.backup import sending as sending_module
 from cloudconnect.backup import source as source_module
@@ -246,12 +247,12 @@ class CacheTests(Case):
 
     def setUp(self) -> None:
         super().setUp()
-        real = upload_module.FileCache
+        real = leading_module.FileCache
 
         def trusting(directory: Path, repository: bytes, check: bytes) -> Any:
             return real(directory, repository, check, lambda: 1 << 62)
 
-        self.patch(upload_module, "FileCache", trusting)
+        self.patch(leading_module, "FileCache", trusting)
 
     def backup(self, *paths: bytes) -> BackupResult:
         return self.place.backup(*(paths or (self.top,)), cache=self.cache)
@@ -295,14 +296,14 @@ class CacheTests(Case):
     def test_young_files_are_read_again(self) -> None:
         """With the real clock, files that were written just now are not trusted."""
         self.tree(5)
-        real = upload_module.FileCache
+        real = leading_module.FileCache
 
         def now(directory: Path, repository: bytes, check: bytes) -> Any:
             cache = real(directory, repository, check)
             cache.now_ns = lambda: os.stat(self.top + b"/d0/f000").st_ctime_ns
             return cache
 
-        self.patch(upload_module, "FileCache", now)
+        self.patch(leading_module, "FileCache", now)
         self.backup()
         self.assertEqual(self.backup().files_unchanged, 0)
 
@@ -671,8 +672,8 @@ class InterruptionTests(Case):
 
     def test_little_memory(self) -> None:
         """Never more content is under way than the budget allows, and everything arrives."""
-        self.patch(upload_module, "IN_FLIGHT_BYTES", 300_000)
-        self.patch(upload_module, "IN_FLIGHT_BATCHES", 3)
+        self.patch(leading_module, "IN_FLIGHT_BYTES", 300_000)
+        self.patch(leading_module, "IN_FLIGHT_BATCHES", 3)
         self.patch(source_module, "BATCH_BYTES", 50_000)
         most = [0, 0]
         real = Budget.take

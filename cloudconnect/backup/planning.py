@@ -1,0 +1,142 @@
+"""Layer 3: what a restore makes, step by step, in walk order.
+
+Whether something is restored at all is decided here, from the choice of paths and from what is in
+the target already, before any of its content is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import attrs
+
+from cloudconnect.backup.drafts import FLAG_LINKED
+from cloudconnect.backup.fetching import Slot
+from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
+from cloudconnect.backup.placing import replaces
+from cloudconnect.backup.selection import Selection
+from cloudconnect.backup.target import Parts, Target, parts_of
+from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.errors import UnsafePath
+
+#: Runs of a file that are one step.
+RUNS_STEP: Final = 64
+
+_DEVICES: Final = (EntryType.CHARACTER, EntryType.BLOCK)
+
+
+@attrs.define
+class Step:
+    """Something to make; a file of many runs takes several steps, one behind the other.
+
+    :ivar parts: where, below the target
+    :ivar selected: False for a folder that is only made if something in it is
+    :ivar group: what its further names call it, where it has any
+    :ivar slots: where the runs' content comes, None for holes
+    :ivar asked: chunks that were asked for only because of this step
+    """
+
+    entry: Entry
+    parts: Parts
+    selected: bool = True
+    group: bytes = b""
+    runs: tuple[Run, ...] = ()
+    first: bool = True
+    last: bool = True
+    slots: list[Slot | None] = attrs.field(factory=list)
+    asked: int = 0
+
+
+class Plan:
+    """Plans one restore.
+
+    :param options: what is restored, and where to
+    :param result: gets what is kept, and paths that cannot be restored
+    :param privileged: whether devices can be made
+    :ivar devices: how many were left out because they cannot
+    """
+
+    def __init__(self, options: RestoreOptions, result: RestoreResult, privileged: bool) -> None:
+        self._options = options
+        self._result = result
+        self._privileged = privileged
+        self._selection = Selection(options)
+        self._needed: set[bytes] = set()  # entries that others link to and that may not be made
+        self._kept_back: dict[bytes, Entry] = {}  # those of them that are not
+        self.devices = 0
+
+    @property
+    def missing(self) -> list[bytes]:
+        """Paths that were asked for and have not come."""
+        return self._selection.missing
+
+    def look_ahead(self, entries: Callable[[], Iterable[Entry]]) -> None:
+        """Find out which entries are linked to by others that are wanted, where that matters."""
+        if not self._selection.partial and self._options.overwrite is Overwrite.ALWAYS:
+            return
+        selection = Selection(self._options)
+        for entry in entries():
+            if selection.selects(entry) and entry.link is not None:
+                self._needed.add(entry.link)
+
+    def steps(self, entries: Iterable[Entry], target: Target | None) -> Iterator[Step]:
+        """What to make of ``entries``.
+
+        :param target: where to look what is there already, or None where nothing can be
+        """
+        options, result = self._options, self._result
+        there = target if options.overwrite is not Overwrite.ALWAYS else None
+        for entry in entries:
+            selected = self._selection.selects(entry)
+            try:
+                parts = parts_of(entry.path)[options.strip_components :]
+            except UnsafePath as error:
+                result.problems.add(entry.path, str(error))
+                continue
+            if entry.type is EntryType.DIRECTORY:
+                if parts:
+                    yield Step(entry, parts, selected)
+                continue
+            keeps = False
+            if selected and parts and there is not None:
+                status = _status(there, parts)
+                keeps = status is not None and not replaces(entry, status, options.overwrite)
+                result.kept += keeps
+            if not selected or not parts or keeps:
+                if entry.path in self._needed:
+                    self._kept_back[entry.path] = entry
+                continue
+            yield from self._thing(entry, parts)
+
+    def _thing(self, entry: Entry, parts: Parts) -> Iterator[Step]:
+        """Plan what is no folder."""
+        group = entry.path if entry.flags & FLAG_LINKED else b""
+        if entry.link is not None:
+            group = entry.link
+            first = self._kept_back.pop(entry.link, None)
+            if first is None:
+                yield Step(entry, parts, group=group)
+                return
+            # The name that has the content is not restored: this one gets it in its place.
+            entry = attrs.evolve(first, path=entry.path)
+        if entry.type in _DEVICES and not self._privileged:
+            self.devices += 1
+        elif entry.type is not EntryType.FILE or len(entry.runs) <= RUNS_STEP:
+            yield Step(entry, parts, True, group, entry.runs)
+        else:
+            for at in range(0, len(entry.runs), RUNS_STEP):
+                runs = entry.runs[at : at + RUNS_STEP]
+                last = at + RUNS_STEP >= len(entry.runs)
+                yield Step(entry, parts, True, group, runs, at == 0, last)
+
+
+def _status(there: Target, parts: Parts) -> os.stat_result | None:
+    """What is in a place now, or None."""
+    try:
+        return os.lstat(parts[-1], dir_fd=there.enter(parts[:-1]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return None

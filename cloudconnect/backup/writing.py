@@ -1,0 +1,236 @@
+"""Layer 3: writing a restored tree: the steps of a plan, done one behind the other.
+
+Chunks are asked for some way ahead of the step that needs them. A folder is made when it is first
+needed; its mode, times and the rest come when the walk leaves it, after everything in it was
+written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.backup.metadata import MetadataWriter
+from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
+from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
+from cloudconnect.backup.planning import Plan, Step
+from cloudconnect.backup.reading import piece_of
+from cloudconnect.backup.target import Parts, Target
+from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.errors import StoredDataDamaged, UnsafePath
+
+#: Chunks that are asked for and not used yet: some 8 MiB.
+CHUNKS_AHEAD: Final = 128
+#: Steps that are planned and not done.
+STEPS_AHEAD: Final = 4096
+
+
+class TreeWriter:
+    """Restores one tree.
+
+    :param options: what is restored, and where to
+    :param result: its record is of the restore point; the rest is filled in
+    :param fetcher: gets content
+    :param look: called often with the path that is being worked on; may raise
+    """
+
+    def __init__(
+        self,
+        options: RestoreOptions,
+        result: RestoreResult,
+        fetcher: Fetcher,
+        look: Callable[[bytes], None],
+    ) -> None:
+        self._options = options
+        self._result = result
+        self._fetcher = fetcher
+        self._look = look
+        self._metadata = MetadataWriter(result.problems.add)
+        self._plan = Plan(options, result, self._metadata.privileged)
+        self._steps: deque[Step] = deque()
+        self._ahead = 0  # chunks that these have asked for
+        self._folders: dict[int, tuple[Parts, Entry]] = {}  # by depth: those on the present way
+        self._made = False  # a folder, since this was last set
+        self._file: NewFile | None = None
+        self._failed: Entry | None = None  # a file of which further steps come to nothing
+        self._places: dict[bytes, Place] = {}  # by group
+
+    def run(self) -> None:
+        """Restore, or count only.
+
+        :raises StoredDataDamaged: the manifest is damaged
+        :raises OSError: the target folder cannot be opened or made
+        :raises CloudConnectError: the dialogue failed, or ``look`` raised
+        """
+        record, options = self._result.record, self._options
+        self._plan.look_ahead(lambda: self._fetcher.entries(record))
+        target = self._open_target(create=not options.dry_run)
+        try:
+            there = self._open_target(create=False)
+            try:
+                steps = self._plan.steps(self._fetcher.entries(record), there)
+                self._write(steps, target)
+            finally:
+                if there is not None:
+                    there.close()
+        finally:
+            if target is not None:
+                target.close()
+        self._result.missing = self._plan.missing
+        self._note()
+
+    def _open_target(self, create: bool) -> Target | None:
+        try:
+            return Target(self._options.target, create)
+        except FileNotFoundError:
+            if create:
+                raise
+            return None
+
+    def _count(self, step: Step) -> None:
+        """What a step would do, in a dry run, or has done."""
+        entry, result = step.entry, self._result
+        if entry.type is EntryType.DIRECTORY:
+            result.directories += step.selected
+        elif entry.type is not EntryType.FILE:
+            result.other += 1
+        else:
+            result.files += step.last
+            if entry.link is None:
+                result.bytes_restored += sum(run.length for run in step.runs)
+
+    def _write(self, steps: Iterator[Step], target: Target | None) -> None:
+        if self._options.dry_run:
+            for step in steps:
+                self._count(step)
+                self._look(step.entry.path)
+            return
+        assert target is not None
+        try:
+            while self._fill(steps):
+                step = self._steps.popleft()
+                self._ahead -= step.asked
+                self._try(step, target)
+                self._look(step.entry.path)
+        finally:
+            if self._file is not None:
+                self._file.discard()
+
+    def _fill(self, planned: Iterator[Step]) -> bool:
+        """Plan on when half of what was planned is done; False: everything is done."""
+        steps, fetcher = self._steps, self._fetcher
+        if self._ahead <= CHUNKS_AHEAD // 2 and len(steps) <= STEPS_AHEAD // 2:
+            while self._ahead < CHUNKS_AHEAD and len(steps) < STEPS_AHEAD:
+                step = next(planned, None)
+                if step is None:
+                    break
+                before = fetcher.unasked
+                for run in step.runs:
+                    step.slots.append(None if run.id is None else fetcher.want(run.id))
+                step.asked = fetcher.unasked - before
+                self._ahead += step.asked
+                steps.append(step)
+            fetcher.ask()
+        return bool(steps)
+
+    def _try(self, step: Step, target: Target) -> None:
+        entry = step.entry
+        if entry is self._failed:
+            return
+        try:
+            if entry.type is EntryType.DIRECTORY:
+                self._folder(step, target)
+            elif entry.link is not None:
+                self._link(step, target)
+            elif entry.type is EntryType.FILE:
+                self._content(step, target)
+            else:
+                self._special(step, target)
+        except StoredDataDamaged as error:
+            self._fail(entry)
+            self._result.damaged.add(entry.path, str(error))
+        except (OSError, UnsafePath) as error:
+            self._fail(entry)
+            reason = error.strerror if isinstance(error, OSError) else None
+            self._result.problems.add(entry.path, reason or str(error))
+        else:
+            self._count(step)
+
+    def _fail(self, entry: Entry) -> None:
+        self._failed = entry
+        if self._file is not None:
+            self._file.discard()
+            self._file = None
+
+    def _folder(self, step: Step, target: Target) -> None:
+        self._folders[len(step.parts)] = (step.parts, step.entry)
+        if not step.selected:
+            return
+        overwrite, entry = self._options.overwrite, step.entry
+        self._made = False
+        replace = overwrite in (Overwrite.ALWAYS, Overwrite.IF_CHANGED)
+        target.enter(step.parts, self._make, replace)
+        if self._made or overwrite is not Overwrite.NEVER:
+            target.make_writable()
+            target.on_leave(self._applies(entry))
+
+    def _make(self, parts: Parts) -> Callable[[int], None] | None:
+        """A folder is about to be made: what is to be done when it is left."""
+        self._made = True
+        known = self._folders.get(len(parts))
+        return self._applies(known[1]) if known is not None and known[0] == parts else None
+
+    def _applies(self, entry: Entry) -> Callable[[int], None]:
+        def apply(descriptor: int) -> None:
+            if descriptor < 0:
+                self._result.problems.add(entry.path, "it was moved while the restore ran")
+            else:
+                self._metadata.apply(entry, descriptor)
+
+        return apply
+
+    def _content(self, step: Step, target: Target) -> None:
+        entry = step.entry
+        if step.first:
+            parent = target.enter(step.parts[:-1], self._make)
+            self._file = NewFile(parent, target.temporary_name(), self._options.verify)
+        file = self._file
+        assert file is not None
+        for run, slot in zip(step.runs, step.slots, strict=True):
+            if slot is None:
+                file.hole(run.length)
+            else:
+                file.write(piece_of(self._fetcher.wait(slot), run))
+        if step.last:
+            self._file = None
+            status = file.finish(entry, self._metadata, step.parts[-1])
+            self._placed(step, status)
+
+    def _special(self, step: Step, target: Target) -> None:
+        parent = target.enter(step.parts[:-1], self._make)
+        temporary = target.temporary_name()
+        status = place_special(step.entry, parent, temporary, step.parts[-1], self._metadata)
+        self._placed(step, status)
+
+    def _placed(self, step: Step, status: os.stat_result | None) -> None:
+        if step.group and status is not None:
+            self._places[step.group] = (step.parts, status.st_dev, status.st_ino)
+
+    def _link(self, step: Step, target: Target) -> None:
+        place = self._places.get(step.group)
+        if place is None:
+            raise OSError("the file that it is a link to was not restored")
+        parent = target.enter(step.parts[:-1], self._make)
+        place_link(target, place, parent, step.parts[-1])
+
+    def _note(self) -> None:
+        notes = self._result.notes
+        if self._plan.devices:
+            notes.append(f"{self._plan.devices} devices were left out: only root can make them")
+        if self._metadata.skipped_privileged:
+            notes.append(
+                "owners, and attributes that only root can set, were left out: this is not root"
+            )
