@@ -8,6 +8,7 @@ answers route commands on the same line (``docs/protocol.rst``, section 10).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.internet import backoffPolicy
@@ -162,23 +163,18 @@ class GatewayRegistration(Service):
 
     async def _keep(self) -> None:
         failures = 0
-        while True:
+        while self.running:
             try:
                 await self._one_line()
                 failures = 0
-                self._log.warn("the line to the service is lost")
-            except CancelledError:
-                return
+                why = "the line is lost"
             except Exception as error:
                 failures += 1
-                self._log.warn(
-                    "cannot register with the service: {why}",
-                    why=str(error) or type(error).__name__,
-                )
-            try:
-                await deferLater(self._reactor, self._delay(failures))
-            except CancelledError:
-                return
+                why = str(error) or type(error).__name__
+            if self.running:  # else we were cancelled, by whatever name an endpoint calls that
+                self._log.warn("not registered with the service: {why}", why=why)
+                with suppress(CancelledError):
+                    await deferLater(self._reactor, self._delay(failures))
 
     async def _one_line(self) -> None:
         """Connect, register, and wait for the end of the line."""

@@ -85,4 +85,7 @@ def makeService(options: Options) -> GatewayProcess:
     from twisted.internet import reactor
 
     settings = options.settings
-    return GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+    try:
+        return GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+    except UsageError as error:
+        raise SystemExit(f"cloudconnect-gateway: {error}") from None

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloudconnect.errors import CloudConnectError
+from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.settings import BACKLOG
 
 
@@ -44,9 +44,24 @@ def _exit() -> None:
     os._exit(1)
 
 
-def listening_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """The endpoint of a public port, with an accept queue that outlasts a burst of connections."""
-    if description.startswith("tcp") and ":backlog=" not in description:
-        description = f"{description}:backlog={BACKLOG}"
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """The endpoint that a string describes.
+
+    :raises UsageError: it describes none
+    """
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{description!r} is not an endpoint to listen on: {error}") from None
     return endpoint
+
+
+def listening_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """The endpoint of a public port, with an accept queue that outlasts a burst of connections.
+
+    :raises UsageError: the string describes none
+    """
+    if description.startswith("tcp") and ":backlog=" not in description:
+        endpoint_from(reactor, description)  # an error names what the admin wrote
+        description = f"{description}:backlog={BACKLOG}"
+    return endpoint_from(reactor, description)

@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
@@ -17,7 +16,7 @@ from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
-from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
+from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 
 
 class Options(UsageOptions):
@@ -71,7 +70,7 @@ class ProviderProcess(Service):
         lan = None
         if settings.lan_listen:
             lan = (
-                serverFromString(self._reactor, settings.lan_listen),
+                endpoint_from(self._reactor, settings.lan_listen),
                 lan_tls(settings.node_authority / "service", "gateway"),
             )
         self._provider = EmbeddedProvider(
@@ -83,7 +82,7 @@ class ProviderProcess(Service):
                 admin_socket=settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
-                backend=serverFromString(self._reactor, settings.backend_listen)
+                backend=endpoint_from(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,
                 backend_address=settings.backend_address,

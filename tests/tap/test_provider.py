@@ -1,0 +1,161 @@
+"""Tests of :mod:`cloudconnect.tap.provider`: the service that ``twist`` starts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import eventAsText, globalLogPublisher
+from twisted.python.usage import UsageError as OptionError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initialize, load, running
+from cloudconnect.errors import Busy
+from cloudconnect.tap.provider import Options, ProviderProcess, makeService
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+
+class OptionTests(SynchronousTestCase):
+    """The options of ``twist cloudconnect-provider``."""
+
+    def setUp(self) -> None:
+        self.directory = str(initialize(Path(self.mktemp()), ("localhost",)).directory)
+
+    def test_directory(self) -> None:
+        """A directory with a provider is needed."""
+        for words in ([], ["--directory", self.mktemp()]):
+            self.assertRaises(OptionError, Options().parseOptions, words)
+
+    def test_service(self) -> None:
+        """The port is the option's, or that of the configuration."""
+        for words, listen in (([], "tcp:6180"), (["--listen", LOOPBACK], LOOPBACK)):
+            options = Options()
+            options.parseOptions(["--directory", self.directory, *words])
+            self.assertEqual(listen, makeService(options)._listen)
+
+
+class StoppingReactor:
+    """The real reactor, which is not stopped but says that it was asked to."""
+
+    def __init__(self) -> None:
+        self.stopped: Deferred[None] = Deferred()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def addSystemEventTrigger(self, *_: Any) -> None:
+        """The process is not to end."""
+
+    def stop(self) -> None:
+        self.stopped.callback(None)
+
+
+class ProcessTests(TestCase):
+    """A provider while its process runs."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        # Not below trial's own folder: the path of a socket has at most 107 bytes.
+        temporary = tempfile.TemporaryDirectory(prefix="cloudconnect-")
+        self.addCleanup(temporary.cleanup)
+        self.settings = initialize(Path(temporary.name, "provider"), ("localhost",))
+        self.reactor = StoppingReactor()
+        self.logged: list[str] = []
+        self.ready: Deferred[int] = Deferred()
+        globalLogPublisher.addObserver(self.log)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+
+    def log(self, event: Any) -> None:
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        self.logged.append(text)
+        if text.startswith("provider is ready on") and not self.ready.called:
+            self.ready.callback(event["where"].port)
+
+    def start(self, listen: str = LOOPBACK, settings: ProviderSettings | None = None) -> Any:
+        process = ProviderProcess(self.reactor, settings or self.settings, listen)
+        self.addCleanup(lambda: maybeDeferred(process.stopService))
+        process.startService()
+        return process
+
+    def is_locked(self) -> bool:
+        try:
+            with running(self.settings):
+                return False
+        except Busy:
+            return True
+
+    @inlineCallbacks
+    def test_life(self) -> Any:
+        """It says when it is ready, holds the directory while it runs, and lets go of it."""
+        process = self.start()
+        port: int = yield self.ready
+        self.assertTrue(self.is_locked())
+        client = yield connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Protocol())
+        client.transport.abortConnection()
+        self.assertTrue(self.settings.admin_socket.is_socket())
+        yield maybeDeferred(process.stopService)
+        self.assertFalse(self.is_locked())
+
+    @inlineCallbacks
+    def test_second(self) -> Any:
+        """A second one on the same directory says so and ends; the first one's socket stays."""
+        self.start()
+        yield self.ready
+        self.start()
+        yield self.reactor.stopped
+        self.assertTrue(any("runs on" in text for text in self.logged))
+        self.assertTrue(self.settings.admin_socket.is_socket())
+
+    @inlineCallbacks
+    def test_after_a_kill(self) -> Any:
+        """The socket of a process that was killed is in nobody's way."""
+        self.settings.admin_socket.touch()
+        self.start()
+        yield self.ready
+        self.assertTrue(self.settings.admin_socket.is_socket())
+
+    @inlineCallbacks
+    def test_port_in_use(self) -> Any:
+        """Where the port is taken it says so, ends, and lets go of the directory."""
+        taken: Any = yield TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            Factory.forProtocol(Protocol)
+        )
+        self.addCleanup(taken.stopListening)
+        process = self.start(f"tcp:{taken.getHost().port}:interface=127.0.0.1")
+        yield self.reactor.stopped
+        self.assertTrue(any("cannot start" in text for text in self.logged))
+        yield maybeDeferred(process.stopService)
+        self.assertFalse(self.is_locked())
+        self.assertEqual([], self.flushLoggedErrors())
+
+    @inlineCallbacks
+    def test_wrong_endpoint(self) -> Any:
+        """An endpoint string that is none is named in a line."""
+        self.start("nonsense:1")
+        yield self.reactor.stopped
+        self.assertTrue(any("'nonsense:1'" in text for text in self.logged))
+        self.assertEqual([], self.flushLoggedErrors())
+
+    @inlineCallbacks
+    def test_lan(self) -> Any:
+        """With ports for gateways of their own process, where the configuration names them."""
+        path = self.settings.directory / CONFIGURATION
+        text = path.read_text()
+        for name, value in (
+            ("lan_listen", LOOPBACK),
+            ("backend_listen", LOOPBACK),
+            ("backend_address", "127.0.0.1:1"),
+        ):
+            text = text.replace(f'{name} = ""', f'{name} = "{value}"')
+        path.write_text(text)
+        self.start(settings=load(self.settings.directory))
+        yield self.ready
+        for name in ("LAN link", "back end", "admin socket"):
+            self.assertTrue(any(line.startswith(f"{name} listens") for line in self.logged), name)
