@@ -35,6 +35,8 @@ from blake3 import blake3
 TRUST_NS: Final = 2_000_000_000
 #: Folders that no backup has come by for this long are forgotten, in seconds.
 FORGET_SECONDS: Final = 90 * 86400
+#: How long to wait for another backup that is writing to the same cache, in seconds.
+BUSY_SECONDS: Final = 2.0
 #: Records in one row.
 ROW_FILES: Final = 512
 #: Changed records are written this many at a time.
@@ -343,7 +345,9 @@ def _split(ids: bytes) -> Iterator[bytes]:
 def _open(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
-    database = sqlite3.connect(path, timeout=2.0, check_same_thread=False, isolation_level=None)
+    database = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
+    )
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")

@@ -164,6 +164,59 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual(cache._enter(self.top).firsts, [b"a"])
         self.assertEqual(set(cache._records(self.top, b"a")), {b"a", b"c", b"d"})
 
+    def test_whole_rows_are_passed_over(self) -> None:
+        """Rows of which no file is asked for are looked through for files that are gone."""
+        self.patch(filecache, "ROW_FILES", 2)
+        names = [b"%d" % number for number in range(8)]
+        for name in names:
+            self.make(name)
+        cache = self.cache()
+        for name in names:
+            self.remember(cache, name)
+        cache.close()
+        for name in (b"1", b"2", b"4"):
+            os.unlink(self.top + b"/" + name)
+        cache = self.cache()
+        self.assertEqual(self.known(cache, b"7"), b"entry")
+        cache.close()
+        cache = self.cache()
+        left = [set(cache._records(self.top, first)) for first in cache._enter(self.top).firsts]
+        self.assertEqual(set().union(*left), {b"0", b"3", b"5", b"6", b"7"})
+
+    def test_two_backups_at_once(self) -> None:
+        """While another backup writes, this one goes on without the cache and does not harm it."""
+        self.patch(filecache, "BUSY_SECONDS", 0.0)
+        self.patch(filecache, "_BATCH", 1)
+        self.make()
+        first = self.cache()
+        self.remember(first)
+        first.close()
+        other = sqlite3.connect(self.file, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        second = self.cache()
+        self.assertEqual(self.known(second), b"entry")
+        self.make(b"new")
+        self.remember(second, b"new")
+        self.assertIn("not used", second.trouble or "")
+        self.assertIsNone(self.known(second, b"new"))
+        other.execute("ROLLBACK")
+        self.assertEqual(self.known(self.cache()), b"entry")
+
+    def test_busy_at_the_end(self) -> None:
+        """What cannot be written at the end is not remembered, and nothing is raised."""
+        self.patch(filecache, "BUSY_SECONDS", 0.0)
+        self.make()
+        cache = self.cache()
+        self.remember(cache)
+        other = sqlite3.connect(self.file, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        cache.close()
+        self.assertIn("not used", cache.trouble or "")
+        other.execute("ROLLBACK")
+        self.assertIsNone(self.known(self.cache()))
+
     def test_old_folders_are_forgotten(self) -> None:
         """A folder that no backup came by for long goes with its files; a visit keeps it."""
         self.make()

@@ -16,6 +16,7 @@ from cloudconnect.backup import upload as upload_module
 from cloudconnect.backup.batches import Budget
 from cloudconnect.backup.options import BackupOptions, BackupResult
 from cloudconnect.backup.upload import BackupRun
+from cloudconnect.content import points as points_module
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     Cancelled,
@@ -23,6 +24,7 @@ from cloudconnect.errors import (
     NoSpace,
     ProtocolViolation,
     Truncated,
+    UsageError,
 )
 from cloudconnect.testing import PipePair
 from cloudconnect.wire.channel import FrameChannel
@@ -123,6 +125,29 @@ class InterruptionTests(BackupCase):
         self.place.serve_options["reserve"] = reserve
         with self.assertRaises(NoSpace):
             self.place.backup(self.top)
+
+    def test_too_much_for_one_point(self) -> None:
+        """A record that is too large for a frame is a clear refusal, not a broken dialogue."""
+        self.patch(points_module, "POINT_RECORD_MAX", 200)
+        self.tree(3)
+        with self.assertRaises(UsageError) as caught:
+            self.place.backup(self.top)
+        self.assertIn("too much", str(caught.exception))
+        self.assertEqual(self.points(), 0)
+
+    def test_last_chunk_fails(self) -> None:
+        """When the very last chunk cannot be sent, the point is not even offered."""
+        write(self.top + b"/file", b"x")
+        real = sending_module.ChunkSender.finish
+
+        def finish(sender: sending_module.ChunkSender) -> None:
+            real(sender)
+            sender._failed(ZeroDivisionError("a bug"))
+
+        self.patch(sending_module.ChunkSender, "finish", finish)
+        with self.assertRaises(ZeroDivisionError):
+            self.place.backup(self.top)
+        self.assertEqual(self.points(), 0)
 
     def test_sender_fails(self) -> None:
         """A bug in a thread ends the backup with that error, not in silence."""

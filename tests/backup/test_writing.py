@@ -11,6 +11,7 @@ import cbor2
 
 from cloudconnect.backup import placing as placing_module
 from cloudconnect.backup import restore as restore_module
+from cloudconnect.backup import target as target_module
 from cloudconnect.backup import writing as writing_module
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.metadata import MetadataWriter
@@ -299,6 +300,25 @@ class AttackTests(RestoreCase):
         self.restore(point)
         self.assertTrue(os.path.islink(way))
         self.assertEqual(len(os.listdir(way + b"-moved")), 4)
+
+    def test_folder_moved_away(self) -> None:
+        """A folder that is moved away while the restore is deep in it is reported, not chased."""
+        self.patch(target_module, "OPEN_FOLDERS_MAX", 2)
+        write(self.top + b"/a/b/c/d/e/file", b"x")
+        point = self.place.backup(self.top).point
+        real = MetadataWriter.apply
+        moved = self.target + b"/source/a"
+
+        def move(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
+            if entry.path.endswith(b"file"):
+                os.rename(moved, self.target + b"/elsewhere")
+            real(writer, entry, descriptor)
+
+        self.patch(MetadataWriter, "apply", move)
+        restored = self.restore(point)
+        reasons = {item.reason for item in restored.problems.listed}
+        self.assertEqual(reasons, {"it was moved while the restore ran"})
+        self.assertFalse(os.path.exists(moved))
 
     def test_file_twice(self) -> None:
         """A path that comes as a link first and as a file then is not written through."""
