@@ -1,4 +1,4 @@
-"""What a byte costs: the record stream on both of its paths, Twisted's TLS, plain TCP.
+"""What a byte costs: the record stream on both paths, Twisted's TLS, TCP, and other programs.
 
 Each row is two processes over loopback TCP. The sender is an ordinary push producer that writes
 ``bytes`` of 1 MiB through ``transport.write``; the receiver counts what it is given. Repetitions
@@ -30,6 +30,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from stream_peers import PEERS, measure_peer, missing
+
 MIB = 1 << 20
 BLOCK = MIB
 BLOCKS = 16
@@ -46,6 +48,7 @@ ROWS = {
     "tls-stock": "the same, Twisted's own limits",
     "tcp": "Twisted TCP, no protection",
 }
+ROWS |= PEERS
 LIMITS = {"tls": MIB, "tls-256k": 256 << 10}
 
 
@@ -222,6 +225,8 @@ def measure(row: str, size: int, directory: str, record: int) -> dict[str, float
 
     :raises RuntimeError: a side failed, or not every byte arrived
     """
+    if row in PEERS:
+        return measure_peer(row, size, directory)
 
     def start(role: str, **pipes: int) -> subprocess.Popen[str]:
         command = [sys.executable, __file__, "--side", role, row, str(size), directory, str(record)]
@@ -282,7 +287,12 @@ def print_table(results: dict[str, dict[str, float]], size: int) -> None:
 def compare(arguments: argparse.Namespace, directory: str) -> dict[str, object]:
     """All rows at one size."""
     size = int(arguments.gib * (1 << 30)) // BLOCK * BLOCK
-    samples: dict[str, list[dict[str, float]]] = {row: [] for row in arguments.rows}
+    absent = {row: missing(row) for row in arguments.rows if row in PEERS and missing(row)}
+    for row, programs in absent.items():
+        print(f"{row} is left out: there is no {', '.join(programs)}", file=sys.stderr)
+    samples: dict[str, list[dict[str, float]]] = {
+        row: [] for row in arguments.rows if row not in absent
+    }
     ciphers = []
     for repetition in range(arguments.reps):
         ciphers.append(cipher_alone())
@@ -307,7 +317,18 @@ def compare(arguments: argparse.Namespace, directory: str) -> dict[str, object]:
                 f"the best Twisted TLS costs {ratios[row]['send_cpu']:.2f} times what {row} does "
                 f"at the sender, {ratios[row]['receive_cpu']:.2f} times at the receiver"
             )
-    report |= {"rows": results, "tls_ratio": ratios}
+    if "fast" in results:
+        for row in [row for row in PEERS if row in results]:
+            peer = {
+                side: results[row][side] / results["fast"][side]
+                for side in ("send_cpu", "receive_cpu")
+            }
+            ratios[row] = peer
+            print(
+                f"{row} costs {peer['send_cpu']:.2f} times what fast does at the sender, "
+                f"{peer['receive_cpu']:.2f} times at the receiver"
+            )
+    report |= {"rows": results, "ratios": ratios, "left_out": absent}
     return report
 
 
