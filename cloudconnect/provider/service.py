@@ -464,6 +464,7 @@ class CloudConnectService(Service):
             await self._run(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
+            live.ended.callback(None)
         return found
 
     def orphan(self, sessions: Iterable[bytes]) -> None:

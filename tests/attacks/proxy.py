@@ -160,9 +160,10 @@ class Dissector:
                 self._index = 0
 
 
-def dissect(line: Line, way: Way, data: bytes) -> list[Piece]:
-    """The fields of a recording; only the last one may be incomplete."""
-    return list(Dissector(line, way).feed(data))
+def record_of(line: Line, way: Way, data: bytes, number: int) -> bytes:
+    """The whole record, or tunnel message, of this number in a recording."""
+    pieces = [p for p in Dissector(line, way).feed(data) if p.field.number == number]
+    return data[pieces[0].start : pieces[-1].start + pieces[-1].size]
 
 
 # --- where to strike -----------------------------------------------------------------------------
@@ -244,6 +245,7 @@ class Rule:
     hit: Piece | None = attrs.field(default=None, init=False)
     at: int = attrs.field(default=-1, init=False)
     happened: Deferred[None] = attrs.field(factory=Deferred, init=False, repr=False)
+    _told: bool = attrs.field(default=False, init=False)
 
     def finds(self, line: Line, way: Way, piece: Piece) -> int | None:
         """The index in ``piece`` to strike at, or None."""
@@ -254,12 +256,41 @@ class Rule:
             self.hit, self.at = piece, piece.start + index
         return index
 
+    def tell(self, reactor: Any) -> None:
+        """Have :attr:`happened` fired, once, after what is done now."""
+        if not self._told:
+            self._told = True
+            reactor.callLater(0, self.happened.callback, None)
+
 
 @attrs.define(eq=False)
 class Flip(Rule):
     """Changes bits of one byte."""
 
     mask: int = 0x01
+
+
+@attrs.define(eq=False)
+class Insert(Rule):
+    """Puts bytes of the attacker's in front of the byte.
+
+    :ivar octets: makes them, of what has been seen of the connection
+    :ivar behind: behind the byte, and not in front of it
+    """
+
+    octets: Callable[[Relayed], bytes] = lambda relayed: b"\x00"
+    behind: bool = False
+
+
+@attrs.define(eq=False)
+class Omit(Rule):
+    """Takes away the whole record or tunnel message of the byte; its place is in a first field."""
+
+    def finds(self, line: Line, way: Way, piece: Piece) -> int | None:
+        index = super().finds(line, way, piece)
+        if index is None and self.hit is not None and (line, way) == (self.line, self.way):
+            return 0 if piece.field.number == self.hit.field.number else None
+        return index
 
 
 @attrs.define(eq=False)
@@ -408,9 +439,14 @@ class Relayed:
                 index = rule.finds(self.line, way, piece)
                 if index is None:
                     continue
-                self._proxy.reactor.callLater(0, rule.happened.callback, None)
+                rule.tell(self._proxy.reactor)
                 if isinstance(rule, Flip):
                     octets[index] ^= rule.mask
+                elif isinstance(rule, Insert):
+                    index += rule.behind
+                    octets[index:index] = rule.octets(self)
+                elif isinstance(rule, Omit):
+                    octets.clear()
                 elif isinstance(rule, Cut):
                     self._send(way, out + octets[:index])
                     self.close(rule.reset)

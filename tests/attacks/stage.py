@@ -36,6 +36,7 @@ from cloudconnect.content.atrest import (
     describe,
     make_slot,
 )
+from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
@@ -51,6 +52,9 @@ _T = TypeVar("_T")
 
 TENANT = "acme"
 HOST, JOB = "attacked-host", "attacked-job"
+
+#: What a warning of a change is called; ``truncated`` only says that bytes stopped.
+CHANGES = {kind.value for kind in WarningKind} - {"truncated", "authentication_failed"}
 
 
 class HurriedReactor:
@@ -126,7 +130,8 @@ class TappedChannel:
     def expect_end(self) -> None:
         self._channel.expect_end()
         size = self._channel.bytes_received - self._received
-        self.down.append(Passed(FrameKind.TOTALS, self._received, size))
+        if size:  # they were not received as a frame
+            self.down.append(Passed(FrameKind.TOTALS, self._received, size))
 
 
 class Tenant:
@@ -215,6 +220,7 @@ class Stage:
         self.description = describe(master, repository, EncryptionMode.TENANT, (slot,))
         self.keys = RepositoryKeys(master, repository)
         self._tenants: list[Tenant] = []
+        self._closed = False
 
     async def open(self) -> None:
         """Start the provider and the proxy, and make the tenant's repository."""
@@ -247,11 +253,17 @@ class Stage:
         await tenant.close()
 
     async def close(self) -> None:
-        """End everything."""
+        """End everything; the provider's directory stays for the test to look at."""
+        if self._closed:
+            return
+        self._closed = True
         for tenant in list(self._tenants):
             await self.leave(tenant)
         await self.proxy.close()
         await maybeDeferred(self.provider.stopService)
+
+    def remove(self) -> None:
+        """Remove the provider's directory."""
         self._temporary.cleanup()
 
     # --- what an admin sees ----------------------------------------------------------------------

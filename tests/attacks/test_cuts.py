@@ -34,6 +34,7 @@ class CutTests(TestCase):
 
     async def set_up(self) -> None:
         self.stage = Stage(reactor)
+        self.addCleanup(self.stage.remove)
         await self.stage.open()
         self.addCleanup(self.stage.close)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import attrs
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from cloudconnect.errors import CloudConnectError, ExitCode, WarningKind
+from cloudconnect.errors import CloudConnectError, ControlTampered, ExitCode, SecurityError
 from tests.attacks.proxy import (
     END,
     Flip,
@@ -26,7 +27,7 @@ from tests.attacks.proxy import (
     in_field,
     in_tag_behind,
 )
-from tests.attacks.stage import Passed, Stage, make_files
+from tests.attacks.stage import CHANGES, Passed, Stage, make_files
 
 #: Positions of the random choice, beside the named ones.
 FLIPS = int(os.environ.get("CLOUDCONNECT_FLIPS", "6"))
@@ -34,9 +35,6 @@ SEED = 20261123
 
 UP, DOWN = Way.UP, Way.DOWN
 TUNNEL, STREAM = Line.TUNNEL, Line.STREAM
-
-#: What a warning of a change is called; ``truncated`` only says that bytes stopped.
-CHANGES = {kind.value for kind in WarningKind} - {"truncated", "authentication_failed"}
 
 
 @attrs.frozen
@@ -85,10 +83,11 @@ class Outcome:
 class FlipTests(TestCase):
     """A backup over a line on which one byte is changed."""
 
-    timeout = 300
+    timeout = 300 + 3 * FLIPS
 
     async def set_up(self, hurry: float = 1.0) -> None:
         self.stage = Stage(reactor, hurry)
+        self.addCleanup(self.stage.remove)
         await self.stage.open()
         self.addCleanup(self.stage.close)
 
@@ -107,7 +106,7 @@ class FlipTests(TestCase):
         except CloudConnectError as failure:
             error = failure
         stage.proxy.forget()
-        session = next(event.session for event in tenant.events if event.session)
+        session = next((event.session for event in tenant.events if event.session), "none")
         outcome = Outcome(
             place,
             flip.at,
@@ -257,6 +256,64 @@ class FlipTests(TestCase):
             for way in Way
             for part in (Part.BODY, Part.TAG)
         )
+
+    async def test_restore(self) -> None:
+        """A change while a point is restored is noticed, and nothing unverified is written."""
+        await self.set_up()
+        source = self.mktemp()
+        make_files(source, count=8, size=40_000)
+        wanted = {path.name: path.read_bytes() for path in Path(source).iterdir()}
+        tenant = await self.stage.tenant()
+        result = await tenant.back_up(source)
+        await tenant.restore(result.point, self.mktemp())
+        assert tenant.channel is not None
+        frames = [(DOWN, frame) for frame in tenant.channel.down]
+        frames += [(UP, frame) for frame in tenant.channel.up]
+        for way, frame in frames:
+            name = f"{frame.kind.name} {way.value}"
+            target = Path(self.mktemp())
+            tenant = await self.stage.tenant()
+            flip = Flip(STREAM, way, at_payload(frame.start + frame.size // 2))
+            self.stage.proxy.rules = [flip]
+            with self.assertRaises(SecurityError, msg=name):
+                await tenant.restore(result.point, str(target))
+            self.assertIsNotNone(flip.hit, name)
+            session = next(event.session for event in tenant.events if event.session)
+            self.assertTrue(CHANGES & {w.kind.value for w in tenant.warnings}, name)
+            self.assertTrue(CHANGES & {row["name"] for row in self.stage.warnings(session)}, name)
+            for path in target.rglob("file-*"):
+                self.assertEqual(wanted[path.name], path.read_bytes(), name)
+            self.stage.proxy.forget()
+            await self.stage.leave(tenant)
+
+    async def test_control(self) -> None:
+        """A change on the control channel at the end of a session is one like any other."""
+        await self.set_up()
+        await self.back_up_cleanly()
+        size = len(self.stage.proxy.of(Line.CONTROL)[-1].came_in[UP])
+        # Finish is the last of it, with close_notify behind: some 24 bytes.
+        place = Place("Finish", Line.CONTROL, UP, at_offset(size - 60))
+        before = self.stage.points()
+        outcome = await self.strike(place)
+        await self.stage.close()  # the provider ends such a session by itself
+        self.assertEqual(attrs.evolve(outcome, new_points=0).complaints(), [])
+        self.assertEqual(self.stage.points(), before)
+
+    async def test_control_at_start(self) -> None:
+        """A change in Start, or in its answer, is told at both ends though there is no session."""
+        await self.set_up()
+        for way in Way:
+            tenant = await self.stage.tenant()
+            said = len(self.stage.proxy.of(Line.CONTROL)[-1].came_in[way])
+            self.stage.proxy.rules = [Flip(Line.CONTROL, way, at_offset(said + 30))]
+            with self.assertRaises(ControlTampered):
+                await tenant.back_up(self.mktemp())
+            self.assertEqual([w.kind.value for w in tenant.warnings], ["control_tampered"])
+            self.stage.proxy.forget()
+            await self.stage.leave(tenant)
+        await self.back_up_cleanly()
+        told = self.stage.listed("event", type="warning")
+        self.assertEqual([row["name"] for row in told], ["control_tampered"] * 2)
 
     async def test_anywhere(self) -> None:
         """Positions chosen by chance, over the whole of both data connections."""
