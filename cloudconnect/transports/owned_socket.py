@@ -10,6 +10,8 @@ receive buffer is full, and for the connection's end. (UNIX sockets do not have 
 **Closing.** A kernel whose socket is closed resets the connection when something comes that nobody
 reads any more, and then drops what it had not sent yet. So an owned socket ends its own direction
 once everything was sent, and reads on, for nothing, until the peer has ended its own.
+
+Source: tcp(7), unix(7) and socket(7) of Linux.
 """
 
 from __future__ import annotations
@@ -85,6 +87,11 @@ class OwnedSocket:
         self._shut = False  # our direction, after everything was sent
         self._peer_shut = False
         self._gone = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is there."""
+        return not self._gone
 
     # --- the change of hands --------------------------------------------------------------------
 
@@ -205,7 +212,10 @@ class OwnedSocket:
         self.wake()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause the push producer ``producer`` while too many bytes wait to be sent."""
+        """Pause the push producer ``producer`` while too many bytes wait to be sent.
+
+        :param streaming: must be True: a layer above registers no pull producer
+        """
         self._producer = producer
         self._producer_paused = False
         self._see_to_producer()

@@ -48,6 +48,8 @@ class RecordStreamLayer(EndingLayer):
     :class:`~cloudconnect.errors.Aborted` when the peer gave up and said so. A failure looks the
     same from outside whatever it was: the connection is reset.
 
+    :param protocol: the protocol above
+    :param clock: the reactor, or a ``Clock``
     :param handshake: a fresh one
     :param initiator: whether this side opened the connection
     :param payload: most payload bytes of one record, or None for what the path deserves
@@ -171,8 +173,6 @@ class RecordStreamLayer(EndingLayer):
                     yield payload
                 else:
                     self._take_control(kind, payload)
-                if self._over:
-                    return
             if not view:
                 break
         self._liveness.heard(reader.count, session.opener.records, bool(reader.waiting))
@@ -265,7 +265,10 @@ class RecordStreamLayer(EndingLayer):
         super()._lose_below()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The transport below has gone."""
+        """The transport below has gone.
+
+        :param reason: why
+        """
         self._liveness.stop()
         if self._socket is not None:
             self._socket.gone()

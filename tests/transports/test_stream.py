@@ -789,6 +789,25 @@ class FlowTests(DrivenStream):
         self.assertEqual(self.protocol.data, b"one")
 
 
+class FastPathTests(DrivenStream):
+    """What only a stream that owns its socket can do."""
+
+    def test_slow_peer_at_the_end(self) -> None:
+        """A peer that still has much to read is given the time for it."""
+        far = self.joined()
+        self.transport.write(flood_bytes(0, 900_000))
+        self.transport.loseConnection()
+        self.pass_time(3 * CLOSE_SECONDS)
+        self.assertEqual(self.protocol.losses, 0)
+        received = b""
+        while (record := far.open())[0] is not RecordType.END:
+            received += record[1] if record[0] is RecordType.DATA else b""
+        self.assertEqual(received, flood_bytes(0, 900_000))
+        far.peer.send(far.sealer.end())
+        far.peer.close()
+        self.assertIsInstance(self.reason(), ConnectionDone)
+
+
 class PlainPath:
     """Turns a class of tests to the plain path."""
 
@@ -814,6 +833,19 @@ class PlainLivenessTests(PlainPath, LivenessTests):
 
 class PlainFlowTests(PlainPath, FlowTests):
     """The same on the plain path."""
+
+    def test_as_fast_as_the_transport_takes_it(self) -> None:
+        """What the transport below does not take yet is not sealed, and so not held twice."""
+        far = self.joined()
+        self.transport.write(flood_bytes(0, 20_000_000))
+        self.settle()
+        below: Any = self.layer.transport
+        self.assertLess(len(below.dataBuffer) + below._tempDataLen, 1_000_000)
+        self.assertEqual(self.protocol.losses, 0)
+        received = b""
+        while len(received) < 20_000_000:
+            received += far.open()[1]
+        self.assertEqual(received, flood_bytes(0, 20_000_000))
 
 
 class UNIXRecordTests(RecordTests):
