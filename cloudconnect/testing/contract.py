@@ -149,7 +149,13 @@ class TransportContract(_Base):
     # --- what the connection says ---------------------------------------------------------------
 
     def join(self, client: Any, server: Any, piece: Pieces = lambda: PIECE) -> Deferred[None]:
-        """Connect two protocols over the stack; done when both handshakes are."""
+        """Connect two protocols over the stack; done when both handshakes are.
+
+        :param client: a :class:`~cloudconnect.testing.protocols.Recorder`
+        :param server: another
+        :param piece: most bytes of one delivery, asked before each one, where that can be
+            chosen
+        """
         raise NotImplementedError
 
     def until(self, condition: Callable[[], object]) -> Deferred[None]:
@@ -161,7 +167,11 @@ class TransportContract(_Base):
         raise NotImplementedError
 
     def factories(self, client: Any, server: Any) -> tuple[Any, Any]:
-        """Factories of the whole stack around ready-made protocols."""
+        """Factories of the whole stack around ready-made protocols.
+
+        :param client: the protocol that the client's factory builds
+        :param server: the protocol that the server's factory builds
+        """
         found = []
         for protocol in (client, server):
             factory: Any = Factory()
@@ -605,7 +615,11 @@ class TransportContract(_Base):
             self.assertIsNone(factory.buildProtocol(None))
 
     def assert_named(self, prefix: str, inner: str) -> None:
-        """A log prefix names what is wrapped, and something more."""
+        """A log prefix names what is wrapped, and something more.
+
+        :param prefix: of the wrapper, or of its factory
+        :param inner: of what is wrapped
+        """
         self.assertIn(inner, prefix)
         self.assertGreater(len(prefix), len(inner))
 

@@ -1,4 +1,7 @@
-"""Testing support: the contract of a transport wrapper over memory, with somebody in the middle."""
+"""Testing support: the contract of a transport wrapper over memory, with somebody in the middle.
+
+Source: the list in ``docs/howto/wrapper.rst``.
+"""
 
 # mypy: allow-untyped-calls
 # (trial's and Twisted's methods have no types)
@@ -57,7 +60,12 @@ class MemoryContract(TransportContract):
             self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def begin(self, client: Any, server: Any, piece: Pieces = lambda: PIECE) -> Wire:
-        """Connect two protocols over the stack; nothing has been delivered yet."""
+        """Connect two protocols over the stack; nothing has been delivered yet.
+
+        :param client: a :class:`~cloudconnect.testing.protocols.Recorder`
+        :param server: another
+        :param piece: most bytes of one delivery, asked before each one
+        """
         client_factory, server_factory = self.factories(client, server)
         self.wire = Wire(self.reactor, piece)
         self.wire.connect(
@@ -98,7 +106,11 @@ class MemoryContract(TransportContract):
             globalLogPublisher.removeObserver(observe)
 
     def exchange(self, flips: Any = None, cut: Any = None) -> tuple[Recorder, Recorder]:
-        """A whole short session, with bits changed or bytes cut off; time passes until its end."""
+        """A whole short session, with bits changed or bytes cut off; time passes until its end.
+
+        :param flips: bits to change, as in ``Wire.flips``
+        :param cut: direction and offset where the bytes stop, as in ``Wire.cut``
+        """
         client, server = Recorder(), Recorder()
         client.greeting, server.greeting = UPWARDS, DOWNWARDS
         self.sides = {UP: server, DOWN: client}
@@ -229,7 +241,11 @@ class MemoryContract(TransportContract):
             self.assert_noticed(where, at)
 
     def assert_noticed(self, where: str, at: int) -> None:
-        """Who received byte ``at`` does not take the end for a proper one, or has had it all."""
+        """Who received byte ``at`` does not take the end for a proper one, or has had it all.
+
+        :param where: the direction of that byte
+        :param at: its offset
+        """
         receiver = self.sides[where]
         clean = isinstance(receiver.reason, ConnectionDone)
         self.assertFalse(clean and self.strict, f"{where} byte {at}")
@@ -245,7 +261,10 @@ class MemoryContract(TransportContract):
         return [random.Random(11).randbytes(size), bytes(size), b"\xff" * size]  # noqa: S311
 
     def feed(self, bottom: Any, data: bytes) -> None:
-        """Give ``bottom`` bytes from below; what may escape is looked at elsewhere (11)."""
+        """Give ``bottom`` bytes from below; what may escape is looked at elsewhere (11).
+
+        :param data: the bytes
+        """
         try:
             bottom.dataReceived(data)
         except self.errors:
@@ -312,13 +331,20 @@ class MemoryContract(TransportContract):
         self.assertEqual(len(found), 1, found)
 
     def about(self, peer: Any, events: list[Any]) -> list[Any]:
-        """The log events that name ``peer``; all, where none names a peer."""
+        """The log events that name ``peer``; all, where none names a peer.
+
+        :param peer: an address
+        :param events: Twisted's log events
+        """
         if not any("peer" in event for event in events):
             return events
         return [event for event in events if event.get("peer") == peer]
 
     def passed(self, protocol: Recorder, data: bytes) -> bytes:
-        """Write ``data``; return what went over the wire for it."""
+        """Write ``data``; return what went over the wire for it.
+
+        :param protocol: who writes
+        """
         direction = UP if self.wire.client is self.lowest_of(protocol) else DOWN
         before = len(self.wire.seen[direction])
         transport: Any = protocol.transport

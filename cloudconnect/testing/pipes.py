@@ -1,4 +1,7 @@
-"""Testing support: a blocking byte pipe in memory, without a network or a reactor."""
+"""Testing support: a blocking byte pipe in memory, without a network or a reactor.
+
+Source: :class:`~cloudconnect.interfaces.IBytePipe`.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,10 @@ class _Direction:
 class PipeEnd:
     """One end of a :class:`PipePair`; any number of threads may use it.
 
+    :param out: the direction of what is written
+    :param into: the direction of what is read
+    :param high_water: bytes unread at which a writer waits
+    :param timeout: seconds that a call may wait; None for no limit
     :ivar written: bytes accepted by :meth:`write` so far
     """
 

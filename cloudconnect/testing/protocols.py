@@ -1,4 +1,8 @@
-"""Testing support: protocols and producers that keep what they are told."""
+"""Testing support: protocols and producers that keep what they are told.
+
+Source: Twisted's ``IProtocol``, ``IHalfCloseableProtocol``, ``IHandshakeListener`` and
+producers; :class:`~cloudconnect.interfaces.IBufferReceiver`.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +111,7 @@ class Flood:
 
     The byte at offset n of what it writes is ``n % 251``, so that a gap or a swap shows.
 
+    :param transport: the consumer that it registers with
     :param total: how many bytes; less than 0 for a producer that only keeps what it is told
     :param size: of each write
     :ivar calls: ``pause``, ``resume`` and ``stop``, in order
@@ -173,6 +178,7 @@ def flood_bytes(offset: int, size: int) -> bytes:
 class PullRecorder:
     """Writes ``part`` each time it is asked, ``parts`` times in all; then it unregisters.
 
+    :param transport: the consumer that it writes to
     :ivar parts: how often it will still write
     :ivar stops: how often it was stopped
     """

@@ -1,4 +1,7 @@
-"""Testing support: the contract of a transport wrapper over real sockets."""
+"""Testing support: the contract of a transport wrapper over real sockets.
+
+Source: the list in ``docs/howto/wrapper.rst``.
+"""
 
 # mypy: allow-untyped-calls
 # (trial's and Twisted's methods have no types)
@@ -46,7 +49,10 @@ class SocketContract(TransportContract):
         raise NotImplementedError
 
     def until(self, condition: Callable[[], object]) -> Deferred[None]:
-        """Look every millisecond; trial's time limit is the limit."""
+        """Look every millisecond; trial's time limit is the limit.
+
+        :param condition: asked each time
+        """
         done: Deferred[None] = Deferred()
 
         def look() -> None:

@@ -1,4 +1,7 @@
-"""Testing support: a connection in memory with somebody in the middle."""
+"""Testing support: a connection in memory with somebody in the middle.
+
+Source: ``docs/threat-model.rst``: what somebody on the way can do.
+"""
 
 # mypy: allow-untyped-calls
 # (trial's and Twisted's methods have no types)
@@ -87,7 +90,11 @@ class Wire:
         self._cuts: dict[str, int] = {}
 
     def connect(self, client: IProtocol, server: IProtocol) -> None:
-        """Connect both protocols, the server first."""
+        """Connect both protocols, the server first.
+
+        :param client: for the side that opens the connection
+        :param server: for the other one
+        """
         self._near.right.protocol = self._up
         self._far.left.protocol = self._down
         self._up.makeConnection(self._near.right)
@@ -99,7 +106,10 @@ class Wire:
         client.makeConnection(self.client)
 
     def cut(self, direction: str, offset: int) -> None:
-        """Close both sides, as an ordinary end, once ``offset`` bytes have passed and more came."""
+        """Close both sides, as an ordinary end, once ``offset`` bytes have passed and more came.
+
+        :param direction: :data:`UP` or :data:`DOWN`
+        """
         self._cuts[direction] = offset
 
     def _pass(self, direction: str, data: bytes) -> bytes:

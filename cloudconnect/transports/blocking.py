@@ -5,6 +5,8 @@ A :class:`BlockingPipe` is a protocol on the reactor's side and an
 queues under one lock. The worker never touches the transport: what it wants of the reactor's
 thread (bytes to send, reading to go on, an end, an abort) is noted, and one call into that thread,
 of which at most one is under way, sees to everything noted. Nobody polls.
+
+Source: :class:`~cloudconnect.interfaces.IBytePipe`; Twisted's ``IPushProducer`` and ``IConsumer``.
 """
 
 from __future__ import annotations
@@ -233,7 +235,10 @@ class BlockingPipe:
             self.transport.loseWriteConnection()
 
     def makeConnection(self, transport: Any) -> None:
-        """The connection is there; bytes written before go out."""
+        """The connection is there; bytes written before go out.
+
+        :param transport: any stream transport
+        """
         self.transport = transport
         self.connectionMade()
 
@@ -267,7 +272,10 @@ class BlockingPipe:
         """Our direction has ended; nothing to do."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """Tell the worker how the connection ended."""
+        """Tell the worker how the connection ended.
+
+        :param reason: raised by what the worker calls from now on, as an error of ours
+        """
         with self._changed:
             self._lost = True
             if isinstance(reason.value, ConnectionDone):

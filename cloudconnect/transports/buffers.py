@@ -4,6 +4,8 @@
 :class:`RecordWriter` queues what the application writes and seals it into a buffer that a socket
 sends from. In steady state a payload byte is touched by the kernel's copy and by the cipher, and by
 nothing else, and no page is ever allocated anew. No Twisted here, no clock, no socket.
+
+Source of the records: ``docs/protocol.rst``, section 6.
 """
 
 from __future__ import annotations
@@ -152,13 +154,19 @@ class RecordWriter:
         return self._plain + len(self._sealed) + self._end - self._start
 
     def put(self, parts: Iterable[Octets]) -> None:
-        """Queue payload; a part that is not ``bytes`` must not change until it was sent."""
+        """Queue payload; a part that is not ``bytes`` must not change until it was sent.
+
+        :param parts: any number of bytes, in order
+        """
         for part in parts:
             self._parts.append(part)
             self._plain += len(part)
 
     def put_sealed(self, record: bytes) -> None:
-        """Queue a record that was sealed a moment ago, by the same sealer."""
+        """Queue a record that was sealed a moment ago, by the same sealer.
+
+        :param record: a whole record: header, ciphertext and tag
+        """
         self._sealed += record
 
     def put_end(self) -> None:

@@ -9,6 +9,8 @@ that transport gone before both ends were seen has been cut off.
 A peer that is paused cannot read our end: one that does not read for ``CLOSE_SECONDS`` after a
 ``loseConnection`` is given up. An application whose peer may take its time closes one direction
 (``loseWriteConnection``) and waits for the other, for which there is no limit.
+
+Source: ``docs/howto/wrapper.rst``, items 6 to 8 and 11.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class IHalfCloseTransport(ITransport):
 class Closing:
     """How one connection ends; see the module, and :class:`~cloudconnect.transports.layer.Layer`.
 
+    :param clock: the reactor, or a ``Clock``: all times are its seconds
     :cvar name: what the log calls the layer
     :cvar handshake_seconds: the handshake must be over by then
     :cvar close_seconds: the peer's end must have come by then, after ours was sent
@@ -330,7 +333,11 @@ class Closing:
             self.transport.unregisterProducer()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The transport below has gone; tell the application, once, with the reason that counts."""
+        """The transport below has gone; tell the application, once, with the reason that counts.
+
+        :param reason: the one of the transport below, which counts only when nobody knows a
+            better one
+        """
         if self._below_lost:
             return
         self._below_lost = True

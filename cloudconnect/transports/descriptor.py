@@ -10,6 +10,8 @@ transport has, the peer's address, socket options, closing.
 **The change of hands.** What the transport still queues must leave first. A pull producer tells:
 Twisted asks it for the first bytes when it is registered, and a second time once all is sent. From
 then on nothing may be written to the transport itself; what is, stays in its queue for ever.
+
+Source: Twisted's ``twisted.internet.abstract.FileDescriptor`` and the reactors that watch it.
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ def take_over(transport: Any, read: Work, write: Work, done: Callable[[], None])
 
 
 def let_go(transport: Any) -> None:
-    """Take our methods off a transport whose connection is lost, so that it can be freed."""
+    """Take our methods off a transport whose connection is lost, so that it can be freed.
+
+    :param transport: one that :func:`take_over` was called with
+    """
     vars(transport).pop("doRead", None)
     vars(transport).pop("doWrite", None)
 

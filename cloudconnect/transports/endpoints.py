@@ -4,6 +4,8 @@ In the way of :func:`twisted.internet.endpoints.wrapClientTLS`, for any recipe o
 (:class:`~cloudconnect.transports.stream.RecordStream` and the others), over any endpoint, one
 layer upon another as well. Unlike there, a client's ``connect()`` is done when the layer's
 handshake is: until then nothing is known of the peer.
+
+Source: Twisted's ``IStreamClientEndpoint`` and ``IStreamServerEndpoint``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from cloudconnect.transports.recipe import Recipe
 
 @implementer(IStreamClientEndpoint)
 class LayerClientEndpoint:
-    """Connects through ``endpoint``, with a layer between its transport and the protocol."""
+    """Connects through ``endpoint``, with a layer between its transport and the protocol.
+
+    :param layer: how the layer is made
+    :param endpoint: what connects below it
+    :param reactor: the reactor, or a ``Clock``: measures the layer's times
+    """
 
     def __init__(
         self, layer: Recipe, endpoint: IStreamClientEndpoint, reactor: IReactorTime
@@ -63,7 +70,12 @@ def _handshake_done(layer: Layer) -> Deferred[Any]:
 
 @implementer(IStreamServerEndpoint)
 class LayerServerEndpoint:
-    """Listens on ``endpoint``, with a layer between each accepted transport and its protocol."""
+    """Listens on ``endpoint``, with a layer between each accepted transport and its protocol.
+
+    :param layer: how the layer is made
+    :param endpoint: what listens below it
+    :param reactor: the reactor, or a ``Clock``: measures the layer's times
+    """
 
     def __init__(
         self, layer: Recipe, endpoint: IStreamServerEndpoint, reactor: IReactorTime

@@ -5,6 +5,9 @@ names of Twisted's two producer interfaces are the same in both directions, so t
 down is an object of its own here: :class:`WriteGate`. What keeps the producer of the protocol above
 is a :class:`ProducerSlot`; :class:`PullAdapter` makes a push producer of a pull producer, on the
 clock that it is given.
+
+Source: Twisted's ``IPushProducer``, ``IPullProducer`` and ``IConsumer``;
+``docs/howto/wrapper.rst``, items 5 and 9.
 """
 
 from __future__ import annotations
@@ -113,6 +116,7 @@ class ProducerSlot:
     def register(self, producer: Any, streaming: bool, gone: bool) -> bool:
         """Take ``producer``, or stop it at once when the consumer is ``gone``.
 
+        :param streaming: True for a push producer, False for a pull producer
         :returns: whether it was taken; :meth:`pause` is then to be called with what holds now
         :raises RuntimeError: there is one already
         """
@@ -132,7 +136,10 @@ class ProducerSlot:
             producer.pauseProducing()
 
     def pause(self, paused: bool) -> None:
-        """Pause the producer, or resume it."""
+        """Pause the producer, or resume it.
+
+        :param paused: whether it may not write now
+        """
         if self._producer is not None and paused != self._paused:
             self._paused = paused
             if paused:

@@ -1,4 +1,7 @@
-"""Layer 2, transports: host names and addresses, as certificates have them."""
+"""Layer 2, transports: host names and addresses, as certificates have them.
+
+Source: RFC 9525 (names in certificates) and RFC 5890 (how they are written).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from cloudconnect.errors import UsageError
 def parse_host(text: str) -> str:
     """A host name or IP address as certificates are compared with it; a final dot is dropped.
 
+    :param text: as somebody typed it
     :raises UsageError: neither
     """
     host = text.strip().removesuffix(".")

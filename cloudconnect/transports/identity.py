@@ -1,4 +1,7 @@
-"""Layer 2, transports: the certificate and key that this side of a TLS connection shows."""
+"""Layer 2, transports: the certificate and key that this side of a TLS connection shows.
+
+Source: RFC 7468 (PEM) and RFC 8446, section 4.4.2.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Secrets do not stand in command lines, in endpoint strings or in settings, which others can read;
 the path of a file does.
+
+Source: ``docs/howto/endpoint-strings.rst``, "Key files".
 """
 
 from __future__ import annotations

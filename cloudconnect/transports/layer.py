@@ -17,6 +17,8 @@ the connection lives, and merges two reasons to pause the application's producer
 below is full, or more than ``HIGH_WATER`` bytes wait here for the end of the handshake.
 
 **Ending** stands in :mod:`cloudconnect.transports.closing`.
+
+Source: the list in ``docs/howto/wrapper.rst``.
 """
 
 from __future__ import annotations
@@ -71,7 +73,10 @@ Octets = bytes | bytearray | memoryview
 
 
 def log_prefix(wrapped: object, name: str) -> str:
-    """``wrapped``'s log prefix, followed by the name of the layer below it."""
+    """``wrapped``'s log prefix, followed by the name of the layer below it.
+
+    :param name: of the layer
+    """
     if ILoggingContext.providedBy(wrapped):
         prefix: str = wrapped.logPrefix()
     else:
@@ -222,7 +227,10 @@ class Layer(Closing):
         self._takes_buffers = IBufferReceiver.providedBy(protocol)
 
     def makeConnection(self, transport: Any) -> None:
-        """Connect to the transport below, connect the protocol above to us, begin the handshake."""
+        """Connect to the transport below, connect the protocol above to us, begin the handshake.
+
+        :param transport: any stream transport: a reactor's, another layer, one in memory
+        """
         self.transport = transport
         for method in FORWARDED:
             if hasattr(transport, method):
@@ -268,7 +276,11 @@ class Layer(Closing):
         self.writeSequence((data,))
 
     def writeSequence(self, data: Iterable[Octets]) -> None:
-        """Send the parts of ``data`` in order; as :meth:`write`."""
+        """Send the parts of ``data`` in order; as :meth:`write`.
+
+        :param data: parts, bytes-like
+        :raises TypeError: a part is not bytes-like; then none of them is sent
+        """
         parts: list[Octets] = []
         for part in data:
             if isinstance(part, memoryview):

@@ -12,6 +12,8 @@ records of 1 MiB, and whoever never finishes them is found no later than with sm
 
 One timer serves all, and is set anew only when it must come earlier or when it has fired, so that
 a busy connection pays for two additions and a clock reading a record.
+
+Source: ``docs/protocol.rst``, sections 6 and "Limits".
 """
 
 from __future__ import annotations
@@ -96,7 +98,10 @@ class Liveness:
                 self._arm()
 
     def reading(self, reading: bool) -> None:
-        """Our own side has stopped reading, or goes on: then everything is counted afresh."""
+        """Our own side has stopped reading, or goes on: then everything is counted afresh.
+
+        :param reading: whether it reads
+        """
         if reading and not self._reading:
             self._heard_at = self._clock.seconds()
             if self._grew_at is not None:

@@ -4,6 +4,8 @@ Behaves as a TCP connection between two processes does, as far as a protocol can
 in a later turn of the clock, cut in other places than they were written; a writer whose reader has
 paused is paused at a high-water mark; closing waits for what was written; aborting drops it; one
 direction may end before the other. Twisted's own in-memory transports do none of these.
+
+Source: Twisted's ``ITransport``, ``IConsumer`` and ``IPushProducer``, and what TCP does (RFC 9293).
 """
 
 from __future__ import annotations
@@ -100,6 +102,11 @@ class _Direction:
 class MemoryTransport:
     """One end of a connection in memory; :class:`MemoryPair` makes two.
 
+    :param clock: delivers
+    :param host: the address of this end
+    :param peer: the address of the other end
+    :param high_water: bytes that a writer may hold before its producer is paused
+    :param piece: most bytes of one delivery, asked before each one
     :ivar protocol: who receives; may be exchanged for another one
     :ivar connected: whether the connection is there
     :ivar disconnecting: whether :meth:`loseConnection` was called
@@ -176,6 +183,7 @@ class MemoryTransport:
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let ``producer`` write; pause it while more than the high-water mark is held.
 
+        :param streaming: False for a pull producer, which is asked once a turn of the clock
         :raises RuntimeError: there is one already
         """
         if self._producer.register(producer, streaming, self.disconnected):
@@ -332,7 +340,10 @@ class MemoryPair:
         self.right._other = self.left
 
     def connect(self, left: IProtocol, right: IProtocol) -> None:
-        """Connect a protocol to each end, the accepting one (``right``) first."""
+        """Connect a protocol to each end, the accepting one (``right``) first.
+
+        :param left: for the end :attr:`left`
+        """
         self.left.protocol, self.right.protocol = left, right
         right.makeConnection(self.right)
         left.makeConnection(self.left)
@@ -382,6 +393,8 @@ class MemoryEndpoint:
         """Connect to whoever listens here; the result is the client's protocol.
 
         Fails with ``ConnectionRefusedError`` when nobody does, or when either factory refuses.
+
+        :param protocolFactory: builds the client's protocol
         """
         self._clients += 1
         address = MemoryAddress(f"{self._address.name}/client-{self._clients}")

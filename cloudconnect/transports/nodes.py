@@ -55,6 +55,7 @@ class NodeName:
     def parse(cls, uri: str) -> NodeName:
         """The other way round.
 
+        :param uri: as a certificate has it
         :raises UsageError: not such a URI
         """
         role, slash, name = uri.removeprefix(SCHEME).partition("/")

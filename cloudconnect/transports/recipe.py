@@ -2,6 +2,8 @@
 
 A :class:`Recipe` says once how a layer is made (its keys, its names) and gives the factories for
 both sides; :class:`LayerFactory` is what both are.
+
+Source: Twisted's ``IProtocolFactory``; ``docs/howto/wrapper.rst``, item 12.
 """
 
 from __future__ import annotations
@@ -47,15 +49,26 @@ class LayerFactory(ClientFactory):
         super().doStop()  # type: ignore[no-untyped-call]
 
     def startedConnecting(self, connector: Any) -> None:
-        """Forwarded to a wrapped client factory."""
+        """Forwarded to a wrapped client factory.
+
+        :param connector: Twisted's
+        """
         self._forward("startedConnecting", connector)
 
     def clientConnectionFailed(self, connector: Any, reason: Any) -> None:
-        """Forwarded to a wrapped client factory."""
+        """Forwarded to a wrapped client factory.
+
+        :param connector: Twisted's
+        :param reason: Twisted's
+        """
         self._forward("clientConnectionFailed", connector, reason)
 
     def clientConnectionLost(self, connector: Any, reason: Any) -> None:
-        """Forwarded to a wrapped client factory."""
+        """Forwarded to a wrapped client factory.
+
+        :param connector: Twisted's
+        :param reason: Twisted's
+        """
         self._forward("clientConnectionLost", connector, reason)
 
     def _forward(self, method: str, *arguments: Any) -> None:
@@ -64,7 +77,10 @@ class LayerFactory(ClientFactory):
             forward(*arguments)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A layer around the protocol that the wrapped factory builds, or None when it refuses."""
+        """A layer around the protocol that the wrapped factory builds, or None when it refuses.
+
+        :param addr: the peer's address, or None
+        """
         protocol = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None
@@ -83,13 +99,23 @@ class Recipe:
     name = "layer"
 
     def layer(self, initiator: bool, protocol: IProtocol, clock: IReactorTime) -> Layer:
-        """A new layer around ``protocol``, for the side that opened the connection or the other."""
+        """A new layer around ``protocol``, for the side that opened the connection or the other.
+
+        :param initiator: whether this side opened the connection
+        :param clock: the reactor, or a ``Clock``: measures the layer's times
+        """
         raise NotImplementedError
 
     def client_factory(self, factory: IProtocolFactory, reactor: IReactorTime) -> LayerFactory:
-        """Wrap ``factory`` for connections that we open."""
+        """Wrap ``factory`` for connections that we open.
+
+        :param reactor: the reactor, or a ``Clock``: measures the layer's times
+        """
         return LayerFactory(factory, lambda p: self.layer(True, p, reactor), self.name)
 
     def server_factory(self, factory: IProtocolFactory, reactor: IReactorTime) -> LayerFactory:
-        """Wrap ``factory`` for connections that we accept."""
+        """Wrap ``factory`` for connections that we accept.
+
+        :param reactor: the reactor, or a ``Clock``: measures the layer's times
+        """
         return LayerFactory(factory, lambda p: self.layer(False, p, reactor), self.name)

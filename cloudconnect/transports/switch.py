@@ -4,6 +4,8 @@ The accepting side reads until :func:`cloudconnect.wire.preamble.decide` knows w
 (at most 21 bytes) and hands the transport over, with everything read, to whoever serves it; the
 connecting side writes its preamble and hands the transport over too. After that nothing stands
 between the transport and the protocol that was wanted, which may even take over the socket.
+
+Source: ``docs/protocol.rst``, section 1.
 """
 
 from __future__ import annotations
@@ -205,7 +207,11 @@ class FirstBytesFactory(Factory):
         return "first bytes"
 
     def log_refusal(self, outcome: Outcome, transport: Any) -> None:
-        """Log that a connection was refused, unless there were too many of them lately."""
+        """Log that a connection was refused, unless there were too many of them lately.
+
+        :param outcome: what became of it
+        :param transport: its transport, for the peer's address
+        """
         dropped = self._limit.admit()
         if dropped is not None:
             self._log.warn(
@@ -232,7 +238,11 @@ class FactoryTarget:
     skip: int = 0
 
     def connect(self, transport: Any, data: bytes) -> None:
-        """Hand the connection over to a new protocol."""
+        """Hand the connection over to a new protocol.
+
+        :param transport: the connection's, whose protocol the new one becomes
+        :param data: bytes that were read already, given to it first
+        """
         address: IAddress = transport.getPeer()
         protocol = self.factory.buildProtocol(address)
         if protocol is None:

@@ -39,8 +39,10 @@ LAN_ALPN: Final = "cloudconnect-lan/1"
 class TLSServerFactory(LayerFactory):
     """A :class:`~cloudconnect.transports.recipe.LayerFactory` that can take a renewed certificate.
 
+    :param factory: builds the protocols above
     :param make_context: reads the files
     :param make: makes a layer from a context and the protocol above
+    :param name: what the log calls the layer
     """
 
     def __init__(
@@ -187,7 +189,11 @@ def client_context(alpn: str) -> SSL.Context:
 
 
 def server_context(alpn: str) -> SSL.Context:
-    """OpenSSL's context for a server that speaks ``alpn`` only; it has no certificate yet."""
+    """OpenSSL's context for a server that speaks ``alpn`` only; it has no certificate yet.
+
+    :param alpn: the application protocol; a client that offers another one is refused by an
+        alert
+    """
     ours = alpn.encode("ascii")
 
     def choose(connection: SSL.Connection, offered: list[bytes]) -> bytes:
@@ -203,6 +209,7 @@ def server_context(alpn: str) -> SSL.Context:
 def load_authorities(context: SSL.Context, ca_file: str | None) -> None:
     """Have ``context`` trust the authorities in a PEM file, or the system's.
 
+    :param ca_file: its path, or None for the system's
     :raises UsageError: the file cannot be used
     """
     if ca_file is None:

@@ -3,6 +3,8 @@
 OpenSSL tells an error by words. An alert of the peer's has the word "alert" among them; everything
 else was found on this side. Who is told what: to a client, a handshake that fails means that this
 is not the provider (or that somebody is in between); to a server, that some stranger cannot speak.
+
+Source: RFC 8446, section 6; err(3) of OpenSSL.
 """
 
 from __future__ import annotations

@@ -67,7 +67,10 @@ class TLSFacts:
 
 
 def was_resumed(connection: SSL.Connection) -> bool:
-    """Whether the handshake resumed a session; pyOpenSSL has no public name for asking."""
+    """Whether the handshake resumed a session; pyOpenSSL has no public name for asking.
+
+    :param connection: one whose handshake is over
+    """
     return bool(SSL._lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined]
 
 
@@ -78,6 +81,8 @@ class NoCommonProtocol(Exception):
 class TLSLayer(EndingLayer):
     """One connection; :mod:`cloudconnect.transports.tls` has the recipes that make it.
 
+    :param protocol: the protocol above
+    :param clock: the reactor, or a ``Clock``
     :param connection: OpenSSL's, without a socket
     :param is_client: which end of it this is
     :param verification: the decision about the peer; None where the peer shows no certificate
@@ -127,6 +132,8 @@ class TLSLayer(EndingLayer):
 
         For channel binding (RFC 9266): label ``EXPORTER-Channel-Binding``, no context, 32 bytes.
 
+        :param label: what it is for, ASCII
+        :param context: what else it is bound to; None is not the same as empty
         :param length: in bytes
         :raises KeyForgotten: before the handshake is over, or after the end
         """

@@ -59,13 +59,19 @@ _UNCHAINED: Final = frozenset({2, 18, 19, 20, 21})
 
 
 def spki_fingerprint(certificate: x509.Certificate) -> str:
-    """``SPKI-SHA256:`` and 64 hexadecimal digits over the DER SubjectPublicKeyInfo (RFC 7469)."""
+    """``SPKI-SHA256:`` and 64 hexadecimal digits over the DER SubjectPublicKeyInfo (RFC 7469).
+
+    :param certificate: any X.509 certificate
+    """
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return f"SPKI-SHA256:{hashlib.sha256(key).hexdigest()}"
 
 
 def certificate_fingerprint(certificate: x509.Certificate) -> str:
-    """``SHA256:`` and 64 hexadecimal digits over the whole certificate in DER."""
+    """``SHA256:`` and 64 hexadecimal digits over the whole certificate in DER.
+
+    :param certificate: any X.509 certificate
+    """
     return f"SHA256:{certificate.fingerprint(hashes.SHA256()).hex()}"
 
 

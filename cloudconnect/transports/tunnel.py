@@ -55,6 +55,10 @@ class NoiseTunnelLayer(EndingLayer):
     about the prologue, :class:`~cloudconnect.errors.Tampered` when a later byte was changed, and
     :class:`~cloudconnect.errors.Truncated` when the bytes stopped.
 
+    :param protocol: the protocol above
+    :param clock: the reactor, or a ``Clock``
+    :param recipe: key, prologue and the rest
+    :param initiator: whether this side opened the connection
     :ivar proven: whether a message of the peer's has verified; until then what happens here may be
         any stranger's doing, and says nothing of a session
     """

@@ -35,6 +35,7 @@ class Verification:
     certificate, and last of all that it has seen that one. Problems are collected and the judge is
     asked there. Trust needs an explicit decision: :attr:`verdict` is None until there is one.
 
+    :param judge: decides
     :ivar verdict: why the peer is trusted, or None
     :ivar refusal: why it is not, or None
     :ivar peer_spki: the SPKI fingerprint of its certificate, or ``""``
@@ -54,7 +55,14 @@ class Verification:
         return self.verdict is not None and self.refusal is None
 
     def step(self, connection: object, certificate: X509, error: int, depth: int, ok: int) -> bool:
-        """OpenSSL's verify callback: go on (True), or refuse the peer (False)."""
+        """OpenSSL's verify callback: go on (True), or refuse the peer (False).
+
+        :param connection: OpenSSL's, not used
+        :param certificate: the one that is looked at now
+        :param error: OpenSSL's number of what is wrong with it, 0 for nothing
+        :param depth: its place in the chain; 0 is the peer's own
+        :param ok: whether OpenSSL would go on
+        """
         if not ok:
             self._problems.append(Problem(error, depth))
         elif depth == 0:

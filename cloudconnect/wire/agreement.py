@@ -53,6 +53,7 @@ class RecordHandshake:
     :ivar done: both sides have proved themselves; :attr:`sealer` and :attr:`opener` are there
     :ivar peer_proved: the peer has proved that it holds the secret, even where an error followed
     :ivar leftover: bytes that came behind the handshake, to be taken as records
+    :raises ValueError: a salt or a number of the wrong size
     """
 
     def __init__(
@@ -88,14 +89,20 @@ class RecordHandshake:
 
     @property
     def sealer(self) -> RecordSealer:
-        """Seals what this side sends, once :attr:`done`."""
+        """Seals what this side sends, once :attr:`done`.
+
+        :raises RuntimeError: before that
+        """
         if self._sealer is None or not self.done:
             raise RuntimeError("the handshake is not over")
         return self._sealer
 
     @property
     def opener(self) -> RecordOpener:
-        """Opens what the peer sends, once :attr:`done`."""
+        """Opens what the peer sends, once :attr:`done`.
+
+        :raises RuntimeError: before that
+        """
         if self._opener is None or not self.done:
             raise RuntimeError("the handshake is not over")
         return self._opener
@@ -112,6 +119,7 @@ class RecordHandshake:
     def receive(self, data: Buffer) -> bytes:
         """Take bytes of the peer.
 
+        :param data: any number of them, cut anywhere
         :return: what to send now, may be empty
         :raises Tampered: the peer's commitment is not the one of this secret, context, connection
             number and direction

@@ -57,6 +57,7 @@ class StoredBlob:
 def pack_chunk_prefix(blob: StoredBlob) -> bytes:
     """The bytes of a CHUNK's body before the stored bytes.
 
+    :param blob: whose data is not looked at
     :raises ValueError: a field has the wrong size
     """
     if len(blob.id) != ID_SIZE or len(blob.digest) != ID_SIZE:
@@ -69,6 +70,7 @@ def pack_chunk_prefix(blob: StoredBlob) -> bytes:
 def pack_chunk(blob: StoredBlob) -> bytes:
     """The whole body of a CHUNK.
 
+    :param blob: with its data
     :raises ValueError: a field has the wrong size
     """
     return b"".join((pack_chunk_prefix(blob), blob.data))
@@ -97,6 +99,7 @@ def unpack_chunk(body: bytes | memoryview) -> StoredBlob:
 def split_ids(body: bytes | memoryview) -> list[bytes]:
     """The ids of a HAVE, GET or STORED, or of a part of a POINT.
 
+    :param body: n * 32 bytes
     :raises ProtocolViolation: the length is not a multiple of 32
     """
     octets = bytes(body)
@@ -106,7 +109,10 @@ def split_ids(body: bytes | memoryview) -> list[bytes]:
 
 
 def pack_bitmap(bits: Sequence[bool]) -> bytes:
-    """A WANT: bit i is ``(byte i // 8 >> i % 8) & 1``."""
+    """A WANT: bit i is ``(byte i // 8 >> i % 8) & 1``.
+
+    :param bits: one for each id of the HAVE, in order
+    """
     number = int("".join("1" if bit else "0" for bit in reversed(bits)) or "0", 2)
     return number.to_bytes((len(bits) + 7) // 8, "little")
 
@@ -114,6 +120,7 @@ def pack_bitmap(bits: Sequence[bool]) -> bytes:
 def unpack_bitmap(body: bytes | memoryview, count: int) -> list[bool]:
     """The ``count`` bits of a WANT.
 
+    :param body: (``count`` + 7) // 8 bytes
     :raises ProtocolViolation: wrong length, or a bit behind the last one is set
     """
     number = int.from_bytes(body, "little")
@@ -125,6 +132,7 @@ def unpack_bitmap(body: bytes | memoryview, count: int) -> list[bool]:
 def join_ids(ids: Iterable[bytes]) -> bytes:
     """The body of a HAVE, GET or STORED.
 
+    :param ids: each 32 bytes
     :raises ValueError: an id does not have 32 bytes
     """
     listed = list(ids)

@@ -32,6 +32,8 @@ def encode(value: Any) -> bytes:
 def decode(data: bytes | memoryview, max_depth: int = DEPTH_MAX, max_items: int = ITEMS_MAX) -> Any:
     """The one value that is encoded in ``data``; the caller bounds the length of ``data``.
 
+    :param max_depth: most levels of nesting
+    :param max_items: most values in all
     :raises ProtocolViolation: not canonical CBOR of that depth and number of items
     """
     data = bytes(data)
@@ -51,6 +53,9 @@ def decode_map(
 ) -> dict[str, Any]:
     """As :func:`decode`, and the value is a map whose keys are all text.
 
+    :param data: bounded in length by the caller
+    :param max_depth: most levels of nesting
+    :param max_items: most values in all
     :raises ProtocolViolation: it is not
     """
     value = decode(data, max_depth, max_items)

@@ -72,7 +72,10 @@ class FrameChannel:
     ) -> None:
         """Send one frame; blocks while the pipe is full.
 
+        :param kind: what it is
         :param request: number of the request that this belongs to, or 0 for the whole dialogue
+        :param body: of a length that the kind allows
+        :param flags: 0, or what the kind allows
         :raises ValueError: the protocol does not allow such a frame
         :raises CloudConnectError: the pipe has ended
         """
@@ -82,6 +85,7 @@ class FrameChannel:
     def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> None:
         """Send ``blob`` as a CHUNK; its data is not copied and must not change afterwards.
 
+        :param request: number of the request that this belongs to
         :param manifest: whether it is a chunk of a manifest, which are stored apart
         :raises ValueError: a field of ``blob`` has the wrong size
         :raises CloudConnectError: the pipe has ended
@@ -95,6 +99,7 @@ class FrameChannel:
 
         An error that is not a :class:`CloudConnectError` goes out without its text.
 
+        :param error: its ``reason`` and text go out
         :raises CloudConnectError: the pipe has ended
         """
         if isinstance(error, CloudConnectError):
@@ -203,6 +208,7 @@ def failure(frame: Frame) -> CloudConnectError:
     What is wrong on the peer's own side, and a reason that is unknown here, becomes
     :class:`Refused`: a peer cannot make this side report an error of its own.
 
+    :param frame: a FAIL that was received
     :raises ProtocolViolation: not a FAIL with a reason and a text
     """
     body = decode_body(frame)
@@ -215,5 +221,9 @@ def failure(frame: Frame) -> CloudConnectError:
 
 
 def raise_failure(frame: Frame) -> NoReturn:
-    """Raise what :func:`failure` returns."""
+    """Raise what :func:`failure` returns.
+
+    :param frame: a FAIL that was received
+    :raises CloudConnectError: always
+    """
     raise failure(frame)

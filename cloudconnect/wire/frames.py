@@ -150,6 +150,8 @@ def decode_body(
 ) -> dict[str, Any]:
     """The map in ``frame``'s body.
 
+    :param max_depth: most levels of nesting
+    :param max_items: most values in all
     :raises ProtocolViolation: not canonical CBOR within these bounds, or not a map with text keys
     """
     return canonical.decode_map(frame.body, max_depth, max_items)
@@ -183,6 +185,8 @@ class FrameWriter:
     ) -> list[bytes | memoryview]:
         """A frame, as parts to be written in order.
 
+        :param request: number of the request that this belongs to, 0 to 2**32 - 1
+        :param flags: 0, or what ``kind`` allows
         :raises ValueError: the protocol does not allow this length or these flags for ``kind``
         :raises ProtocolViolation: ``kind`` is CHUNK and ``body`` is not the body of one
         """
@@ -195,6 +199,7 @@ class FrameWriter:
     ) -> list[bytes | memoryview]:
         """A CHUNK, as parts to be written in order; ``blob.data`` is one of them, not copied.
 
+        :param request: number of the request that this belongs to, 0 to 2**32 - 1
         :param flags: :data:`FLAG_MANIFEST` or 0
         :raises ValueError: a field of ``blob`` has the wrong size
         """
@@ -248,6 +253,7 @@ class FrameReader:
         Frames before a bad one are still returned; the error is then in :attr:`error`, and raised
         by the next call.
 
+        :param data: any number of bytes, cut anywhere
         :raises FrameMismatch: a tag or digest is wrong, or a header is impossible
         """
         if self.error is not None:

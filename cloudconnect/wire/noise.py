@@ -43,6 +43,7 @@ NONCE_LIMIT: Final = 2**64 - 1
 def x25519(private: X25519PrivateKey, public: bytes) -> bytes:
     """The shared secret of X25519 (RFC 7748, section 6.1), 32 bytes.
 
+    :param private: our key
     :param public: the peer's point, 32 bytes
     :raises KeyARejected: not a point, or one of low order, whose result is zero whatever our key is
     """
@@ -193,7 +194,10 @@ class NoiseHandshake:
 
     @property
     def handshake_hash(self) -> bytes:
-        """32 bytes that name this handshake uniquely, once :attr:`finished` (section 11.2)."""
+        """32 bytes that name this handshake uniquely, once :attr:`finished` (section 11.2).
+
+        :raises RuntimeError: before that
+        """
         if not self.finished:
             raise RuntimeError("the handshake is not finished")
         return self._hash

@@ -61,6 +61,7 @@ class Preamble:
     def decode(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read exactly 21 bytes.
 
+        :param data: those bytes
         :raises ProtocolViolation: not a preamble, or of another size
         """
         data = bytes(data)

@@ -71,7 +71,10 @@ _AFTER_END: Final = frozenset(
 
 
 class RecordCipher:
-    """AES-256-GCM with the nonces of one epoch: the base XOR the record's sequence number."""
+    """AES-256-GCM with the nonces of one epoch: the base XOR the record's sequence number.
+
+    :param key: key (32 bytes) and nonce base (12 bytes) of the epoch
+    """
 
     __slots__ = ("_aead", "_base")
 
@@ -85,11 +88,19 @@ class RecordCipher:
         return (self._base ^ sequence).to_bytes(IV_SIZE, "big")
 
     def seal_into(self, sequence: int, header: bytes, payload: Buffer, out: memoryview) -> None:
-        """Fill ``out``, 16 bytes longer than ``payload``, with ciphertext and tag."""
+        """Fill ``out``, 16 bytes longer than ``payload``, with ciphertext and tag.
+
+        :param sequence: the record's number in its epoch, 0 to 2**64 - 1
+        :param header: its 8 bytes, the associated data
+        """
         self._aead.encrypt_into(self._nonce(sequence), payload, header, out)
 
     def open_into(self, sequence: int, header: Buffer, sealed: Buffer, out: memoryview) -> None:
-        """Fill ``out``, 16 bytes shorter than ``sealed``; on InvalidTag it is wiped."""
+        """Fill ``out``, 16 bytes shorter than ``sealed``; on InvalidTag it is wiped.
+
+        :param sequence: the record's number in its epoch, 0 to 2**64 - 1
+        :param header: its 8 bytes, the associated data
+        """
         try:
             self._aead.decrypt_into(self._nonce(sequence), sealed, header, out)
         except InvalidTag:
@@ -97,7 +108,12 @@ class RecordCipher:
             raise
 
     def open(self, sequence: int, header: Buffer, sealed: Buffer) -> bytes:
-        """The payload as fresh bytes, or InvalidTag."""
+        """The payload as fresh bytes, or InvalidTag.
+
+        :param sequence: the record's number in its epoch, 0 to 2**64 - 1
+        :param header: its 8 bytes, the associated data
+        :param sealed: ciphertext and tag
+        """
         return self._aead.decrypt(self._nonce(sequence), sealed, header)
 
 
@@ -217,7 +233,12 @@ class RecordSealer(_Direction):
         return self._seal_into(kind, payload, out)
 
     def seal(self, kind: RecordType, payload: Buffer) -> bytes:
-        """As :meth:`seal_into`, into fresh bytes."""
+        """As :meth:`seal_into`, into fresh bytes.
+
+        :param kind: as there
+        :param payload: as there
+        :raises ValueError: as there; and so are the other errors
+        """
         if kind is RecordType.REKEY or kind is RecordType.END:
             raise ValueError(f"{kind.name} is not made from a payload")
         return self._seal(kind, payload)
@@ -338,7 +359,11 @@ class RecordOpener(_Direction):
         return size
 
     def open(self, header: Buffer, ciphertext: Buffer) -> bytes:
-        """As :meth:`open_into`, into fresh bytes."""
+        """As :meth:`open_into`, into fresh bytes.
+
+        :param header: 8 bytes
+        :param ciphertext: with its tag, as long as the header says
+        """
         kind, _ = self._expect(header, ciphertext)
         try:
             payload = self._usable_cipher().open(self._sequence, header, ciphertext)

@@ -85,6 +85,7 @@ class RecordConnection:
     :param opener: from the same
     :param payload_max: most payload bytes of one DATA record that this side makes
     :ivar error: why nothing more is parsed, or None
+    :raises ValueError: ``payload_max`` out of bounds
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class RecordConnection:
         The events before a bad record of the same call are still returned; look at :attr:`error`
         after them. Nothing of the bad record, and nothing after it, ever is.
 
+        :param data: any number of them, cut anywhere
         :raises Tampered: a record is not the one that the peer sent next
         :raises ProtocolViolation: the peer does not keep to its limits
         """
@@ -181,15 +183,24 @@ class RecordConnection:
         return self.sealer.end()
 
     def abort(self, code: int) -> bytes:
-        """ABORT with a reason code, 0 to 65535; nothing may follow."""
+        """ABORT with a reason code, 0 to 65535; nothing may follow.
+
+        :param code: why (``docs/protocol.rst``, section 6)
+        """
         return self.sealer.seal(RecordType.ABORT, code.to_bytes(2, "big"))
 
     def ping(self, octets: bytes) -> bytes:
-        """PING with 8 bytes that the peer sends back."""
+        """PING with 8 bytes that the peer sends back.
+
+        :param octets: 8 of them
+        """
         return self.sealer.seal(RecordType.PING, octets)
 
     def pong(self, octets: bytes) -> bytes:
-        """PONG with the 8 bytes of a PING."""
+        """PONG with the 8 bytes of a PING.
+
+        :param octets: the same 8
+        """
         return self.sealer.seal(RecordType.PONG, octets)
 
     def forget(self) -> None:

@@ -67,7 +67,10 @@ def make_token() -> Password:
 
 
 def is_token(password: Password) -> bool:
-    """Whether this is a login password of the form that :func:`make_token` makes."""
+    """Whether this is a login password of the form that :func:`make_token` makes.
+
+    :param password: any login password
+    """
     return _TOKEN.fullmatch(password.reveal().decode("utf-8", "replace")) is not None
 
 
@@ -93,6 +96,7 @@ class Verifier:
 def make_verifier(password: Password, iterations: int = PASSWORD_ITERATIONS_MIN) -> Verifier:
     """Compute what to store for a login password, with a fresh salt.
 
+    :param password: the login password
     :param iterations: one of the numbers that :class:`ScramServer` also tells unknown names: a name
         that is answered with another one is known to exist
     :raises UsageError: characters that RFC 4013 does not allow, or none
@@ -139,6 +143,7 @@ class ScramClient:
     def final(self, server_first: str) -> str:
         """The client's second message, with the proof that it knows the password.
 
+        :param server_first: the server's answer, text
         :raises ProtocolViolation: not an answer to :meth:`first`, or one that asks for too many
             iterations
         :raises LoginRefused: the server answers with an error; or asks for so few iterations that a
@@ -173,6 +178,7 @@ class ScramClient:
         """Check that the provider knows this tenant's verifier; before this it is trusted with
         nothing.
 
+        :param server_final: the server's last message, text
         :raises LoginRefused: it refuses the login, or cannot prove that it knows the verifier
         """
         try:
@@ -199,6 +205,7 @@ class ScramServer:
     :ivar tenant: the name that the client claims, or "" before :meth:`first`
     :ivar authenticated: whether the claim has been proved
     :ivar detail: for the provider's own log, never for the peer: what was wrong, or ""
+    :raises ValueError: a key or an exporter of the wrong size
     """
 
     def __init__(
@@ -224,6 +231,7 @@ class ScramServer:
     def first(self, client_first: str) -> str:
         """Answer the client's first message: nonce, salt, iterations.
 
+        :param client_first: the client's message, text
         :raises LoginRefused: it is not a first message of this mechanism, with this binding type
         """
         try:
@@ -237,6 +245,7 @@ class ScramServer:
     def final(self, client_final: str) -> str:
         """Check the proof, and answer with ours.
 
+        :param client_final: the client's second message, text
         :raises LoginRefused: the name does not exist, the password is another one, or the login was
             made for another TLS channel
         """
