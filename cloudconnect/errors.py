@@ -184,7 +184,10 @@ class HandshakeTimeout(NotReachable):
 
 
 class Truncated(NotReachable):
-    """The bytes stopped without the authenticated end: a broken line, or somebody cut it."""
+    """The bytes stopped without the authenticated end: a broken line, or somebody cut it.
+
+    The same command goes on from there: what was stored is not sent again.
+    """
 
     reason = "truncated"
     kind: ClassVar[WarningKind] = WarningKind.TRUNCATED

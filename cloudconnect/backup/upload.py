@@ -191,7 +191,8 @@ class BackupRun:
             self._progress(
                 Progress(
                     files=result.files + result.directories + result.other,
-                    bytes_done=result.bytes_source,
+                    # A large file counts as it goes up, before it is counted as a whole.
+                    bytes_done=max(result.bytes_source, result.bytes_new),
                     bytes_new=result.bytes_new,
                     bytes_sent=channel.bytes_sent if channel else 0,
                     bytes_received=channel.bytes_received if channel else 0,

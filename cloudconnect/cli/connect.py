@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -10,7 +11,13 @@ import click
 
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
-from cloudconnect.config.profile import config_folder, save, write_private
+from cloudconnect.config.profile import (
+    config_folder,
+    load,
+    profile_path,
+    save,
+    write_private,
+)
 from cloudconnect.content.atrest import (
     EncryptionMode,
     RepositoryDescription,
@@ -21,6 +28,7 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.transports.trust import TrustPolicy
 
 
 @click.command()
@@ -32,7 +40,7 @@ from cloudconnect.keys import MasterKey, Password
     show_default=True,
     help="Who can read what is stored; chosen once, when the repository is made.",
 )
-@tenant_command
+@functools.partial(tenant_command, fresh=True)
 def connect(settings: TenantSettings, host: str, encryption: str) -> None:
     """Connect to a provider once, and remember how in a profile.
 
@@ -43,9 +51,11 @@ def connect(settings: TenantSettings, host: str, encryption: str) -> None:
     if encryption != EncryptionMode.TENANT.value:
         raise UsageError("this version stores only with --encryption tenant")
     profile = attrs.evolve(settings.profile, provider=address_text(host), encryption=encryption)
-    # What an older profile of this name knew of another provider does not bind this one.
-    profile = attrs.evolve(profile, repository="", provider_id="")
     settings = attrs.evolve(settings, profile=profile)
+    _keep_others(settings)
+    TrustPolicy(  # says what is wrong with it before anybody is asked for a secret
+        profile.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
+    )
     login = settings.login_password()
     typed = None if profile.password_file else login.reveal()
     # Asked for before the line is up, and twice, since it may be a new one.
@@ -79,8 +89,27 @@ def connect(settings: TenantSettings, host: str, encryption: str) -> None:
         else f"Connected to {saved.provider} as {saved.tenant}. {made} "
         f"({saved.repository[:8]}, encryption {saved.encryption}) is ready; saved in {path}.\n"
         "Keep the encryption passphrase somewhere else too: without it no backup can be read.\n"
-        "Next: cloudconnect backup FOLDER",
+        + (
+            "Next: cloudconnect backup FOLDER"
+            if connected["created"]
+            else "Next: cloudconnect points"
+        ),
     )
+
+
+def _keep_others(settings: TenantSettings) -> None:
+    """A profile of another provider or tenant is not written over.
+
+    :raises UsageError: the name is taken by one
+    """
+    saved = load(os.environ, settings.profile_name)
+    wanted = (settings.address, settings.tenant)
+    if saved is not None and saved.provider and (saved.address, saved.tenant) != wanted:
+        raise UsageError(
+            f"profile {settings.profile_name} is of tenant {saved.tenant} at {saved.provider}: "
+            "give this one another name with --profile NAME, or remove "
+            f"{profile_path(os.environ, settings.profile_name)}"
+        )
 
 
 async def _connect(line: Line, settings: TenantSettings, passphrase: Password) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from cloudconnect.errors import ExitCode
+from cloudconnect.errors import ExitCode, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 
 #: A program, or a log, hears how far a command is this often, in seconds.
@@ -124,7 +124,9 @@ class Console:
         else:
             self._clear()
             where = f"{warning.role}, {warning.hop}" if warning.hop else warning.role
-            text = f"SECURITY WARNING {warning.kind.value} ({where}): {warning.text}"
+            # A line that broke is not yet an attack: the loud words are for what cannot be chance.
+            word = "warning" if warning.kind is WarningKind.TRUNCATED else "SECURITY WARNING"
+            text = f"{word} {warning.kind.value} ({where}): {warning.text}"
             click.echo(printable(text), err=True)
 
     def progress(

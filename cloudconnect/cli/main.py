@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from cloudconnect.errors import CloudConnectError, ExitCode
+from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
 #: Command -> module and function.
 _COMMANDS: Final = {
@@ -74,7 +74,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             import traceback
 
             traceback.print_exc()
-        report_error(str(error) or error.__doc__ or "", error.reason, error.exit_code, as_json)
+        text = str(error) or error.__doc__ or ""
+        if isinstance(error, Truncated):
+            text += ". The line broke, or somebody cut it: run the same command again, what was "
+            text += "stored is not sent twice"
+        report_error(text, error.reason, error.exit_code, as_json)
         status = error.exit_code
     except OSError as error:
         if "--debug" in arguments:

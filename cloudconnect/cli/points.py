@@ -103,7 +103,8 @@ async def find_point(
             raise NotFound("there are no such restore points yet")
         jobs = sorted({row["job"] for row in rows})
         if len(jobs) > 1:
-            raise UsageError(f"there are points of the jobs {', '.join(jobs)}: give --job")
+            names = ", ".join(repr(name) for name in jobs)
+            raise UsageError(f"there are points of several jobs: give --job with one of {names}")
         if until is not None:
             rows = [row for row in rows if row["time"] <= until]
             if not rows:
@@ -127,7 +128,7 @@ async def find_point(
 def ls(settings: TenantSettings, point: str, path: str | None, host: str, job: str) -> None:
     """List what is in a restore point: everything, or PATH and what is below it."""
     console = settings.console
-    wanted = None if path is None else path.encode("utf-8", "surrogateescape").rstrip(b"/")
+    wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/")
     shown = 0
 
     async def work(line: Line, interrupt: object) -> int:

@@ -6,6 +6,7 @@ work on the directory themselves, under its lock.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,9 @@ from cloudconnect.provider.administration import Administration
 from cloudconnect.settings import PAGE_ROWS_MAX
 
 _T = TypeVar("_T")
+
+#: A login password of fewer characters is warned of.
+SHORT_PASSWORD = 12
 
 _directory = click.option(
     "--directory",
@@ -245,6 +249,13 @@ def tenant_add(
     token = _administrate(directory, lambda acts: acts.add_tenant(name, password, settings), debug)
     console = Console(as_json)
     console.say(f"Tenant {name} is there.")
+    if password is not None and len(password.reveal()) < SHORT_PASSWORD:
+        console.note(
+            f"The password has fewer than {SHORT_PASSWORD} characters: who gets the tenant to "
+            "connect to a false server can guess it. Without --password-file a token is made."
+        )
+    if lease is not None and lease < datetime.date.today().isoformat():
+        console.note(f"The lease has ended already ({lease}): this tenant cannot back up.")
     if token is not None:
         shown = token.reveal().decode()
         console.say("Its login token, shown only now; hand it over on a safe way:")

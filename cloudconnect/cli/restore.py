@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.errors import ExitCode, NotFound
+from cloudconnect.errors import ExitCode, NotFound, UsageError
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.wire.channel import FrameChannel
@@ -73,13 +74,15 @@ def restore(
     options = RestoreOptions(
         target=absolute(os.fsencode(target)),
         strip_components=strip_components,
-        paths=tuple(os.fsencode(path).rstrip(b"/") or b"/" for path in paths),
+        paths=tuple(absolute(os.fsencode(path)).rstrip(b"/") or b"/" for path in paths),
         include=PathPatterns([os.fsencode(p) for p in include]),
         exclude=PathPatterns([os.fsencode(p) for p in exclude]),
         overwrite=Overwrite(overwrite),
         dry_run=dry_run,
         verify=verify,
     )
+    if Path(target).exists() and not Path(target).is_dir():
+        raise UsageError(f"--target {target} is not a folder")
     console = settings.console
     until = None if at is None else parse_time(at)
     rates = Rates(parse_rate(limit_upload), parse_rate(limit_download))
@@ -160,7 +163,8 @@ def _report(
         "missing": [json_path(path) for path in result.missing],
         "seconds": round(result.seconds, 3),
     }
-    if console.quiet and not console.as_json:
+    nothing = result.missing and not (result.files or result.directories or result.other)
+    if (console.quiet or nothing) and not console.as_json:
         return
     verb = "Would restore" if dry_run else "Restored"
     text = (
@@ -202,7 +206,7 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
 def _find(reader: PointReader, wanted: bytes) -> Any:
     """The entry of a path; standard input's name may be given without the slash in front."""
     try:
-        return reader.find(wanted)
+        return reader.find(absolute(wanted))
     except NotFound:
         if wanted.startswith(b"/"):
             raise

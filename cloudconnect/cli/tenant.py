@@ -120,8 +120,11 @@ class TenantSettings:
         return run(work, self.debug)
 
 
-def tenant_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the shared options, and ``settings`` as its first argument."""
+def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callable[..., Any]:
+    """Give a command the shared options, and ``settings`` as its first argument.
+
+    :param fresh: the command makes a profile: what a saved one says does not count
+    """
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:
@@ -143,7 +146,7 @@ def tenant_command(function: Callable[..., Any]) -> Callable[..., Any]:
                 "debug",
             )
         }
-        return function(resolve(**shared), **values)
+        return function(resolve(**shared, fresh=fresh), **values)
 
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -165,14 +168,16 @@ def resolve(
     verbose: bool,
     wait: str | None,
     debug: bool,
+    fresh: bool = False,
 ) -> TenantSettings:
     """Put options, environment and profile together.
 
+    :param fresh: leave the profile out
     :raises UsageError: a profile was named that there is not, or that cannot be used
     """
     environment = os.environ
     name = profile_name or environment.get("CLOUDCONNECT_PROFILE") or DEFAULT_PROFILE
-    saved = load(environment, name)
+    saved = Profile() if fresh else load(environment, name)
     if saved is None:
         named = profile_name or environment.get("CLOUDCONNECT_PROFILE")
         if named and not (provider or environment.get("CLOUDCONNECT_PROVIDER")):
@@ -233,13 +238,14 @@ def secret(file: str, command_variable: str, what: str, new: bool = False) -> Pa
         if done.returncode != 0:
             raise UsageError(f"{command_variable} failed with status {done.returncode}")
         return as_password(done.stdout[: SECRET_MAX + 1], what)
+    option = "--" + command_variable.split("_")[1].lower() + "-file"
     if not sys.stdin.isatty():
         raise UsageError(
-            f"the {what} is needed, and there is no terminal to ask on: name a file that holds it"
+            f"the {what} is needed, and there is no terminal to ask on: name a file that holds it "
+            f"with {option}"
         )
-    typed = click.prompt(
-        what[0].upper() + what[1:], hide_input=True, confirmation_prompt=new, err=True
-    )
+    shown = what[0].upper() + what[1:] + (" (a new one, if there is none yet)" if new else "")
+    typed = click.prompt(shown, hide_input=True, confirmation_prompt=new, err=True)
     return as_password(str(typed).encode(), what)
 
 

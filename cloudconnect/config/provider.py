@@ -193,11 +193,13 @@ def initialize(
     else:
         make_server_certificate(list(hosts), tls)
     settings.repositories.mkdir(mode=0o700)
+    settings.node_authority.mkdir(mode=0o700)
     node = settings.node_authority / "service"
-    node.mkdir(mode=0o700, parents=True)
+    node.mkdir(mode=0o700)
     make_node_ca(settings.node_authority)
     issue_node_certificate(settings.node_authority, "service", "service", node)
-    (directory / "lock").touch(mode=0o600)
+    for name in ("lock", "accounts.sqlite"):
+        (directory / name).touch(mode=0o600)
     _write(directory / CONFIGURATION, written.encode())
     return settings
 

@@ -131,8 +131,9 @@ class JobManager:
         except CancelledError:
             raise Cancelled("interrupted while connecting") from None
         except (ConnectError, DNSLookupError) as error:
+            why = str(error).rstrip(".")
             raise NotReachable(
-                f"{self._host} port {self._port} is not reachable: {error}. Check the address, the "
+                f"{self._host} port {self._port} is not reachable: {why}. Check the address, the "
                 "network and whether the provider runs"
             ) from None
         except (Truncated, HandshakeTimeout) as error:
@@ -297,7 +298,7 @@ class JobManager:
 
         Where there is no session that would have to be ended properly, the line is cut.
         """
-        self._mover.abort(Cancelled("interrupted; what was stored is not sent again next time"))
+        self._mover.abort(Cancelled("interrupted; run the same command again to go on"))
         if self._current is None:
             if self._control is not None and self._control.transport is not None:
                 self._control.transport.abortConnection()  # type: ignore[attr-defined]

@@ -68,6 +68,7 @@ class Closing:
 
     transport: Any = None
     wrappedProtocol: Any
+    _paused_below: bool  # by us: the layer is not read for now
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock

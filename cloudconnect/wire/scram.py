@@ -161,9 +161,9 @@ class ScramClient:
         iterations = int(self._scram.iterations)
         if iterations < self._least:
             raise LoginRefused(
-                f"this is not the login password: the provider asks for {iterations} iterations in "
-                f"the login, as for a token that it has made, and this password needs "
-                f"{self._least}. Nothing of it was sent; check the name and the login password"
+                "the provider does not accept this tenant name and login password: it expects a "
+                f"token that it made itself ({iterations} iterations, {self._least} are due here). "
+                "Nothing of the password was sent; check both"
             )
         if iterations > ITERATIONS_MAX:
             raise ProtocolViolation(

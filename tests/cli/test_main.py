@@ -14,6 +14,7 @@ from cloudconnect.errors import (
     ExitCode,
     NotReachable,
     Tampered,
+    Truncated,
     WrongPassphrase,
     error_classes,
 )
@@ -47,8 +48,13 @@ class EndTests(CommandCase):
         for cls in error_classes().values():
             if cls.__init__ is CloudConnectError.__init__:
                 done = self.ending(cls("what and why"))
-                wanted = Done(int(cls.exit_code), "", "cloudconnect: what and why\n")
-                self.assertEqual(wanted, done)
+                self.assertEqual((int(cls.exit_code), ""), (done.status, done.out))
+                self.assertTrue(done.err.startswith("cloudconnect: what and why"), done.err)
+                self.assertEqual(1, done.err.count("\n"))
+
+    def test_broken_line(self) -> None:
+        """A line that broke says what to do next."""
+        self.assertIn("run the same command again", self.ending(Truncated("it stopped")).err)
 
     def test_without_text(self) -> None:
         """An error without a text says what its class means."""
