@@ -4,6 +4,7 @@
 #   make quickstart [SOURCE=/some/folder]   a real backup and restore on loopback
 #   make test                               the whole test suite
 #   make lint | docs | wheel-check | clean  for developers
+#   make model | model-short                checks the model of the key exchange (docs/model)
 #
 # PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests.
 
@@ -15,7 +16,7 @@ export SOURCE
 # One after the other also under -j: the targets share the virtual environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs wheel-check clean
+.PHONY: help quickstart test lint docs wheel-check model model-short clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -37,6 +38,12 @@ docs: $(VENV)/.installed-dev
 
 wheel-check: $(VENV)/.installed-base
 	@.ci/wheel-check $(VENV)/bin/python
+
+model: $(VENV)/.installed-model
+	@$(VENV)/bin/python docs/model/check.py
+
+model-short: $(VENV)/.installed-model
+	@$(VENV)/bin/python docs/model/check.py --short
 
 clean:
 	rm -rf $(VENV) build dist cloudconnect.egg-info docs/_build _trial_temp* quickstart-data \
