@@ -168,7 +168,10 @@ class TargetDataMover(Service, CommandLocator):
         else:
             late = None
             self._abort(session, Aborted("the session has ended"))
-        await DeferredList(list(session.workers))
+        seen = 0
+        while seen < len(session.workers):  # a failure adds one
+            seen = len(session.workers)
+            await DeferredList(list(session.workers))
         if late is not None and late.active():
             late.cancel()
         core = session.core
@@ -292,7 +295,11 @@ class TargetDataMover(Service, CommandLocator):
         self.report(session, "stream_up", f"Key B stream {connection} is up", stream=connection)
         worker = self._in_thread(self._serve, session, pipe, self._channel(session, pipe))
         worker.addCallbacks(
-            self._served, self._serving_failed, (session,), {}, (session, connection)
+            self._served,
+            self._serving_failed,
+            (session, pipe, connection),
+            {},
+            (session, connection),
         )
         session.workers.append(worker)
 
@@ -343,7 +350,9 @@ class TargetDataMover(Service, CommandLocator):
         # Before it is published: whatever fails from here on, it can be taken back.
         session.core.points.append(record.point)
 
-    def _served(self, result: ServeResult, session: MoverSession) -> None:
+    def _served(
+        self, result: ServeResult, session: MoverSession, pipe: BlockingPipe, connection: int
+    ) -> Deferred[None]:
         self.report(
             session,
             "stream_done",
@@ -352,6 +361,13 @@ class TargetDataMover(Service, CommandLocator):
             bytes_sent=result.bytes_sent,
             points=[point.hex() for point in result.points],
         )
+
+        def lost(error: BaseException | None) -> None:
+            # The worker has gone before the connection: junk behind the ends is noticed here.
+            if isinstance(error, SecurityError):
+                self.failed(session, error, session.package.hops[0], connection)
+
+        return pipe.when_lost().addCallback(lost)
 
     def _serving_failed(
         self, failure: Failure, session: MoverSession, connection: int

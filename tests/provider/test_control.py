@@ -611,11 +611,13 @@ class ChannelTests(ControlCase):
         )
 
     def test_tampered_without_a_session(self) -> None:
-        """Without a session it is none: anybody can send junk to a port."""
+        """Without a session it is told of the tenant that had logged in on that channel."""
         self.connected()
         self.reactor.pairs[0].left.write(b"\x17\x03\x03\x00\x20" + bytes(32))
         self.reactor.settle()
-        self.assertEqual([], self.provider.names(type="warning"))
+        (row,) = self.provider.events(type="warning")
+        told = (row["name"], row["session"], row["tenant"])
+        self.assertEqual(("control_tampered", "", TENANT), told)
 
     def test_told_of_warnings(self) -> None:
         """What the mover sees in a session goes to its tenant at once."""
