@@ -119,6 +119,7 @@ class FileCache:
         self.trouble: str | None = None
         self._path = directory / f"files-{repository.hex()}-{id_check.hex()}.sqlite"
         self._database: sqlite3.Connection | None = None
+        self._empty = False  # there was nothing in it when it was opened
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -128,6 +129,7 @@ class FileCache:
                     raise
                 _remove(self._path)
                 self._database = _open(self._path)
+            self._empty = self._database.execute("SELECT 1 FROM rows LIMIT 1").fetchone() is None
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
 
@@ -202,15 +204,30 @@ class FileCache:
             self._pass_over(stack.pop())
         if stack and stack[-1].path == path:
             return stack[-1]
+        folder = _Folder(path, [])
+        stack.append(folder)
+        if self._empty:
+            return folder
         assert self._database is not None
         rows = self._database.execute(
-            "SELECT first, seen FROM rows WHERE folder = ? ORDER BY first", (path,)
+            "SELECT first, seen, records FROM rows WHERE folder = ? ORDER BY first LIMIT 2", (path,)
         ).fetchall()
+        if len(rows) == 1:  # as for most folders: then this was the only question
+            folder.firsts, folder.at = [_octets(rows[0][0])], 0
+            folder.records = _unpack(path, rows[0][2])
+        elif rows:
+            folder.firsts = self._firsts(path)
         if rows and rows[0][1] < self._seconds() - _DAY:
             self._seen.append(path)
-        folder = _Folder(path, [_octets(row[0]) for row in rows])
-        stack.append(folder)
         return folder
+
+    def _firsts(self, path: bytes) -> list[bytes]:
+        """The first name of each row of a folder, in order."""
+        assert self._database is not None
+        rows = self._database.execute(
+            "SELECT first FROM rows WHERE folder = ? ORDER BY first", (path,)
+        )
+        return [_octets(row[0]) for row in rows]
 
     def _load(self, folder: _Folder, name: bytes) -> None:
         """Load the row that ``name`` would be in; those before it are done with."""
@@ -259,7 +276,11 @@ class FileCache:
                 "UPDATE rows SET seen = ? WHERE folder = ?", [(now, path) for path in self._seen]
             )
             for path, changes in self._changed.items():
-                self._write_folder(database, path, changes, now)
+                for records in self._merged(database, path, changes):
+                    in_order = iter(sorted((name, kept) for name, kept in records.items() if kept))
+                    while part := list(islice(in_order, ROW_FILES)):
+                        row = (path, part[0][0], now, _pack(path, part))
+                        database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", row)
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
@@ -267,35 +288,25 @@ class FileCache:
             raise
         self._changed, self._seen, self._waiting = {}, [], 0
 
-    def _write_folder(
-        self,
-        database: sqlite3.Connection,
-        path: bytes,
-        changes: dict[bytes, _Record | None],
-        now: int,
-    ) -> None:
-        """Merge changes into the rows that they fall into, which may then be more or fewer."""
-        found = database.execute("SELECT first FROM rows WHERE folder = ? ORDER BY first", (path,))
-        firsts = [_octets(row[0]) for row in found]
+    def _merged(
+        self, database: sqlite3.Connection, path: bytes, changes: dict[bytes, _Record | None]
+    ) -> Iterator[dict[bytes, _Record | None]]:
+        """Changes merged into the records of each row that they fall into; those rows go.
+
+        Where the cache was empty this is not needed: names come in order, so what is written later
+        lies behind what was written before.
+        """
+        firsts = [] if self._empty else self._firsts(path)
         by_row: dict[int, dict[bytes, _Record | None]] = {}
         for name, record in changes.items():
             by_row.setdefault(max(bisect_right(firsts, name) - 1, 0), {})[name] = record
-        for number, changed in by_row.items():
-            records: dict[bytes, _Record] = {}
-            if firsts:
-                records = self._records(path, firsts[number])
-                database.execute(
-                    "DELETE FROM rows WHERE folder = ? AND first = ?", (path, firsts[number])
-                )
-            for name, record in changed.items():
-                if record is None:
-                    records.pop(name, None)
-                else:
-                    records[name] = record
-            in_order = iter(sorted(records.items()))
-            while part := list(islice(in_order, ROW_FILES)):
-                row = (path, part[0][0], now, _pack(path, part))
-                database.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", row)
+        for at, changed in by_row.items():
+            if not firsts:
+                yield changed
+                continue
+            records: dict[bytes, _Record | None] = {**self._records(path, firsts[at])}
+            database.execute("DELETE FROM rows WHERE folder = ? AND first = ?", (path, firsts[at]))
+            yield {**records, **changed}
 
     def _seconds(self) -> int:
         return self.now_ns() // 1_000_000_000

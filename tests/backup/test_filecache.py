@@ -146,6 +146,25 @@ class CacheTests(SynchronousTestCase):
                 self.assertEqual(self.known(later, name), b"entry of " + name)
             later.close()
 
+    def test_changes_in_distant_rows(self) -> None:
+        """Changes in the first and the last of three rows leave the one between where it was."""
+        self.patch(filecache, "ROW_FILES", 3)
+        names = [b"%d" % number for number in range(9)]
+        for name in names:
+            self.make(name)
+        cache = self.cache()
+        for name in names:
+            self.remember(cache, name)
+        cache.close()
+        cache = self.cache()
+        for name in (b"1", b"7"):
+            self.remember(cache, name, b"changed")
+        cache.close()
+        cache = self.cache()
+        found = [self.known(cache, name) for name in names]
+        expected = [b"changed" if name in (b"1", b"7") else b"entry" for name in names]
+        self.assertEqual(found, expected)
+
     def test_vanished_files_are_forgotten(self) -> None:
         """Rows of files that are gone are removed; those of files that were excluded are kept."""
         for name in (b"a", b"b", b"c", b"d"):
