@@ -8,19 +8,9 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.errors import CloudConnectError, ExitCode
-from tests.attacks.proxy import (
-    END,
-    Insert,
-    Line,
-    Omit,
-    Part,
-    Relayed,
-    Rule,
-    Way,
-    at_payload,
-    in_field,
-    record_of,
-)
+from tests.attacks.fields import END, Line, Part, Way, record_of
+from tests.attacks.proxy import Relayed
+from tests.attacks.rules import Insert, Omit, Rule, at_payload, in_field
 from tests.attacks.stage import CHANGES, Stage, make_files
 
 UP, DOWN = Way.UP, Way.DOWN

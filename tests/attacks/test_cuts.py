@@ -9,18 +9,8 @@ from twisted.trial.unittest import TestCase
 
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.errors import ExitCode, Truncated
-from tests.attacks.proxy import (
-    END,
-    Cut,
-    Line,
-    Part,
-    Rule,
-    Trickle,
-    Way,
-    at_offset,
-    at_payload,
-    in_field,
-)
+from tests.attacks.fields import END, Line, Part, Way
+from tests.attacks.rules import Cut, Rule, Trickle, at_offset, at_payload, in_field
 from tests.attacks.stage import Stage, make_files
 
 UP, DOWN = Way.UP, Way.DOWN

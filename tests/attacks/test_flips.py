@@ -15,18 +15,8 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.errors import CloudConnectError, ControlTampered, ExitCode, SecurityError
-from tests.attacks.proxy import (
-    END,
-    Flip,
-    Line,
-    Part,
-    Way,
-    Where,
-    at_offset,
-    at_payload,
-    in_field,
-    in_tag_behind,
-)
+from tests.attacks.fields import END, Line, Part, Way
+from tests.attacks.rules import Flip, Where, at_offset, at_payload, in_field, in_tag_behind
 from tests.attacks.stage import CHANGES, Passed, Stage, make_files
 
 #: Positions of the random choice, beside the named ones.

@@ -13,7 +13,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.provider.mover import UNPROVED_MAX
-from tests.attacks.proxy import LOOPBACK, Line, Part, Stall, Way, at_offset, at_payload, in_field
+from tests.attacks.fields import Line, Part, Way
+from tests.attacks.proxy import LOOPBACK
+from tests.attacks.rules import Stall, at_offset, at_payload, in_field
 from tests.attacks.stage import Stage, Tenant, make_files
 
 UP, DOWN = Way.UP, Way.DOWN

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.attacks.proxy import END, Cut, Flip, Part, Rule, Way, at_payload, in_field
-from tests.attacks.proxy import Line as Kind
+from tests.attacks.fields import END, Part, Way
+from tests.attacks.fields import Line as Kind
+from tests.attacks.rules import Cut, Flip, Rule, at_payload, in_field
 from tests.attacks.stage import make_files
 from tests.story.processes import Line, Provider, StoryCase, in_front_of
 

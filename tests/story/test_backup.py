@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterable
 
 from cloudconnect.backup.comparison import compare_trees
-from tests.attacks.proxy import Line as Kind
-from tests.attacks.proxy import Way
+from tests.attacks.fields import Line as Kind
+from tests.attacks.fields import Way
 from tests.backup.trees import make_odd_tree, write
 from tests.story.processes import ANY_PORT, Line, Provider, StoryCase, in_front_of
 

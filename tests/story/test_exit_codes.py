@@ -12,8 +12,10 @@ from twisted.internet.protocol import Factory, Protocol
 
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.wire.scram import make_token
-from tests.attacks.proxy import LOOPBACK, Part, Stall, Way, in_field
-from tests.attacks.proxy import Line as Kind
+from tests.attacks.fields import Line as Kind
+from tests.attacks.fields import Part, Way
+from tests.attacks.proxy import LOOPBACK
+from tests.attacks.rules import Stall, in_field
 from tests.attacks.stage import make_files
 from tests.story.processes import Done, Line, Provider, StoryCase, free_port, in_front_of, reactor
 
