@@ -292,6 +292,7 @@ class ThereTests(TestCase):
                     public=TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
                 ),
             )
+            self.addCleanup(provider.stopService)
             yield Deferred.fromCoroutine(provider.listen())
             where = ("--directory", str(directory))
             out: str = yield self.command("tenant", "add", "acme", *where)

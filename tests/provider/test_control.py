@@ -611,13 +611,32 @@ class ChannelTests(ControlCase):
         )
 
     def test_tampered_without_a_session(self) -> None:
-        """Without a session it is told of the tenant that had logged in on that channel."""
+        """Without a session it is a warning of the tenant's."""
         self.connected()
         self.reactor.pairs[0].left.write(b"\x17\x03\x03\x00\x20" + bytes(32))
         self.reactor.settle()
         (row,) = self.provider.events(type="warning")
-        told = (row["name"], row["session"], row["tenant"])
-        self.assertEqual(("control_tampered", "", TENANT), told)
+        self.assertEqual(
+            ("control_tampered", "", TENANT), (row["name"], row["session"], row["tenant"])
+        )
+
+    def test_tampered_before_the_login(self) -> None:
+        """Before the log-in it is none: anybody can send junk to a port."""
+        client = self.client()
+        self.reactor.pairs[0].left.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        self.reactor.settle()
+        self.assertIsNotNone(client.reason)
+        self.assertEqual([], self.provider.events())
+
+    def test_tampered_ends_the_session(self) -> None:
+        """The session of a changed channel ends at once, and its task is free."""
+        tenant = self.connected(max_tasks=1)
+        self.reactor.result_of(tenant.manager.control.call(Start, **start_of(tenant)))
+        self.reactor.pairs[0].left.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        self.reactor.settle()
+        (row,) = self.provider.accounts.sessions(TENANT, 0, 10)
+        self.assertEqual("security_warning", row["state"])
+        self.assertEqual({}, self.provider.service._sessions)
 
     def test_told_of_warnings(self) -> None:
         """What the mover sees in a session goes to its tenant at once."""

@@ -505,6 +505,14 @@ class OrphanTests(ServiceCase):
         self.reactor.pass_time(ORPHAN_SECONDS / 2 + 1)
         self.assertEqual("interrupted", self.state(session))
 
+    def test_spoiled(self) -> None:
+        """One whose channel was changed ends at once, and leaves no point."""
+        session = self.start()
+        self.service.spoil([session, os.urandom(16)])
+        self.reactor.settle()
+        self.assertEqual([(session, "security_warning")], self.mover.ends)
+        self.assertEqual("security_warning", self.state(session))
+
     def test_stop(self) -> None:
         """When the service stops every session is ended, and nothing of it is left waiting."""
         sessions = [self.start(), self.start()]
