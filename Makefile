@@ -6,11 +6,13 @@
 #   make lint | docs | wheel-check | clean  for developers
 #   make model | model-short                checks the model of the key exchange (docs/model)
 #
-# PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests.
+# PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests, JOBS=4 more
+# processes for them.
 
 PYTHON ?= python3
 VENV := .venv
 TESTS ?= tests
+JOBS ?= 2
 export SOURCE
 
 # One after the other also under -j: the targets share the virtual environment.
@@ -25,7 +27,7 @@ quickstart: $(VENV)/.installed-base
 	@$(VENV)/bin/cloudconnect quickstart $${SOURCE:+"$$SOURCE"}
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m twisted.trial $(TESTS)
+	$(VENV)/bin/python -m twisted.trial -j$(JOBS) $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
