@@ -42,6 +42,7 @@ ROW_FILES: Final = 512
 #: Changed records are written this many at a time.
 _BATCH: Final = 4096
 _DAY: Final = 86400
+# Also raised when what encode_entry() makes changes: entries are kept as they were encoded.
 _VERSION: Final = 1
 _ID_SIZE: Final = 32
 _CHECK_SIZE: Final = 16
