@@ -141,6 +141,8 @@ class TargetDataMover(Service, CommandLocator):
             raise Refused("this mover cannot take part in such a session")
         if not self._folder(offered.repository).is_dir():
             raise NotFound("this mover does not have that repository")
+        if offered.session in self._by_session or offered.route in self._by_route:
+            raise Refused("this mover has that session or route already")
         lifetime = offered.lifetime_ms / 1000
         core = SessionCore(offered, key_a)
         session = MoverSession(

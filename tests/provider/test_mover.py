@@ -68,6 +68,16 @@ class OfferTests(MoverCase):
         """A session on a repository that this mover does not have is refused at once."""
         self.failure_of(self.offered(package(repository=b"x" * 16).as_map()), NotFound)
 
+    def test_known_session_or_route(self) -> None:
+        """A package for a session or a route that there is already takes the place of nothing."""
+        session = self.offer()
+        known = session.package
+        for change in ({"route": b"another route..."}, {"session": b"another session."}):
+            again = {**known.as_map(), **change}
+            self.failure_of(self.offered(again), Refused)
+        self.assertIs(session, self.mover.by_route(known.route))
+        self.assertIs(SessionState.OFFERED, session.core.state)
+
     def test_never_used(self) -> None:
         """A session to which nobody comes leaves nothing behind."""
         session = self.offer()
