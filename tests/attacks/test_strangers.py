@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from cloudconnect.provider.mover import UNPROVED_MAX
 from tests.attacks.fields import Line, Part, Way
 from tests.attacks.proxy import LOOPBACK
-from tests.attacks.rules import Stall, at_offset, at_payload, in_field
+from tests.attacks.rules import Stall, at_offset, in_field
 from tests.attacks.stage import Stage, Tenant, make_files
 
 UP, DOWN = Way.UP, Way.DOWN
@@ -106,7 +106,7 @@ class StrangerTests(TestCase):
     async def test_junk_while_streaming(self) -> None:
         """Junk on the route of a running session does not end it."""
         await self.set_up()
-        _, backing_up = await self.begin(Stall(STREAM, UP, at_payload(9000)))
+        _, backing_up = await self.begin(Stall(STREAM, UP, in_field(Part.TYPE, 0, 2)))
         for kind in (TUNNEL_KIND, STREAM_KIND):
             for junk in (b"\x00\x30" + os.urandom(48), os.urandom(200)):
                 stranger = await self.send(b"CCN1" + kind + self.route() + junk)
@@ -134,7 +134,7 @@ class StrangerTests(TestCase):
     async def test_unknown_routes(self) -> None:
         """A route id that nobody gave out is refused, as is one that has ended."""
         await self.set_up()
-        _, backing_up = await self.begin(Stall(STREAM, UP, at_payload(9000)))
+        _, backing_up = await self.begin(Stall(STREAM, UP, in_field(Part.TYPE, 0, 2)))
         ended = self.route()
         await self.finish(backing_up)
         for route in (os.urandom(16), ended):
@@ -145,7 +145,7 @@ class StrangerTests(TestCase):
     async def test_replayed_tunnel(self) -> None:
         """A recorded first message opens no second tunnel, and cannot end the session."""
         await self.set_up()
-        _, backing_up = await self.begin(Stall(STREAM, UP, at_payload(9000)))
+        _, backing_up = await self.begin(Stall(STREAM, UP, in_field(Part.TYPE, 0, 2)))
         recorded = bytes(self.stage.proxy.of(TUNNEL)[-1].came_in[UP])
         for octets in (recorded, recorded[: 21 + 2 + 48]):
             stranger = await self.send(octets)
@@ -155,7 +155,7 @@ class StrangerTests(TestCase):
     async def test_replayed_in_next_session(self) -> None:
         """Nor does it open, or burn, the next session's tunnel under that one's route."""
         await self.set_up()
-        _, backing_up = await self.begin(Stall(STREAM, UP, at_payload(9000)))
+        _, backing_up = await self.begin(Stall(STREAM, UP, in_field(Part.TYPE, 0, 2)))
         recorded = bytes(self.stage.proxy.of(TUNNEL)[-1].came_in[UP])
         await self.finish(backing_up)
         tenant, backing_up = await self.begin(Stall(TUNNEL, UP, in_field(Part.LENGTH, 0, 0)))
@@ -169,7 +169,7 @@ class StrangerTests(TestCase):
     async def test_replayed_stream(self) -> None:
         """A recorded stream cannot be played again, neither in its session nor in the next."""
         await self.set_up()
-        _, backing_up = await self.begin(Stall(STREAM, UP, at_payload(9000)))
+        _, backing_up = await self.begin(Stall(STREAM, UP, in_field(Part.TYPE, 0, 2)))
         recorded = bytes(self.stage.proxy.of(STREAM)[-1].came_in[UP])
         stranger = await self.send(recorded)
         self.assertEqual(await stranger.closed, b"")

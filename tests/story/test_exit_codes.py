@@ -93,7 +93,7 @@ class ExitCodeTests(StoryCase):
         """One task too many is 15; an interrupted one ends with 130 and leaves its place free."""
         await self.set_up(max_tasks=1)
         await self.connect()
-        self.proxy.rules = [Stall(Kind.STREAM, Way.DOWN, in_field(Part.BODY, 0, 0))]
+        self.proxy.rules = [Stall(Kind.STREAM, Way.DOWN, in_field(Part.TYPE, 0, 0))]
         first = self.line.start("backup", self.source)
         await first.wrote(STALLED)
         self.assertRefused(await self.line.run("backup", self.source), 15, "busy")
