@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from cloudconnect.errors import CloudConnectError
 from cloudconnect.settings import RECORD_PAYLOAD_MAX
 from cloudconnect.wire.records import (
     HEADER_SIZE,
@@ -61,6 +62,7 @@ class RecordReader:
         self._payload: memoryview | None = None
         self._start = 0  # of what is not opened yet
         self._end = 0
+        self._kind: RecordType | None = None  # of the record that begins there, once known
         self._needed = HEADER_SIZE
 
     @property
@@ -71,7 +73,7 @@ class RecordReader:
     @property
     def wanted(self) -> int:
         """How many bytes more it takes to get on: the rest of a header, or of a record."""
-        return max(self._needed - self.waiting, 1)
+        return max(self._needed - self._end + self._start, 1)
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty once :meth:`records` has run to its end.
@@ -98,6 +100,24 @@ class RecordReader:
         self.came(count)
         return count
 
+    def ready(self) -> bool:
+        """Whether :meth:`records` has anything to yield, or to raise; cheap where it has not."""
+        try:
+            return self._whole()
+        except CloudConnectError:
+            return True  # the opener raises it again
+
+    def _whole(self) -> bool:
+        """Whether a whole record is there; looks at its header as soon as that is.
+
+        :raises CloudConnectError: the header is refused
+        """
+        if self._kind is None and self._end - self._start >= HEADER_SIZE:
+            header = self._buffer[self._start : self._start + HEADER_SIZE]
+            self._kind, length = self._opener.header(header)
+            self._needed = HEADER_SIZE + length
+        return self._end - self._start >= self._needed
+
     def records(self, in_place: bool) -> Iterator[tuple[RecordType, Octets]]:
         """Open what is complete.
 
@@ -106,16 +126,11 @@ class RecordReader:
         :return: type and payload of each record, verified
         :raises CloudConnectError: a record does not verify; nothing of it or after it is yielded
         """
-        while self.waiting >= self._needed:
-            start = self._start
-            header = self._buffer[start : start + HEADER_SIZE]
-            kind, length = self._opener.header(header)
-            self._needed = HEADER_SIZE + length
-            if self.waiting < self._needed:
-                return
-            sealed = self._buffer[start + HEADER_SIZE : start + self._needed]
-            self._start += self._needed
-            self._needed = HEADER_SIZE
+        while self._whole():
+            kind, begin, end = self._kind, self._start + HEADER_SIZE, self._start + self._needed
+            assert kind is not None
+            header, sealed = self._buffer[self._start : begin], self._buffer[begin:end]
+            self._start, self._needed, self._kind = end, HEADER_SIZE, None
             if in_place and kind is RecordType.DATA:
                 if self._payload is None:
                     self._payload = allocate(RECORD_PAYLOAD_MAX)

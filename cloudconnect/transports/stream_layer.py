@@ -167,7 +167,8 @@ class RecordStreamLayer(EndingLayer):
             return
         reader, view = session.reader, memoryview(data)
         while True:
-            view = view[reader.feed(view) :]
+            if view:
+                view = view[reader.feed(view) :]
             for kind, payload in reader.records(self._takes_buffers):
                 if kind is RecordType.DATA:
                     yield payload
@@ -175,7 +176,12 @@ class RecordStreamLayer(EndingLayer):
                     self._take_control(kind, payload)
             if not view:
                 break
-        self._liveness.heard(reader.count, session.opener.records, bool(reader.waiting))
+        self._heard()
+
+    def _heard(self) -> None:
+        assert self._session is not None
+        reader = self._session.reader
+        self._liveness.heard(reader.count, self._session.opener.records, reader.waiting > 0)
 
     def _take_control(self, kind: RecordType, payload: Octets) -> None:
         if kind is RecordType.PING:
@@ -304,7 +310,10 @@ class _SocketSide:
 
     def came(self, count: int) -> None:
         self._reader.came(count)
-        self._stream.dataReceived(b"")
+        if self._reader.ready():
+            self._stream.dataReceived(b"")
+        else:
+            self._stream._heard()
 
     def outgoing(self) -> memoryview:
         return self._stream._outgoing()
