@@ -34,6 +34,12 @@ from cloudconnect.transports.descriptor import let_go, take_over
 
 #: Bytes that one connection sends, or receives, before the reactor turns to others.
 TURN_BYTES: Final = 2 << 20
+#: When more than this many bytes are wanted, the kernel is asked to tell when they are there;
+#: to read what there is of them already costs more than to turn to the reactor.
+WAIT_BYTES: Final = 64 << 10
+#: A producer that was paused is resumed when no more than this many bytes are held: seldom, and
+#: long before the kernel has sent what it holds.
+LOW_WATER: Final = HIGH_WATER // 4
 #: Bytes that are read at once to be dropped.
 DROP_BYTES: Final = 64 << 10
 
@@ -53,7 +59,7 @@ class ISocketUser(Protocol):
         """Where the next bytes go; not empty."""
 
     def came(self, count: int) -> None:
-        """``count`` bytes were put there. May pause, close or abort."""
+        """``count`` bytes were put there; it may now pause, close or abort."""
 
     def outgoing(self) -> memoryview:
         """What to send next; empty when there is nothing."""
@@ -125,7 +131,7 @@ class OwnedSocket:
             left -= count
             short = count < len(room)
             self._user.came(count)
-            if short:
+            if short or (self._has_low_water and self._user.wanted > WAIT_BYTES):
                 break
         if self._reading:
             self._wait_for(self._user.wanted)
@@ -228,7 +234,7 @@ class OwnedSocket:
         if self._producer is None:
             return
         held = self._user.held
-        if self._producer_paused and held <= HIGH_WATER:
+        if self._producer_paused and held <= LOW_WATER:
             self._producer_paused = False
             self._producer.resumeProducing()
         elif not self._producer_paused and held > HIGH_WATER:

@@ -259,7 +259,7 @@ class OwnedSocketTests(SynchronousTestCase):
         self.assertIsInstance(self.lost(), ConnectionLost)
 
     def test_back_pressure(self) -> None:
-        """The producer is paused above HIGH_WATER, and resumed when no more than that is held."""
+        """The producer is paused above HIGH_WATER, and resumed when less than LOW_WATER is held."""
         owned, peer = self.own()
         producer = Producer()
         owned.registerProducer(producer, True)
@@ -385,7 +385,7 @@ class OwnedSocketTests(SynchronousTestCase):
         producer = Producer()
         producer.resumeProducing = owned.abortConnection  # type: ignore[method-assign]
         owned.registerProducer(producer, True)
-        self.user.queue += bytes(2 * HIGH_WATER)
+        self.user.queue += bytes(2 * HIGH_WATER + 100_000)  # the last piece stays
         owned.wake()
         self.sockets.until(lambda: (peer.take(), self.protocol.losses)[1])
         self.assertIsInstance(self.protocol.reason, ConnectionAborted)
