@@ -26,7 +26,7 @@ from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
 
 #: The newest revision that this release knows; a test compares it with the migrations.
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 #: Seconds to wait for another session's transaction, each of which takes far less than one.
 BUSY_SECONDS: Final = 60.0
 #: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.

@@ -33,7 +33,10 @@ _WITHDRAWN_SUFFIX: Final = "-withdrawn"
 _LISTED: Final = [
     column
     for column in points_table.c
-    if column.name not in ("record", "signature", "reference_digest")
+    if column.name not in ("record", "signature", "reference_digest", "bin_clock", "locked_clock")
+]
+_STORED: Final = [
+    column for column in points_table.c if column.name not in ("bin_clock", "locked_clock")
 ]
 
 
@@ -46,6 +49,12 @@ class PointRow:
     :ivar point: its 16 bytes
     :ivar state: ``published`` or ``withdrawn``
     :ivar reference_count: blobs that it needs, without its manifest's
+    :ivar bytes_stored: bytes that its session added to packs
+    :ivar deleted_time: since when it has been in the bin, in seconds since 1970, or None
+    :ivar deleted_by: who put it there: ``tenant``, ``retention`` or ``provider``
+    :ivar bin_until: until when it stays there at least
+    :ivar locked_until: until when nobody can delete it, or None
+    :ivar removed_time: when it left for good, or None
     """
 
     arrival: int
@@ -62,6 +71,12 @@ class PointRow:
     finished_ns: int
     manifest_length: int
     reference_count: int
+    bytes_stored: int = 0
+    deleted_time: float | None = None
+    deleted_by: str | None = None
+    bin_until: float | None = None
+    locked_until: float | None = None
+    removed_time: float | None = None
 
     def as_map(self) -> dict[str, Any]:
         """The fields as JSON values, ids in hexadecimal."""
@@ -161,7 +176,7 @@ class Points:
         if not prefix or set(prefix) - set("0123456789abcdef"):
             raise NotFound("a restore point is named by hexadecimal digits")
         t = points_table.c
-        query = sa.select(points_table).where(
+        query = sa.select(*_STORED).where(
             t.point.startswith(prefix, autoescape=True), t.state == PUBLISHED
         )
         with self.catalogue.reading() as connection:
@@ -233,7 +248,7 @@ class Points:
             raise Refused("there is another restore point of this id already") from None
 
     def _known(self, point: bytes) -> StoredPoint | None:
-        query = sa.select(points_table).where(points_table.c.point == point.hex())
+        query = sa.select(*_STORED).where(points_table.c.point == point.hex())
         with self.catalogue.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredPoint(**_fields(row))
