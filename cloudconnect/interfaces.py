@@ -7,6 +7,7 @@ they are; here stand only those that Twisted does not have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from zope.interface import Attribute, Interface
 
@@ -115,6 +116,14 @@ class IBlobStore(Interface):
 
     def names(prefix: str = "") -> Iterator[str]:
         """All names that begin with ``prefix``, in order."""
+
+    def exclusive(name: str, wait: bool = True) -> AbstractContextManager[None]:
+        """Do something that nobody else does at the same time; ends with the process too.
+
+        :param name: of what is done
+        :param wait: wait for the others
+        :raises Busy: somebody else does it, and ``wait`` is False
+        """
 
     def remove(name: str) -> None:
         """Remove it; nothing happens where there is none."""

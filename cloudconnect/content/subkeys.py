@@ -219,13 +219,9 @@ class RepositoryKeys:
 
         :raises StoredDataDamaged: none of them did
         """
-        for keys in (self, *reversed(self.older)):
-            try:
-                verify(keys.public_key, signature, data, purpose)
-            except StoredDataDamaged:
-                continue
-            return keys
-        raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold")
+        generations = (*self.older, self)
+        public_keys = [keys.public_key for keys in generations]
+        return generations[public_keys.index(verify_any(public_keys, signature, data, purpose))]
 
     def __repr__(self) -> str:
         return f"<RepositoryKeys of {self.repository.hex()}, {self.mode.value}>"
@@ -241,6 +237,22 @@ def verify(public_key: bytes, signature: bytes, data: bytes, purpose: bytes = b"
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _signed(data, purpose))
     except (InvalidSignature, ValueError):
         raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold") from None
+
+
+def verify_any(
+    public_keys: Sequence[bytes], signature: bytes, data: bytes, purpose: bytes = b"point"
+) -> bytes:
+    """Which of ``public_keys``, 32 bytes each, has signed ``data``.
+
+    :raises StoredDataDamaged: none of them
+    """
+    for public_key in reversed(public_keys):  # most often the newest
+        try:
+            verify(public_key, signature, data, purpose)
+        except StoredDataDamaged:
+            continue
+        return public_key
+    raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold")
 
 
 def _signed(data: bytes, purpose: bytes) -> bytes:

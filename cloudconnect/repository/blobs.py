@@ -20,7 +20,7 @@ from typing import Final
 
 from zope.interface import implementer
 
-from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
+from cloudconnect.errors import Busy, NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore, IBlobWriter
 
 #: Bytes that are collected before they are handed to the system.
@@ -122,6 +122,33 @@ class LocalBlobStore:
         with contextlib.suppress(FileNotFoundError), self._parent(name) as (parent, last):
             os.unlink(last, dir_fd=parent)
             os.fsync(parent)
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str, wait: bool = True) -> Iterator[None]:
+        """See :meth:`IBlobStore.exclusive`."""
+        flags = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+        descriptor = -1
+        with self._parent(f"{TEMPORARY}/exclusive-{name}") as (parent, last):
+            while descriptor < 0:
+                opened = os.open(last, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=parent)
+                try:
+                    fcntl.flock(opened, flags)
+                    if os.fstat(opened).st_nlink:  # else somebody's clean() has removed it
+                        descriptor, opened = opened, -1
+                except BlockingIOError:
+                    raise Busy(f"another process is busy with {name} in this place") from None
+                finally:
+                    if opened >= 0:
+                        os.close(opened)
+        try:
+            yield
+        finally:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                self._parent(f"{TEMPORARY}/exclusive-{name}") as (parent, last),
+            ):
+                os.unlink(last, dir_fd=parent)  # who waits for it makes a new one
+            os.close(descriptor)
 
     def clean(self) -> int:
         """Remove the temporary files of processes that are gone, and say how many there were."""

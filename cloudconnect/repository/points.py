@@ -15,10 +15,13 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import Busy, NotFound, Refused, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.descriptions import description_name, read_description
+from cloudconnect.repository.heads import check_point, head_fields, insert_heads, read_chain
 from cloudconnect.repository.references import ReferenceWriter, read_references, references_name
 from cloudconnect.repository.tables import point_tags_table, points_table
 from cloudconnect.settings import IDS_MAX, PAGE_ROWS_MAX
@@ -111,27 +114,51 @@ class Points:
 
     store: IBlobStore
     catalogue: Catalogue
-    description: RepositoryDescription
     clock: Callable[[], float]
 
     def publish(
-        self, record: PointRecord, encoded: bytes, signature: bytes, references: ReferenceWriter
+        self,
+        record: PointRecord,
+        encoded: bytes,
+        signature: bytes,
+        references: ReferenceWriter,
+        head: SignedHead | None = None,
     ) -> tuple[int, float]:
         """See :meth:`cloudconnect.repository.store.Repository.publish`."""
-        self._check(record, encoded, signature)
+        # One at a time: whether the head has moved is known before anything is put.
+        with self.store.exclusive("publish"):
+            return self._publish(record, encoded, signature, references, head)
+
+    def _publish(
+        self,
+        record: PointRecord,
+        encoded: bytes,
+        signature: bytes,
+        references: ReferenceWriter,
+        head: SignedHead | None,
+    ) -> tuple[int, float]:
+        with self.catalogue.reading() as connection:
+            description = read_description(connection)  # another session may have replaced it
+            at_head = read_chain(connection, description)
+        self._check(description, record, encoded, signature)
         known = self._known(record.point)
         if known is not None:
             if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
                 raise Refused("there is another restore point of this id already")
             return known.arrival, known.time  # only the acknowledgement was lost
+        if head is not None:
+            check_point(at_head, head, record.point, encoded)
+            # What a session left that was killed in replacing the description has this number too.
+            self.store.remove(description_name(description.revision + 1))
         time = self.clock()
         values = point_values(record, encoded, signature, references.count, references.digest, time)
         removals = self._check_present(record, references.batches())
-        self._put(record.point, references, values)
+        self._put(record.point, references, values, head)
         try:
             for _ in range(ATTEMPTS):
                 with self.catalogue.writing() as connection:
                     if self.catalogue.removals(connection) == removals:
+                        insert_heads(connection, [head] if head is not None else [])
                         return insert_point(connection, values), time
                 stored = read_references(
                     self.store, record.point, references.count, references.digest
@@ -206,14 +233,19 @@ class Points:
                     .values(state=WITHDRAWN)
                 )
 
-    def _check(self, record: PointRecord, encoded: bytes, signature: bytes) -> None:
-        ours = (self.description.repository, self.description.mode)
+    @staticmethod
+    def _check(
+        description: RepositoryDescription, record: PointRecord, encoded: bytes, signature: bytes
+    ) -> None:
+        ours = (description.repository, description.mode)
         if (record.repository, record.mode) != ours or record.encode() != encoded:
             raise Refused("the restore point is not one of this repository")
         try:
-            verify(self.description.public_key, signature, encoded)
+            verify(description.public_key, signature, encoded)
         except StoredDataDamaged:
-            raise Refused("the restore point is not signed with this repository's key") from None
+            raise Refused(
+                "the restore point is not signed with this repository's newest key"
+            ) from None
 
     def _check_present(self, record: PointRecord, references: Iterable[list[bytes]]) -> int:
         """Every blob of the point is stored; returns the count of removals before it was looked."""
@@ -232,10 +264,16 @@ class Points:
                 )
         return removals
 
-    def _put(self, point: bytes, references: ReferenceWriter, values: dict[str, Any]) -> None:
+    def _put(
+        self,
+        point: bytes,
+        references: ReferenceWriter,
+        values: dict[str, Any],
+        head: SignedHead | None,
+    ) -> None:
         """Store the two blobs of a point."""
         names = ("record", "signature", "reference_count", "reference_digest", "arrival_time")
-        encoded = canonical.encode({name: values[name] for name in names})
+        encoded = canonical.encode({name: values[name] for name in names} | head_fields(head))
         try:
             references.commit(point)
             try:

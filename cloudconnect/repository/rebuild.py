@@ -12,11 +12,14 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.subkeys import verify_any
 from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.chain_files import rebuild_heads
+from cloudconnect.repository.heads import head_in
 from cloudconnect.repository.packs import Entry, read_entries
 from cloudconnect.repository.points import WITHDRAWN, insert_point, point_values, withdrawn
 from cloudconnect.repository.references import references_name
@@ -87,6 +90,7 @@ def rebuild_index(
         ]
         for values in sorted(found, key=lambda row: row["arrival_time"]):
             insert_point(connection, values)
+        rebuild_heads(store, connection, description, damaged)
         catalogue.count_removal(connection)
     return RebuildResult(packs, blobs, len(found), tuple(damaged))
 
@@ -110,9 +114,10 @@ def _point(
     try:
         size = min(store.size(name), 2 * FRAME_BODY_MAX)
         fields = canonical.decode_map(store.read(name, 0, size))
+        head_in(fields)
         if set(fields) != _FIELDS:
             raise StoredDataDamaged(f"{name} has other fields than a point's")
-        verify(description.public_key, fields["signature"], fields["record"])
+        verify_any(description.public_keys, fields["signature"], fields["record"])
         record = PointRecord.decode(fields["record"])
         count = fields["reference_count"]
         if name != f"{_POINTS}{record.point.hex()}" or (
