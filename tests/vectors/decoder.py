@@ -282,8 +282,7 @@ class Conversation:
             length, coding = struct.unpack(">IB", body[32:37])
             need(1 <= length <= 4 << 20 and coding in (0, 1, 16, 17))
             return [body[:32].hex(), length, coding, body[69:].hex()]
-        found = (reader := Cbor(body)).value()
-        need(isinstance(found, dict) and not reader.read())
+        need(isinstance(found := (reader := Cbor(body)).value(), dict) and not reader.read())
         return found
 
 
