@@ -7,6 +7,7 @@ before it has signed for it (``docs/repository-format.rst``, generations).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -110,6 +111,8 @@ def later_descriptions(
             ):
                 raise StoredDataDamaged("it is of another repository or revision")
             description.verify_signature()
+            if head.entry.digest != hashlib.sha256(fields["description"]).digest():
+                raise StoredDataDamaged("its head is of something else")
             yield description, head
         except (PeerError, TypeError) as error:
             damaged.append(f"{name}: {error}")
@@ -122,5 +125,7 @@ def newest_description(store: IBlobStore, first: bytes) -> RepositoryDescription
     """
     found = RepositoryDescription.decode(first)
     for description, _ in later_descriptions(store, found.repository, []):
-        found = description
+        known = found.public_keys
+        if description.public_keys[: len(known)] == known:
+            found = description
     return found
