@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from cloudconnect.backup.dialogue import Limits, greet
-from cloudconnect.backup.records import fetch_record
+from cloudconnect.backup.dialogue import Limits, Remembers, greet
+from cloudconnect.backup.records import fetch_signed
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.manifest import Entry, EntryDecoder
@@ -80,14 +80,20 @@ class Fetcher:
     :param channel: to the repository
     :param keys: of the repository
     :param description: of the repository
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
-        self, channel: FrameChannel, keys: RepositoryKeys, description: RepositoryDescription
+        self,
+        channel: FrameChannel,
+        keys: RepositoryKeys,
+        description: RepositoryDescription,
+        heads: Remembers | None = None,
     ) -> None:
         self._channel = channel
         self._keys = keys
         self._description = description
+        self._heads = heads
         self._limits = Limits()
         self._request = 0
         self._questions: deque[_Question] = deque()
@@ -111,11 +117,12 @@ class Fetcher:
         :raises CloudConnectError: anything else
         """
         channel = self._channel
-        self._limits = greet(channel, self._keys, self._description, purpose)
+        self._limits = greet(channel, self._keys, self._description, purpose, self._heads)
         self._request += 1
-        record = fetch_record(channel, self._keys, self._description, point, self._request)
+        signed = fetch_signed(channel, self._keys, self._description, point, self._request)
+        self._keys = signed.keys
         self._receiver.start()
-        return record
+        return signed.record
 
     def want(self, name: bytes) -> Slot:
         """A chunk of content: asked for at the next :meth:`ask`, or known from not long ago."""

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cloudconnect.backup.dialogue import expect, greet
-from cloudconnect.content import atrest
+import attrs
+
+from cloudconnect.backup.dialogue import Remembers, expect, greet
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import CloudConnectError, ContextMismatch, ProtocolViolation
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameKind, decode_body, encode_body
+
+
+@attrs.frozen
+class SignedRecord:
+    """A record whose signature holds.
+
+    :ivar keys: of the generation that signed it: what the point needs is read with them
+    """
+
+    record: PointRecord
+    keys: RepositoryKeys
 
 
 def fetch_record(
@@ -21,6 +33,17 @@ def fetch_record(
     point: bytes,
     request: int,
 ) -> PointRecord:
+    """The record of one restore point; as :func:`fetch_signed`."""
+    return fetch_signed(channel, keys, description, point, request).record
+
+
+def fetch_signed(
+    channel: FrameChannel,
+    keys: RepositoryKeys,
+    description: RepositoryDescription,
+    point: bytes,
+    request: int,
+) -> SignedRecord:
     """Ask for the record of one restore point, after the greeting.
 
     :param point: its 16 bytes
@@ -34,11 +57,11 @@ def fetch_record(
     encoded, signature = body.get("record"), body.get("signature")
     if not isinstance(encoded, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation("an OPENED does not have its fields")
-    atrest.verify(keys.public_key, signature, encoded)
+    generation = keys.signer(encoded, signature)
     record = PointRecord.decode(encoded)
     if record.point != point or record.repository != description.repository:
         raise ContextMismatch("the repository opened another restore point than was asked for")
-    return record
+    return SignedRecord(record, generation)
 
 
 def read_paths(
@@ -46,17 +69,19 @@ def read_paths(
     keys: RepositoryKeys,
     description: RepositoryDescription,
     points: Sequence[bytes],
+    heads: Remembers | None = None,
 ) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
     """The source paths that each of ``points`` was made of; one whole dialogue.
 
+    :param heads: what is known of the repository's past
     :raises StoredDataDamaged: a record was changed
     :raises CloudConnectError: the dialogue failed
     """
     try:
-        greet(channel, keys, description, "read")
+        greet(channel, keys, description, "read", heads)
         for request, point in enumerate(points, 1):
-            record = fetch_record(channel, keys, description, point, request)
-            yield point, keys.open_private(point, record.private)
+            signed = fetch_signed(channel, keys, description, point, request)
+            yield point, signed.keys.open_private(point, signed.record.private)
         channel.finish()
         channel.expect_end()
     except BaseException as error:
