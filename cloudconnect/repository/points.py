@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cloudconnect.content.atrest import RepositoryDescription, verify
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Busy, NotFound, Refused, StoredDataDamaged
+from cloudconnect.errors import Busy, NoSpace, NotFound, Refused, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.references import ReferenceWriter, read_references, references_name
@@ -138,7 +138,9 @@ class Points:
                 )
                 removals = self._check_present(record, stored)
             raise Busy("blobs are being removed from the repository; publish again later")
-        except BaseException:
+        except (Busy, NoSpace, NotFound, Refused, StoredDataDamaged):
+            # Here the row is certainly not there. Behind a commit that failed in any other way it
+            # may be, when the catalogue is opened again: then the point must have what it needs.
             self.store.remove(record_name(record.point))
             self.store.remove(references_name(record.point))
             raise
