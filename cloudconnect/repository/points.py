@@ -38,6 +38,8 @@ from cloudconnect.wire import canonical
 
 #: How often the references of a point are looked up again because blobs were removed meanwhile.
 ATTEMPTS: Final = 3
+#: The lock of whoever publishes a point, and of whoever condemns blobs.
+PUBLISHING: Final = "publish"
 PUBLISHED: Final = "published"
 #: In the bin: not listed with the others, and still restorable.
 DELETED: Final = "deleted"
@@ -159,6 +161,15 @@ class Points:
             if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
                 raise Refused("there is another restore point of this id already")
             return known.arrival, known.time  # only the acknowledgement was lost
+        # From the moment at which a blob is seen to be there until the row says that it is needed,
+        # nobody may condemn it: see repository.collect.
+        with self.store.exclusive(PUBLISHING, wait=True):
+            return self._publish(record, encoded, signature, references)
+
+    def _publish(
+        self, record: PointRecord, encoded: bytes, signature: bytes, references: ReferenceWriter
+    ) -> tuple[int, float]:
+        """The same, for one who has the lock."""
         time = self.clock()
         values = point_values(record, encoded, signature, references.count, references.digest, time)
         values["bytes_stored"] = bytes_stored
@@ -273,6 +284,9 @@ class Points:
             wanted = set(batch)
             with self.catalogue.reading() as connection:
                 missing = wanted - self.catalogue.present(connection, wanted)
+            if missing:
+                with self.catalogue.writing() as connection:
+                    missing -= self.catalogue.rescue(connection, missing)
             if missing:
                 raise Refused(
                     f"the restore point needs {min(missing).hex()}, which is not stored; run the "
