@@ -14,6 +14,7 @@ from typing import Final
 
 from cloudconnect.backup.dialogue import Limits, greet
 from cloudconnect.backup.records import fetch_record
+from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.manifest import Entry, EntryDecoder
@@ -176,7 +177,7 @@ class Fetcher:
 
         :raises StoredDataDamaged: (from the iterator) its manifest is damaged
         """
-        decoder, length = EntryDecoder(), 0
+        decoder, length = EntryDecoder(temporary_file), 0
         for slot in self._manifest(record.manifest):
             plain = self.wait(slot)
             length += len(plain)
