@@ -16,6 +16,7 @@ from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 #: Command -> module and function.
 _COMMANDS: Final = {
     "backup": ("cloudconnect.cli.backup", "backup"),
+    "check": ("cloudconnect.cli.check", "check"),
     "connect": ("cloudconnect.cli.connect", "connect"),
     "dump": ("cloudconnect.cli.restore", "dump"),
     "ls": ("cloudconnect.cli.points", "ls"),
