@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
 from cloudconnect.backup.dialogue import Remembers, expect, greet
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import CloudConnectError, ContextMismatch, ProtocolViolation
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.frames import FrameKind, decode_body, encode_body
-
-
-@attrs.frozen
-class SignedRecord:
-    """A record whose signature holds.
-
-    :ivar keys: of the generation that signed it: what the point needs is read with them
-    """
-
-    record: PointRecord
-    keys: RepositoryKeys
+from cloudconnect.wire.frames import Frame, FrameKind, decode_body, encode_body
 
 
 def fetch_record(
@@ -33,17 +20,6 @@ def fetch_record(
     point: bytes,
     request: int,
 ) -> PointRecord:
-    """The record of one restore point; as :func:`fetch_signed`."""
-    return fetch_signed(channel, keys, description, point, request).record
-
-
-def fetch_signed(
-    channel: FrameChannel,
-    keys: RepositoryKeys,
-    description: RepositoryDescription,
-    point: bytes,
-    request: int,
-) -> SignedRecord:
     """Ask for the record of one restore point, after the greeting.
 
     :param point: its 16 bytes
@@ -53,15 +29,28 @@ def fetch_signed(
     :raises CloudConnectError: anything else
     """
     channel.send(FrameKind.OPEN, request, encode_body(point=point))
-    body = decode_body(expect(channel.receive(), FrameKind.OPENED))
+    return believed(expect(channel.receive(), FrameKind.OPENED), keys, description, point)
+
+
+def believed(
+    opened: Frame, keys: RepositoryKeys, description: RepositoryDescription, point: bytes
+) -> PointRecord:
+    """The record in an OPENED, once it is known to be the tenant's own.
+
+    :param point: what was asked for
+    :raises StoredDataDamaged: its signature does not hold
+    :raises ContextMismatch: it is of another restore point
+    :raises ProtocolViolation: it cannot be used
+    """
+    body = decode_body(opened)
     encoded, signature = body.get("record"), body.get("signature")
     if not isinstance(encoded, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation("an OPENED does not have its fields")
-    generation = keys.signer(encoded, signature)
+    keys.signer(encoded, signature)
     record = PointRecord.decode(encoded)
     if record.point != point or record.repository != description.repository:
         raise ContextMismatch("the repository opened another restore point than was asked for")
-    return SignedRecord(record, generation)
+    return record
 
 
 def read_paths(
@@ -80,8 +69,8 @@ def read_paths(
     try:
         greet(channel, keys, description, "read", heads)
         for request, point in enumerate(points, 1):
-            signed = fetch_signed(channel, keys, description, point, request)
-            yield point, signed.keys.open_private(point, signed.record.private)
+            record = fetch_record(channel, keys, description, point, request)
+            yield point, keys.open_private(point, record.private)
         channel.finish()
         channel.expect_end()
     except BaseException as error:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cloudconnect.content.description import DESCRIPTION_MAX, RepositoryDescription
 from cloudconnect.content.heads import HEAD_MAX, SignedHead
-from cloudconnect.errors import PeerError, Refused, StoredDataDamaged
+from cloudconnect.errors import NoSpace, PeerError, Refused, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.heads import (
@@ -25,6 +25,7 @@ from cloudconnect.repository.heads import (
     insert_heads,
     read_chain,
 )
+from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.tables import repository_table
 from cloudconnect.wire import canonical
 
@@ -48,7 +49,7 @@ def replace_description(
     store: IBlobStore, catalogue: Catalogue, encoded: bytes, head: SignedHead
 ) -> RepositoryDescription:
     """See :meth:`cloudconnect.repository.store.Repository.replace_description`."""
-    with store.exclusive("publish"):
+    with store.exclusive(PUBLISHING, wait=True):
         with catalogue.reading() as connection:
             old = read_description(connection)
             chain = read_chain(connection, old)
@@ -68,7 +69,9 @@ def replace_description(
                         description=encoded, description_revision=new.revision
                     )
                 )
-        except BaseException:
+        except (NoSpace, Refused):
+            # Here the row is certainly not changed; behind any other failure nobody knows it
+            # before the catalogue is opened again, and what it may say must be there.
             store.remove(name)
             raise
         return new

@@ -12,11 +12,10 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.backup import leading as leading_module
-from cloudconnect.backup.dialogue import greet
 from cloudconnect.backup.heads import Anchor, KnownHeads
 from cloudconnect.backup.options import BackupOptions, BackupResult, RestoreOptions
 from cloudconnect.backup.reading import PointReader
-from cloudconnect.backup.records import fetch_signed, read_paths
+from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.content.description import RepositoryDescription, describe
@@ -695,23 +694,6 @@ class GenerationTests(HeadsCase):
         self.patch(KnownHeads, "next_point", next_point)
         self.machine.backup()
         self.assertEqual(self.points(), 2)
-
-    def test_generation_of_a_record(self) -> None:
-        """A fetched record says which generation signed it."""
-        first = self.machine.backup()
-        old = self.place.keys.public_key
-        self.renew()
-        second = self.machine.backup()
-        place = self.place
-        channel = place.open("read")
-        greet(channel, place.keys, place.description, "read", self.machine.heads())
-        found = [
-            fetch_signed(channel, place.keys, place.description, point, request).keys.public_key
-            for request, point in enumerate((first.point, second.point), 1)
-        ]
-        channel.finish()
-        channel.expect_end()
-        self.assertEqual(found, [old, place.keys.public_key])
 
 
 class _Lying:

@@ -170,7 +170,10 @@ class PublishTests(HeadsCase):
         def publish_first(catalogue: Catalogue, connection: sa.Connection) -> int:
             if todo:
                 todo.clear()
-                with mock.patch.object(other.store, "exclusive", lambda name: mock.MagicMock()):
+                free = mock.patch.object(
+                    other.store, "exclusive", lambda name, wait: mock.MagicMock()
+                )
+                with free:
                     self.publish(0, other)
             return real(catalogue, connection)
 
@@ -501,18 +504,19 @@ class RebuildTests(HeadsCase):
             canonical.encode({"head": forged.encoded, "head_signature": forged.signature})
         )
         repository, damaged = self.recovered()
-        self.assertEqual(len(damaged), 1)
+        self.assertEqual(len([text for text in damaged if "a head cannot be used" in text]), 1)
         self.assertEqual(repository.heads().value, self.chain.value)
 
     def test_removed_points(self) -> None:
         """The head of a point that is gone comes from what is left of it."""
         for number in range(3):
             self.publish(number)
-        head = self.repository.heads().heads[1]
-        for path in self.directory.glob(f"points/{point_id(1).hex()}*"):
-            path.unlink()
-        path = self.directory / "points" / (point_id(1).hex() + "-removed")
-        path.write_bytes(canonical.encode({"head": head.encoded, "head_signature": head.signature}))
+        self.repository.delete([point_id(1)])
+        with self.repository.catalogue.writing() as connection:
+            over = {"bin_until": 0.0, "bin_clock": 0.0}
+            deleted = points_table.c.point == point_id(1).hex()
+            connection.execute(sa.update(points_table).where(deleted).values(**over))
+        self.assertEqual(len(self.repository.expire().removed), 1)
         repository, damaged = self.recovered()
         self.assertEqual(damaged, ())
         self.assertEqual(len(repository.heads().heads), 3)
