@@ -52,6 +52,10 @@ tenants_table = sa.Table(
     sa.Column("max_tasks", sa.Integer, nullable=False, default=MAX_TASKS_DEFAULT),
     sa.Column("modes", sa.String(64), nullable=False, default="tenant"),
     sa.Column("repository", sa.LargeBinary(16)),
+    # The repository's encryption mode, what holds for its points, and whether nothing may go.
+    sa.Column("mode", sa.String(16), nullable=False, server_default="tenant"),
+    sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("frozen", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 credentials_table = sa.Table(
@@ -112,6 +116,10 @@ class Tenant:
     :ivar quota: bytes that may be stored, or None
     :ivar modes: at-rest modes that the tenant may choose from
     :ivar repository: its repository's 16 bytes, or None until it connects
+    :ivar mode: the repository's encryption mode
+    :ivar rules: what the provider demands and allows of how points are kept, as a map
+        (:class:`cloudconnect.repository.rules.Rules`); empty: the defaults
+    :ivar frozen: whether nothing may be deleted, expire or be collected
     """
 
     name: str
@@ -122,6 +130,9 @@ class Tenant:
     max_tasks: int
     modes: tuple[str, ...]
     repository: bytes | None
+    mode: str = "tenant"
+    rules: dict[str, Any] = attrs.field(factory=dict)
+    frozen: bool = False
 
     def check_active(self, today: datetime.date) -> None:
         """Whether new backups may start.
@@ -261,6 +272,8 @@ class Accounts:
                     "max_tasks": row["max_tasks"],
                     "modes": row["modes"].split(","),
                     "repository": row["repository"].hex() if row["repository"] else None,
+                    "encryption": row["mode"] if row["repository"] else None,
+                    "frozen": bool(row["frozen"]),
                 }
                 for row in rows.mappings()
             ]
@@ -277,9 +290,10 @@ class Accounts:
             row = connection.execute(query).first()
         return None if row is None else Verifier(*row)
 
-    def set_repository(self, tenant: str, repository: bytes) -> None:
+    def set_repository(self, tenant: str, repository: bytes, mode: str = "tenant") -> None:
         """Note that ``repository`` is the tenant's.
 
+        :param mode: its encryption mode
         :raises UsageError: the tenant has another one already, or it is another tenant's
         """
         t = tenants_table
@@ -290,7 +304,7 @@ class Accounts:
             done = connection.execute(
                 t.update()
                 .where(t.c.name == tenant, t.c.repository.is_(None))
-                .values(repository=repository)
+                .values(repository=repository, mode=mode)
             )
             if done.rowcount != 1:
                 raise UsageError(f"tenant {tenant} has a repository already")
@@ -399,6 +413,9 @@ def _tenant(row: sa.RowMapping) -> Tenant:
         max_tasks=row["max_tasks"],
         modes=tuple(row["modes"].split(",")),
         repository=None if row["repository"] is None else bytes(row["repository"]),
+        mode=row["mode"],
+        rules=json.loads(row["rules"]),
+        frozen=bool(row["frozen"]),
     )
 
 

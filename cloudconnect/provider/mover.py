@@ -35,7 +35,7 @@ from cloudconnect.commands.lan import (
     ReportWarning,
 )
 from cloudconnect.commands.paging import fit_page
-from cloudconnect.content.atrest import RepositoryDescription
+from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription, RepositoryKeys
 from cloudconnect.content.manifest import PointRecord
 from cloudconnect.errors import (
     Aborted,
@@ -48,6 +48,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA, frame_key
+from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
 from cloudconnect.repository.serve import ServeResult, serve_session
@@ -90,15 +91,18 @@ class TargetDataMover(Service, CommandLocator):
 
     :param reactor: clock and threads
     :param directory: where repositories lie, each in a folder named by its id in hexadecimal
+    :param keys: where the provider's own keys of repositories lie; ``keys`` beside ``directory`` by
+        default
     """
 
     _log = Logger()
     role = Role.TARGET_MOVER.value
 
-    def __init__(self, reactor: Any, directory: Path) -> None:
+    def __init__(self, reactor: Any, directory: Path, keys: Path | None = None) -> None:
         CommandLocator.__init__(self)
         self.reactor = reactor
         self._directory = directory
+        self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
         self._quotas = Quotas()
         self._by_route: dict[bytes, MoverSession] = {}
@@ -193,7 +197,12 @@ class TargetDataMover(Service, CommandLocator):
         return made.addCallback(lambda _: {})
 
     def _make(self, description: RepositoryDescription) -> None:
-        Repository.create(self._folder(description.repository), description).close()
+        provided = description.mode is EncryptionMode.PROVIDER
+        if provided:  # before anything could be stored that it must seal
+            self._keys.make(description.repository)
+        with Repository.create(self._folder(description.repository), description) as made:
+            if provided:
+                self._keys.note(made)
 
     @DescribeRepository.responder
     def describe_repository(self, repository: bytes) -> Deferred[dict[str, Any]]:
@@ -338,9 +347,25 @@ class TargetDataMover(Service, CommandLocator):
                     package.session,
                     lambda record: self._check_point(session, record),
                     reserve,
+                    self._session_keys(channel, repository, package.mode),
                 )
         except BaseException as error:
             pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))
+            raise
+
+    def _session_keys(
+        self, channel: FrameChannel, repository: Repository, mode: str
+    ) -> RepositoryKeys | None:
+        """The provider's own keys for a session, in the mode that was agreed."""
+        try:
+            if repository.description.mode.value != mode:
+                raise ContextMismatch(
+                    f"the repository's encryption is {repository.description.mode.value}, and the "
+                    f"service says {mode}"
+                )
+            return self._keys.keys(repository)
+        except CloudConnectError as error:
+            channel.give_up(error)
             raise
 
     @staticmethod

@@ -34,7 +34,7 @@ from cloudconnect.commands.lan import (
     RetireRoute,
 )
 from cloudconnect.commands.tunnel import agreed_digest
-from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
     Busy,
     CloudConnectError,
@@ -249,18 +249,25 @@ class CloudConnectService(Service):
                 f"the provider does not allow encryption mode {description.mode.value} for "
                 f"tenant {tenant}, only {', '.join(record.modes)}"
             )
-        if description.mode is not EncryptionMode.TENANT:
-            raise Refused("this version stores only in encryption mode tenant")
         if tenant in self._creating:
             raise Busy(f"the repository of tenant {tenant} is being made")
         self._creating.add(tenant)
         try:
             await self.mover.call(MakeRepository, description=encoded)
-            await self._run(self._accounts.set_repository, tenant, description.repository)
+            await self._run(
+                self._accounts.set_repository,
+                tenant,
+                description.repository,
+                description.mode.value,
+            )
         finally:
             self._creating.discard(tenant)
         await self._note(
-            "repository_made", "", f"tenant {tenant} made its repository", tenant=tenant
+            "repository_made",
+            "",
+            f"tenant {tenant} made its repository, encryption {description.mode.value}",
+            tenant=tenant,
+            mode=description.mode.value,
         )
 
     async def points(self, tenant: str, **query: Any) -> dict[str, Any]:
@@ -328,7 +335,7 @@ class CloudConnectService(Service):
                 name=ask.name,
                 repository=ask.repository,
                 quota=record.quota,
-                mode=EncryptionMode.TENANT.value,
+                mode=record.mode,
                 capabilities=CAPABILITIES[ask.kind],
                 hops=(DIRECT_HOP,),
                 streams=ask.streams,

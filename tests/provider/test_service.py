@@ -567,12 +567,14 @@ class RepositoryTests(StageCase):
         self.assertEqual((thief.name, 1), ("thief", self.folders()))
 
     def test_mode(self) -> None:
-        """A mode that the provider did not allow, or that this release cannot store, is refused."""
+        """A mode that the provider did not allow is refused; what was made is known ever after."""
         self.provider.add_tenant()
         self.provider.add_tenant("lax", modes=["tenant", "none"])
-        for tenant in (TENANT, "lax"):
-            self.failure_of(self.create(tenant, self.described(EncryptionMode.NONE)), Refused)
+        self.failure_of(self.create(TENANT, self.described(EncryptionMode.NONE)), Refused)
+        self.failure_of(self.create("lax", self.described(EncryptionMode.PROVIDER)), Refused)
         self.assertEqual(0, self.folders())
+        self.reactor.result_of(self.create("lax", self.described(EncryptionMode.NONE)))
+        self.assertEqual("none", self.provider.accounts.tenant("lax").mode)
 
     def test_lease(self) -> None:
         """After the end of the lease no repository is made."""
