@@ -17,12 +17,16 @@ from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 _COMMANDS: Final = {
     "backup": ("cloudconnect.cli.backup", "backup"),
     "connect": ("cloudconnect.cli.connect", "connect"),
+    "delete": ("cloudconnect.cli.keeping", "delete"),
     "dump": ("cloudconnect.cli.restore", "dump"),
+    "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
     "points": ("cloudconnect.cli.points", "points"),
     "provider": ("cloudconnect.cli.provider", "provider"),
     "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),
     "restore": ("cloudconnect.cli.restore", "restore"),
+    "retention": ("cloudconnect.cli.retention", "retention"),
+    "undelete": ("cloudconnect.cli.keeping", "undelete"),
 }
 _ALIASES: Final = {"snapshots": "points"}
 

@@ -22,7 +22,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from cloudconnect.errors import LeaseEnded, NotFound, UsageError
+from cloudconnect.errors import LeaseEnded, NotFound, UsageError, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.wire.scram import Verifier
 
@@ -56,6 +56,8 @@ tenants_table = sa.Table(
     sa.Column("mode", sa.String(16), nullable=False, server_default="tenant"),
     sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
     sa.Column("frozen", sa.Boolean, nullable=False, server_default=sa.false()),
+    # Up to which of the events it was told what was found in its repository.
+    sa.Column("told", sa.Integer, nullable=False, server_default="0"),
 )
 
 credentials_table = sa.Table(
@@ -134,17 +136,22 @@ class Tenant:
     rules: dict[str, Any] = attrs.field(factory=dict)
     frozen: bool = False
 
-    def check_active(self, today: datetime.date) -> None:
-        """Whether new backups may start.
+    def check_active(
+        self,
+        today: datetime.date,
+        forbidden: str = "no new backups, restores go on for a grace time",
+    ) -> None:
+        """Whether new backups may start, and points be deleted.
 
+        :param forbidden: what an ended lease does not allow, for the text
         :raises LeaseEnded: the lease has ended, or the tenant is disabled
         """
         if self.disabled:
             raise LeaseEnded(f"the provider has disabled tenant {self.name}; ask the provider")
         if self.lease_end is not None and today > datetime.date.fromisoformat(self.lease_end):
             raise LeaseEnded(
-                f"the lease of tenant {self.name} ended on {self.lease_end}: no new backups, "
-                "restores go on for a grace time; ask the provider"
+                f"the lease of tenant {self.name} ended on {self.lease_end}: {forbidden}; ask the "
+                "provider"
             )
 
 
@@ -213,13 +220,7 @@ class Accounts:
             raise UsageError(
                 f"tenant name {name!r}: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit"
             )
-        if lease_end is not None:
-            try:
-                datetime.date.fromisoformat(lease_end)
-            except ValueError:
-                raise UsageError(f"lease end {lease_end!r}: want YYYY-MM-DD") from None
-        if max_tasks < 1 or (quota is not None and quota < 0):
-            raise UsageError("a tenant has at least 1 task and a quota of at least 0 bytes")
+        _check_limits({"lease_end": lease_end, "max_tasks": max_tasks, "quota": quota})
         with self._engine.begin() as connection:
             taken = sa.select(tenants_table.c.name).where(tenants_table.c.name == name)
             if connection.execute(taken).scalar() is not None:
@@ -236,14 +237,66 @@ class Accounts:
                     modes=",".join(modes),
                 )
             )
+            _add_credential(connection, name, verifier)
+
+    def change_tenant(self, name: str, values: dict[str, Any]) -> None:
+        """Change what is agreed with a tenant.
+
+        :param values: of ``quota``, ``lease_end``, ``max_tasks``, ``modes``, ``rules``, ``frozen``
+        :raises NotFound: there is no such tenant
+        :raises UsageError: a value that cannot be used
+        """
+        _check_limits(values)
+        columns = dict(values)
+        if "modes" in columns:
+            columns["modes"] = ",".join(columns["modes"])
+        if "rules" in columns:
+            columns["rules"] = json.dumps(columns["rules"], sort_keys=True)
+        t = tenants_table
+        with self._engine.begin() as connection:
+            change = t.update().where(t.c.name == name).values(columns or {"name": name})
+            if connection.execute(change).rowcount != 1:
+                raise NotFound(f"there is no tenant {name}")
+
+    def change_verifier(self, name: str, verifier: Verifier) -> None:
+        """Another login password for a tenant: those that it had end now."""
+        t = credentials_table
+        valid = t.update().where(t.c.tenant == name, t.c.revoked.is_(None))
+        with self._engine.begin() as connection:
+            connection.execute(valid.values(revoked=time.time()))
+            _add_credential(connection, name, verifier)
+
+    def owner(self, repository: bytes) -> Tenant | None:
+        """The tenant whose repository this is."""
+        query = sa.select(tenants_table).where(tenants_table.c.repository == repository)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _tenant(row)
+
+    def untold(self, tenant: str, limit: int) -> list[tuple[int, SecurityWarning]]:
+        """The first warnings of what was found in a tenant's repository that it was not told yet.
+
+        :return: each with the number to give to :meth:`tell`
+        """
+        e, t = events_table.c, tenants_table.c
+        query = (
+            sa.select(e.seq, e.fields)
+            .join(tenants_table, t.name == e.tenant)
+            .where(e.tenant == tenant, e.type == "warning", e.session == "", e.seq > t.told)
+            .where(e.name == WarningKind.STORED_DATA_DAMAGED.value)
+            .order_by(e.seq)
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [(row.seq, SecurityWarning.from_dict(json.loads(row.fields))) for row in rows]
+
+    def tell(self, tenant: str, number: int) -> None:
+        """Note that a tenant has been told of everything up to this number."""
+        t = tenants_table
+        with self._engine.begin() as connection:
             connection.execute(
-                credentials_table.insert().values(
-                    tenant=name,
-                    label="default",
-                    created=time.time(),
-                    capabilities="write,read,delete,admin",
-                    **attrs.asdict(verifier),
-                )
+                t.update().where(t.c.name == tenant, t.c.told < number).values(told=number)
             )
 
     def tenant(self, name: str) -> Tenant:
@@ -416,6 +469,30 @@ def _tenant(row: sa.RowMapping) -> Tenant:
         mode=row["mode"],
         rules=json.loads(row["rules"]),
         frozen=bool(row["frozen"]),
+    )
+
+
+def _check_limits(values: dict[str, Any]) -> None:
+    lease_end = values.get("lease_end")
+    if lease_end is not None:
+        try:
+            datetime.date.fromisoformat(lease_end)
+        except (TypeError, ValueError):
+            raise UsageError(f"lease end {lease_end!r}: want YYYY-MM-DD") from None
+    quota = values.get("quota")
+    if values.get("max_tasks", 1) < 1 or (quota is not None and quota < 0):
+        raise UsageError("a tenant has at least 1 task and a quota of at least 0 bytes")
+
+
+def _add_credential(connection: sa.Connection, tenant: str, verifier: Verifier) -> None:
+    connection.execute(
+        credentials_table.insert().values(
+            tenant=tenant,
+            label="default",
+            created=time.time(),
+            capabilities="write,read,delete,admin",
+            **attrs.asdict(verifier),
+        )
     )
 
 

@@ -26,15 +26,22 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import (
+    DeleteRepositoryPoints,
     DescribeRepository,
     EndSession,
+    GetRepositoryRetention,
     ListRepositoryPoints,
+    LockRepositoryPoints,
     MakeRepository,
+    MeasureRepository,
     OfferKeyA,
+    PreviewRepositoryRetention,
     ReportEvent,
     ReportWarning,
+    SetRepositoryRetention,
+    SetRules,
+    UndeleteRepositoryPoints,
 )
-from cloudconnect.commands.paging import fit_page
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription, RepositoryKeys
 from cloudconnect.content.manifest import PointRecord
 from cloudconnect.errors import (
@@ -48,6 +55,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA, frame_key
+from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
@@ -87,12 +95,13 @@ class MoverSession:
 
 
 class TargetDataMover(Service, CommandLocator):
-    """Serves sessions against the repositories below one directory.
+    """Serves sessions against the repositories below one directory, and does what else is to do.
 
     :param reactor: clock and threads
     :param directory: where repositories lie, each in a folder named by its id in hexadecimal
     :param keys: where the provider's own keys of repositories lie; ``keys`` beside ``directory`` by
         default
+    :ivar acts: what is done to repositories beside sessions
     """
 
     _log = Logger()
@@ -102,6 +111,7 @@ class TargetDataMover(Service, CommandLocator):
         CommandLocator.__init__(self)
         self.reactor = reactor
         self._directory = directory
+        self.acts = RepositoryActs(directory)
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
         self._quotas = Quotas()
@@ -143,7 +153,7 @@ class TargetDataMover(Service, CommandLocator):
             raise Refused("a Key A package cannot be read") from None
         if offered.version not in PROTOCOL_VERSIONS or offered.role != self.role:
             raise Refused("this mover cannot take part in such a session")
-        if not self._folder(offered.repository).is_dir():
+        if not self.acts.folder(offered.repository).is_dir():
             raise NotFound("this mover does not have that repository")
         if offered.session in self._by_session or offered.route in self._by_route:
             raise Refused("this mover has that session or route already")
@@ -200,7 +210,7 @@ class TargetDataMover(Service, CommandLocator):
         provided = description.mode is EncryptionMode.PROVIDER
         if provided:  # before anything could be stored that it must seal
             self._keys.make(description.repository)
-        with Repository.create(self._folder(description.repository), description) as made:
+        with Repository.create(self.acts.folder(description.repository), description) as made:
             if provided:
                 self._keys.note(made)
 
@@ -211,7 +221,7 @@ class TargetDataMover(Service, CommandLocator):
         return described.addCallback(lambda encoded: {"description": encoded})
 
     def _describe(self, repository: bytes) -> bytes:
-        opened = self._open(repository)
+        opened = self.acts.open(repository)
         try:
             return opened.description.encode()
         finally:
@@ -220,23 +230,70 @@ class TargetDataMover(Service, CommandLocator):
     @ListRepositoryPoints.responder
     def list_points(self, repository: bytes, **query: Any) -> Deferred[dict[str, Any]]:
         """One page of a repository's points."""
-        return self._in_thread(self._list, repository, query)
+        listed = self._in_thread(self.acts.points, repository, query)
+        return listed.addCallback(lambda found: {"points": found[0], "more": found[1]})
 
-    def _list(self, repository: bytes, query: dict[str, Any]) -> dict[str, Any]:
-        opened = self._open(repository)
-        try:
-            limit = query["limit"]
-            rows = opened.points(
-                host=query["host"] or None,
-                job=query["job"] or None,
-                tag=query["tag"] or None,
-                after=query["after"],
-                limit=limit + 1,
-            )
-            page, more = fit_page([row.as_map() for row in rows], limit)
-            return {"points": page, "more": more}
-        finally:
-            opened.close()
+    # --- how points are kept; from the service too ----------------------------------------------
+
+    @SetRules.responder
+    def set_rules(self, repository: bytes, rules: Any, frozen: bool) -> Deferred[dict[str, Any]]:
+        """What the provider demands and allows, from now on."""
+        done = self._in_thread(self.acts.set_rules, repository, rules, frozen)
+        return done.addCallback(lambda _: {})
+
+    @DeleteRepositoryPoints.responder
+    def delete_points(self, repository: bytes, points: Any, by: str) -> Deferred[dict[str, Any]]:
+        """Put points into the bin."""
+        done = self._in_thread(self.acts.delete, repository, points, by)
+        return done.addCallback(lambda rows: {"points": rows})
+
+    @UndeleteRepositoryPoints.responder
+    def undelete_points(self, repository: bytes, points: Any) -> Deferred[dict[str, Any]]:
+        """Take points out of the bin."""
+        done = self._in_thread(self.acts.undelete, repository, points)
+        return done.addCallback(lambda rows: {"points": rows})
+
+    @LockRepositoryPoints.responder
+    def lock_points(self, repository: bytes, points: Any, until: int) -> Deferred[dict[str, Any]]:
+        """Lock points."""
+        done = self._in_thread(self.acts.lock, repository, points, until)
+        return done.addCallback(lambda rows: {"points": rows})
+
+    @GetRepositoryRetention.responder
+    def get_retention(self, repository: bytes, after: int, limit: int) -> Deferred[dict[str, Any]]:
+        """One page of the retention policies."""
+        found = self._in_thread(self.acts.retention, repository, after, limit)
+        return found.addCallback(lambda f: {"policies": f[0], "rules": f[1], "more": f[2]})
+
+    @SetRepositoryRetention.responder
+    def set_retention(
+        self, repository: bytes, host: str, job: str, policy: Any
+    ) -> Deferred[dict[str, Any]]:
+        """Set a retention policy."""
+        done = self._in_thread(self.acts.set_retention, repository, host, job, policy)
+        return done.addCallback(lambda row: {"policy": row})
+
+    @PreviewRepositoryRetention.responder
+    def preview_retention(
+        self,
+        repository: bytes,
+        proposed: bool,
+        host: str,
+        job: str,
+        policy: Any,
+        after: int,
+        limit: int,
+    ) -> Deferred[dict[str, Any]]:
+        """One page of what retention would do."""
+        as_if = (host, job, policy) if proposed else None
+        found = self._in_thread(self.acts.preview_retention, repository, as_if, after, limit)
+        return found.addCallback(lambda f: {"decisions": f[0], "more": f[1]})
+
+    @MeasureRepository.responder
+    def measure(self, repository: bytes) -> Deferred[dict[str, Any]]:
+        """What a repository holds."""
+        done = self._in_thread(self.acts.measure, repository)
+        return done.addCallback(lambda numbers: {"measured": numbers})
 
     def _taken_back(self, session: MoverSession) -> Deferred[None]:
         taken = Deferred.fromCoroutine(self._take_back(session))
@@ -255,18 +312,12 @@ class TargetDataMover(Service, CommandLocator):
 
     def _withdraw(self, repository: bytes, points: list[bytes]) -> int:
         count = 0
-        with self._open(repository) as opened:
+        with self.acts.open(repository) as opened:
             for point in points:
                 with contextlib.suppress(NotFound):  # noted, but then not published
                     opened.withdraw([point])
                     count += 1
         return count
-
-    def _folder(self, repository: bytes) -> Path:
-        return self._directory / repository.hex()
-
-    def _open(self, repository: bytes) -> Repository:
-        return Repository.open(self._folder(repository))
 
     # --- from connections (see acceptance) -----------------------------------------------------
 
@@ -332,11 +383,11 @@ class TargetDataMover(Service, CommandLocator):
         package = session.package
         try:
             with (
-                self._open(package.repository) as repository,
+                self.acts.open(package.repository) as repository,
                 self._quotas.session(
                     package.repository,
                     package.quota,
-                    lambda: repository.statistics()["bytes_stored"],
+                    lambda: _counted(repository),
                 ) as reserve,
             ):
                 return serve_session(
@@ -513,3 +564,8 @@ class TargetDataMover(Service, CommandLocator):
         told = self.link.call(command, **values)
         told.addErrback(lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage()))
         return told
+
+
+def _counted(repository: Repository) -> int:
+    """Bytes that count against the quota: not those that only the bin needs."""
+    return max(0, repository.statistics()["bytes_stored"] - repository.measured.get("bin", 0))

@@ -25,13 +25,20 @@ from twisted.logger import Logger
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import DIRECT_HOP, Role, SessionKind
 from cloudconnect.commands.lan import (
+    DeleteRepositoryPoints,
     DescribeRepository,
     EndSession,
+    GetRepositoryRetention,
     ListRepositoryPoints,
+    LockRepositoryPoints,
     MakeRepository,
     OfferKeyA,
+    PreviewRepositoryRetention,
     PublishRoute,
     RetireRoute,
+    SetRepositoryRetention,
+    SetRules,
+    UndeleteRepositoryPoints,
 )
 from cloudconnect.commands.tunnel import agreed_digest
 from cloudconnect.content.atrest import RepositoryDescription
@@ -39,6 +46,7 @@ from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    NoSpace,
     NotFound,
     NotReachable,
     Refused,
@@ -160,6 +168,7 @@ class CloudConnectService(Service):
         self._mover: BoundedAMP | None = None
         self._sessions: dict[bytes, LiveSession] = {}
         self._creating: set[str] = set()
+        self._unwritten: dict[str, bool] = {}  # who is frozen, or not, while nothing can be written
 
     # --- LAN -------------------------------------------------------------------------------------
 
@@ -224,9 +233,49 @@ class CloudConnectService(Service):
         coin = hmac.digest(self.decoy_key, b"iterations " + tenant.encode(), "sha256")[0] & 1
         return TOKEN_ITERATIONS_MIN if coin else PASSWORD_ITERATIONS_MIN
 
+    async def _tenant(self, name: str) -> Tenant:
+        """What is agreed with a tenant, and what could not be written down of it."""
+        record: Tenant = await self._run(self._accounts.tenant, name)
+        frozen = self._unwritten.get(name)
+        return record if frozen is None else attrs.evolve(record, frozen=frozen)
+
+    async def owner(self, repository: bytes) -> dict[str, Any]:
+        """Whose a repository is, as AskOwner answers it."""
+        found: Tenant | None = await self._run(self._accounts.owner, repository)
+        if found is None:
+            return {"tenant": "", "rules": {}, "frozen": False}
+        if found.name in self._unwritten:
+            await self._write_frozen(found.name, self._unwritten[found.name])
+        record = await self._tenant(found.name)
+        return {"tenant": record.name, "rules": record.rules, "frozen": record.frozen}
+
+    async def freeze(self, tenant: str, frozen: bool) -> bool:
+        """Freeze a tenant, or thaw it; whether it could be written down.
+
+        Where it could not, because the disk is full or read-only, it holds for as long as service
+        and mover run, and is written down when it can be.
+        """
+        record = await self._tenant(tenant)
+        kept = await self._write_frozen(tenant, frozen)
+        if record.repository is not None:
+            kept = await self._tell_rules(await self._tenant(tenant), record.repository) and kept
+        word = "frozen" if frozen else "thawed"
+        await self._note(f"tenant_{word}", "", f"tenant {tenant} is {word}", tenant=tenant)
+        return kept
+
+    async def _write_frozen(self, tenant: str, frozen: bool) -> bool:
+        try:
+            await self._run(self._accounts.change_tenant, tenant, {"frozen": frozen})
+        except NoSpace as error:
+            self._unwritten[tenant] = frozen
+            self._log.warn("freezing {tenant} is not written down: {e}", tenant=tenant, e=error)
+            return False
+        self._unwritten.pop(tenant, None)
+        return True
+
     async def account(self, tenant: str) -> tuple[Tenant, bytes]:
         """The tenant's record, and its encoded repository description or ``b""``."""
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         if record.repository is None:
             return record, b""
         answer = await self.mover.call(DescribeRepository, repository=record.repository)
@@ -237,7 +286,7 @@ class CloudConnectService(Service):
 
         :raises Refused: it has one, or the mode is not allowed
         """
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         record.check_active(self._today())
         if record.repository is not None:
             raise Refused(
@@ -254,6 +303,7 @@ class CloudConnectService(Service):
         self._creating.add(tenant)
         try:
             await self.mover.call(MakeRepository, description=encoded)
+            await self._tell_rules(record, description.repository)
             await self._run(
                 self._accounts.set_repository,
                 tenant,
@@ -272,10 +322,111 @@ class CloudConnectService(Service):
 
     async def points(self, tenant: str, **query: Any) -> dict[str, Any]:
         """One page of the tenant's restore points."""
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         if record.repository is None:
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
         return await self.mover.call(ListRepositoryPoints, repository=record.repository, **query)
+
+    # --- how points are kept ---------------------------------------------------------------------
+
+    async def delete_points(self, tenant: str, points: Any) -> dict[str, Any]:
+        """Put restore points into the bin.
+
+        :raises LeaseEnded: the tenant is not active
+        :raises Refused: it is frozen, or a point is locked
+        """
+        record, repository = await self._acting(tenant, "nothing can be deleted")
+        if record.frozen:
+            raise Refused(
+                f"the provider has frozen tenant {tenant}: for now nothing is deleted, expires or "
+                "is removed; ask the provider"
+            )
+        answer = await self.mover.call(
+            DeleteRepositoryPoints, repository=repository, points=points, by="tenant"
+        )
+        await self._note_points("points_deleted", "put into the bin", tenant, answer["points"])
+        return answer
+
+    async def undelete_points(self, tenant: str, points: Any) -> dict[str, Any]:
+        """Take restore points out of the bin; also after the end of the lease."""
+        _, repository = await self._acting(tenant, None)
+        answer = await self.mover.call(
+            UndeleteRepositoryPoints, repository=repository, points=points
+        )
+        await self._note_points("points_undeleted", "taken from the bin", tenant, answer["points"])
+        return answer
+
+    async def lock_points(self, tenant: str, points: Any, until: int) -> dict[str, Any]:
+        """Lock restore points."""
+        _, repository = await self._acting(tenant, "nothing can be locked")
+        answer = await self.mover.call(
+            LockRepositoryPoints, repository=repository, points=points, until=until
+        )
+        await self._note_points("points_locked", "locked", tenant, answer["points"])
+        return answer
+
+    async def retention(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
+        """One page of the retention policies."""
+        _, repository = await self._acting(tenant, None)
+        return await self.mover.call(
+            GetRepositoryRetention, repository=repository, after=after, limit=limit
+        )
+
+    async def set_retention(self, tenant: str, host: str, job: str, policy: Any) -> dict[str, Any]:
+        """Set what is kept of a host and a job."""
+        _, repository = await self._acting(tenant, "retention cannot be changed")
+        answer = await self.mover.call(
+            SetRepositoryRetention, repository=repository, host=host, job=job, policy=policy
+        )
+        await self._note(
+            "retention_set",
+            "",
+            f"tenant {tenant} set what is kept of {host or 'every host'}, {job or 'every job'}",
+            tenant=tenant,
+            **answer["policy"],
+        )
+        return answer
+
+    async def preview_retention(self, tenant: str, **query: Any) -> dict[str, Any]:
+        """One page of what retention would do."""
+        _, repository = await self._acting(tenant, None)
+        return await self.mover.call(PreviewRepositoryRetention, repository=repository, **query)
+
+    async def rules_changed(self, tenant: str) -> None:
+        """An admin has changed what is agreed with a tenant, in the accounts: the mover hears it.
+
+        :raises Refused: there is no mover; it hears it before the next act
+        """
+        record = await self._tenant(tenant)
+        if record.repository is not None:
+            await self._tell_rules(record, record.repository)
+
+    async def _acting(self, tenant: str, forbidden: str | None) -> tuple[Tenant, bytes]:
+        """The tenant and its repository, once the mover has the newest rules.
+
+        :param forbidden: what an ended lease does not allow; None: a lease that has ended allows it
+        """
+        record = await self._tenant(tenant)
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        if forbidden is not None or record.disabled:
+            record.check_active(self._today(), forbidden or "")
+        await self._tell_rules(record, record.repository)
+        return record, record.repository
+
+    async def _tell_rules(self, record: Tenant, repository: bytes) -> bool:
+        answer = await self.mover.call(
+            SetRules, repository=repository, rules=record.rules, frozen=record.frozen
+        )
+        kept: bool = answer["kept"]
+        return kept
+
+    def _note_points(
+        self, name: str, done: str, tenant: str, points: list[dict[str, Any]]
+    ) -> Deferred[None]:
+        text = f"tenant {tenant}: {len(points)} restore point(s) {done}"
+        ids = [row["point"] for row in points]
+        return self._note(name, "", text, tenant=tenant, points=ids)
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -293,7 +444,7 @@ class CloudConnectService(Service):
         :param notify: tells the tenant of a warning
         :return: the session, the plan, and the Key A of each of its entries
         """
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         if ask.kind is SessionKind.BACKUP or record.disabled:
             record.check_active(self._today())
         if record.repository is None:

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("mode", sa.String(16), nullable=False, server_default="tenant"),
         sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
         sa.Column("frozen", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("told", sa.Integer, nullable=False, server_default="0"),
     ):
         op.add_column("tenants", column)
 
