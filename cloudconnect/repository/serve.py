@@ -147,6 +147,7 @@ class _Dialogue:
         self._references: ReferenceWriter | None = None
         self._points: list[bytes] = []
         self._chunks_received = self._bytes_stored = self._chunks_sent = 0
+        self._bytes_new = 0  # added to packs since the last restore point
         self._answers: dict[FrameKind, Callable[[Frame], None]] = {
             FrameKind.HAVE: self._have,
             FrameKind.CHUNK: self._chunk,
@@ -159,6 +160,8 @@ class _Dialogue:
         """Greet, answer until the totals, and end."""
         if self._mode is EncryptionMode.PROVIDER and self._keys is None:
             raise Refused("the provider's key of this repository is not there")
+        if self._purpose == "backup":
+            self._repository.check_bin_room()
         self._greet(self._channel.receive())
         while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
             self._answer(frame)
@@ -255,6 +258,7 @@ class _Dialogue:
         self._stored(self._repository.add(blob, kind))
         self._chunks_received += 1
         self._bytes_stored += len(blob.data)
+        self._bytes_new += len(blob.data) + ENTRY_SIZE
 
     def _point(self, frame: Frame) -> None:
         if self._references is None:
@@ -285,8 +289,9 @@ class _Dialogue:
         self._on_point(record)
         self._reserve(len(body["record"]))
         arrival, time = self._repository.publish(
-            record, body["record"], body["signature"], references
+            record, body["record"], body["signature"], references, self._bytes_new
         )
+        self._bytes_new = 0
         self._points.append(record.point)
         answer = encode_body(point=record.point, arrival=arrival, time=time)
         self._channel.send(FrameKind.POINTED, frame.request, answer)
