@@ -11,17 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from cloudconnect.commands.control import ACT_POINTS_MAX
 from cloudconnect.commands.paging import fit_page
 from cloudconnect.content.retention import RetentionPolicy
-from cloudconnect.errors import NotFound, ProtocolViolation
+from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation
+from cloudconnect.provider.reserve import Reserve
 from cloudconnect.repository.points import PointRow
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
+
+_T = TypeVar("_T")
 
 #: The states of restore points that may be listed.
 STATES = ("published", "deleted", "removed", "withdrawn")
@@ -33,10 +36,12 @@ class RepositoryActs:
     """The acts on the repositories below one directory.
 
     :param directory: where repositories lie, each in a folder named by its id in hexadecimal
+    :param reserve: what is let go of where the disk is full, and made again when it is not
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, reserve: Reserve | None = None) -> None:
         self._directory = directory
+        self._reserve = reserve
 
     def folder(self, repository: bytes) -> Path:
         """Where a repository lies, whether it is there or not."""
@@ -50,25 +55,52 @@ class RepositoryActs:
     def open(self, repository: bytes) -> Repository:
         """Open a repository; on a read-only file system for reading only.
 
+        Where the disk is full to the last bytes, the reserve makes room for that.
+
         :raises NotFound: there is none
         """
+        if self._reserve is not None:
+            self._reserve.look()
         folder = self.folder(repository)
         return Repository.open(folder, read_only=is_read_only(folder))
 
+    def _with_room(self, act: Callable[[], _T]) -> _T:
+        """Do what makes room, or must not fail for want of it; once more where there was none."""
+        try:
+            return act()
+        except NoSpace:
+            if self._reserve is None or not self._reserve.release():
+                raise
+            return act()
+
     # --- for tenants -----------------------------------------------------------------------------
 
-    def set_rules(self, repository: bytes, rules: Any, frozen: bool) -> None:
+    def set_rules(self, repository: bytes, rules: Any, frozen: bool) -> bool:
         """Put rules into force, and freeze or thaw; what is so already is not written again.
 
         :param rules: a map
-        :raises ProtocolViolation: it is none that can be used
+        :return: whether it is so now; False where nothing can be written (or deleted, for that)
+        :raises ProtocolViolation: it is no map that can be used
         """
         wanted = Rules.from_map(_map(rules))
-        with self.open(repository) as opened:
-            if opened.rules != wanted:
-                opened.set_rules(wanted)
-            if opened.frozen != frozen:
-                opened.freeze() if frozen else opened.thaw()
+
+        def act() -> bool:
+            with self.open(repository) as opened:
+                known = (opened.rules, opened.frozen)
+                if known == (wanted, frozen):
+                    return True
+                if is_read_only(self.folder(repository)):
+                    return False
+                if known[1] != frozen:
+                    opened.freeze() if frozen else opened.thaw()
+                if known[0] != wanted:
+                    opened.set_rules(wanted)
+                return True
+
+        try:
+            return self._with_room(act)
+        except NoSpace:
+            return False
 
     def points(self, repository: bytes, query: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
         """One page of restore points as maps, and whether there is more.
@@ -162,11 +194,29 @@ class RepositoryActs:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
         """Let expire what is due, then give back the room of what nobody needs; the counts."""
+
+        def act() -> dict[str, Any]:
+            removed = self.expire(repository)
+            with self.open(repository) as opened:
+                result = opened.collect(progress, cancelled)
+            return {"points_removed": removed, **attrs.asdict(result)}
+
+        return self._with_room(act)
+
+    def expire(self, repository: bytes) -> int:
+        """Look at the expiry clock, and let go what has had its time; how many points went."""
+
+        def act() -> int:
+            with self.open(repository) as opened:
+                opened.observe_clock()
+                return len(opened.expire().removed)
+
+        return self._with_room(act)
+
+    def apply_retention(self, repository: bytes) -> int:
+        """Put what no policy keeps into the bin; how many points that were."""
         with self.open(repository) as opened:
-            opened.observe_clock()
-            expired = opened.expire()
-            result = opened.collect(progress, cancelled)
-        return {"points_removed": len(expired.removed), **attrs.asdict(result)}
+            return sum(1 for decision in opened.apply_retention() if not decision.keep)
 
     def scrub(
         self,

@@ -120,7 +120,8 @@ class Maintenance(Service):
             self._intervals.maintenance_hours * HOUR, self._begin_round
         )
         if not self._running:  # else the last round, or what an admin asked for, goes on
-            self._keep(self.round())
+            ended = self._keep(self.round())
+            ended.addErrback(lambda f: self._log.failure("a round of maintenance failed", f))
 
     async def round(self) -> None:
         """Tend every repository once."""
@@ -143,20 +144,25 @@ class Maintenance(Service):
             return  # nobody's: nothing of it is touched
         acts, tenant = self._acts, owner.tenant
         await self._in_thread(acts.set_rules, repository, owner.rules, owner.frozen)
-        expired = await self._in_thread(acts.expire, repository)
-        if expired:
-            await self._say(
-                "points_removed", repository, tenant, f"{expired} left the bin for good"
-            )
-        if self._reactor.seconds() >= self._collected.get(repository, 0.0):
-            self._collected[repository] = self._reactor.seconds() + self._intervals.gc_hours * HOUR
-            if not owner.frozen:
-                deleted = await self._in_thread(acts.apply_retention, repository)
-                if deleted:
-                    text = f"{deleted} restore point(s) put into the bin by retention"
-                    await self._say("retention_applied", repository, tenant, text)
-                await self._collect(repository, tenant)
+        if not owner.frozen:  # whatever could be written down of that
+            await self._expire(repository, tenant)
         await self._scrub_slice(repository, tenant)
+
+    async def _expire(self, repository: bytes, tenant: str) -> None:
+        acts = self._acts
+        removed = await self._in_thread(acts.expire, repository)
+        if removed:
+            text = f"{removed} restore point(s) have left the bin for good"
+            await self._say("points_removed", repository, tenant, text)
+        now = self._reactor.seconds()
+        if now < self._collected.get(repository, 0.0):
+            return
+        self._collected[repository] = now + self._intervals.gc_hours * HOUR
+        deleted = await self._in_thread(acts.apply_retention, repository)
+        if deleted:
+            text = f"{deleted} restore point(s) put into the bin by retention"
+            await self._say("retention_applied", repository, tenant, text)
+        await self._collect(repository, tenant)
 
     async def _scrub_slice(self, repository: bytes, tenant: str) -> None:
         stored = (await self._in_thread(self._acts.measure, repository))["bytes_stored"]
@@ -245,14 +251,8 @@ class Maintenance(Service):
 
 def counts_text(result: dict[str, Any]) -> str:
     """The numbers of a result for a person: ``3 packs removed, 0 blobs moved``."""
-    parts = [
-        f"{value} {name.replace('_', ' ')}" for name, value in result.items() if _counts(value)
-    ]
-    return ", ".join(parts)
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    counts = {name: value for name, value in result.items() if type(value) is int}
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())
 
 
 def _quietly(running: Deferred[Any]) -> Deferred[None]:

@@ -26,6 +26,8 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import (
+    AskOwner,
+    CollectGarbage,
     DeleteRepositoryPoints,
     DescribeRepository,
     EndSession,
@@ -38,6 +40,7 @@ from cloudconnect.commands.lan import (
     PreviewRepositoryRetention,
     ReportEvent,
     ReportWarning,
+    ScrubRepository,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -57,7 +60,9 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA, frame_key
 from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.key_folder import KeyFolder
+from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
+from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
@@ -101,17 +106,28 @@ class TargetDataMover(Service, CommandLocator):
     :param directory: where repositories lie, each in a folder named by its id in hexadecimal
     :param keys: where the provider's own keys of repositories lie; ``keys`` beside ``directory`` by
         default
+    :param reserve: what is let go of where the disk is full
+    :param intervals: how often what is done by itself
     :ivar acts: what is done to repositories beside sessions
+    :ivar maintenance: does some of that by itself
     """
 
     _log = Logger()
     role = Role.TARGET_MOVER.value
 
-    def __init__(self, reactor: Any, directory: Path, keys: Path | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        directory: Path,
+        keys: Path | None = None,
+        reserve: Reserve | None = None,
+        intervals: Intervals | None = None,
+    ) -> None:
         CommandLocator.__init__(self)
         self.reactor = reactor
         self._directory = directory
-        self.acts = RepositoryActs(directory)
+        self.acts = RepositoryActs(directory, reserve)
+        self.maintenance = Maintenance(reactor, self.acts, self._owner, self._keep, intervals)
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
         self._quotas = Quotas()
@@ -124,13 +140,15 @@ class TargetDataMover(Service, CommandLocator):
         Service.startService(self)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pool.start()
+        self.maintenance.startService()
 
     def stopService(self) -> Deferred[Any]:
         """End every session, then the threads."""
         Service.stopService(self)
         for session in list(self._by_session.values()):
             self._abort(session, Aborted("the provider is stopping"))
-        waiting = [d for s in self._by_session.values() for d in s.workers]
+        waiting: list[Deferred[Any]] = [self.maintenance.stopService()]
+        waiting += [d for s in self._by_session.values() for d in s.workers]
         return DeferredList(waiting).addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
@@ -239,7 +257,7 @@ class TargetDataMover(Service, CommandLocator):
     def set_rules(self, repository: bytes, rules: Any, frozen: bool) -> Deferred[dict[str, Any]]:
         """What the provider demands and allows, from now on."""
         done = self._in_thread(self.acts.set_rules, repository, rules, frozen)
-        return done.addCallback(lambda _: {})
+        return done.addCallback(lambda kept: {"kept": kept})
 
     @DeleteRepositoryPoints.responder
     def delete_points(self, repository: bytes, points: Any, by: str) -> Deferred[dict[str, Any]]:
@@ -294,6 +312,34 @@ class TargetDataMover(Service, CommandLocator):
         """What a repository holds."""
         done = self._in_thread(self.acts.measure, repository)
         return done.addCallback(lambda numbers: {"measured": numbers})
+
+    @CollectGarbage.responder
+    def collect(self, repository: bytes, tenant: str) -> Deferred[dict[str, Any]]:
+        """Collect garbage now; answered when done."""
+        done = self.maintenance.collect(repository, tenant)
+        return done.addCallback(lambda result: {"result": result})
+
+    @ScrubRepository.responder
+    def scrub(self, repository: bytes, tenant: str, limit: int) -> Deferred[dict[str, Any]]:
+        """Scrub now; answered when done."""
+        done = self.maintenance.scrub(repository, tenant, limit)
+        return done.addCallback(lambda result: {"result": result})
+
+    async def _ask_owner(self, repository: bytes) -> Owner | None:
+        if self.link is None:
+            return None
+        answer = await self.link.call(AskOwner, repository=repository)
+        found = Owner(answer["tenant"], answer["rules"], answer["frozen"])
+        return found if found.tenant else None
+
+    def _owner(self, repository: bytes) -> Deferred[Owner | None]:
+        return Deferred.fromCoroutine(self._ask_owner(repository))
+
+    def _keep(self, told: SessionEvent | SecurityWarning) -> Deferred[Any]:
+        """Have the service keep something that belongs to no session."""
+        if isinstance(told, SecurityWarning):
+            return self._tell(ReportWarning, warning=told.as_dict())
+        return self._tell(ReportEvent, event=attrs.asdict(told))
 
     def _taken_back(self, session: MoverSession) -> Deferred[None]:
         taken = Deferred.fromCoroutine(self._take_back(session))
