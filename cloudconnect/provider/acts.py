@@ -47,6 +47,11 @@ class RepositoryActs:
         """Where a repository lies, whether it is there or not."""
         return self._directory / repository.hex()
 
+    def look_at_reserve(self) -> None:
+        """Make the reserve where there is room for it again."""
+        if self._reserve is not None:
+            self._reserve.look()
+
     def repositories(self) -> list[bytes]:
         """The repositories that are there."""
         names = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
@@ -60,7 +65,7 @@ class RepositoryActs:
         :raises NotFound: there is none
         """
         if self._reserve is not None:
-            self._reserve.look()
+            self._reserve.look(make=False)
         folder = self.folder(repository)
         return Repository.open(folder, read_only=is_read_only(folder))
 
@@ -185,7 +190,13 @@ class RepositoryActs:
     def measure(self, repository: bytes) -> dict[str, Any]:
         """What a repository holds, as numbers."""
         with self.open(repository) as opened:
-            return {**opened.statistics(), **opened.measured}
+            measured = opened.measured
+            found = {"live": measured.live, "bin": measured.bin, "garbage": measured.garbage}
+            return {
+                **opened.statistics(),
+                **{f"bytes_{name}": count for name, count in found.items()},
+                "bin_bytes_max": opened.rules.bin_bytes,
+            }
 
     def collect(
         self,

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -106,6 +106,8 @@ class Maintenance(Service):
 
     def stopService(self) -> Deferred[Any]:
         """Let what runs give up where it can, then end the thread."""
+        if not self.running:
+            return succeed(None)
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping.set()
         if self._next is not None and self._next.active():
@@ -125,6 +127,7 @@ class Maintenance(Service):
 
     async def round(self) -> None:
         """Tend every repository once."""
+        await self._in_thread(self._acts.look_at_reserve)
         for repository in await self._in_thread(self._acts.repositories):
             if self._stopping.is_set():
                 return

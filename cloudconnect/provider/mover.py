@@ -433,7 +433,7 @@ class TargetDataMover(Service, CommandLocator):
                 self._quotas.session(
                     package.repository,
                     package.quota,
-                    lambda: _counted(repository),
+                    lambda: repository.statistics()["bytes_counted"],
                 ) as reserve,
             ):
                 return serve_session(
@@ -610,8 +610,3 @@ class TargetDataMover(Service, CommandLocator):
         told = self.link.call(command, **values)
         told.addErrback(lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage()))
         return told
-
-
-def _counted(repository: Repository) -> int:
-    """Bytes that count against the quota: not those that only the bin needs."""
-    return max(0, repository.statistics()["bytes_stored"] - repository.measured.get("bin", 0))

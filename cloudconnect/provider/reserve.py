@@ -44,13 +44,16 @@ class Reserve:
         """Whether the file is there."""
         return self._path.exists()
 
-    def look(self) -> None:
-        """Let go of it where the disk is nearly full, make it where there is room; else nothing."""
+    def look(self, make: bool = True) -> None:
+        """Let go of it where the disk is nearly full, make it where there is room; else nothing.
+
+        :param make: False: never make it
+        """
         with self._lock, contextlib.suppress(OSError):  # also on a read-only disk
             free = self._free()
             if free < self._low:
                 self._path.unlink(missing_ok=True)
-            elif free >= self._enough and not self.held:
+            elif make and free >= self._enough and not self.held:
                 self._make()
 
     def release(self) -> bool:

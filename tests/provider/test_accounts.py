@@ -84,7 +84,7 @@ class MigrationTests(AccountsCase):
         """A data base of the first release is migrated, with its tenants and credentials."""
         self.accounts.add_tenant("acme", VERIFIER)
         self.accounts.close()
-        for column in ("mode", "rules", "frozen"):
+        for column in ("mode", "rules", "frozen", "told"):
             self.execute(f"ALTER TABLE tenants DROP COLUMN {column}")
         self.execute("UPDATE alembic_version SET version_num = 'accounts_0001'")
         tenant = self.opened().tenant("acme")
