@@ -31,7 +31,9 @@ from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import HERE, NodeFactory, ServiceEnd
+from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService, GatewayPlace
 from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.identity import ServerIdentity
@@ -45,6 +47,9 @@ class Places:
 
     :ivar accounts_url: SQLAlchemy URL of the accounts data base
     :ivar repositories: folder of the repositories
+    :ivar keys: folder of the provider's own keys of them; ``keys`` beside it where it is None
+    :ivar reserve: file that keeps room for when the disk is full, or None
+    :ivar intervals: how often the mover does what it does by itself
     :ivar identity: what the control channel shows
     :ivar admin_socket: path of the admin socket
     :ivar public: where the gateway listens
@@ -64,6 +69,9 @@ class Places:
     backend: IStreamServerEndpoint | None = None
     backend_address: str = ""
     advertise: tuple[str, ...] = ()
+    keys: Path | None = None
+    reserve: Path | None = None
+    intervals: Intervals | None = None
 
 
 class AccountsThread(Service):
@@ -137,6 +145,9 @@ class EmbeddedProvider(MultiService):
 
     def __init__(self, reactor: Any, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        reserve = None if places.reserve is None else Reserve(places.reserve)
+        if reserve is not None:
+            reserve.look()
         accounts = Accounts(places.accounts_url)
         accounts.abandon_sessions()
         thread = AccountsThread(reactor, accounts)
@@ -148,7 +159,9 @@ class EmbeddedProvider(MultiService):
             decoy_key=accounts.provider_value("decoy-key", 32),
             advertise=places.advertise,
         )
-        mover = TargetDataMover(reactor, places.repositories)
+        mover = TargetDataMover(
+            reactor, places.repositories, places.keys, reserve, places.intervals
+        )
         control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
@@ -169,12 +182,12 @@ class EmbeddedProvider(MultiService):
         mover.link = mover_end
         gateway_link, _ = link_in_process(reactor, None, gateway)
         service.add_gateway(gateway_link, GatewayPlace(HERE))
-        administration = Administration(accounts, places.repositories)
+        administration = Administration(accounts, places.repositories, reserve)
         self._listeners: list[Gateway | Listener] = [
             gateway,
             Listener(
                 UNIXServerEndpoint(reactor, str(places.admin_socket), mode=0o600),
-                AdminFactory(reactor, administration, thread.run),
+                AdminFactory(reactor, administration, thread.run, service),
                 "admin socket",
             ),
         ]

@@ -203,17 +203,8 @@ class Maintenance(Service):
         result: dict[str, Any] = await self._in_thread(
             self._acts.scrub, repository, limit, rate, cancelled=self._stopping.is_set
         )
-        for finding in result["findings"][:FINDINGS_MAX]:
-            await self._tell(
-                SecurityWarning(
-                    time=time.time(),
-                    kind=WarningKind.STORED_DATA_DAMAGED,
-                    tenant=tenant,
-                    role="target-mover",
-                    hop="repository",
-                    text=finding,
-                )
-            )
+        for warning in scrub_warnings(tenant, result):
+            await self._tell(warning)
         if result["found"] or rate is None:
             text = f"scrub of tenant {tenant}: {result['found']} finding(s), " + counts_text(result)
             await self._say("scrubbed", repository, tenant, text, found=result["found"])
@@ -250,6 +241,21 @@ class Maintenance(Service):
     async def _failed(self, repository: bytes, why: str) -> None:
         self._log.warn("repository {r} could not be tended: {why}", r=repository.hex(), why=why)
         await self._say("maintenance_failed", repository, "", f"maintenance failed: {why}")
+
+
+def scrub_warnings(tenant: str, result: dict[str, Any]) -> list[SecurityWarning]:
+    """The warnings that are kept of a scrub: the first findings."""
+    return [
+        SecurityWarning(
+            time=time.time(),
+            kind=WarningKind.STORED_DATA_DAMAGED,
+            tenant=tenant,
+            role="target-mover",
+            hop="repository",
+            text=finding,
+        )
+        for finding in result["findings"][:FINDINGS_MAX]
+    ]
 
 
 def counts_text(result: dict[str, Any]) -> str:

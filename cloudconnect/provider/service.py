@@ -22,9 +22,10 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.box import BoundedAMP, BoundedCommand
 from cloudconnect.commands.control import DIRECT_HOP, Role, SessionKind
 from cloudconnect.commands.lan import (
+    CollectGarbage,
     DeleteRepositoryPoints,
     DescribeRepository,
     EndSession,
@@ -32,10 +33,12 @@ from cloudconnect.commands.lan import (
     ListRepositoryPoints,
     LockRepositoryPoints,
     MakeRepository,
+    MeasureRepository,
     OfferKeyA,
     PreviewRepositoryRetention,
     PublishRoute,
     RetireRoute,
+    ScrubRepository,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -400,6 +403,37 @@ class CloudConnectService(Service):
         record = await self._tenant(tenant)
         if record.repository is not None:
             await self._tell_rules(record, record.repository)
+
+    async def measure(self, tenant: str) -> dict[str, Any]:
+        """What the tenant's repository holds, as numbers, for its admin."""
+        answer = await self._at_mover(tenant, MeasureRepository)
+        measured: dict[str, Any] = answer["measured"]
+        return measured
+
+    async def collect(self, tenant: str) -> dict[str, Any]:
+        """Collect the garbage of a tenant's repository, for its admin; the counts."""
+        answer = await self._at_mover(tenant, CollectGarbage, tenant=tenant)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def scrub(self, tenant: str, limit: int) -> dict[str, Any]:
+        """Scrub a tenant's repository, for its admin; counts and findings.
+
+        :param limit: bytes to read, 0 for all
+        """
+        answer = await self._at_mover(tenant, ScrubRepository, tenant=tenant, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def _at_mover(
+        self, name: str, command: type[BoundedCommand], **values: Any
+    ) -> dict[str, Any]:
+        """What the mover answers after however long it takes."""
+        record = await self._tenant(name)
+        if record.repository is None:
+            raise NotFound(f"tenant {name} has no repository yet")
+        await self._tell_rules(record, record.repository)
+        return await self.mover.call(command, timeout=None, repository=record.repository, **values)
 
     async def _acting(self, tenant: str, forbidden: str | None) -> tuple[Tenant, bytes]:
         """The tenant and its repository, once the mover has the newest rules.

@@ -16,6 +16,7 @@ from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 
 
@@ -87,6 +88,13 @@ class ProviderProcess(Service):
                 else None,
                 backend_address=settings.backend_address,
                 advertise=settings.advertise,
+                keys=settings.keys,
+                reserve=settings.reserve,
+                intervals=Intervals(
+                    maintenance_hours=settings.maintenance_hours,
+                    gc_hours=settings.gc_hours,
+                    scrub_days=settings.scrub_days,
+                ),
             ),
         )
         port = await self._provider.listen()
