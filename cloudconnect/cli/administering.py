@@ -193,10 +193,11 @@ def administrate(
                 link.transport.loseConnection()
 
     with ExitStack() as held:
-        try:
-            held.enter_context(running(settings))
-        except Busy:
-            return _at_running(settings, remotely, debug)
+        if not settings.read_only:  # else nobody has a socket, and nothing can be changed
+            try:
+                held.enter_context(running(settings))
+            except Busy:
+                return _at_running(settings, remotely, debug)
         accounts = Accounts(settings.accounts_url)
         held.callback(accounts.close)
         reserve = Reserve(settings.reserve)

@@ -13,6 +13,7 @@ from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.retention import rules_text
 from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.values import parse_size
+from cloudconnect.config.provider import load
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
@@ -263,11 +264,24 @@ def tenant_thaw(name: str, directory: Path, as_json: bool, debug: bool) -> None:
 
 
 def _freeze(name: str, directory: Path, frozen: bool, as_json: bool, debug: bool) -> None:
+    read_only = load(directory).read_only
+
     async def work(acts: Acts) -> bool:
+        if read_only:
+            await acts.show_tenant(name)  # says where there is none
+            return False
         return await acts.freeze(name, frozen)
 
     kept = administrate(directory, work, debug)
     console = Console(as_json)
+    if read_only:
+        console.record(
+            "tenant",
+            {"name": name, "frozen": True, "kept": False},
+            f"{directory} is read-only: nothing of tenant {name} can be deleted, expire or be "
+            "removed while it is. Nothing was written down: say it again when it can be.",
+        )
+        return
     text = f"Tenant {name} is {'frozen' if frozen else 'not frozen any more'}."
     console.record("tenant", {"name": name, "frozen": frozen, "kept": kept}, text)
     if not kept:

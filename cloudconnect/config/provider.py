@@ -85,6 +85,11 @@ class ProviderSettings:
         return self.directory / "keys"
 
     @property
+    def read_only(self) -> bool:
+        """Whether the directory lies on a file system that is mounted read-only."""
+        return bool(os.statvfs(self.directory).f_flag & os.ST_RDONLY)
+
+    @property
     def reserve(self) -> Path:
         """Path of the file that keeps room for when the disk is full."""
         return self.directory / "reserve"
@@ -254,7 +259,8 @@ def running(settings: ProviderSettings) -> Iterator[None]:
 
     :raises Busy: one runs already
     """
-    descriptor = os.open(settings.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    flags = os.O_RDONLY if settings.read_only else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(settings.directory / "lock", flags, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,13 +7,18 @@ nothing here assumes SQLite. All methods block: the service calls them in its ac
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import os
 import re
 import secrets
+import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import sqlalchemy as sa
@@ -22,7 +27,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from cloudconnect.errors import LeaseEnded, NotFound, UsageError, WarningKind
+from cloudconnect.errors import LeaseEnded, NoSpace, NotFound, UsageError, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.wire.scram import Verifier
 
@@ -163,14 +168,32 @@ class Accounts:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
+        read_only = _read_only(url)
+        self._engine = sa.create_engine(read_only or url)
+        if self._engine.dialect.name == "sqlite" and not read_only:
             sa.event.listen(self._engine, "connect", _durable_sqlite)
         self._migrate()
 
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """A transaction that may write.
+
+        :raises NoSpace: the disk is full or read-only
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DatabaseError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise NoSpace("the provider's disk is full") from error
+            if code == sqlite3.SQLITE_READONLY:
+                raise NoSpace("the provider's disk is read-only") from error
+            raise
 
     def _migrate(self) -> None:
         config = AlembicConfig()
@@ -192,12 +215,15 @@ class Accounts:
 
     def provider_value(self, name: str, size: int) -> bytes:
         """``size`` random bytes under ``name``: made at the first call, the same ever after."""
-        with self._engine.begin() as connection:
-            query = sa.select(settings_table.c.value).where(settings_table.c.name == name)
+        query = sa.select(settings_table.c.value).where(settings_table.c.name == name)
+        with self._engine.connect() as connection:
             value = connection.execute(query).scalar()
-            if value is None:
-                value = secrets.token_bytes(size)
-                connection.execute(settings_table.insert().values(name=name, value=value))
+        if value is None:
+            with self._writing() as connection:
+                value = connection.execute(query).scalar()
+                if value is None:
+                    value = secrets.token_bytes(size)
+                    connection.execute(settings_table.insert().values(name=name, value=value))
         return bytes(value)
 
     # --- tenants ---------------------------------------------------------------------------------
@@ -221,7 +247,7 @@ class Accounts:
                 f"tenant name {name!r}: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit"
             )
         _check_limits({"lease_end": lease_end, "max_tasks": max_tasks, "quota": quota})
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             taken = sa.select(tenants_table.c.name).where(tenants_table.c.name == name)
             if connection.execute(taken).scalar() is not None:
                 raise UsageError(f"there is a tenant {name} already")
@@ -253,7 +279,7 @@ class Accounts:
         if "rules" in columns:
             columns["rules"] = json.dumps(columns["rules"], sort_keys=True)
         t = tenants_table
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             change = t.update().where(t.c.name == name).values(columns or {"name": name})
             if connection.execute(change).rowcount != 1:
                 raise NotFound(f"there is no tenant {name}")
@@ -262,7 +288,7 @@ class Accounts:
         """Another login password for a tenant: those that it had end now."""
         t = credentials_table
         valid = t.update().where(t.c.tenant == name, t.c.revoked.is_(None))
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(valid.values(revoked=time.time()))
             _add_credential(connection, name, verifier)
 
@@ -294,7 +320,7 @@ class Accounts:
     def tell(self, tenant: str, number: int) -> None:
         """Note that a tenant has been told of everything up to this number."""
         t = tenants_table
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 t.update().where(t.c.name == tenant, t.c.told < number).values(told=number)
             )
@@ -350,7 +376,7 @@ class Accounts:
         :raises UsageError: the tenant has another one already, or it is another tenant's
         """
         t = tenants_table
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             owner = sa.select(t.c.name).where(t.c.repository == repository)
             if connection.execute(owner).first() is not None:
                 raise UsageError("that repository belongs to a tenant already")
@@ -366,13 +392,13 @@ class Accounts:
 
     def session_started(self, **values: Any) -> None:
         """Keep a new session: the columns of the table ``sessions`` by name."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sessions_table.insert().values(state="started", **values))
 
     def session_ended(self, session: str, state: str, summary: dict[str, Any]) -> None:
         """Keep how a session ended; the first word stands."""
         t = sessions_table
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 t.update()
                 .where(t.c.session == session, t.c.ended.is_(None))
@@ -382,7 +408,7 @@ class Accounts:
     def abandon_sessions(self) -> None:
         """After a restart: no session of the last process is still running."""
         t = sessions_table
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 t.update().where(t.c.ended.is_(None)).values(ended=time.time(), state="interrupted")
             )
@@ -405,7 +431,7 @@ class Accounts:
         """Keep one step of a session; the identifier of its Key B with the session itself."""
         if event.name == "key_b_received":
             t = sessions_table
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(
                     t.update()
                     .where(t.c.session == event.session)
@@ -434,7 +460,7 @@ class Accounts:
         self._keep(warning.tenant, reported_by, values)
 
     def _keep(self, tenant: str, reported_by: str, values: dict[str, Any]) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 events_table.insert().values(tenant=tenant, reported_by=reported_by, **values)
             )
@@ -494,6 +520,20 @@ def _add_credential(connection: sa.Connection, tenant: str, verifier: Verifier) 
             **attrs.asdict(verifier),
         )
     )
+
+
+def _read_only(url: str) -> str | None:
+    """The URL for reading only, where SQLite's file lies on a file system that is read-only."""
+    made = sa.make_url(url)
+    path = made.database
+    if made.get_backend_name() != "sqlite" or not path or not Path(path).exists():
+        return None
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return None
+    # A file that nobody can write needs no lock, and its directory no room for one.
+    immutable = not Path(f"{path}-wal").exists()
+    query = {"uri": "true", "mode": "ro", **({"immutable": "1"} if immutable else {})}
+    return made.set(database=f"file:{quote(path)}", query=query).render_as_string()
 
 
 def _durable_sqlite(connection: Any, _record: Any) -> None:

@@ -7,6 +7,7 @@ process, and a third (``backend``) what they relay (``docs/howto/gateway.rst``).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import Refused
+from cloudconnect.errors import NoSpace, Refused
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.acceptance import MoverTarget
 from cloudconnect.provider.accounts import Accounts
@@ -51,7 +52,7 @@ class Places:
     :ivar reserve: file that keeps room for when the disk is full, or None
     :ivar intervals: how often the mover does what it does by itself
     :ivar identity: what the control channel shows
-    :ivar admin_socket: path of the admin socket
+    :ivar admin_socket: path of the admin socket, or None on a read-only file system
     :ivar public: where the gateway listens
     :ivar lan: where gateways of their own process register, with the TLS of the LAN, or None
     :ivar backend: where what they relay arrives, or None; nobody else may reach it, because who
@@ -63,7 +64,7 @@ class Places:
     accounts_url: str
     repositories: Path
     identity: ServerIdentity
-    admin_socket: Path
+    admin_socket: Path | None
     public: IStreamServerEndpoint
     lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
     backend: IStreamServerEndpoint | None = None
@@ -149,7 +150,8 @@ class EmbeddedProvider(MultiService):
         if reserve is not None:
             reserve.look()
         accounts = Accounts(places.accounts_url)
-        accounts.abandon_sessions()
+        with contextlib.suppress(NoSpace):  # nothing can be written: then that waits
+            accounts.abandon_sessions()
         thread = AccountsThread(reactor, accounts)
         service = CloudConnectService(
             reactor,
@@ -183,14 +185,15 @@ class EmbeddedProvider(MultiService):
         gateway_link, _ = link_in_process(reactor, None, gateway)
         service.add_gateway(gateway_link, GatewayPlace(HERE))
         administration = Administration(accounts, places.repositories, reserve)
-        self._listeners: list[Gateway | Listener] = [
-            gateway,
-            Listener(
-                UNIXServerEndpoint(reactor, str(places.admin_socket), mode=0o600),
-                AdminFactory(reactor, administration, thread.run, service),
-                "admin socket",
-            ),
-        ]
+        self._listeners: list[Gateway | Listener] = [gateway]
+        if places.admin_socket is not None:
+            self._listeners.append(
+                Listener(
+                    UNIXServerEndpoint(reactor, str(places.admin_socket), mode=0o600),
+                    AdminFactory(reactor, administration, thread.run, service),
+                    "admin socket",
+                )
+            )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
             self._listeners += [

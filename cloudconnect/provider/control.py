@@ -39,6 +39,7 @@ from cloudconnect.commands.control import (
     Warn,
 )
 from cloudconnect.errors import (
+    CloudConnectError,
     ControlTampered,
     Downgrade,
     LoginRefused,
@@ -204,6 +205,8 @@ class ControlProtocol(BoundedAMP):
         self.set_limits(BOX_MAX, REQUESTS_MAX)
         self.log.info("tenant {tenant} logged in from {peer}", tenant=tenant, peer=address)
         self._ping_later()
+        # Behind the answer to the log-in, so that the command hears it in time.
+        service.reactor.callLater(0, self._tell_found, tenant)
         return {
             "message": proof,
             "version": self._version,
@@ -284,6 +287,21 @@ class ControlProtocol(BoundedAMP):
         if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    def _tell_found(self, tenant: str) -> None:
+        """Tell a tenant that has just logged in what was found damaged since it was told last."""
+        telling = Deferred.fromCoroutine(self._told_found(tenant))
+        telling.addErrback(lambda f: self.log.failure("a tenant was not told of findings", f))
+
+    async def _told_found(self, tenant: str) -> None:
+        for number, warning in await self._service.untold(tenant):
+            if self.transport is None:
+                return
+            try:
+                await self.call(Warn, warning=warning.as_dict())
+            except CloudConnectError:
+                return  # it is told the next time
+            await self._service.told(tenant, number)
 
     @Finish.responder
     def finish(

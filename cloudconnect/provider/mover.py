@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
     ContextMismatch,
+    NoSpace,
     NotFound,
     Refused,
     SecurityError,
@@ -58,7 +60,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA, frame_key
-from cloudconnect.provider.acts import RepositoryActs
+from cloudconnect.provider.acts import RepositoryActs, is_read_only
 from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
@@ -429,7 +431,7 @@ class TargetDataMover(Service, CommandLocator):
         package = session.package
         try:
             with (
-                self.acts.open(package.repository) as repository,
+                self._opened(package, channel) as (repository, keys),
                 self._quotas.session(
                     package.repository,
                     package.quota,
@@ -444,26 +446,33 @@ class TargetDataMover(Service, CommandLocator):
                     package.session,
                     lambda record: self._check_point(session, record),
                     reserve,
-                    self._session_keys(channel, repository, package.mode),
+                    keys,
                 )
         except BaseException as error:
             pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))
             raise
 
-    def _session_keys(
-        self, channel: FrameChannel, repository: Repository, mode: str
-    ) -> RepositoryKeys | None:
-        """The provider's own keys for a session, in the mode that was agreed."""
-        try:
-            if repository.description.mode.value != mode:
-                raise ContextMismatch(
-                    f"the repository's encryption is {repository.description.mode.value}, and the "
-                    f"service says {mode}"
-                )
-            return self._keys.keys(repository)
-        except CloudConnectError as error:
-            channel.give_up(error)
-            raise
+    @contextlib.contextmanager
+    def _opened(
+        self, package: KeyAPackage, channel: FrameChannel
+    ) -> Iterator[tuple[Repository, RepositoryKeys | None]]:
+        """The session's repository and the provider's own keys of it; else the peer is told why."""
+        with contextlib.ExitStack() as held:
+            try:
+                repository = held.enter_context(self.acts.open(package.repository))
+                mode = repository.description.mode.value
+                if mode != package.mode:
+                    raise ContextMismatch(
+                        f"the repository's encryption is {mode}, and the service says "
+                        f"{package.mode}"
+                    )
+                if package.kind == "backup" and is_read_only(self.acts.folder(package.repository)):
+                    raise NoSpace("the provider's disk is read-only: no backups, restores go on")
+                keys = self._keys.keys(repository)
+            except CloudConnectError as error:
+                channel.give_up(error)
+                raise
+            yield repository, keys
 
     @staticmethod
     def _check_point(session: MoverSession, record: PointRecord) -> None:

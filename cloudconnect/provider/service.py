@@ -21,6 +21,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
 from cloudconnect.commands.control import DIRECT_HOP, Role, SessionKind
@@ -78,6 +79,8 @@ CAPABILITIES = {
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 #: What the mover is told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
+#: Findings in its repository that a tenant is told at one log-in.
+UNTOLD_MAX = 5
 #: Longest host or job label, in characters.
 LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
@@ -212,13 +215,23 @@ class CloudConnectService(Service):
         live = self._sessions.get(bytes.fromhex(warning.session)) if warning.session else None
         if live is not None and warning.role != Role.SOURCE_MOVER.value:
             live.notify(warning)
-        return self._run(self._accounts.keep_warning, warning, warning.role)
+        return self._keep(self._accounts.keep_warning, warning, warning.role)
 
     def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
         """A role saw one step of a session: keep it."""
         live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
         tenant = live.tenant if live is not None else str(event.fields.get("tenant", ""))
-        return self._run(self._accounts.keep_event, event, tenant, reported_by)
+        return self._keep(self._accounts.keep_event, event, tenant, reported_by)
+
+    def _keep(self, call: Callable[..., None], *arguments: Any, **values: Any) -> Deferred[None]:
+        """Write something down that nobody waits for: where the disk is full or read-only it is
+        only logged, and a restore goes on."""
+
+        def unwritten(failure: Failure) -> None:
+            failure.trap(NoSpace)
+            self._log.warn("not written down: {why}", why=failure.getErrorMessage())
+
+        return self._run(call, *arguments, **values).addErrback(unwritten)
 
     def _note(self, name: str, session: str, text: str, **fields: Any) -> Deferred[None]:
         event = SessionEvent(time=time.time(), name=name, session=session, text=text, fields=fields)
@@ -275,6 +288,14 @@ class CloudConnectService(Service):
             return False
         self._unwritten.pop(tenant, None)
         return True
+
+    def untold(self, tenant: str) -> Deferred[Any]:
+        """Fires with the first warnings that a tenant was not told yet, each with its number."""
+        return self._run(self._accounts.untold, tenant, UNTOLD_MAX)
+
+    def told(self, tenant: str, number: int) -> Deferred[Any]:
+        """A tenant was told of everything up to this number."""
+        return self._keep(self._accounts.tell, tenant, number)
 
     async def account(self, tenant: str) -> tuple[Tenant, bytes]:
         """The tenant's record, and its encoded repository description or ``b""``."""
@@ -526,7 +547,7 @@ class CloudConnectService(Service):
                 streams=ask.streams,
                 wan=False,
             )
-            await self._run(
+            await self._keep(
                 self._accounts.session_started,
                 session=live.identifier,
                 tenant=tenant,
@@ -653,7 +674,7 @@ class CloudConnectService(Service):
             call = link.call(RetireRoute, route=live.route)
             call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
         try:
-            await self._run(self._accounts.session_ended, live.identifier, state, summary)
+            await self._keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
             live.ended.callback(None)

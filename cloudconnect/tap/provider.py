@@ -65,9 +65,13 @@ class ProviderProcess(Service):
     async def _start(self) -> None:
         settings = self._settings
         self._held.enter_context(running(settings))
-        settings.admin_socket.unlink(
-            missing_ok=True
-        )  # of a process that was killed; we hold the lock
+        read_only = settings.read_only
+        if read_only:
+            self._log.warn(
+                "{where} is read-only: no backups, no admin socket", where=settings.directory
+            )
+        else:  # of a process that was killed; we hold the lock
+            settings.admin_socket.unlink(missing_ok=True)
         lan = None
         if settings.lan_listen:
             lan = (
@@ -80,7 +84,7 @@ class ProviderProcess(Service):
                 accounts_url=settings.accounts_url,
                 repositories=settings.repositories,
                 identity=settings.identity,
-                admin_socket=settings.admin_socket,
+                admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
                 backend=endpoint_from(self._reactor, settings.backend_listen)
