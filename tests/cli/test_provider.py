@@ -300,6 +300,11 @@ class ThereTests(TestCase):
             out = yield self.command("tenant", "list", *where)
             self.assertTrue(out.startswith("acme"), out)
             yield self.command("tenant", "add", "acme", *where, status=2)
+            out = yield self.command("tenant", "set", "acme", "--bin-days", "3", *where)
+            self.assertIn("3 days", out)
+            out = yield self.command("tenant", "freeze", "acme", *where)
+            self.assertIn("frozen", out)
+            yield self.command("gc", "--tenant", "acme", *where, status=10)
             yield provider.stopService()
             # The lock is held, and nobody answers at the socket: a provider that hangs.
             yield self.command("tenant", "list", *where, status=22)
