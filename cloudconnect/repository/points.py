@@ -18,7 +18,14 @@ import sqlalchemy as sa
 
 from cloudconnect.content.atrest import RepositoryDescription, verify
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Busy, NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.errors import (
+    Busy,
+    NoSpace,
+    NotFound,
+    Refused,
+    StoredDataDamaged,
+    UsageError,
+)
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import observe
@@ -31,6 +38,8 @@ from cloudconnect.wire import canonical
 
 #: How often the references of a point are looked up again because blobs were removed meanwhile.
 ATTEMPTS: Final = 3
+#: The lock of whoever publishes a point, and of whoever condemns blobs.
+PUBLISHING: Final = "publish"
 PUBLISHED: Final = "published"
 #: In the bin: not listed with the others, and still restorable.
 DELETED: Final = "deleted"
@@ -152,6 +161,15 @@ class Points:
             if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
                 raise Refused("there is another restore point of this id already")
             return known.arrival, known.time  # only the acknowledgement was lost
+        # From the moment at which a blob is seen to be there until the row says that it is needed,
+        # nobody may condemn it: see repository.collect.
+        with self.store.exclusive(PUBLISHING, wait=True):
+            return self._publish(record, encoded, signature, references)
+
+    def _publish(
+        self, record: PointRecord, encoded: bytes, signature: bytes, references: ReferenceWriter
+    ) -> tuple[int, float]:
+        """The same, for one who has the lock."""
         time = self.clock()
         values = point_values(record, encoded, signature, references.count, references.digest, time)
         values["bytes_stored"] = bytes_stored
@@ -168,7 +186,9 @@ class Points:
                 )
                 removals = self._check_present(record, stored)
             raise Busy("blobs are being removed from the repository; publish again later")
-        except BaseException:
+        except (Busy, NoSpace, NotFound, Refused, StoredDataDamaged):
+            # Here the row is certainly not there. Behind a commit that failed in any other way it
+            # may be, when the catalogue is opened again: then the point must have what it needs.
             self.store.remove(record_name(record.point))
             self.store.remove(references_name(record.point))
             if "locked_until" in values:
@@ -264,6 +284,9 @@ class Points:
             wanted = set(batch)
             with self.catalogue.reading() as connection:
                 missing = wanted - self.catalogue.present(connection, wanted)
+            if missing:
+                with self.catalogue.writing() as connection:
+                    missing -= self.catalogue.rescue(connection, missing)
             if missing:
                 raise Refused(
                     f"the restore point needs {min(missing).hex()}, which is not stored; run the "

@@ -24,11 +24,13 @@ from cloudconnect.content.atrest import BlobKind, RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.interfaces import ILease
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
+from cloudconnect.repository.leases import Leases
 from cloudconnect.repository.packs import KINDS, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
 from cloudconnect.repository.reading import read_blobs
@@ -86,6 +88,7 @@ class Repository:
         self._pending: set[bytes] = set()
         self._lists: list[ReferenceWriter] = []
         self._failed = False
+        self._lease: ILease | None = None
 
     @classmethod
     def create(
@@ -110,7 +113,8 @@ class Repository:
             except FileExistsError:
                 if _read_description(store) != encoded:
                     raise Refused("there is another repository in this place already") from None
-            return cls(store, _new_catalogue(directory, description, url), description, clock)
+            catalogue = _new_catalogue(directory, description, url)
+            return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
@@ -122,10 +126,14 @@ class Repository:
         url: str | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
+        lease: bool = True,
     ) -> Self:
         """Open a repository; an older catalogue is migrated first.
 
         :param read_only: write nothing at all: for a read-only file system
+        :param lease: hold a lease until it is closed (:mod:`cloudconnect.repository.leases`), so
+            that nothing is taken away that this object was told of; without one nothing can be
+            stored. A read-only repository has none
         :raises NotFound: there is none
         :raises UsageError: a newer release made it
         :raises StoredDataDamaged: its catalogue is missing or of another repository
@@ -148,7 +156,8 @@ class Repository:
                 description = _described(catalogue)
                 if not read_only:
                     store.clean()
-                return cls(store, catalogue, description, clock)
+                opened = cls(store, catalogue, description, clock)
+                return opened._leased() if lease and not read_only else opened
             except BaseException:
                 catalogue.close()
                 raise
@@ -171,7 +180,8 @@ class Repository:
         store = LocalBlobStore(os.fspath(directory), create=False)
         try:
             description = RepositoryDescription.decode(_read_description(store))
-            return cls(store, _new_catalogue(directory, description, url), description, clock)
+            catalogue = _new_catalogue(directory, description, url)
+            return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
@@ -486,6 +496,7 @@ class Repository:
     def close(self) -> None:
         """Forget what was not flushed, and let go of everything; may be called again."""
         self._fail()
+        self._release()
         self.catalogue.close()
         self.store.close()
 
@@ -505,7 +516,22 @@ class Repository:
         self._pending.difference_update(ids)
         return ids
 
+    def _leased(self) -> Self:
+        try:
+            self._lease = Leases(self.store, self.catalogue).take()
+        except BaseException:
+            self.catalogue.close()
+            raise
+        return self
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
     def _check_usable(self) -> None:
+        if self._lease is None and not self._failed:
+            raise Refused("nothing can be stored here: it was opened without a lease")
         if self._failed:
             raise Refused(
                 "nothing more can be stored here: an earlier write failed, or it is closed"
