@@ -348,8 +348,9 @@ class Repository:
 
     def set_rules(self, rules: Rules) -> None:
         """Put rules into force; deadlines that are set already stay as they are."""
-        with self.catalogue.writing() as connection:
-            write_rules(connection, rules)
+        if rules != self.rules:
+            with self.catalogue.writing() as connection:
+                write_rules(connection, rules)
 
     @property
     def frozen(self) -> bool:
@@ -443,8 +444,9 @@ class Repository:
         Points that are locked stay, and all once the bin is full or while the repository is frozen:
         the decision says so.
 
-        :param dry_run: only say what would go
-        :return: a decision on every published point
+        :param dry_run: only say what would go and what would stay
+        :return: a decision on every point that no policy keeps; of a dry run, on all that are
+            published
         :raises NoSpace: the disk is full
         """
         return self._retention.apply(dry_run)

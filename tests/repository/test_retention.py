@@ -182,8 +182,11 @@ class ApplyTests(RetentionCase):
 
     def test_nothing_set(self) -> None:
         """Without a policy everything is kept."""
-        decisions = self.repository.apply_retention()
+        decisions = self.repository.apply_retention(dry_run=True)
         self.assertEqual({decision.why for decision in decisions}, {("everything",)})
+        self.assertEqual(self.repository.apply_retention(), [])
+        self.repository.set_retention("", "", LAST_2)
+        self.assertEqual(self.repository.apply_retention(), [])
         self.assertEqual(self.arrivals(), [1, 2, 3, 4, 5])
 
     def test_applied(self) -> None:
@@ -191,7 +194,7 @@ class ApplyTests(RetentionCase):
         self.in_force("", "", LAST_2)
         planned = self.repository.apply_retention(dry_run=True)
         self.assertEqual(self.arrivals(), [1, 2, 3, 4, 5])
-        self.assertEqual(self.repository.apply_retention(), planned)
+        self.assertEqual(self.repository.apply_retention(), planned[:3])
         self.assertEqual([each.row.arrival for each in planned], [1, 2, 3, 4, 5])
         self.assertEqual(planned[2].why, ())
         self.assertEqual(planned[4].why, ("newest", "last"))
