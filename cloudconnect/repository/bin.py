@@ -54,7 +54,7 @@ ACTORS: Final = ("tenant", "retention", "provider")
 #: What keeps a point out of the bin.
 FROZEN, LOCKED, FULL = OBSTACLES = ("frozen", "locked", "bin full")
 #: Points for which blobs are written or removed in one transaction: other sessions wait meanwhile.
-BATCH: Final = 64
+BATCH: Final = 32
 #: Ids in one statement.
 _IDS: Final = 500
 _T = TypeVar("_T")
