@@ -164,10 +164,15 @@ class Points:
         # From the moment at which a blob is seen to be there until the row says that it is needed,
         # nobody may condemn it: see repository.collect.
         with self.store.exclusive(PUBLISHING, wait=True):
-            return self._publish(record, encoded, signature, references)
+            return self._publish(record, encoded, signature, references, bytes_stored)
 
     def _publish(
-        self, record: PointRecord, encoded: bytes, signature: bytes, references: ReferenceWriter
+        self,
+        record: PointRecord,
+        encoded: bytes,
+        signature: bytes,
+        references: ReferenceWriter,
+        bytes_stored: int,
     ) -> tuple[int, float]:
         """The same, for one who has the lock."""
         time = self.clock()
