@@ -24,6 +24,8 @@ from cloudconnect.interfaces import IBlobStore, ILease
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.tables import repository_table
 
+#: The lock of whoever publishes a point, replaces the description, or condemns blobs.
+PUBLISHING = "publish"
 #: What :meth:`Leases.oldest` says when nobody is here: later than every fence.
 NOBODY = (1 << 63) - 1
 
@@ -38,15 +40,15 @@ class Leases:
     def take(self) -> ILease:
         """A lease of the present epoch; the caller releases it."""
         while True:
-            lease = self.store.lease(self.epoch())
+            lease: ILease = self.store.lease(self.epoch())
             try:
                 # A lease of 0 says "older than every fence", whatever the epoch.
                 if lease.number in (0, self.epoch()):
-                    held, lease = lease, None
-                    return held
-            finally:
-                if lease is not None:
-                    lease.release()
+                    return lease
+            except BaseException:
+                lease.release()
+                raise
+            lease.release()
 
     def epoch(self) -> int:
         """How many fences there have been."""

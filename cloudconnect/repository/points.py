@@ -17,6 +17,7 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     Busy,
@@ -29,6 +30,9 @@ from cloudconnect.errors import (
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import observe
+from cloudconnect.repository.descriptions import description_name, read_description
+from cloudconnect.repository.heads import check_point, head_fields, insert_heads, read_chain
+from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.markers import encode_lock, lock_name, put_once
 from cloudconnect.repository.references import ReferenceWriter, read_references, references_name
 from cloudconnect.repository.rules import DAY, read_rules
@@ -38,8 +42,6 @@ from cloudconnect.wire import canonical
 
 #: How often the references of a point are looked up again because blobs were removed meanwhile.
 ATTEMPTS: Final = 3
-#: The lock of whoever publishes a point, and of whoever condemns blobs.
-PUBLISHING: Final = "publish"
 PUBLISHED: Final = "published"
 #: In the bin: not listed with the others, and still restorable.
 DELETED: Final = "deleted"
@@ -143,7 +145,6 @@ class Points:
 
     store: IBlobStore
     catalogue: Catalogue
-    description: RepositoryDescription
     clock: Callable[[], float]
 
     def publish(
@@ -152,19 +153,15 @@ class Points:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter,
+        head: SignedHead | None = None,
         bytes_stored: int = 0,
     ) -> tuple[int, float]:
         """See :meth:`cloudconnect.repository.store.Repository.publish`."""
-        self._check(record, encoded, signature)
-        known = self._known(record.point)
-        if known is not None:
-            if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
-                raise Refused("there is another restore point of this id already")
-            return known.arrival, known.time  # only the acknowledgement was lost
-        # From the moment at which a blob is seen to be there until the row says that it is needed,
-        # nobody may condemn it: see repository.collect.
+        # One at a time: from the moment at which a blob is seen to be there until the row says that
+        # it is needed, nobody may condemn it (repository.collect); and whether the head has moved
+        # is known before anything is put.
         with self.store.exclusive(PUBLISHING, wait=True):
-            return self._publish(record, encoded, signature, references, bytes_stored)
+            return self._publish(record, encoded, signature, references, head, bytes_stored)
 
     def _publish(
         self,
@@ -172,19 +169,34 @@ class Points:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter,
+        head: SignedHead | None,
         bytes_stored: int,
     ) -> tuple[int, float]:
         """The same, for one who has the lock."""
+        with self.catalogue.reading() as connection:
+            description = read_description(connection)  # another session may have replaced it
+            at_head = read_chain(connection, description)
+        self._check(description, record, encoded, signature)
+        known = self._known(record.point)
+        if known is not None:
+            if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
+                raise Refused("there is another restore point of this id already")
+            return known.arrival, known.time  # only the acknowledgement was lost
+        if head is not None:
+            check_point(at_head, head, record.point, encoded)
+            # What a session left that was killed in replacing the description has this number too.
+            self.store.remove(description_name(description.revision + 1))
         time = self.clock()
         values = point_values(record, encoded, signature, references.count, references.digest, time)
         values["bytes_stored"] = bytes_stored
         removals = self._check_present(record, references.batches())
-        self._put(record.point, references, values)
+        self._put(record.point, references, values, head)
         try:
             for _ in range(ATTEMPTS):
                 with self.catalogue.writing() as connection:
                     if self.catalogue.removals(connection) == removals:
                         values |= self._locked(connection, record.point, time)
+                        insert_heads(connection, [head] if head is not None else [])
                         return insert_point(connection, values), time
                 stored = read_references(
                     self.store, record.point, references.count, references.digest
@@ -270,14 +282,19 @@ class Points:
                     .values(state=WITHDRAWN)
                 )
 
-    def _check(self, record: PointRecord, encoded: bytes, signature: bytes) -> None:
-        ours = (self.description.repository, self.description.mode)
+    @staticmethod
+    def _check(
+        description: RepositoryDescription, record: PointRecord, encoded: bytes, signature: bytes
+    ) -> None:
+        ours = (description.repository, description.mode)
         if (record.repository, record.mode) != ours or record.encode() != encoded:
             raise Refused("the restore point is not one of this repository")
         try:
-            verify(self.description.public_key, signature, encoded)
+            verify(description.public_key, signature, encoded)
         except StoredDataDamaged:
-            raise Refused("the restore point is not signed with this repository's key") from None
+            raise Refused(
+                "the restore point is not signed with this repository's newest key"
+            ) from None
 
     def _check_present(self, record: PointRecord, references: Iterable[list[bytes]]) -> int:
         """Every blob of the point is stored; returns the count of removals before it was looked."""
@@ -299,9 +316,16 @@ class Points:
                 )
         return removals
 
-    def _put(self, point: bytes, references: ReferenceWriter, values: dict[str, Any]) -> None:
+    def _put(
+        self,
+        point: bytes,
+        references: ReferenceWriter,
+        values: dict[str, Any],
+        head: SignedHead | None,
+    ) -> None:
         """Store the two blobs of a point."""
-        encoded = canonical.encode({name: values[name] for name in RECORD_FIELDS})
+        fields = {name: values[name] for name in RECORD_FIELDS}
+        encoded = canonical.encode(fields | head_fields(head))
         try:
             references.commit(point)
             try:

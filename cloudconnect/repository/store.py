@@ -21,15 +21,18 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import BlobKind, RepositoryDescription
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
-from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
+from cloudconnect.repository.descriptions import newest_description, replace_description
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
+from cloudconnect.repository.heads import HeadsPage, read_page
 from cloudconnect.repository.leases import Leases
 from cloudconnect.repository.packs import KINDS, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
@@ -81,7 +84,7 @@ class Repository:
         self.catalogue = catalogue
         self.description = description
         self._clock = clock
-        self._points = Points(store, catalogue, description, clock)
+        self._points = Points(store, catalogue, clock)
         self._bin = Bin(store, catalogue, clock)
         self._retention = Retention(self._bin, catalogue, clock)
         self._builders: dict[int, PackBuilder] = {}
@@ -102,10 +105,12 @@ class Repository:
 
         :param url: of the catalogue, for SQLAlchemy; by default a SQLite file in ``directory``
         :param clock: seconds since 1970, for arrival times
-        :raises Refused: there is one already
+        :raises Refused: there is one already, or the description is not the first of one
         :raises NoSpace: the disk is full
         """
         encoded = description.encode()
+        if description.revision:
+            raise Refused("the description of a new repository has the revision 0")
         store = LocalBlobStore(os.fspath(directory))
         try:
             try:
@@ -179,7 +184,7 @@ class Repository:
         """
         store = LocalBlobStore(os.fspath(directory), create=False)
         try:
-            description = RepositoryDescription.decode(_read_description(store))
+            description = newest_description(store, _read_description(store))
             catalogue = _new_catalogue(directory, description, url)
             return cls(store, catalogue, description, clock)._leased()
         except BaseException:
@@ -267,6 +272,7 @@ class Repository:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter | Iterable[bytes],
+        head: SignedHead | None = None,
         bytes_stored: int = 0,
     ) -> tuple[int, float]:
         """Commit a restore point; once this has returned, it can be restored.
@@ -277,8 +283,11 @@ class Repository:
         :param encoded: the bytes that were signed
         :param signature: 64 bytes
         :param references: ids of the chunks that it needs, 32 bytes each
+        :param head: its entry in the chain of heads; older releases make none
         :param bytes_stored: bytes that its session added to packs
         :return: arrival number and arrival time in seconds since 1970
+        :raises HeadMoved: another session has published since the head was made; a
+            :class:`ReferenceWriter` that was given is still good for another head
         :raises Refused: wrong signature or repository, a blob that it needs is not durable, or
             there is another point of this id
         :raises NoSpace: the disk is full
@@ -289,11 +298,21 @@ class Repository:
             for name in listed:
                 references.extend(name)
         try:
-            return self._points.publish(record, encoded, signature, references, bytes_stored)
-        finally:
-            references.discard()
-            if references in self._lists:
-                self._lists.remove(references)
+            answer = self._points.publish(
+                record, encoded, signature, references, head, bytes_stored
+            )
+        except HeadMoved:
+            raise
+        except BaseException:
+            self._drop(references)
+            raise
+        self._drop(references)
+        return answer
+
+    def _drop(self, references: ReferenceWriter) -> None:
+        references.discard()
+        if references in self._lists:
+            self._lists.remove(references)
 
     def points(
         self,
@@ -458,6 +477,29 @@ class Repository:
         """
         return self._retention.preview(host, job, policy)
 
+    # --- heads and descriptions ------------------------------------------------------------------
+
+    def heads(self, after: int = 0, about: Sequence[int] = ()) -> HeadsPage:
+        """A page of the chain of heads behind number ``after``, and the newest one.
+
+        :param about: numbers of heads whose points' states are wanted, at most 256
+        """
+        with self.catalogue.reading() as connection:
+            return read_page(connection, after, about)
+
+    def replace_description(self, encoded: bytes, head: SignedHead) -> None:
+        """Take a new description: other key slots, or a new master key.
+
+        The same again, exactly, is taken again: the first answer may have been lost.
+
+        :param encoded: the description
+        :param head: its entry in the chain, signed by the key before it
+        :raises HeadMoved: the chain has moved since the head was made
+        :raises Refused: it is not the next one of this repository, or not signed so
+        :raises NoSpace: the disk is full
+        """
+        self.description = replace_description(self.store, self.catalogue, encoded, head)
+
     # --- the whole -------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, int]:
@@ -564,6 +606,7 @@ def _new_catalogue(
                     "repository": description.repository,
                     "format_version": FORMAT_VERSION,
                     "description": description.encode(),
+                    "description_revision": description.revision,
                     "removals": 0,
                 },
             )
