@@ -224,7 +224,7 @@ class Points:
         for batch in chain(parts, references):
             wanted = set(batch)
             with self.catalogue.reading() as connection:
-                missing = wanted - self.catalogue.present(connection, wanted)
+                missing = wanted - self.catalogue.present_near(connection, batch)
             if missing:
                 raise Refused(
                     f"the restore point needs {min(missing).hex()}, which is not stored; run the "
