@@ -305,7 +305,7 @@ class Points:
         for batch in chain(parts, references):
             wanted = set(batch)
             with self.catalogue.reading() as connection:
-                missing = wanted - self.catalogue.present(connection, wanted)
+                missing = wanted - self.catalogue.present_near(connection, batch)
             if missing:
                 with self.catalogue.writing() as connection:
                     missing -= self.catalogue.rescue(connection, missing)
