@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.options import Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.writing import TreeWriter
@@ -29,6 +30,7 @@ class RestoreRun:
     :param options: what to restore, and where to
     :param progress: called in the thread of :meth:`run`, a few times a second
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class RestoreRun:
         options: RestoreOptions,
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        heads: Remembers | None = None,
     ) -> None:
         self._channel = channel
-        self._fetcher = Fetcher(channel, keys, description)
+        self._fetcher = Fetcher(channel, keys, description, heads)
         self._point = point
         self._options = options
         self._progress = progress
