@@ -327,7 +327,7 @@ class TargetDataMover(Service, CommandLocator):
                 self._quotas.session(
                     package.repository,
                     package.quota,
-                    lambda: repository.statistics()["bytes_stored"],
+                    lambda: repository.statistics()["bytes_counted"],
                 ) as reserve,
             ):
                 return serve_session(

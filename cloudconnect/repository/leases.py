@@ -17,6 +17,8 @@ session that may have seen it otherwise has ended. No clock is asked, and a sess
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 import sqlalchemy as sa
 
@@ -25,7 +27,9 @@ from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.tables import repository_table
 
 #: What :meth:`Leases.oldest` says when nobody is here: later than every fence.
-NOBODY = (1 << 63) - 1
+NOBODY: Final = (1 << 63) - 1
+#: The lock of whoever takes something away.
+COLLECTING: Final = "collect"
 
 
 @attrs.frozen
@@ -39,13 +43,14 @@ class Leases:
         """A lease of the present epoch; the caller releases it."""
         while True:
             lease = self.store.lease(self.epoch())
+            good = False
             try:
                 # A lease of 0 says "older than every fence", whatever the epoch.
-                if lease.number in (0, self.epoch()):
-                    held, lease = lease, None
-                    return held
+                good = lease.number in (0, self.epoch())
+                if good:
+                    return lease
             finally:
-                if lease is not None:
+                if not good:
                     lease.release()
 
     def epoch(self) -> int:

@@ -17,10 +17,17 @@ from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.leases import COLLECTING
 from cloudconnect.repository.packs import Entry, read_entries
 from cloudconnect.repository.points import WITHDRAWN, insert_point, point_values, withdrawn
 from cloudconnect.repository.references import references_name
-from cloudconnect.repository.tables import blobs_table, packs_table, points_table
+from cloudconnect.repository.tables import (
+    blobs_table,
+    orphans_table,
+    packs_table,
+    points_table,
+    repository_table,
+)
 from cloudconnect.settings import FRAME_BODY_MAX
 from cloudconnect.wire import canonical
 from cloudconnect.wire.frames import ID_SIZE
@@ -61,12 +68,16 @@ def rebuild_index(
     :param now: seconds since 1970
     :param read_data: compare every blob's stored bytes with their digest, and leave out those that
         were changed; otherwise only the packs' directories are read
+    :raises Busy: a collection is running
     """
     damaged: list[str] = []
     packs = blobs = 0
-    with catalogue.writing() as connection:
-        connection.execute(sa.delete(blobs_table))
-        connection.execute(sa.delete(packs_table))
+    with store.exclusive(COLLECTING), catalogue.writing() as connection:
+        # A lease of before a lost catalogue's end must not look like one of today.
+        epoch = max(catalogue.epoch(connection), *store.leases(), 0) + 1
+        connection.execute(sa.update(repository_table).values(epoch=epoch))
+        for table in (blobs_table, packs_table, orphans_table):
+            connection.execute(sa.delete(table))
         for name in store.names("packs/"):
             try:
                 entries = read_entries(store, name, description.repository)
@@ -74,7 +85,7 @@ def rebuild_index(
                 damaged.append(str(error))
                 continue
             if read_data:
-                entries = list(_unchanged(store, name, entries, damaged))
+                entries = list(unchanged_entries(store, name, entries, damaged))
             catalogue.add_pack(connection, name, store.size(name), entries, now)
             packs += 1
             blobs += len(entries)
@@ -83,7 +94,7 @@ def rebuild_index(
             values
             for name in store.names(_POINTS)
             if len(name) == _RECORD_NAME_SIZE and name[len(_POINTS) :] not in known
-            for values in _point(store, name, description, damaged)
+            for values in found_point(store, name, description, damaged)
         ]
         for values in sorted(found, key=lambda row: row["arrival_time"]):
             insert_point(connection, values)
@@ -91,9 +102,10 @@ def rebuild_index(
     return RebuildResult(packs, blobs, len(found), tuple(damaged))
 
 
-def _unchanged(
+def unchanged_entries(
     store: IBlobStore, name: str, entries: list[Entry], damaged: list[str]
 ) -> Iterator[Entry]:
+    """Those of ``entries`` whose stored bytes have their digest; a sentence for each other."""
     for entry in entries:
         try:
             entry.blob(store.read(name, entry.offset, entry.stored_length), name)
@@ -103,10 +115,13 @@ def _unchanged(
             yield entry
 
 
-def _point(
+def found_point(
     store: IBlobStore, name: str, description: RepositoryDescription, damaged: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The row of a point, from the blob of its record; nothing where that cannot be used."""
+    """The row of a point, from the blob of its record; nothing where that cannot be used.
+
+    :param damaged: gets a sentence that says why
+    """
     try:
         size = min(store.size(name), 2 * FRAME_BODY_MAX)
         fields = canonical.decode_map(store.read(name, 0, size))

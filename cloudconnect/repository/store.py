@@ -11,6 +11,7 @@ one directory; each is used by one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +24,10 @@ from cloudconnect.content.atrest import BlobKind, RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
+from cloudconnect.repository.accounting import Measured, read_measured, stored_bytes
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
+from cloudconnect.repository.collect import CollectResult, Progress, collect
 from cloudconnect.repository.leases import Leases
 from cloudconnect.repository.packs import KINDS, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
@@ -317,6 +320,8 @@ class Repository:
         """Packs, their size in bytes, blobs in them, plain bytes of those, published points.
 
         A blob that two sessions stored at once counts twice, as it takes room twice.
+        ``bytes_counted`` is what counts against a quota: without what only the bin needs, and
+        without packs that only wait to be removed.
         """
         p = packs_table.c
         sums = sa.select(
@@ -327,14 +332,48 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
+            used = stored_bytes(connection, retired=False) - read_measured(connection).bin
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
+            "bytes_counted": max(0, used),
             "blobs": blobs,
             "bytes_plain": plain,
             "points": points,
         }
         return {name: int(value) for name, value in values.items()}
+
+    @property
+    def measured(self) -> Measured:
+        """Which bytes are needed, as of the last collection."""
+        with self.catalogue.reading() as connection:
+            return read_measured(connection)
+
+    def collect(
+        self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> CollectResult:
+        """Find and remove what no restore point needs (:mod:`cloudconnect.repository.collect`).
+
+        This object's lease is renewed: it counts on nothing that it was told before.
+
+        :param progress: is told the step, how much of it is done, and how much there is
+        :param cancelled: is asked now and then whether to stop
+        :raises Busy: a collection is running already
+        :raises Refused: the repository is frozen, or what was added here was not flushed
+        :raises StoredDataDamaged: it cannot be told what a point needs; nothing was deleted
+        :raises Cancelled: it was stopped
+        :raises NoSpace: the disk is so full that the catalogue cannot be changed
+        """
+        with self._alone():
+            return collect(
+                self.store,
+                self.catalogue,
+                self.description,
+                self._points,
+                self._clock,
+                progress,
+                cancelled,
+            )
 
     def rebuild_index(self, read_data: bool = True) -> RebuildResult:
         """Make the index again from the packs, and the rows of points that have none.
@@ -368,6 +407,21 @@ class Repository:
         ids = [entry.id for entry in builder.entries]
         self._pending.difference_update(ids)
         return ids
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Without this object's lease, which would be in its own way."""
+        if self.catalogue.read_only:
+            raise Refused("the repository was opened to be read only")
+        if self._builders or self._lists:
+            raise Refused("what was added has to be flushed first")
+        leased = self._lease is not None
+        self._release()
+        try:
+            yield
+        finally:
+            if leased:
+                self._lease = Leases(self.store, self.catalogue).take()
 
     def _leased(self) -> Self:
         try:
