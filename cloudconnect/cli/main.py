@@ -16,8 +16,11 @@ from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 #: Command -> module and function.
 _COMMANDS: Final = {
     "backup": ("cloudconnect.cli.backup", "backup"),
+    "check": ("cloudconnect.cli.check", "check"),
     "connect": ("cloudconnect.cli.connect", "connect"),
+    "diff": ("cloudconnect.cli.diff", "diff"),
     "dump": ("cloudconnect.cli.restore", "dump"),
+    "find": ("cloudconnect.cli.find", "find"),
     "ls": ("cloudconnect.cli.points", "ls"),
     "points": ("cloudconnect.cli.points", "points"),
     "provider": ("cloudconnect.cli.provider", "provider"),

@@ -9,6 +9,7 @@ from the blob store (:mod:`cloudconnect.repository.rebuild`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cloudconnect.errors import NoSpace, Refused, StoredDataDamaged, UsageError
+from cloudconnect.errors import Busy, NoSpace, Refused, StoredDataDamaged, UsageError
 from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
 
@@ -37,6 +38,13 @@ _CACHE_KIB: Final = 16 << 10
 #: changes some 500 pages here and there, so several packs change many of them once only.
 _LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
+#: What the system said, by SQLite's word for it.
+_SYSTEM: Final = {
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+}
 
 _located = sa.select(blobs_table, packs_table.c.name).where(
     blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
@@ -67,6 +75,8 @@ class Catalogue:
         """A transaction that may write, one at a time over all sessions; durable at its end.
 
         :raises NoSpace: the disk is full
+        :raises OSError: the system reports anything else
+        :raises Busy: another session writes and does not end
         """
         writer = self.engine.execution_options(**{_WRITES: True})
         with _errors_by_name(), writer.begin() as connection:
@@ -321,6 +331,11 @@ def _errors_by_name() -> Iterator[None]:
             raise NoSpace("the provider's disk is full") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Busy("another session has held the repository's catalogue too long") from error
+        if code in _SYSTEM:
+            text = f"the repository's catalogue: {error.orig}"
+            raise OSError(_SYSTEM[code], text) from error
         raise
 
 

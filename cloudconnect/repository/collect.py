@@ -60,12 +60,11 @@ marking.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import Cancelled, NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.accounting import (
@@ -78,16 +77,17 @@ from cloudconnect.repository.accounting import (
     write_measured,
 )
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.clock import observe
+from cloudconnect.repository.descriptions import read_description
 from cloudconnect.repository.leases import COLLECTING, Leases
 from cloudconnect.repository.leftovers import Leftovers
 from cloudconnect.repository.marking import Marker, Marks
 from cloudconnect.repository.points import Points
 from cloudconnect.repository.repack import ROUND_BYTES, Repacker
+from cloudconnect.repository.rules import read_rules
 from cloudconnect.repository.sweeping import Sweeper
-from cloudconnect.repository.tables import packs_table, repository_table
+from cloudconnect.repository.tables import packs_table
 
-#: How long a blob stays that no point needs, in hours, where the rules say nothing else.
-GRACE_HOURS: Final = 24
 #: A pack of which less than one in so many bytes is used is emptied.
 _REPACK_BELOW: Final = 2
 _BATCH: Final = 500
@@ -144,7 +144,6 @@ class CollectResult:
 def collect(
     store: IBlobStore,
     catalogue: Catalogue,
-    description: RepositoryDescription,
     points: Points,
     clock: Callable[[], float],
     progress: Progress | None = None,
@@ -163,9 +162,7 @@ def collect(
     """
     with store.exclusive(COLLECTING):
         leases = Leases(store, catalogue)
-        collection = _Collection(
-            store, catalogue, description, points, leases, clock, progress, cancelled
-        )
+        collection = _Collection(store, catalogue, points, leases, clock, progress, cancelled)
         return collection.run()
 
 
@@ -173,7 +170,6 @@ def collect(
 class _Collection:
     store: IBlobStore
     catalogue: Catalogue
-    description: RepositoryDescription
     points: Points
     leases: Leases
     clock: Callable[[], float]
@@ -189,19 +185,21 @@ class _Collection:
 
     def run(self) -> CollectResult:
         now = self.clock()
-        with self.catalogue.reading() as connection:
+        with self.catalogue.writing() as connection:
             self.catalogue.refuse_frozen(connection)
+            observe(connection, now)
             before = read_measured(connection)
-            grace = _grace_seconds(connection)
+            grace = read_rules(connection).grace_hours * 3600
             blobs = blobs_about(connection)
+            description = read_description(connection)  # another session may have replaced it
         leftovers = Leftovers(
-            self.store, self.catalogue, self.description, self.points, self.leases, self.check
+            self.store, self.catalogue, description, self.points, self.leases, self.check
         )
         leftovers.note_packs()
         fence = self.leases.fence()
         leftovers.index_packs(now)
-        marker = Marker(self.store, self.catalogue, self.description, Marks(blobs), self.check)
-        leftovers.settle_points(marker)
+        marker = Marker(self.store, self.catalogue, description, Marks(blobs), self.check)
+        leftovers.settle_points(marker, now)
         self.tell("mark", 0, 0)
         marker.mark_new()
         sweeper = Sweeper(
@@ -218,7 +216,7 @@ class _Collection:
         sweeper.sweep()
         # Up to 128 MiB of marks, which the rest has no use for.
         marker.marks = Marks(0)
-        repacker = Repacker(self.store, self.catalogue, self.description.repository, self.check)
+        repacker = Repacker(self.store, self.catalogue, description.repository, self.check)
         try:
             self.settle_packs(repacker)
         finally:
@@ -347,8 +345,3 @@ class _Collection:
         self.notes += [f"the stored bytes of {name.hex()} are damaged" for name in repacker.damaged]
         repacker.damaged = []
         return repacker.blobs > moved
-
-
-def _grace_seconds(connection: sa.Connection) -> float:
-    rules: Any = connection.execute(sa.select(repository_table.c.rules)).scalar() or {}
-    return float(rules.get("grace_hours", GRACE_HOURS)) * 3600

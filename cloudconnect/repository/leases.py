@@ -26,6 +26,8 @@ from cloudconnect.interfaces import IBlobStore, ILease
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.tables import repository_table
 
+#: The lock of whoever publishes a point, replaces the description, or condemns blobs.
+PUBLISHING: Final = "publish"
 #: What :meth:`Leases.oldest` says when nobody is here: later than every fence.
 NOBODY: Final = (1 << 63) - 1
 #: The lock of whoever takes something away.
@@ -42,16 +44,15 @@ class Leases:
     def take(self) -> ILease:
         """A lease of the present epoch; the caller releases it."""
         while True:
-            lease = self.store.lease(self.epoch())
-            good = False
+            lease: ILease = self.store.lease(self.epoch())
             try:
                 # A lease of 0 says "older than every fence", whatever the epoch.
-                good = lease.number in (0, self.epoch())
-                if good:
+                if lease.number in (0, self.epoch()):
                     return lease
-            finally:
-                if not good:
-                    lease.release()
+            except BaseException:
+                lease.release()
+                raise
+            lease.release()
 
     def epoch(self) -> int:
         """How many fences there have been."""

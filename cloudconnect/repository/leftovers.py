@@ -11,37 +11,38 @@ next collections.
 * A *point* is published under a lock, from before its first blob until its row: whoever has that
   lock and finds a record without a row finds one whose publisher is gone. Where all that it
   needs is stored it becomes a point; otherwise what it needs is kept.
-* A reference list without a record was never acknowledged, and is of no use: it is removed. So is
-  what a removed point left behind.
+* A reference list without a record was never acknowledged, and is of no use: it is removed.
+
+What a removed point left behind, :mod:`~cloudconnect.repository.bin` removes.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby, islice
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import NotFound, StoredDataDamaged
+from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
-from cloudconnect.repository.leases import Leases
-from cloudconnect.repository.marking import GONE, REMOVED, Marker
+from cloudconnect.repository.clock import observe
+from cloudconnect.repository.heads import check_point, head_in, insert_heads, read_chain
+from cloudconnect.repository.leases import PUBLISHING, Leases
+from cloudconnect.repository.marking import GONE, Marker, read_point
 from cloudconnect.repository.packs import read_entries
-from cloudconnect.repository.points import PUBLISHING, Points, insert_point, record_name
-from cloudconnect.repository.rebuild import found_point, unchanged_entries
+from cloudconnect.repository.points import Points, insert_point, record_name
+from cloudconnect.repository.rebuild import found_rows, unchanged_entries
 from cloudconnect.repository.references import read_references, references_name
+from cloudconnect.repository.states import States, point_names
 from cloudconnect.repository.tables import orphans_table, packs_table, points_table
 
 _PACKS: Final = "packs/"
-_POINTS: Final = "points/"
-_ID_DIGITS: Final = 32
-_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _BATCH: Final = 500
 
 
@@ -106,62 +107,71 @@ class Leftovers:
                 connection.execute(sa.delete(orphans_table).where(o.name == name))
             self.packs += 1
 
-    def settle_points(self, marker: Marker) -> None:
+    def settle_points(self, marker: Marker, now: float) -> None:
         """Give points without a row one, mark what they need where that is not all there.
 
+        :param now: seconds since 1970
         :raises StoredDataDamaged: a record without a row cannot be used, so that it cannot be told
             what it needs
         """
-        unknown = []
-        for digits, names in self._groups():
-            point = bytes.fromhex(digits)
-            if self._state(digits) is None:
-                unknown.append(point)
-            else:  # it was removed
-                both = (record_name(point), references_name(point))
-                self._remove([name for name in both if name in names])
-        for point in unknown:
-            with self.store.exclusive(PUBLISHING, wait=True):
-                if self._state(point.hex()) is None:
-                    self._settle(point, marker)
-
-    def _settle(self, point: bytes, marker: Marker) -> None:
-        name = record_name(point)
-        if not self._stored(name):
-            self._remove([references_name(point)])
+        unknown = [point for point, _ in self._unknown_points()]
+        if not unknown:
             return
-        problems: list[str] = []
-        values = next(found_point(self.store, name, self.description, problems), None)
-        if values is None:
+        with self.store.exclusive(PUBLISHING, wait=True):
+            found: list[dict[str, Any]] = []
+            with self.catalogue.writing() as connection:
+                moment = observe(connection, now)
+                states = States(self.store, self.catalogue, connection, moment, self.notes)
+                for point, names in list(self._unknown_points()):
+                    found += self._found(states, point, names)
+            for values in sorted(found, key=lambda values: float(values["arrival_time"])):
+                self._settle(values, marker)
+
+    def _found(self, states: States, point: bytes, names: list[str]) -> list[dict[str, Any]]:
+        known = len(self.notes)
+        rows = list(found_rows(states, point, names, self.description))
+        if record_name(point) in names and not rows:
             raise StoredDataDamaged(
                 "nothing is collected, as there is a restore point that is not in the catalogue "
-                f"and cannot be used: {problems[0]}"
+                f"and cannot be used: {self.notes[known]}"
             )
-        record = PointRecord.decode(values["record"])
-
-        def references() -> Iterator[list[bytes]]:
-            count, digest = values["reference_count"], values["reference_digest"]
-            return read_references(self.store, record.point, count, digest)
-
-        gone = values["state"] in GONE
-        missing = None if gone else self.points.missing(record, references())
-        if missing is None:
-            with self.catalogue.writing() as connection:
-                insert_point(connection, values)
-            self.found += 1
-            return
-        marker.mark_manifest(record, live=True)
-        marker.mark_references(references(), live=True)
-        self.notes.append(
-            f"{name} is not in the catalogue, and needs {missing.hex()}, which is not stored"
-        )
-
-    def _remove(self, names: Iterable[str]) -> None:
-        for name in filter(self._stored, names):
-            with self.catalogue.reading() as connection:
-                self.catalogue.refuse_frozen(connection)
-            self.store.remove(name)
+        if not rows and references_name(point) in names:
+            self.catalogue.refuse_frozen(states.connection)
+            self.store.remove(references_name(point))
             self.removed += 1
+        return rows
+
+    def _settle(self, values: dict[str, Any], marker: Marker) -> None:
+        missing = None
+        if values["state"] not in GONE:
+            record = PointRecord.decode(values["record"])
+            point, count = record.point, values["reference_count"]
+            digest = values["reference_digest"]
+            missing = self.points.missing(record, read_references(self.store, point, count, digest))
+            if missing is not None:
+                marker.mark_manifest(record, live=True)
+                marker.mark_references(read_references(self.store, point, count, digest), live=True)
+                self.notes.append(
+                    f"the restore point {point.hex()} is not in the catalogue, and needs "
+                    f"{missing.hex()}, which is not stored"
+                )
+                return
+        with self.catalogue.writing() as connection:
+            self._insert(connection, values)
+        self.found += 1
+
+    def _insert(self, connection: sa.Connection, values: dict[str, Any]) -> None:
+        """Insert a row, and the point's head where the chain goes on with it."""
+        point = bytes.fromhex(values["point"])
+        insert_point(connection, values)
+        if values["state"] in GONE:
+            return
+        with contextlib.suppress(HeadMoved, Refused):
+            head = head_in(read_point(self.store, record_name(point)))
+            if head is not None:
+                chain = read_chain(connection, self.description)
+                check_point(chain, head, point, values["record"])
+                insert_heads(connection, [head])
 
     def _unknown_packs(self) -> Iterator[str]:
         p = packs_table.c
@@ -171,29 +181,16 @@ class Leftovers:
                 known = set(connection.execute(query).scalars())
             yield from (name for name in batch if name not in known)
 
-    def _groups(self) -> Iterator[tuple[str, set[str]]]:
-        """Names of blobs below ``points/`` by the point that they belong to: those to look at."""
+    def _unknown_points(self) -> Iterator[tuple[bytes, list[str]]]:
+        """Points that have no row, and the names of their blobs."""
         t = points_table.c
-        each = groupby(self.store.names(_POINTS), lambda name: name[len(_POINTS) :][:_ID_DIGITS])
-        groups = ((digits, set(names)) for digits, names in each if _ID.fullmatch(digits))
-        while batch := dict(islice(groups, _BATCH)):
+        each = point_names(self.store)
+        while batch := dict(islice(each, _BATCH)):
             self.check()
             with self.catalogue.reading() as connection:
-                query = sa.select(t.point).where(t.point.in_(batch), t.state != REMOVED)
+                query = sa.select(t.point).where(t.point.in_([point.hex() for point in batch]))
                 here = set(connection.execute(query).scalars())
-            yield from ((digits, names) for digits, names in batch.items() if digits not in here)
-
-    def _stored(self, name: str) -> bool:
-        try:
-            return self.store.size(name) >= 0
-        except NotFound:
-            return False
-
-    def _state(self, digits: str) -> str | None:
-        """The state of a point's row, if it has one."""
-        t = points_table.c
-        with self.catalogue.reading() as connection:
-            return connection.execute(sa.select(t.state).where(t.point == digits)).scalar()
+            yield from ((point, names) for point, names in batch.items() if point.hex() not in here)
 
 
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:

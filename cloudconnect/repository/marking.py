@@ -17,20 +17,19 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.subkeys import verify_any
 from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
-from cloudconnect.repository.points import PUBLISHED, WITHDRAWN, record_name
+from cloudconnect.repository.points import PUBLISHED, REMOVED, WITHDRAWN, record_name
 from cloudconnect.repository.references import read_references
 from cloudconnect.repository.tables import points_table
 from cloudconnect.settings import FRAME_BODY_MAX
 from cloudconnect.wire import canonical
 from cloudconnect.wire.frames import ID_SIZE
 
-#: The state of a point that left for good; its row stays to say so.
-REMOVED: Final = "removed"
 #: What is not needed any more.
 GONE: Final = frozenset((WITHDRAWN, REMOVED))
 #: Marks of each blob: one blob in so many that nobody needs stays until the next collection.
@@ -165,9 +164,9 @@ class Marker:
             query = sa.select(t.record, t.signature).where(t.arrival == arrival)
             encoded, signature = connection.execute(query).one()
         try:
-            verify(self.description.public_key, signature, encoded)
+            verify_any(self.description.public_keys, signature, encoded)
         except StoredDataDamaged:
-            # Of an older key, perhaps; then the blob beside its references says the same.
+            # Of a key that came meanwhile, perhaps; then the blob of the record says the same.
             if read_point(self.store, record_name(point))["record"] != encoded:
                 raise
         try:
@@ -185,7 +184,7 @@ class Marker:
         return state in GONE
 
 
-def read_point(store: IBlobStore, name: str) -> dict[str, object]:
+def read_point(store: IBlobStore, name: str) -> dict[str, Any]:
     """The fields of the blob in which a point's record lies.
 
     :raises NotFound: there is none

@@ -14,26 +14,36 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import BlobKind, RepositoryDescription
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.content.retention import RetentionPolicy
+from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
 from cloudconnect.repository.accounting import Measured, read_measured, stored_bytes
+from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
+from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
+from cloudconnect.repository.descriptions import newest_description, replace_description
+from cloudconnect.repository.freezing import freeze, is_frozen, thaw
+from cloudconnect.repository.heads import HeadsPage, read_page
 from cloudconnect.repository.leases import Leases
 from cloudconnect.repository.packs import KINDS, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
 from cloudconnect.repository.reading import read_blobs
 from cloudconnect.repository.rebuild import RebuildResult, rebuild_index
 from cloudconnect.repository.references import ReferenceWriter
+from cloudconnect.repository.retention import Retention, RetentionDecision, RetentionRow
+from cloudconnect.repository.rules import Rules, read_rules, write_rules
 from cloudconnect.repository.tables import packs_table, points_table, repository_table
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.frames import StoredBlob
@@ -44,6 +54,18 @@ FORMAT_VERSION: Final = 1
 CATALOGUE: Final = "catalogue.sqlite"
 #: The blob that holds the description a second time, for a repository without a catalogue.
 DESCRIPTION: Final = "description"
+
+
+@attrs.frozen
+class Expired:
+    """What had its time, and went.
+
+    :ivar removed: points that left the bin for good
+    :ivar activated: hosts and jobs of retention policies that came into force
+    """
+
+    removed: list[PointRow]
+    activated: list[tuple[str, str]]
 
 
 class Repository:
@@ -65,7 +87,9 @@ class Repository:
         self.catalogue = catalogue
         self.description = description
         self._clock = clock
-        self._points = Points(store, catalogue, description, clock)
+        self._points = Points(store, catalogue, clock)
+        self._bin = Bin(store, catalogue, clock)
+        self._retention = Retention(self._bin, catalogue, clock)
         self._builders: dict[int, PackBuilder] = {}
         self._pending: set[bytes] = set()
         self._lists: list[ReferenceWriter] = []
@@ -84,10 +108,12 @@ class Repository:
 
         :param url: of the catalogue, for SQLAlchemy; by default a SQLite file in ``directory``
         :param clock: seconds since 1970, for arrival times
-        :raises Refused: there is one already
+        :raises Refused: there is one already, or the description is not the first of one
         :raises NoSpace: the disk is full
         """
         encoded = description.encode()
+        if description.revision:
+            raise Refused("the description of a new repository has the revision 0")
         store = LocalBlobStore(os.fspath(directory))
         try:
             try:
@@ -161,7 +187,7 @@ class Repository:
         """
         store = LocalBlobStore(os.fspath(directory), create=False)
         try:
-            description = RepositoryDescription.decode(_read_description(store))
+            description = newest_description(store, _read_description(store))
             catalogue = _new_catalogue(directory, description, url)
             return cls(store, catalogue, description, clock)._leased()
         except BaseException:
@@ -249,6 +275,8 @@ class Repository:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter | Iterable[bytes],
+        head: SignedHead | None = None,
+        bytes_stored: int = 0,
     ) -> tuple[int, float]:
         """Commit a restore point; once this has returned, it can be restored.
 
@@ -258,7 +286,11 @@ class Repository:
         :param encoded: the bytes that were signed
         :param signature: 64 bytes
         :param references: ids of the chunks that it needs, 32 bytes each
+        :param head: its entry in the chain of heads; older releases make none
+        :param bytes_stored: bytes that its session added to packs
         :return: arrival number and arrival time in seconds since 1970
+        :raises HeadMoved: another session has published since the head was made; a
+            :class:`ReferenceWriter` that was given is still good for another head
         :raises Refused: wrong signature or repository, a blob that it needs is not durable, or
             there is another point of this id
         :raises NoSpace: the disk is full
@@ -269,11 +301,21 @@ class Repository:
             for name in listed:
                 references.extend(name)
         try:
-            return self._points.publish(record, encoded, signature, references)
-        finally:
-            references.discard()
-            if references in self._lists:
-                self._lists.remove(references)
+            answer = self._points.publish(
+                record, encoded, signature, references, head, bytes_stored
+            )
+        except HeadMoved:
+            raise
+        except BaseException:
+            self._drop(references)
+            raise
+        self._drop(references)
+        return answer
+
+    def _drop(self, references: ReferenceWriter) -> None:
+        references.discard()
+        if references in self._lists:
+            self._lists.remove(references)
 
     def points(
         self,
@@ -283,17 +325,21 @@ class Repository:
         after: int = 0,
         limit: int = PAGE_ROWS_MAX,
         newest_first: bool = False,
+        states: Collection[str] = ("published",),
     ) -> list[PointRow]:
-        """Published restore points, in the order of arrival.
+        """Restore points, published ones by default, in the order of arrival.
 
         :param after: arrival number behind which to begin; 0 for all
         :param limit: most rows
         :param newest_first: the other way round; ``after`` then is where to go on downwards
+        :param states: of ``published``, ``deleted`` (in the bin), ``withdrawn``, ``removed``
         """
-        return self._points.rows(host, job, tag, after, limit, newest_first)
+        return self._points.rows(host, job, tag, after, limit, newest_first, states)
 
     def point(self, point: bytes | str) -> StoredPoint:
-        """The published point with this id (16 bytes), or whose hexadecimal id begins so.
+        """The point with this id (16 bytes), or whose hexadecimal id begins so.
+
+        A published one, or else one in the bin.
 
         :raises NotFound: none, or several
         """
@@ -313,6 +359,149 @@ class Repository:
         :raises NotFound: there is no such point
         """
         self._points.withdraw(points)
+
+    # --- what is kept, and for how long ----------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """What the provider demands and allows here."""
+        with self.catalogue.reading() as connection:
+            return read_rules(connection)
+
+    def set_rules(self, rules: Rules) -> None:
+        """Put rules into force; deadlines that are set already stay as they are."""
+        with self.catalogue.writing() as connection:
+            write_rules(connection, rules)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is deleted, expires or is collected."""
+        with self.catalogue.reading() as connection:
+            return is_frozen(connection)
+
+    def freeze(self) -> None:
+        """Stop every deletion and expiry, collecting, and the expiry clock, from now on."""
+        freeze(self.store, self.catalogue, self._clock())
+
+    def thaw(self) -> None:
+        """Let all of that go on."""
+        thaw(self.store, self.catalogue, self._clock())
+
+    def observe_clock(self) -> None:
+        """Let the expiry clock count: call it more often than every 26 hours."""
+        with self.catalogue.writing() as connection:
+            observe(connection, self._clock())
+
+    def delete(self, points: Iterable[bytes], by: str = "tenant") -> list[PointRow]:
+        """Put points into the bin: all of them, or none. What is there already stays as it is.
+
+        :param points: their ids, 16 bytes each
+        :param by: ``tenant``, ``retention`` or ``provider``
+        :return: the points, in their order
+        :raises NotFound: there is no such point, or it was removed
+        :raises Refused: one is locked, or the repository is frozen
+        :raises NoSpace: the bin or the disk is full
+        """
+        return self._bin.delete(points, by)
+
+    def undelete(self, points: Iterable[bytes]) -> list[PointRow]:
+        """Take points out of the bin; nothing happens to those that are not in it.
+
+        :param points: their ids, 16 bytes each
+        :return: the points, in their order
+        :raises NotFound: there is no such point, or it was removed
+        """
+        return self._bin.undelete(points)
+
+    def lock(self, points: Iterable[bytes], until: float) -> list[PointRow]:
+        """See to it that nobody can delete points until then; a longer lock stays.
+
+        :param points: their ids, 16 bytes each
+        :param until: in seconds since 1970; rounded up
+        :return: the points, in their order
+        :raises NotFound: there is no such point
+        :raises Refused: one is in the bin, or ``until`` is past or more than 100 years away
+        :raises NoSpace: the disk is full
+        """
+        return self._bin.lock(points, until)
+
+    def expire(self) -> Expired:
+        """Remove points whose time in the bin is over, and put pending retention into force.
+
+        Nothing happens while the repository is frozen.
+
+        :raises NoSpace: the disk is full
+        """
+        return Expired(self._bin.expire(), self._retention.activate())
+
+    def bin_usage(self) -> tuple[int, int | None]:
+        """At most so many bytes are in the bin, and with how many it is full, or None."""
+        return self._bin.usage()
+
+    def check_bin_room(self) -> None:
+        """That the bin is not full: while it is, there is no new backup.
+
+        :raises NoSpace: it is
+        """
+        self._bin.check_room()
+
+    def retention(self) -> list[RetentionRow]:
+        """The retention policies, in the order of hosts and jobs."""
+        return self._retention.rows()
+
+    def set_retention(self, host: str, job: str, policy: RetentionPolicy | None) -> RetentionRow:
+        """Set what is kept of a job on a host.
+
+        :param host: empty: of every host that has no policy of its own
+        :param job: likewise
+        :param policy: None: everything
+        :raises Refused: outside of the rules
+        """
+        return self._retention.set(host, job, policy)
+
+    def apply_retention(self, dry_run: bool = False) -> list[RetentionDecision]:
+        """Put what no policy keeps into the bin.
+
+        Points that are locked stay, and all once the bin is full or while the repository is frozen:
+        the decision says so.
+
+        :param dry_run: only say what would go
+        :return: a decision on every published point
+        :raises NoSpace: the disk is full
+        """
+        return self._retention.apply(dry_run)
+
+    def preview_retention(
+        self, host: str, job: str, policy: RetentionPolicy | None
+    ) -> list[RetentionDecision]:
+        """What would stay and go if this policy were in force for that host and job.
+
+        :raises Refused: outside of the rules
+        """
+        return self._retention.preview(host, job, policy)
+
+    # --- heads and descriptions ------------------------------------------------------------------
+
+    def heads(self, after: int = 0, about: Sequence[int] = ()) -> HeadsPage:
+        """A page of the chain of heads behind number ``after``, and the newest one.
+
+        :param about: numbers of heads whose points' states are wanted, at most 256
+        """
+        with self.catalogue.reading() as connection:
+            return read_page(connection, after, about)
+
+    def replace_description(self, encoded: bytes, head: SignedHead) -> None:
+        """Take a new description: other key slots, or a new master key.
+
+        The same again, exactly, is taken again: the first answer may have been lost.
+
+        :param encoded: the description
+        :param head: its entry in the chain, signed by the key before it
+        :raises HeadMoved: the chain has moved since the head was made
+        :raises Refused: it is not the next one of this repository, or not signed so
+        :raises NoSpace: the disk is full
+        """
+        self.description = replace_description(self.store, self.catalogue, encoded, head)
 
     # --- the whole -------------------------------------------------------------------------------
 
@@ -366,13 +555,7 @@ class Repository:
         """
         with self._alone():
             return collect(
-                self.store,
-                self.catalogue,
-                self.description,
-                self._points,
-                self._clock,
-                progress,
-                cancelled,
+                self.store, self.catalogue, self._points, self._clock, progress, cancelled
             )
 
     def rebuild_index(self, read_data: bool = True) -> RebuildResult:
@@ -471,6 +654,7 @@ def _new_catalogue(
                     "repository": description.repository,
                     "format_version": FORMAT_VERSION,
                     "description": description.encode(),
+                    "description_revision": description.revision,
                     "removals": 0,
                 },
             )

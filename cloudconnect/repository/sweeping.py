@@ -15,10 +15,9 @@ import sqlalchemy as sa
 
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
-from cloudconnect.repository.leases import Leases
+from cloudconnect.repository.leases import PUBLISHING, Leases
 from cloudconnect.repository.marking import IN_BIN, LIVE, UNNEEDED, Marker
 from cloudconnect.repository.packs import ENTRY_SIZE
-from cloudconnect.repository.points import PUBLISHING
 from cloudconnect.repository.tables import blobs_table, packs_table, points_table
 
 #: Rows that are looked at, or changed by one transaction: far below a second, so that sessions

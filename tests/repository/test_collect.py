@@ -17,8 +17,14 @@ import sqlalchemy as sa
 from cloudconnect.errors import Busy, Cancelled, NoSpace, NotFound, Refused, StoredDataDamaged
 from cloudconnect.repository import packs, points
 from cloudconnect.repository.collect import CollectResult
+from cloudconnect.repository.points import STATES
 from cloudconnect.repository.store import Repository
-from cloudconnect.repository.tables import blobs_table, points_table, repository_table
+from cloudconnect.repository.tables import (
+    blobs_table,
+    point_tags_table,
+    points_table,
+    repository_table,
+)
 from tests.repository.repositories import (
     RepositoryCase,
     blob,
@@ -129,7 +135,6 @@ class CollectTests(CollectCase):
         self.assertEqual(self.pack_files(), set())
         self.assertEqual(self.repository.statistics()["bytes_stored"], 0)
         self.assertEqual(result.bytes_removed, 3 * (40 + 37 + 3 * (100 + packs.ENTRY_SIZE)))
-        self.assertEqual(list(self.repository.store.names("points/")), [])
 
     def test_bin_is_kept(self) -> None:
         """What a point in the bin needs stays, its manifest too; and so with a state of later."""
@@ -738,14 +743,40 @@ class LeftoverTests(CollectCase):
         self.assertEqual(list(self.repository.store.names("points/")), [])
 
     def test_removed_point(self) -> None:
-        """What a removed point left goes; what says that it was removed stays."""
+        """Of a point that was removed and has no row, it is said that it was removed."""
         self.store(range(3))
         point = self.publish(1, range(3))
-        self.repository.store.put(f"points/{point.hex()}-removed", [b"tombstone"])
-        set_state(self.repository, point, "removed")
-        self.assertEqual(self.collect().files_removed, 2)
-        names = list(self.repository.store.names("points/"))
-        self.assertEqual(names, [f"points/{point.hex()}-removed"])
+        self.repository.delete([point])
+        for _ in range(16):
+            self.later(1)
+            self.repository.expire()
+        (tombstone,) = self.repository.store.names("points/")
+        with self.repository.catalogue.writing() as connection:
+            for table in (point_tags_table, points_table):
+                connection.execute(sa.delete(table))
+        self.assertEqual(self.collect().points_found, 1)
+        (row,) = self.repository.points(states=["removed"])
+        self.assertEqual((row.point, row.host), (point, "host"))
+        self.assertEqual(list(self.repository.store.names("points/")), [tombstone])
+
+    def test_markers(self) -> None:
+        """What lies beside a record without a row counts: in the bin, locked, withdrawn."""
+        self.store(range(3))
+        one, two, three = (self.publish(number, range(3)) for number in (1, 2, 3))
+        self.repository.lock([one], self.time + DAY)
+        self.repository.delete([two])
+        self.repository.withdraw([three])
+        rows = self.repository.points(states=STATES)
+        with self.repository.catalogue.writing() as connection:
+            for table in (point_tags_table, points_table):
+                connection.execute(sa.delete(table))
+        self.assertEqual(self.collect().points_found, 3)
+        found = self.repository.points(states=STATES)
+        self.assertEqual(
+            [(row.state, row.point) for row in found],
+            [("published", one), ("deleted", two), ("withdrawn", three)],
+        )
+        self.assertEqual(found[0].locked_until, rows[0].locked_until)
 
     def test_old_catalogue(self) -> None:
         """With a catalogue of yesterday in its place, what it does not know is found again."""
@@ -813,7 +844,6 @@ class KilledTests(CollectCase):
         self.assertEqual(self.rows(), needed, f"killed at step {kill_at}")
         self.assertEqual(len(self.files("packs")), 3, f"killed at step {kill_at}")
         self.assertEqual(self.files("temporary"), [])
-        self.assertEqual(len(list(self.repository.store.names("points/"))), 4)
         self.assertEqual(self.repository.rebuild_index().damaged, ())
         self.check_readable(needed)
         self.repository.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -207,6 +210,29 @@ class PublishTests(PointsCase):
         self.patch(self.repository.store, "put", failing(NoSpace("full"), len)[0])
         self.assertRaises(NoSpace, self.publish, b"p" * 16, [name_of(1)])
         self.nothing_there()
+
+    def test_doubtful_commit(self) -> None:
+        """A point whose row's commit failed, and may be there all the same, has what it needs."""
+        writing = Catalogue.writing
+
+        @contextlib.contextmanager
+        def doubtful(catalogue: Catalogue) -> Iterator[sa.Connection]:
+            with writing(catalogue) as connection:
+                yield connection
+            raise OSError(errno.EIO, "the log was written, and its fsync failed")
+
+        with self.patched(Catalogue, "writing", doubtful):
+            self.assertRaises(OSError, self.publish, b"p" * 16, [name_of(1)])
+        reopened = self.opened()
+        [row] = reopened.points()
+        point = reopened.point(row.point)
+        self.assertEqual(list(reopened.references(point)), [[name_of(1)]])
+
+    @contextlib.contextmanager
+    def patched(self, *where: Any) -> Iterator[None]:
+        patcher = self.patch(*where)
+        yield
+        patcher.restore()
 
 
 class ListTests(PointsCase):
