@@ -165,6 +165,19 @@ class Catalogue:
         if connection.execute(sa.select(repository_table.c.frozen)).scalar():
             raise Refused("the repository is frozen: nothing is deleted or removed")
 
+    def entries(self, connection: sa.Connection, ids: Iterable[bytes], pack: int) -> list[Entry]:
+        """Where those of ``ids`` are that lie in one pack and are not known to be damaged.
+
+        :param pack: its number
+        """
+        b = blobs_table.c
+        query = sa.select(blobs_table).where(b.pack == pack, b.damaged.is_(sa.false()))
+        return [
+            _entry(row)
+            for batch in _batches(ids)
+            for row in connection.execute(query.where(b.id.in_(batch)))
+        ]
+
     def add_pack(
         self,
         connection: sa.Connection,
@@ -179,19 +192,7 @@ class Catalogue:
         :param arrival_time: seconds since 1970
         :return: number of the pack
         """
-        values = {
-            "name": name,
-            "size": size,
-            "blobs": len(entries),
-            "plain_length": sum(entry.plain_length for entry in entries),
-            "arrival_time": arrival_time,
-            "epoch": self.epoch(connection),
-        }
-        insert = self._insert(packs_table)
-        connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
-        number: int = connection.execute(
-            sa.select(packs_table.c.number).where(packs_table.c.name == name)
-        ).scalar_one()
+        number = self.insert_pack(connection, name, size, entries, arrival_time)
         if entries:
             insert = self._insert(blobs_table)
             moved = {column.name: column for column in insert.excluded if column.name != "id"}
@@ -203,6 +204,28 @@ class Catalogue:
             ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
             connection.execute(statement, [_row(entry, number) for entry in ordered])
         return number
+
+    def insert_pack(
+        self,
+        connection: sa.Connection,
+        name: str,
+        size: int,
+        entries: Sequence[Entry],
+        arrival_time: float,
+    ) -> int:
+        """Its row alone: :meth:`add_pack` without the blobs."""
+        values = {
+            "name": name,
+            "size": size,
+            "blobs": len(entries),
+            "plain_length": sum(entry.plain_length for entry in entries),
+            "arrival_time": arrival_time,
+            "epoch": self.epoch(connection),
+        }
+        insert = self._insert(packs_table)
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
+        number = sa.select(packs_table.c.number).where(packs_table.c.name == name)
+        return int(connection.execute(number).scalar_one())
 
     def mark_damaged(self, ids: Sequence[bytes], pack: str | None = None) -> None:
         """From now on these are as if they were not stored, until somebody sends them again.
