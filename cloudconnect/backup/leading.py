@@ -47,6 +47,10 @@ from cloudconnect.wire.frames import (
 IN_FLIGHT_BYTES: Final = 48 << 20
 #: Batches that may be under way: this hides round trips where nothing but ids is sent.
 IN_FLIGHT_BATCHES: Final = 32
+#: Offers of manifest chunks that may be without an answer while a long entry is encoded.
+MANIFEST_OFFERS: Final = 8
+#: Ids of unchanged files that the repository may lack; with more, no unchanged file is trusted.
+LOST_MAX: Final = 1 << 16
 #: References in one PART of a POINT, where the repository takes so many.
 REFERENCES_PART: Final = 1 << 15
 #: Frames of the repository that may wait to be looked at.
@@ -124,7 +128,10 @@ class Upload:
         self._questions: deque[_Question] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._lost: set[bytes] = set()  # ids of unchanged files that the repository lacks
-        self._again: dict[int, bytes | None] = {}  # by token: the entry once it was read again
+        self._again: dict[int, Outgoing | None] = {}  # by token: the entry once it was read again
+        self._placing = False
+        self._offers = 0  # questions about manifest chunks that are not answered
+        self._distrusts = False  # it lacks so many that each unchanged file is read again
         self._walked = False
         cache = None
         if options.cache is not None:
@@ -269,7 +276,7 @@ class Upload:
         entries: deque[Outgoing] = deque()
         for outgoing in batch.entries:
             if outgoing.replaces:
-                self._again[outgoing.replaces] = outgoing.encoded
+                self._again[outgoing.replaces] = outgoing
             else:
                 entries.append(outgoing)
         waiting = _Waiting(entries)
@@ -296,6 +303,8 @@ class Upload:
             self._questions.append(_Question(self._request, ids[part], plains[part], waiting))
             if waiting is not None:
                 waiting.questions += 1
+            else:
+                self._offers += 1
             self._channel.send(FrameKind.HAVE, self._request, join_ids(ids[part]))
 
     def _answer(self, frame: Frame) -> None:
@@ -317,9 +326,15 @@ class Upload:
             else:
                 unwanted += len(plain)
         if question.waiting is None:
+            self._offers -= 1
             self._sender.send("manifest", wanted)
             return
         self._lost.difference_update(offered)
+        if len(self._lost) > LOST_MAX:
+            self._distrusts = True
+            self._source.distrust()
+        if self._distrusts:
+            self._lost.clear()
         self._references.add(offered)
         self._result.bytes_new += sum(len(plain) for _, plain in wanted)
         self._sender.send("chunk", wanted)
@@ -331,28 +346,41 @@ class Upload:
     def _answered(self, waiting: _Waiting) -> None:
         """All questions of a batch, and of those before it, were answered."""
         self._budget.give_back(0, batches=1)
-        if self._lost:
+        if self._lost or self._distrusts:
             for outgoing in waiting.entries:
-                if outgoing.token and not self._lost.isdisjoint(outgoing.ids):
+                if outgoing.token and (
+                    self._distrusts or not self._lost.isdisjoint(outgoing.needed)
+                ):
                     self._again[outgoing.token] = None
                     self._source.read_again(outgoing.token, outgoing.path)
         self._place()
 
     def _place(self) -> None:
         """Put entries into the manifest, up to one that is not known yet."""
+        if self._placing:
+            return  # what came meanwhile is placed by the loop below
+        self._placing = True
         while self._waiting and not self._waiting[0].questions:
             entries = self._waiting[0].entries
             while entries:
                 outgoing = entries[0]
-                encoded: bytes | None = outgoing.encoded
                 if outgoing.token in self._again:
-                    encoded = self._again[outgoing.token]
-                    if encoded is None:
+                    again = self._again[outgoing.token]
+                    if again is None:
+                        self._placing = False
                         return
                     del self._again[outgoing.token]
-                else:
-                    self._references.add(outgoing.ids)
-                if encoded:
-                    self.manifest.add(encoded)
+                    outgoing = again
+                elif outgoing.token:
+                    self._references.add(outgoing.needed)
                 entries.popleft()
+                for piece in outgoing.pieces():
+                    self.manifest.add(piece)
+                    self._wait_for_answers()
             self._waiting.popleft()
+        self._placing = False
+
+    def _wait_for_answers(self) -> None:
+        """Let a long entry not be encoded faster than it is taken."""
+        while self._offers > MANIFEST_OFFERS:
+            self._handle(self._next())

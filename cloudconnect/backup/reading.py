@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
@@ -99,7 +99,7 @@ class PointReader:
             raise StoredDataDamaged("a hard link leads to another one")
         return first
 
-    def _content(self, runs: tuple[Run, ...]) -> Iterator[bytes]:
+    def _content(self, runs: Iterable[Run]) -> Iterator[bytes]:
         fetcher = self._fetcher
         ahead: deque[tuple[Run, Slot | None]] = deque()
         for run in runs:

@@ -11,7 +11,7 @@ from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import CloudConnectError, ContextMismatch, ProtocolViolation
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.frames import FrameKind, decode_body, encode_body
+from cloudconnect.wire.frames import Frame, FrameKind, decode_body, encode_body
 
 
 def fetch_record(
@@ -30,7 +30,20 @@ def fetch_record(
     :raises CloudConnectError: anything else
     """
     channel.send(FrameKind.OPEN, request, encode_body(point=point))
-    body = decode_body(expect(channel.receive(), FrameKind.OPENED))
+    return believed(expect(channel.receive(), FrameKind.OPENED), keys, description, point)
+
+
+def believed(
+    opened: Frame, keys: RepositoryKeys, description: RepositoryDescription, point: bytes
+) -> PointRecord:
+    """The record in an OPENED, once it is known to be the tenant's own.
+
+    :param point: what was asked for
+    :raises StoredDataDamaged: its signature does not hold
+    :raises ContextMismatch: it is of another restore point
+    :raises ProtocolViolation: it cannot be used
+    """
+    body = decode_body(opened)
     encoded, signature = body.get("record"), body.get("signature")
     if not isinstance(encoded, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation("an OPENED does not have its fields")

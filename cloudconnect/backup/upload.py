@@ -10,8 +10,10 @@ from typing import Final
 
 from cloudconnect.backup.dialogue import greet
 from cloudconnect.backup.leading import Upload
+from cloudconnect.backup.links import LinkMap
 from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, Progress
-from cloudconnect.backup.walk import Unreadable, absolute, walk
+from cloudconnect.backup.reader import device_size
+from cloudconnect.backup.walk import Found, Unreadable, absolute, walk
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
@@ -89,7 +91,7 @@ class BackupRun:
     def _count(self) -> None:
         """A dry run."""
         options, result = self._options, self._result
-        inodes: set[tuple[int, int]] = set()
+        links = LinkMap()
         paths = [absolute(path) for path in options.paths]
         for item in walk(paths, options.rules, options.one_file_system):
             if isinstance(item, Unreadable):
@@ -98,11 +100,14 @@ class BackupRun:
             self._path, status = item.path, item.status
             if stat.S_ISREG(status.st_mode):
                 result.files += 1
-                inode = (status.st_dev, status.st_ino)
-                if status.st_nlink == 1 or inode not in inodes:
+                if status.st_nlink == 1:
                     result.bytes_source += status.st_size
-                if status.st_nlink > 1:
-                    inodes.add(inode)
+                elif links.further(status) is None:
+                    result.bytes_source += status.st_size
+                    links.first(b"", status)
+            elif stat.S_ISBLK(status.st_mode) and item.named:
+                result.files += 1
+                result.bytes_source += _device_bytes(item)
             elif not stat.S_ISDIR(status.st_mode):
                 result.other += 1
             elif not item.ancestor:
@@ -199,3 +204,17 @@ class BackupRun:
                     path=path or self._path,
                 )
             )
+
+
+def _device_bytes(item: Found) -> int:
+    """The bytes of a block device; 0 where it cannot be opened."""
+    try:
+        descriptor = os.open(item.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=item.parent)
+    except OSError:
+        return 0
+    try:
+        return device_size(descriptor)
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)

@@ -16,9 +16,12 @@ from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 #: Command -> module and function.
 _COMMANDS: Final = {
     "backup": ("cloudconnect.cli.backup", "backup"),
+    "check": ("cloudconnect.cli.check", "check"),
     "connect": ("cloudconnect.cli.connect", "connect"),
     "delete": ("cloudconnect.cli.keeping", "delete"),
+    "diff": ("cloudconnect.cli.diff", "diff"),
     "dump": ("cloudconnect.cli.restore", "dump"),
+    "find": ("cloudconnect.cli.find", "find"),
     "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
     "points": ("cloudconnect.cli.points", "points"),

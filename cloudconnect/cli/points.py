@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ import click
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
-from cloudconnect.cli.console import json_path, local_time, printable, shown_path, size
+from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
@@ -58,8 +59,8 @@ def points(
             if deleted
             else "There are no such restore points."
         )
-    for row in rows:
-        console.record("point", row, point_line(row))
+    for row, line in zip(rows, point_lines(rows), strict=True):
+        console.record("point", row, line)
 
 
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
@@ -80,12 +81,25 @@ async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> lis
 
 def point_line(row: dict[str, Any]) -> str:
     """One restore point for a person."""
+    return point_lines([row])[0]
+
+
+def point_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Restore points for a person, what belongs together below each other."""
+    return [printable(line) for line in aligned([_cells(row) for row in rows], right=(3, 4, 5))]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     statistics = row["statistics"]
-    tags = f"  [{', '.join(row['tags'])}]" if row["tags"] else ""
-    return printable(
-        f"{row['point'][:8]}  {local_time(row['time'])}  {row['host']}/{row['job']}  "
-        f"{statistics.get('files', 0)} files, {size(statistics.get('bytes_source', 0))}, "
-        f"{size(statistics.get('bytes_new', 0))} new{tags}{point_state(row)}"
+    return (
+        row["point"][:8],
+        local_time(row["time"]),
+        f"{row['host']}/{row['job']}",
+        f"{statistics.get('files', 0)} files,",
+        f"{size(statistics.get('bytes_source', 0))},",
+        f"{size(statistics.get('bytes_new', 0))} new",
+        f"[{', '.join(row['tags'])}]" if row["tags"] else "",
+        point_state(row).strip(),
     )
 
 
@@ -161,31 +175,37 @@ def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
 @click.argument("path", required=False)
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
+@click.option("--human/--bytes", default=False, help="Sizes in kB, MB and so on.")
 @tenant_command
-def ls(settings: TenantSettings, point: str, path: str | None, host: str, job: str) -> None:
+def ls(
+    settings: TenantSettings, point: str, path: str | None, host: str, job: str, human: bool
+) -> None:
     """List what is in a restore point: everything, or PATH and what is below it."""
     console = settings.console
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/")
-    shown = 0
+    files = others = total = 0
 
-    async def work(line: Line, interrupt: object) -> int:
+    async def work(line: Line, interrupt: object) -> None:
         description, keys = line.keys()
         row = await find_point(line, point, host, job)
 
-        def dialogue(channel: FrameChannel, session: bytes) -> int:
-            nonlocal shown
+        def dialogue(channel: FrameChannel, session: bytes) -> None:
+            nonlocal files, others, total
             with PointReader(channel, keys, description) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 for entry in reader.entries():
                     if wanted is None or is_below(entry.path, wanted):
-                        shown += 1
-                        console.record("entry", entry_map(entry), entry_line(entry))
-            return shown
+                        files += entry.type is EntryType.FILE
+                        others += entry.type is not EntryType.FILE
+                        total += 0 if entry.link is not None else entry.size
+                        console.record("entry", entry_map(entry), entry_line(entry, human))
 
-        return await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
+        await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
 
-    if on_line(settings, work) == 0 and wanted is not None:
+    on_line(settings, work)
+    if files + others == 0 and wanted is not None:
         raise NotFound(f"{path} is not in this restore point")
+    console.say(f"{files} files, {size(total)}; {others} folders and other things")
 
 
 def is_below(path: bytes, top: bytes) -> bool:
@@ -204,13 +224,19 @@ _LETTERS = {
 }
 
 
-def entry_line(entry: Entry) -> str:
-    """One entry for a person, as ``ls -l`` shows it."""
+def entry_line(entry: Entry, human: bool = False) -> str:
+    """One entry for a person, as ``ls -l`` shows it.
+
+    :param human: its size in kB, MB and so on, not in bytes
+    """
     mode = stat.filemode(_LETTERS[entry.type] | entry.mode)
     owner = f"{entry.user or entry.uid}/{entry.group or entry.gid}"
     arrow = f" -> {shown_path(entry.target)}" if entry.target is not None else ""
+    if entry.link is not None:
+        arrow = f" (another name of {shown_path(entry.link)})"
     when = local_time(entry.mtime_ns / 1e9)
-    return f"{mode} {owner:>17} {entry.size:>12} {when} {shown_path(entry.path)}{arrow}"
+    shown = f"{size(entry.size):>9}" if human else f"{entry.size:>14}"
+    return f"{mode} {printable(owner):>17} {shown} {when} {shown_path(entry.path)}{arrow}"
 
 
 def entry_map(entry: Entry) -> dict[str, Any]:
@@ -226,4 +252,5 @@ def entry_map(entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "mtime_ns": entry.mtime_ns,
         "target": None if entry.target is None else json_path(entry.target),
+        "link": None if entry.link is None else json_path(entry.link),
     }

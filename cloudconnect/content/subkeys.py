@@ -51,6 +51,8 @@ class RepositoryKeys:
     :param mode: in TENANT mode blobs are sealed, and only sealed ones are opened; in the others
         they are compressed only, and the provider's mover seals them with a key of its own
         (:meth:`seal_stored`) or not at all
+    :param older: the keys of this repository's earlier master keys, the oldest first
+        (:mod:`cloudconnect.content.generations`); what they signed is read with them
     :ivar head: key for what a tenant keeps of a repository's newest state
     """
 
@@ -59,6 +61,7 @@ class RepositoryKeys:
         master: MasterKey,
         repository: bytes,
         mode: EncryptionMode = EncryptionMode.TENANT,
+        older: Sequence[RepositoryKeys] = (),
     ) -> None:
         if not isinstance(master, MasterKey):
             raise TypeError("a repository's keys come from its master key only")
@@ -66,6 +69,7 @@ class RepositoryKeys:
             raise ValueError(f"a repository is named by {IDENTIFIER_SIZE} bytes")
         self.repository = bytes(repository)
         self.mode = mode
+        self.older = tuple(older)
 
         def subkey(purpose: bytes) -> Subkey:
             return Subkey(hkdf(master.reveal(), _INFO + purpose + self.repository))
@@ -76,6 +80,8 @@ class RepositoryKeys:
         self._openers = {kind: Opener(key) for kind, key in data_keys.items()}
         private = subkey(b"private")
         self._private_sealer, self._private_opener = Sealer(private), Opener(private)
+        previous = subkey(b"previous")
+        self._previous_sealer, self._previous_opener = Sealer(previous), Opener(previous)
         self.head = subkey(b"head")
         self._signing = Ed25519PrivateKey.from_private_bytes(subkey(b"signing").reveal())
         self.public_key = self._signing.public_key().public_bytes_raw()
@@ -190,9 +196,32 @@ class RepositoryKeys:
             raise StoredDataDamaged("the private part of a restore point is not a list of paths")
         return tuple(paths)
 
+    def seal_previous(self, master: MasterKey, public_key: bytes) -> bytes:
+        """An earlier master key, for whoever has this one: 72 bytes.
+
+        :param public_key: what restore points of that master key are signed with, 32 bytes
+        """
+        return bytes(self._previous_sealer.seal(master.reveal(), self.repository + public_key))
+
+    def open_previous(self, wrapped: bytes, public_key: bytes) -> MasterKey:
+        """The master key that :meth:`seal_previous` sealed.
+
+        :raises StoredDataDamaged: it was not sealed for this repository and public key by this one
+        """
+        return MasterKey(self._previous_opener.open(wrapped, self.repository + public_key))
+
     def sign(self, data: bytes, purpose: bytes = b"point") -> bytes:
         """Ed25519 (RFC 8032) over ``data`` for one purpose: 64 bytes."""
         return self._signing.sign(_signed(data, purpose))
+
+    def signer(self, data: bytes, signature: bytes, purpose: bytes = b"point") -> RepositoryKeys:
+        """The keys, these or older ones, that signed ``data``: with them it is read.
+
+        :raises StoredDataDamaged: none of them did
+        """
+        generations = (*self.older, self)
+        public_keys = [keys.public_key for keys in generations]
+        return generations[public_keys.index(verify_any(public_keys, signature, data, purpose))]
 
     def __repr__(self) -> str:
         return f"<RepositoryKeys of {self.repository.hex()}, {self.mode.value}>"
@@ -208,6 +237,22 @@ def verify(public_key: bytes, signature: bytes, data: bytes, purpose: bytes = b"
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _signed(data, purpose))
     except (InvalidSignature, ValueError):
         raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold") from None
+
+
+def verify_any(
+    public_keys: Sequence[bytes], signature: bytes, data: bytes, purpose: bytes = b"point"
+) -> bytes:
+    """Which of ``public_keys``, 32 bytes each, has signed ``data``.
+
+    :raises StoredDataDamaged: none of them
+    """
+    for public_key in reversed(public_keys):  # most often the newest
+        try:
+            verify(public_key, signature, data, purpose)
+        except StoredDataDamaged:
+            continue
+        return public_key
+    raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold")
 
 
 def _signed(data: bytes, purpose: bytes) -> bytes:

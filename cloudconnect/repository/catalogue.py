@@ -9,6 +9,7 @@ from the blob store (:mod:`cloudconnect.repository.rebuild`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cloudconnect.errors import NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.errors import Busy, NoSpace, Refused, StoredDataDamaged, UsageError
 from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
 
@@ -37,6 +38,13 @@ _CACHE_KIB: Final = 16 << 10
 #: changes some 500 pages here and there, so several packs change many of them once only.
 _LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
+#: What the system said, by SQLite's word for it.
+_SYSTEM: Final = {
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+}
 
 _located = sa.select(blobs_table, packs_table.c.name).where(
     blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
@@ -50,9 +58,11 @@ class Catalogue:
     """The data base of one repository; used by one thread at a time.
 
     :ivar engine: for statements that have no method here
+    :ivar read_only: nothing can be written
     """
 
     engine: sa.Engine
+    read_only: bool = False
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -65,13 +75,18 @@ class Catalogue:
         """A transaction that may write, one at a time over all sessions; durable at its end.
 
         :raises NoSpace: the disk is full
+        :raises OSError: the system reports anything else
+        :raises Busy: another session writes and does not end
         """
         writer = self.engine.execution_options(**{_WRITES: True})
         with _errors_by_name(), writer.begin() as connection:
             yield connection
 
     def present(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
-        """Those of ``ids`` that are stored and not known to be damaged."""
+        """Those of ``ids`` that are stored to stay, and not known to be damaged.
+
+        Not those that are condemned: see :meth:`rescue`.
+        """
         statement, positional = _lookup(self.engine.dialect)
         found: set[bytes] = set()
         for batch in _batches(ids):
@@ -92,6 +107,33 @@ class Catalogue:
                     found[row.id] = (row.name, _entry(row))
         return found
 
+    def rescue(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
+        """Keep those of ``ids`` that are condemned, and say which of them are stored now.
+
+        Under the lock of publishing (:mod:`cloudconnect.repository.points`), or nobody knows what
+        the next moment brings.
+        """
+        wanted = set(ids)
+        for batch in _batches(wanted):
+            connection.execute(
+                sa.update(blobs_table)
+                .where(blobs_table.c.id.in_(batch), blobs_table.c.condemned > 0)
+                .values(condemned=0)
+            )
+        return self.present(connection, wanted)
+
+    def epoch(self, connection: sa.Connection) -> int:
+        """How many fences there have been (:mod:`cloudconnect.repository.leases`)."""
+        return connection.execute(sa.select(repository_table.c.epoch)).scalar() or 0
+
+    def refuse_frozen(self, connection: sa.Connection) -> None:
+        """Part of every transaction that takes something away.
+
+        :raises Refused: the repository is frozen
+        """
+        if connection.execute(sa.select(repository_table.c.frozen)).scalar():
+            raise Refused("the repository is frozen: nothing is deleted or removed")
+
     def add_pack(
         self,
         connection: sa.Connection,
@@ -99,11 +141,12 @@ class Catalogue:
         size: int,
         entries: Sequence[Entry],
         arrival_time: float,
-    ) -> None:
-        """Index a pack that is durable. A blob that is stored elsewhere stays there.
+    ) -> int:
+        """Index a pack that is durable. A blob that is stored elsewhere, to stay, stays there.
 
         :param size: of the pack in bytes
         :param arrival_time: seconds since 1970
+        :return: number of the pack
         """
         values = {
             "name": name,
@@ -111,28 +154,37 @@ class Catalogue:
             "blobs": len(entries),
             "plain_length": sum(entry.plain_length for entry in entries),
             "arrival_time": arrival_time,
+            "epoch": self.epoch(connection),
         }
         insert = self._insert(packs_table)
         connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
-        number = connection.execute(
+        number: int = connection.execute(
             sa.select(packs_table.c.number).where(packs_table.c.name == name)
         ).scalar_one()
         if entries:
             insert = self._insert(blobs_table)
             moved = {column.name: column for column in insert.excluded if column.name != "id"}
             statement = insert.on_conflict_do_update(
-                index_elements=["id"], set_=moved, where=blobs_table.c.damaged
+                index_elements=["id"],
+                set_=moved,
+                where=sa.or_(blobs_table.c.damaged, blobs_table.c.condemned > 0),
             )
             ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
             connection.execute(statement, [_row(entry, number) for entry in ordered])
+        return number
 
-    def mark_damaged(self, ids: Sequence[bytes]) -> None:
-        """From now on these are as if they were not stored, until somebody sends them again."""
+    def mark_damaged(self, ids: Sequence[bytes], pack: str | None = None) -> None:
+        """From now on these are as if they were not stored, until somebody sends them again.
+
+        :param pack: name of the one in which they are damaged; what lies elsewhere by now is not
+        """
+        damaged = sa.update(blobs_table).values(damaged=True)
+        if pack is not None:
+            number = sa.select(packs_table.c.number).where(packs_table.c.name == pack)
+            damaged = damaged.where(blobs_table.c.pack == number.scalar_subquery())
         with self.writing() as connection:
             for batch in _batches(ids):
-                connection.execute(
-                    sa.update(blobs_table).where(blobs_table.c.id.in_(batch)).values(damaged=True)
-                )
+                connection.execute(damaged.where(blobs_table.c.id.in_(batch)))
             self.count_removal(connection)
 
     def count_removal(self, connection: sa.Connection) -> None:
@@ -165,7 +217,7 @@ def open_catalogue(url: str, read_only: bool = False) -> Catalogue:
     engine = sa.create_engine(url, pool_size=1, max_overflow=2, **_engine_options(url))
     if engine.dialect.name == "sqlite":
         _configure_sqlite(engine, read_only)
-    catalogue = Catalogue(engine)
+    catalogue = Catalogue(engine, read_only)
     try:
         with catalogue.reading() as connection:
             revision = current_revision(connection)
@@ -256,6 +308,11 @@ def _errors_by_name() -> Iterator[None]:
             raise NoSpace("the provider's disk is full") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Busy("another session has held the repository's catalogue too long") from error
+        if code in _SYSTEM:
+            text = f"the repository's catalogue: {error.orig}"
+            raise OSError(_SYSTEM[code], text) from error
         raise
 
 
@@ -269,7 +326,11 @@ def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
         sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
     ]
     ids = blobs_table.c.id
-    here = sa.select(ids).where(ids.in_(names), blobs_table.c.damaged.is_(sa.false()))
+    here = sa.select(ids).where(
+        ids.in_(names),
+        blobs_table.c.damaged.is_(sa.false()),
+        blobs_table.c.condemned == sa.literal_column("0"),
+    )
     compiled = here.compile(dialect=dialect)
     return str(compiled), compiled.positional
 
@@ -291,6 +352,7 @@ def _row(entry: Entry, pack: int) -> dict[str, Any]:
         "digest": entry.digest,
         "pack": pack,
         "damaged": False,
+        "condemned": 0,
     }
 
 

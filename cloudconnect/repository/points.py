@@ -17,11 +17,22 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Busy, NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.errors import (
+    Busy,
+    NoSpace,
+    NotFound,
+    Refused,
+    StoredDataDamaged,
+    UsageError,
+)
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import observe
+from cloudconnect.repository.descriptions import description_name, read_description
+from cloudconnect.repository.heads import check_point, head_fields, insert_heads, read_chain
+from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.markers import encode_lock, lock_name, put_once
 from cloudconnect.repository.references import ReferenceWriter, read_references, references_name
 from cloudconnect.repository.rules import DAY, read_rules
@@ -134,7 +145,6 @@ class Points:
 
     store: IBlobStore
     catalogue: Catalogue
-    description: RepositoryDescription
     clock: Callable[[], float]
 
     def publish(
@@ -143,32 +153,59 @@ class Points:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter,
+        head: SignedHead | None = None,
         bytes_stored: int = 0,
     ) -> tuple[int, float]:
         """See :meth:`cloudconnect.repository.store.Repository.publish`."""
-        self._check(record, encoded, signature)
+        # One at a time: from the moment at which a blob is seen to be there until the row says that
+        # it is needed, nobody may condemn it (repository.collect); and whether the head has moved
+        # is known before anything is put.
+        with self.store.exclusive(PUBLISHING, wait=True):
+            return self._publish(record, encoded, signature, references, head, bytes_stored)
+
+    def _publish(
+        self,
+        record: PointRecord,
+        encoded: bytes,
+        signature: bytes,
+        references: ReferenceWriter,
+        head: SignedHead | None,
+        bytes_stored: int,
+    ) -> tuple[int, float]:
+        """The same, for one who has the lock."""
+        with self.catalogue.reading() as connection:
+            description = read_description(connection)  # another session may have replaced it
+            at_head = read_chain(connection, description)
+        self._check(description, record, encoded, signature)
         known = self._known(record.point)
         if known is not None:
             if known.state != PUBLISHED or (known.record, known.signature) != (encoded, signature):
                 raise Refused("there is another restore point of this id already")
             return known.arrival, known.time  # only the acknowledgement was lost
+        if head is not None:
+            check_point(at_head, head, record.point, encoded)
+            # What a session left that was killed in replacing the description has this number too.
+            self.store.remove(description_name(description.revision + 1))
         time = self.clock()
         values = point_values(record, encoded, signature, references.count, references.digest, time)
         values["bytes_stored"] = bytes_stored
         removals = self._check_present(record, references.batches())
-        self._put(record.point, references, values)
+        self._put(record.point, references, values, head)
         try:
             for _ in range(ATTEMPTS):
                 with self.catalogue.writing() as connection:
                     if self.catalogue.removals(connection) == removals:
                         values |= self._locked(connection, record.point, time)
+                        insert_heads(connection, [head] if head is not None else [])
                         return insert_point(connection, values), time
                 stored = read_references(
                     self.store, record.point, references.count, references.digest
                 )
                 removals = self._check_present(record, stored)
             raise Busy("blobs are being removed from the repository; publish again later")
-        except BaseException:
+        except (Busy, NoSpace, NotFound, Refused, StoredDataDamaged):
+            # Here the row is certainly not there. Behind a commit that failed in any other way it
+            # may be, when the catalogue is opened again: then the point must have what it needs.
             self.store.remove(record_name(record.point))
             self.store.remove(references_name(record.point))
             if "locked_until" in values:
@@ -245,14 +282,19 @@ class Points:
                     .values(state=WITHDRAWN)
                 )
 
-    def _check(self, record: PointRecord, encoded: bytes, signature: bytes) -> None:
-        ours = (self.description.repository, self.description.mode)
+    @staticmethod
+    def _check(
+        description: RepositoryDescription, record: PointRecord, encoded: bytes, signature: bytes
+    ) -> None:
+        ours = (description.repository, description.mode)
         if (record.repository, record.mode) != ours or record.encode() != encoded:
             raise Refused("the restore point is not one of this repository")
         try:
-            verify(self.description.public_key, signature, encoded)
+            verify(description.public_key, signature, encoded)
         except StoredDataDamaged:
-            raise Refused("the restore point is not signed with this repository's key") from None
+            raise Refused(
+                "the restore point is not signed with this repository's newest key"
+            ) from None
 
     def _check_present(self, record: PointRecord, references: Iterable[list[bytes]]) -> int:
         """Every blob of the point is stored; returns the count of removals before it was looked."""
@@ -265,15 +307,25 @@ class Points:
             with self.catalogue.reading() as connection:
                 missing = wanted - self.catalogue.present(connection, wanted)
             if missing:
+                with self.catalogue.writing() as connection:
+                    missing -= self.catalogue.rescue(connection, missing)
+            if missing:
                 raise Refused(
                     f"the restore point needs {min(missing).hex()}, which is not stored; run the "
                     f"backup again"
                 )
         return removals
 
-    def _put(self, point: bytes, references: ReferenceWriter, values: dict[str, Any]) -> None:
+    def _put(
+        self,
+        point: bytes,
+        references: ReferenceWriter,
+        values: dict[str, Any],
+        head: SignedHead | None,
+    ) -> None:
         """Store the two blobs of a point."""
-        encoded = canonical.encode({name: values[name] for name in RECORD_FIELDS})
+        fields = {name: values[name] for name in RECORD_FIELDS}
+        encoded = canonical.encode(fields | head_fields(head))
         try:
             references.commit(point)
             try:

@@ -14,13 +14,16 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.subkeys import verify_any
 from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.chain_files import rebuild_heads
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.freezing import FROZEN
+from cloudconnect.repository.heads import head_in
 from cloudconnect.repository.packs import Entry, read_entries
 from cloudconnect.repository.points import insert_point, point_values, record_name
 from cloudconnect.repository.references import references_name
@@ -97,6 +100,7 @@ def rebuild_index(
                 found += _found(states, point, names, description)
         for values in sorted(found, key=lambda row: row["arrival_time"]):
             insert_point(connection, values)
+        rebuild_heads(store, connection, description, damaged)
         catalogue.count_removal(connection)
     return RebuildResult(packs, blobs, len(found), tuple(damaged))
 
@@ -135,10 +139,11 @@ def found_point(
     try:
         size = min(store.size(name), 2 * FRAME_BODY_MAX)
         fields = canonical.decode_map(store.read(name, 0, size))
+        head_in(fields)
         stored = fields.pop("bytes_stored", 0)  # releases before the bin do not say it
         if set(fields) != _FIELDS or type(stored) is not int or not 0 <= stored < 1 << 63:
             raise StoredDataDamaged(f"{name} has other fields than a point's")
-        verify(description.public_key, fields["signature"], fields["record"])
+        verify_any(description.public_keys, fields["signature"], fields["record"])
         record = PointRecord.decode(fields["record"])
         count = fields["reference_count"]
         if name != record_name(record.point) or (

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
+from cloudconnect.content.heads import NUMBER_MAX
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.sealing import OVERHEAD
 from cloudconnect.errors import (
@@ -24,12 +25,14 @@ from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
     DigestMismatch,
+    HeadMoved,
     NotFound,
     ProtocolViolation,
     Refused,
     SecurityError,
     StoredDataDamaged,
 )
+from cloudconnect.repository.heads import ABOUT_MAX, head_in
 from cloudconnect.repository.packs import ENTRY_SIZE
 from cloudconnect.repository.references import ReferenceWriter
 from cloudconnect.repository.store import Repository
@@ -60,9 +63,13 @@ _PURPOSES: Final = {
     "read": {FrameKind.GET, FrameKind.OPEN},
     "check": {FrameKind.HAVE, FrameKind.GET, FrameKind.OPEN},
 }
+#: What every session may ask.
+_ALWAYS: Final = {FrameKind.HEADS}
 #: Which capability a kind of frame needs.
 _NEEDS: Final = {FrameKind.CHUNK: "write", FrameKind.POINT: "write"}
 _READ: Final = "read"
+#: What needs none.
+_FREE: Final = {FrameKind.HAVE, FrameKind.HEADS}
 
 
 @attrs.frozen(kw_only=True)
@@ -136,8 +143,8 @@ class _Dialogue:
         self._purpose = purpose
         self._allowed = {
             kind
-            for kind in _PURPOSES.get(purpose, set())
-            if _NEEDS.get(kind, _READ if kind is not FrameKind.HAVE else "") in {*capabilities, ""}
+            for kind in _PURPOSES.get(purpose, set()) | _ALWAYS
+            if kind in _FREE or _NEEDS.get(kind, _READ) in capabilities
         }
         self._session = session
         self._on_point = on_point
@@ -154,6 +161,7 @@ class _Dialogue:
             FrameKind.POINT: self._point,
             FrameKind.GET: self._get,
             FrameKind.OPEN: self._open,
+            FrameKind.HEADS: self._heads,
         }
 
     def run(self) -> ServeResult:
@@ -270,11 +278,25 @@ class _Dialogue:
         references, self._references = self._references, None
         try:
             self._publish(frame, references)
-        finally:
+        except HeadMoved:
+            self._references = references  # for the same POINT, which comes with another head
+            raise
+        except BaseException:
             references.discard()
+            raise
 
     def _publish(self, frame: Frame, references: ReferenceWriter) -> None:
-        body = _fields(frame, record=bytes, signature=bytes, references=int, digest=bytes)
+        body = _fields(
+            frame,
+            together=("head", "head_signature"),
+            record=bytes,
+            signature=bytes,
+            references=int,
+            digest=bytes,
+            head=bytes,
+            head_signature=bytes,
+        )
+        head = head_in(body)
         if (body["references"], body["digest"]) != (references.count, references.digest):
             raise DigestMismatch(
                 f"the restore point names {body['references']} references, and {references.count} "
@@ -289,7 +311,7 @@ class _Dialogue:
         self._on_point(record)
         self._reserve(len(body["record"]))
         arrival, time = self._repository.publish(
-            record, body["record"], body["signature"], references, self._bytes_new
+            record, body["record"], body["signature"], references, head, self._bytes_new
         )
         self._bytes_new = 0
         self._points.append(record.point)
@@ -321,6 +343,24 @@ class _Dialogue:
         body = encode_body(record=stored.record, signature=stored.signature, arrival=stored.arrival)
         self._channel.send(FrameKind.OPENED, frame.request, body)
 
+    def _heads(self, frame: Frame) -> None:
+        body = _fields(frame, after=int, about=list)
+        after, about = body["after"], body["about"]
+        numbers = [number for number in (after, *about) if type(number) is int]
+        if len(numbers) != len(about) + 1 or len(about) > ABOUT_MAX:
+            raise ProtocolViolation("a HEADS does not name numbers, or too many")
+        if not all(0 <= number <= NUMBER_MAX for number in numbers):
+            raise ProtocolViolation("a HEADS names a number that no head has")
+        page = self._repository.heads(after, about)
+        answer = encode_body(
+            number=page.number,
+            chain=page.value,
+            entries=[[head.encoded, head.signature] for head in page.heads],
+            live=page.live,
+            about=[[state.number, state.state, state.by, state.time] for state in page.about],
+        )
+        self._channel.send(FrameKind.HEADED, frame.request, answer)
+
     def _flush(self) -> None:
         self._stored(self._repository.flush())
 
@@ -338,13 +378,18 @@ class _Dialogue:
         return CHUNK_MAX - (OVERHEAD if self._mode is EncryptionMode.PROVIDER else 0)
 
 
-def _fields(frame: Frame, more: bool = False, **types: type) -> dict[str, Any]:
+def _fields(
+    frame: Frame, more: bool = False, together: Collection[str] = (), **types: type
+) -> dict[str, Any]:
     """The fields of a frame's map, each of exactly its type.
 
     :param more: whether there may be others
+    :param together: fields that may all be left out, which older releases do
     :raises ProtocolViolation: others
     """
     body = decode_body(frame)
+    if not body.keys() & set(together):
+        types = {name: kind for name, kind in types.items() if name not in together}
     found = {name: type(value) for name, value in body.items() if not more or name in types}
     if found != types:
         raise ProtocolViolation(f"a {frame.kind.name} does not have its fields")

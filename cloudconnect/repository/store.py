@@ -21,14 +21,19 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import BlobKind, RepositoryDescription
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
-from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.interfaces import ILease
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
+from cloudconnect.repository.descriptions import newest_description, replace_description
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
+from cloudconnect.repository.heads import HeadsPage, read_page
+from cloudconnect.repository.leases import Leases
 from cloudconnect.repository.packs import KINDS, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
 from cloudconnect.repository.reading import read_blobs
@@ -79,13 +84,14 @@ class Repository:
         self.catalogue = catalogue
         self.description = description
         self._clock = clock
-        self._points = Points(store, catalogue, description, clock)
+        self._points = Points(store, catalogue, clock)
         self._bin = Bin(store, catalogue, clock)
         self._retention = Retention(self._bin, catalogue, clock)
         self._builders: dict[int, PackBuilder] = {}
         self._pending: set[bytes] = set()
         self._lists: list[ReferenceWriter] = []
         self._failed = False
+        self._lease: ILease | None = None
 
     @classmethod
     def create(
@@ -99,10 +105,12 @@ class Repository:
 
         :param url: of the catalogue, for SQLAlchemy; by default a SQLite file in ``directory``
         :param clock: seconds since 1970, for arrival times
-        :raises Refused: there is one already
+        :raises Refused: there is one already, or the description is not the first of one
         :raises NoSpace: the disk is full
         """
         encoded = description.encode()
+        if description.revision:
+            raise Refused("the description of a new repository has the revision 0")
         store = LocalBlobStore(os.fspath(directory))
         try:
             try:
@@ -110,7 +118,8 @@ class Repository:
             except FileExistsError:
                 if _read_description(store) != encoded:
                     raise Refused("there is another repository in this place already") from None
-            return cls(store, _new_catalogue(directory, description, url), description, clock)
+            catalogue = _new_catalogue(directory, description, url)
+            return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
@@ -122,10 +131,14 @@ class Repository:
         url: str | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
+        lease: bool = True,
     ) -> Self:
         """Open a repository; an older catalogue is migrated first.
 
         :param read_only: write nothing at all: for a read-only file system
+        :param lease: hold a lease until it is closed (:mod:`cloudconnect.repository.leases`), so
+            that nothing is taken away that this object was told of; without one nothing can be
+            stored. A read-only repository has none
         :raises NotFound: there is none
         :raises UsageError: a newer release made it
         :raises StoredDataDamaged: its catalogue is missing or of another repository
@@ -148,7 +161,8 @@ class Repository:
                 description = _described(catalogue)
                 if not read_only:
                     store.clean()
-                return cls(store, catalogue, description, clock)
+                opened = cls(store, catalogue, description, clock)
+                return opened._leased() if lease and not read_only else opened
             except BaseException:
                 catalogue.close()
                 raise
@@ -170,8 +184,9 @@ class Repository:
         """
         store = LocalBlobStore(os.fspath(directory), create=False)
         try:
-            description = RepositoryDescription.decode(_read_description(store))
-            return cls(store, _new_catalogue(directory, description, url), description, clock)
+            description = newest_description(store, _read_description(store))
+            catalogue = _new_catalogue(directory, description, url)
+            return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
@@ -257,6 +272,7 @@ class Repository:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter | Iterable[bytes],
+        head: SignedHead | None = None,
         bytes_stored: int = 0,
     ) -> tuple[int, float]:
         """Commit a restore point; once this has returned, it can be restored.
@@ -267,8 +283,11 @@ class Repository:
         :param encoded: the bytes that were signed
         :param signature: 64 bytes
         :param references: ids of the chunks that it needs, 32 bytes each
+        :param head: its entry in the chain of heads; older releases make none
         :param bytes_stored: bytes that its session added to packs
         :return: arrival number and arrival time in seconds since 1970
+        :raises HeadMoved: another session has published since the head was made; a
+            :class:`ReferenceWriter` that was given is still good for another head
         :raises Refused: wrong signature or repository, a blob that it needs is not durable, or
             there is another point of this id
         :raises NoSpace: the disk is full
@@ -279,11 +298,21 @@ class Repository:
             for name in listed:
                 references.extend(name)
         try:
-            return self._points.publish(record, encoded, signature, references, bytes_stored)
-        finally:
-            references.discard()
-            if references in self._lists:
-                self._lists.remove(references)
+            answer = self._points.publish(
+                record, encoded, signature, references, head, bytes_stored
+            )
+        except HeadMoved:
+            raise
+        except BaseException:
+            self._drop(references)
+            raise
+        self._drop(references)
+        return answer
+
+    def _drop(self, references: ReferenceWriter) -> None:
+        references.discard()
+        if references in self._lists:
+            self._lists.remove(references)
 
     def points(
         self,
@@ -338,8 +367,9 @@ class Repository:
 
     def set_rules(self, rules: Rules) -> None:
         """Put rules into force; deadlines that are set already stay as they are."""
-        with self.catalogue.writing() as connection:
-            write_rules(connection, rules)
+        if rules != self.rules:
+            with self.catalogue.writing() as connection:
+                write_rules(connection, rules)
 
     @property
     def frozen(self) -> bool:
@@ -433,8 +463,9 @@ class Repository:
         Points that are locked stay, and all once the bin is full or while the repository is frozen:
         the decision says so.
 
-        :param dry_run: only say what would go
-        :return: a decision on every published point
+        :param dry_run: only say what would go and what would stay
+        :return: a decision on every point that no policy keeps; of a dry run, on all that are
+            published
         :raises NoSpace: the disk is full
         """
         return self._retention.apply(dry_run)
@@ -447,6 +478,29 @@ class Repository:
         :raises Refused: outside of the rules
         """
         return self._retention.preview(host, job, policy)
+
+    # --- heads and descriptions ------------------------------------------------------------------
+
+    def heads(self, after: int = 0, about: Sequence[int] = ()) -> HeadsPage:
+        """A page of the chain of heads behind number ``after``, and the newest one.
+
+        :param about: numbers of heads whose points' states are wanted, at most 256
+        """
+        with self.catalogue.reading() as connection:
+            return read_page(connection, after, about)
+
+    def replace_description(self, encoded: bytes, head: SignedHead) -> None:
+        """Take a new description: other key slots, or a new master key.
+
+        The same again, exactly, is taken again: the first answer may have been lost.
+
+        :param encoded: the description
+        :param head: its entry in the chain, signed by the key before it
+        :raises HeadMoved: the chain has moved since the head was made
+        :raises Refused: it is not the next one of this repository, or not signed so
+        :raises NoSpace: the disk is full
+        """
+        self.description = replace_description(self.store, self.catalogue, encoded, head)
 
     # --- the whole -------------------------------------------------------------------------------
 
@@ -486,6 +540,7 @@ class Repository:
     def close(self) -> None:
         """Forget what was not flushed, and let go of everything; may be called again."""
         self._fail()
+        self._release()
         self.catalogue.close()
         self.store.close()
 
@@ -505,7 +560,22 @@ class Repository:
         self._pending.difference_update(ids)
         return ids
 
+    def _leased(self) -> Self:
+        try:
+            self._lease = Leases(self.store, self.catalogue).take()
+        except BaseException:
+            self.catalogue.close()
+            raise
+        return self
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
     def _check_usable(self) -> None:
+        if self._lease is None and not self._failed:
+            raise Refused("nothing can be stored here: it was opened without a lease")
         if self._failed:
             raise Refused(
                 "nothing more can be stored here: an earlier write failed, or it is closed"
@@ -538,6 +608,7 @@ def _new_catalogue(
                     "repository": description.repository,
                     "format_version": FORMAT_VERSION,
                     "description": description.encode(),
+                    "description_revision": description.revision,
                     "removals": 0,
                 },
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import stat
 import threading
@@ -15,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged, UsageError
 from cloudconnect.repository.catalogue import (
     LOOKUP_IDS,
     REVISION,
@@ -122,7 +123,23 @@ class OpeningTests(CatalogueCase):
         self.add("packs/a", entry(1))
         catalogue = self.another(read_only=True)
         self.assertIn(name_of(1), catalogue.locate([name_of(1)]))
-        self.assertRaises(sa.exc.OperationalError, catalogue.mark_damaged, [name_of(1)])
+        error = self.assertRaises(OSError, catalogue.mark_damaged, [name_of(1)])
+        self.assertEqual(error.errno, errno.EROFS)
+
+    def test_system_error(self) -> None:
+        """What the system refuses is an OSError, by whatever name SQLite calls it."""
+        self.path.with_name("folder").mkdir()
+        url = sa.URL.create("sqlite", database=str(self.path.with_name("folder")))
+        error = self.assertRaises(OSError, open_catalogue, url.render_as_string())
+        self.assertEqual(error.errno, errno.EIO)
+
+    def test_busy(self) -> None:
+        """A writer that waits too long for another one is told so."""
+        waiting = self.another()
+        with waiting.reading() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=1")
+        with self.catalogue.writing():
+            self.assertRaises(Busy, waiting.mark_damaged, [name_of(1)])
 
     def test_odd_path(self) -> None:
         """A path with characters that mean something in a URL is a path."""
