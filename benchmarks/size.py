@@ -244,16 +244,19 @@ def fill(directory: Path, chunks: int) -> None:
     """What that process does."""
     import hashlib
 
-    from cloudconnect.content.atrest import unlock
+    from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
+    from cloudconnect.content.description import unlock
     from cloudconnect.content.points import PointRecord
-    from cloudconnect.keys import Passphrase
+    from cloudconnect.keys import Password
     from cloudconnect.repository.packs import Entry
     from cloudconnect.repository.store import Repository
 
     (folder,) = (directory / "repositories").iterdir()
     per_pack = 512
     with Repository.open(folder) as repository:
-        keys = unlock(repository.description, Passphrase(PHRASE.strip()))
+        description, mode = repository.description, EncryptionMode.TENANT
+        master = unlock(description, mode, Password(PHRASE.strip()))
+        keys = RepositoryKeys(master, description.repository, mode)
 
         def names() -> Iterator[bytes]:  # in order, as the lists of references are
             for number in range(chunks):

@@ -66,11 +66,11 @@ class Line:
         """The repository and its keys; a wrong passphrase is told before anything moves.
 
         :raises WrongPassphrase: the passphrase or key file is another one
+        :raises ContextMismatch: the repository has another encryption mode than was chosen
         """
-        description = self.description
-        mode = EncryptionMode(self.settings.profile.encryption or EncryptionMode.TENANT.value)
+        description, mode = self.description, self.settings.mode
         master = unlock(description, mode, self._passphrase)
-        return description, RepositoryKeys(master, description.repository)
+        return description, RepositoryKeys(master, description.repository, mode)
 
     async def session(
         self,
@@ -106,7 +106,8 @@ def on_line(
     """Log in, do ``work``, close; returns what ``work`` returns.
 
     :param passphrase: the work needs the repository's keys: ask for the passphrase first, while
-        there is still a terminal and nothing is waiting
+        there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
+        ``none`` there is none to ask for
     :param login: the login password, where it is known already
     """
     host, port = settings.address
@@ -114,7 +115,8 @@ def on_line(
     profile = settings.profile
     trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
     password = login or settings.login_password()
-    phrase = settings.passphrase() if passphrase else None
+    sealed = settings.mode is EncryptionMode.TENANT
+    phrase = settings.passphrase() if passphrase and sealed else None
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:

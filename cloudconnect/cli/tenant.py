@@ -23,6 +23,7 @@ from cloudconnect.cli.console import Console
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
+from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 
@@ -44,6 +45,11 @@ _OPTIONS: Final = [
     click.option("--ca", metavar="FILE", help="PEM file of the authorities to accept."),
     click.option("--passphrase-file", metavar="F", help="File with the encryption passphrase."),
     click.option("--key-file", metavar="F", help="File used as key in place of a passphrase."),
+    click.option(
+        "--encryption",
+        type=click.Choice([mode.value for mode in EncryptionMode]),
+        help="Who can read what is stored, as chosen at connect; tenant (only you) by default.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
     click.option("-q", "--quiet", is_flag=True, help="Only errors."),
     click.option("-v", "--verbose", is_flag=True, help="Every step of the session."),
@@ -89,6 +95,19 @@ class TenantSettings:
         if not self.profile.tenant:
             raise UsageError("no tenant is known: give --tenant, or run cloudconnect connect once")
         return self.profile.tenant
+
+    @property
+    def mode(self) -> EncryptionMode:
+        """The encryption mode that the tenant chose, ``tenant`` where none is known.
+
+        :raises UsageError: the profile or the environment says something else
+        """
+        try:
+            return EncryptionMode(self.profile.encryption or EncryptionMode.TENANT.value)
+        except ValueError:
+            raise UsageError(
+                f"{self.profile.encryption!r} is not an encryption mode: tenant, provider or none"
+            ) from None
 
     def login_password(self) -> Password:
         """The login password, from a file, a command or a prompt.
@@ -139,6 +158,7 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
                 "ca",
                 "passphrase_file",
                 "key_file",
+                "encryption",
                 "as_json",
                 "quiet",
                 "verbose",
@@ -163,6 +183,7 @@ def resolve(
     ca: str | None,
     passphrase_file: str | None,
     key_file: str | None,
+    encryption: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -193,6 +214,7 @@ def resolve(
             passphrase_file or environment.get("CLOUDCONNECT_PASSPHRASE_FILE")
         ),
         "key_file": _absolute(key_file or environment.get("CLOUDCONNECT_KEY_FILE")),
+        "encryption": encryption or environment.get("CLOUDCONNECT_ENCRYPTION"),
     }
     if given["passphrase_file"] and given["key_file"]:
         raise UsageError("give a passphrase file or a key file, not both")

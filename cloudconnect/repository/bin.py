@@ -51,8 +51,10 @@ from cloudconnect.repository.tables import points_table, repository_table
 
 #: Who puts a point into the bin.
 ACTORS: Final = ("tenant", "retention", "provider")
+#: What keeps a point out of the bin.
+FROZEN, LOCKED, FULL = OBSTACLES = ("frozen", "locked", "bin full")
 #: Points for which blobs are written or removed in one transaction: other sessions wait meanwhile.
-BATCH: Final = 64
+BATCH: Final = 32
 #: Ids in one statement.
 _IDS: Final = 500
 _T = TypeVar("_T")
@@ -82,7 +84,7 @@ class Bin:
             for row in (row for row in rows if row.state != DELETED):
                 if obstacle := taking.admit(row):
                     raise taking.refusal(row, obstacle)
-                taking.take(row)
+                taking.take(row.arrival)
         self.mark(wanted)
         return self._listed(wanted)
 
@@ -112,7 +114,7 @@ class Bin:
                     self.store.remove(deleted_name(point))
                     _update(
                         connection,
-                        row,
+                        row.arrival,
                         state=PUBLISHED,
                         deleted_time=None,
                         deleted_by=None,
@@ -190,11 +192,11 @@ class Bin:
         point = bytes.fromhex(row.point)
         clock = max(moment.passed + (until - moment.now), row.locked_clock or 0.0)
         put_once(self.store, lock_name(point, until), encode_lock(until, clock, moment))
-        _update(connection, row, locked_until=until, locked_clock=clock)
+        _update(connection, row.arrival, locked_until=until, locked_clock=clock)
 
     def _remove(self, connection: sa.Connection, row: sa.Row[Any], moment: Moment) -> PointRow:
         point = bytes.fromhex(row.point)
-        _update(connection, row, state=REMOVED, removed_time=moment.now)
+        _update(connection, row.arrival, state=REMOVED, removed_time=moment.now)
         (now,) = _rows(connection, [point], removed=True)
         put_once(self.store, removed_name(point), encode_removed(connection, now))
         return point_row(now)
@@ -215,7 +217,7 @@ class Bin:
                     self.store.remove(name)
             with self.catalogue.writing() as connection:
                 for row in part:
-                    _update(connection, row, record=b"", signature=b"")
+                    _update(connection, row.arrival, record=b"", signature=b"")
 
     def _listed(self, points: Sequence[bytes]) -> list[PointRow]:
         with self.catalogue.reading() as connection:
@@ -245,30 +247,30 @@ class Taking:
         :return: ``frozen``, ``locked``, ``bin full``, or empty: it may be taken
         """
         if self.moment.frozen:
-            return "frozen"
+            return FROZEN
         if not self.moment.is_over(row.locked_until, row.locked_clock):
-            return "locked"
+            return LOCKED
         if self.rules.bin_bytes is not None and self.used >= self.rules.bin_bytes:
-            return "bin full"
+            return FULL
         self.used += row.bytes_stored
         return ""
 
     def refusal(self, row: sa.Row[Any], obstacle: str) -> CloudConnectError:
         """The error that says what :meth:`admit` found."""
-        if obstacle == "frozen":
+        if obstacle == FROZEN:
             return Refused("this repository is frozen: nothing is deleted until it is thawed")
-        if obstacle == "locked":
+        if obstacle == LOCKED:
             left = (row.locked_clock or 0.0) - self.moment.passed
             until = max(row.locked_until, self.moment.now + left)
             return Refused(f"the restore point {row.point} is locked until {_date(until)}")
         return _full(self.used, self.rules.bin_bytes or 0)
 
-    def take(self, row: sa.Row[Any]) -> None:
+    def take(self, arrival: int) -> None:
         """Put a point that was admitted into the bin; its marker comes after the transaction."""
         kept = self.rules.bin_days * DAY
         _update(
             self.connection,
-            row,
+            arrival,
             state=DELETED,
             deleted_time=self.moment.now,
             deleted_by=self.by,
@@ -319,8 +321,8 @@ def _rows(
     return rows
 
 
-def _update(connection: sa.Connection, row: sa.Row[Any], **values: Any) -> None:
-    where = points_table.c.arrival == row.arrival
+def _update(connection: sa.Connection, arrival: int, **values: Any) -> None:
+    where = points_table.c.arrival == arrival
     connection.execute(sa.update(points_table).where(where).values(**values))
 
 
