@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.repository.store import Repository
 from tests.crash.forks import Child, import_everything
 from tests.crash.looking import look
 from tests.crash.stage import PATIENCE, Command, Failed, Stage
@@ -109,6 +110,8 @@ class Life:
         """
         choose = self.choose
         operation = choose.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        if operation == "scrub" and not hasattr(Repository, "scrub"):
+            operation = "check"
         if operation == "undelete" and not self._in_bin():
             operation = "delete"
         if operation == "delete" and len(self._published()) <= _KEPT:
