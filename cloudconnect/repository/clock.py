@@ -20,6 +20,10 @@ from cloudconnect.repository.tables import repository_table
 #: provider that was down for a night shall not keep anything longer for it.
 STEP_MAX: Final = 26 * 3600.0
 
+_clocks: Final = sa.select(
+    repository_table.c.frozen, repository_table.c.clock_seen, repository_table.c.clock_passed
+)
+
 
 @attrs.frozen
 class Moment:
@@ -36,7 +40,9 @@ class Moment:
 
     def is_over(self, until: float | None, clock: float | None) -> bool:
         """Whether a deadline is over by both clocks; also where there is none."""
-        return until is None or (until <= self.now and (clock or 0) <= self.passed)
+        if until is None:
+            return True
+        return clock is not None and until <= self.now and clock <= self.passed
 
     def over(self, until: sa.ColumnElement[Any], clock: sa.ColumnElement[Any]) -> Any:
         """The condition that the deadline in two columns is there, and over by both clocks."""
@@ -48,13 +54,7 @@ def look(connection: sa.Connection, now: float) -> Moment:
 
     :param now: seconds since 1970
     """
-    c = repository_table.c
-    looked = sa.select(c.frozen, c.clock_seen, c.clock_passed).with_for_update()
-    row = connection.execute(looked).one()
-    passed = float(row.clock_passed)
-    if row.clock_seen and not row.frozen:
-        passed += min(max(now - row.clock_seen, 0.0), STEP_MAX)
-    return Moment(now, passed, bool(row.frozen))
+    return _moment(connection.execute(_clocks).one(), now)
 
 
 def observe(connection: sa.Connection, now: float) -> Moment:
@@ -65,7 +65,14 @@ def observe(connection: sa.Connection, now: float) -> Moment:
 
     :param now: seconds since 1970
     """
-    moment = look(connection, now)
+    moment = _moment(connection.execute(_clocks.with_for_update()).one(), now)
     values = {"clock_seen": now, "clock_passed": moment.passed}
     connection.execute(sa.update(repository_table).values(**values))
     return moment
+
+
+def _moment(row: Any, now: float) -> Moment:
+    passed = float(row.clock_passed)
+    if row.clock_seen and not row.frozen:
+        passed += min(max(now - row.clock_seen, 0.0), STEP_MAX)
+    return Moment(now, passed, bool(row.frozen))

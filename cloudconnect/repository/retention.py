@@ -8,7 +8,7 @@ What no policy keeps goes into the bin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.content.retention import RetentionPolicy, decide, union
 from cloudconnect.errors import Refused
-from cloudconnect.repository.bin import Bin, Taking
+from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import Moment, look, observe
 from cloudconnect.repository.points import PUBLISHED, PointRow, known_columns, point_row
 from cloudconnect.repository.rules import DAY, Rules, read_rules
 from cloudconnect.repository.tables import points_table, retention_table
+from cloudconnect.repository.taking import OBSTACLES, Taking
 
 #: Most policies in one repository: more than machines that one tenant backs up, and a bound.
 POLICIES_MAX: Final = 10_000
@@ -157,16 +158,16 @@ class Retention:
         decisions: list[RetentionDecision] = []
         with self.catalogue.reading() as connection:
             pairs = _pairs(connection)
+            rows = _read(connection)
             if dry_run:
                 taking = Taking.begin(connection, look(connection, self.clock()), _BY)
-                rows = _read(connection)
                 for pair in pairs:
-                    decided, _ = _decided(taking, pair, _governing(rows, pair))
-                    decisions += decided
+                    decisions += _decided(taking, pair, _governing(rows, pair))
                 return decisions
-        self.bin.check_disk()
-        for pair in pairs:
-            decisions += self._apply(pair)
+        if rows:
+            self.bin.check_disk()
+            for pair in pairs:
+                decisions += self._apply(pair)
         return decisions
 
     def preview(
@@ -181,18 +182,25 @@ class Retention:
             rows = {**_read(connection), (host, job): proposed}
             for pair in _pairs(connection):
                 if _governing(rows, pair) is proposed:
-                    decided, _ = _decided(taking, pair, proposed)
-                    decisions += decided
+                    decisions += _decided(taking, pair, proposed)
         return decisions
 
     def _apply(self, pair: Pair) -> list[RetentionDecision]:
         """Decide and delete in one transaction: nobody deletes what is kept in between."""
         with self.catalogue.writing() as connection:
             taking = Taking.begin(connection, observe(connection, self.clock()), _BY)
-            decisions, leaving = _decided(taking, pair, _governing(_read(connection), pair))
+            governing = _governing(_read(connection), pair)
+            if governing is None or not governing.in_force():
+                return []
+            decisions = [
+                decision
+                for decision in _decided(taking, pair, governing)
+                if not decision.keep or decision.why[0] in OBSTACLES
+            ]
+            leaving = [decision.row for decision in decisions if not decision.keep]
             for row in leaving:
-                taking.take(row)
-        self.bin.mark([bytes.fromhex(row.point) for row in leaving])
+                taking.take(row.arrival)
+        self.bin.mark([row.point for row in leaving])
         return decisions
 
 
@@ -227,24 +235,21 @@ def _governing(rows: dict[Pair, RetentionRow], pair: Pair) -> RetentionRow | Non
 
 def _decided(
     taking: Taking, pair: Pair, governing: RetentionRow | None
-) -> tuple[list[RetentionDecision], list[sa.Row[Any]]]:
-    """The decisions over the points of one job on one host, and which of them are to go."""
+) -> Iterator[RetentionDecision]:
+    """The decisions over the points of one job on one host; those to go are admitted to the bin."""
     rows = _points(taking.connection, pair)
     policies = governing.in_force() if governing is not None else ()
     if not policies:
-        return [RetentionDecision(point_row(row), True, ("everything",)) for row in rows], []
+        for row in rows:
+            yield RetentionDecision(point_row(row), True, ("everything",))
+        return
     if taking.rules.floor is not None:  # which may have been raised after the policy was set
         policies = (*policies, taking.rules.floor)
-    decided: list[RetentionDecision] = []
-    leaving: list[sa.Row[Any]] = []
     points = [(row.arrival, row.arrival_time) for row in rows]
     for row, decision in zip(rows, decide(points, policies), strict=True):
         obstacle = "" if decision.keep else taking.admit(row)
-        if not decision.keep and not obstacle:
-            leaving.append(row)
         why = (obstacle,) if obstacle else decision.why
-        decided.append(RetentionDecision(point_row(row), bool(why), why))
-    return decided, leaving
+        yield RetentionDecision(point_row(row), bool(why), why)
 
 
 def _pairs(connection: sa.Connection) -> list[Pair]:

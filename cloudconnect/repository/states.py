@@ -26,7 +26,7 @@ from cloudconnect.repository.markers import (
     read_removed,
     removed_name,
 )
-from cloudconnect.repository.points import DELETED, REMOVED, WITHDRAWN, withdrawn_name
+from cloudconnect.repository.points import DELETED, REMOVED, WITHDRAWN, record_name, withdrawn_name
 from cloudconnect.repository.references import read_references
 from cloudconnect.repository.tables import points_table
 from cloudconnect.settings import IDS_MAX
@@ -80,6 +80,10 @@ class States:
         fields = self._tombstone(point)
         if fields is None:
             return None
+        if record_name(point) not in names:
+            for name in names:  # its removal was killed: no row would say so any more
+                if name != removed_name(point):
+                    self.store.remove(name)
         return {
             **fields,
             "point": point.hex(),

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
+
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
 from cloudconnect.content.heads import Chain, SignedHead, first_chain
 from cloudconnect.content.points import PointRecord
@@ -26,8 +28,10 @@ from cloudconnect.errors import (
 from cloudconnect.keys import MasterKey, Subkey
 from cloudconnect.repository import packs, serve
 from cloudconnect.repository.packs import ENTRY_SIZE
+from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
+from cloudconnect.repository.tables import repository_table
 from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX
 from cloudconnect.testing import PipePair
 from cloudconnect.wire.channel import FrameChannel, failure
@@ -406,6 +410,34 @@ class StoringTests(ServeCase):
         there = self.opened().have([name_of(number) for number in range(3)])
         self.assertEqual(there, [True, True, False])
 
+    def test_bin_full(self) -> None:
+        """With a full bin there is no backup, and everything else."""
+        self.repository.set_rules(Rules(bin_bytes=1))
+        self.published(self.repository, b"p" * 16, 0)
+        self.repository.check_bin_room()
+        with self.repository.catalogue.writing() as connection:
+            connection.execute(sa.update(repository_table).values(measured={"bin": 1, "time": 0}))
+        served = self.served(greet=False)
+        self.assertIn("bin is full", str(self.ended_by(served, NoSpace)))
+        for purpose in ("restore", "read", "check"):
+            served = self.served(purpose)
+            frame = served.ask(FrameKind.OPEN, 3, encode_body(point=b"p" * 16))
+            self.assertEqual(frame.kind, FrameKind.OPENED)
+            served.end()
+
+    def test_bytes_stored(self) -> None:
+        """Each point knows what its session added to packs since the one before."""
+        served = self.served()
+        for number in range(3):
+            served.mover.send_chunk(0, blob(number))
+        for point in (b"p" * 16, b"q" * 16):
+            served.point(record(point))
+            while served.mover.receive().kind is not FrameKind.POINTED:
+                pass
+        served.end()
+        self.assertEqual(self.repository.point(b"p" * 16).bytes_stored, 3 * (100 + ENTRY_SIZE))
+        self.assertEqual(self.repository.point(b"q" * 16).bytes_stored, 0)
+
     def test_disk_full(self) -> None:
         """A full disk is reported as such."""
 
@@ -459,6 +491,15 @@ class ReadingTests(ServeCase):
         self.assertEqual(decode_body(frame), expected)
         missing = served.ask(FrameKind.OPEN, 4, encode_body(point=b"q" * 16))
         self.failed(missing, 4, NotFound)
+        served.end()
+
+    def test_open_deleted(self) -> None:
+        """A point in the bin is opened too."""
+        self.published(self.repository, b"p" * 16, 0)
+        self.repository.delete([b"p" * 16])
+        served = self.served("restore")
+        frame = served.ask(FrameKind.OPEN, 3, encode_body(point=b"p" * 16))
+        self.assertEqual(decode_body(frame)["record"], record(b"p" * 16).encode())
         served.end()
 
     def test_bad_open(self) -> None:
