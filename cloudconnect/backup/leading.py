@@ -16,13 +16,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from cloudconnect.backup.batches import Batch, Budget, Outgoing, Stopped
 from cloudconnect.backup.dialogue import Limits, expect
 from cloudconnect.backup.filecache import FileCache
+from cloudconnect.backup.heads import KnownHeads
 from cloudconnect.backup.options import BackupOptions, BackupResult
 from cloudconnect.backup.references import ReferenceList
 from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
@@ -30,8 +31,8 @@ from cloudconnect.backup.source import Source
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Cancelled, ProtocolViolation, UsageError
-from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.errors import Cancelled, HeadMoved, ProtocolViolation, UsageError
+from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
     FLAG_PART,
     ID_SIZE,
@@ -57,8 +58,14 @@ REFERENCES_PART: Final = 1 << 15
 FRAMES_MAX: Final = 256
 #: Seconds after which the leading thread looks up, though nothing has happened.
 WAKE_SECONDS: Final = 0.2
+#: How often a point is offered because others were faster: each time one of them has got done.
+OFFERS_MAX: Final = 1000
 #: Seconds that a thread gets to end when a backup has failed; it may hang in reading a source.
 JOIN_SECONDS: Final = 5.0
+
+
+#: Frames behind which no other is due.
+_LAST: Final = (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS)
 
 
 @attrs.define
@@ -163,9 +170,12 @@ class Upload:
         while not self._inbox.empty():
             self._handle(self._next())  # what went wrong in the senders at last
 
-    def publish(self, record: PointRecord) -> None:
+    def publish(self, record: PointRecord, heads: KnownHeads | None = None) -> None:
         """Send the restore point and wait until it is durable.
 
+        Where another session has published meanwhile, the point is offered again with another head.
+
+        :param heads: the repository's chain, in which the point gets a head; None: it gets none
         :raises UsageError: its record is too large
         :raises ProtocolViolation: something else than this point was acknowledged
         :raises CloudConnectError: the repository refuses it, or the line broke
@@ -174,21 +184,24 @@ class Upload:
             encoded = record.encode()
         except ValueError as error:
             raise UsageError(f"too much for one restore point: {error}") from error
-        self._request += 1
         references = self._references
         for part in references.parts(min(REFERENCES_PART, self._limits.body // ID_SIZE)):
-            self._channel.send(FrameKind.POINT, self._request, part, FLAG_PART)
-        body = encode_body(
-            record=encoded,
-            signature=self._keys.sign(encoded),
-            references=references.count,
-            digest=references.digest,
-        )
-        self._channel.send(FrameKind.POINT, self._request, body)
-        message = self._next()
-        if not isinstance(message, Frame):
-            raise ProtocolViolation("nothing but an answer to the restore point was due")
-        answer = decode_body(expect(message, FrameKind.POINTED))
+            self._channel.send(FrameKind.POINT, self._request + 1, part, FLAG_PART)
+        fields: dict[str, Any] = {
+            "record": encoded,
+            "signature": self._keys.sign(encoded),
+            "references": references.count,
+            "digest": references.digest,
+        }
+        for _ in range(OFFERS_MAX):
+            head = None if heads is None else heads.next_point(record.point, encoded)
+            if head is not None:
+                fields.update(head=head.encoded, head_signature=head.signature)
+            frame = self._exchange(FrameKind.POINT, encode_body(**fields))
+            if heads is None or not _head_moved(frame):
+                break
+            heads.catch_up(self._ask_heads)
+        answer = decode_body(expect(frame, FrameKind.POINTED))
         arrival, arrived = answer.get("arrival"), answer.get("time")
         if (
             answer.get("point") != record.point
@@ -196,10 +209,24 @@ class Upload:
             or not isinstance(arrived, (int, float))
         ):
             raise ProtocolViolation("a POINTED does not answer the restore point that was sent")
+        if heads is not None and head is not None:
+            heads.taken(head)
         result = self._result
         result.point, result.record = record.point, record
         result.arrival, result.time = arrival, float(arrived)
         result.bytes_stored = self._sender.bytes_stored
+
+    def _exchange(self, kind: FrameKind, body: bytes) -> Frame:
+        """Send a question, and return what comes next."""
+        self._request += 1
+        self._channel.send(kind, self._request, body)
+        message = self._next()
+        if not isinstance(message, Frame) or message.request not in (self._request, 0):
+            raise ProtocolViolation("nothing but an answer to the restore point was due")
+        return message
+
+    def _ask_heads(self, body: bytes) -> dict[str, Any]:
+        return decode_body(expect(self._exchange(FrameKind.HEADS, body), FrameKind.HEADED))
 
     def stop(self, error: BaseException) -> None:
         """Something went wrong: end all threads."""
@@ -240,7 +267,7 @@ class Upload:
                     continue  # POINTED says it for all of them
                 self._frame_slots.acquire()
                 self._inbox.put(frame)
-                if frame.kind in (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS):
+                if frame.kind in _LAST and not _head_moved(frame):
                     return
         except BaseException as error:
             self._failed(error)
@@ -384,3 +411,8 @@ class Upload:
         """Let a long entry not be encoded faster than it is taken."""
         while self._offers > MANIFEST_OFFERS:
             self._handle(self._next())
+
+
+def _head_moved(frame: Frame) -> bool:
+    """Whether ``frame`` says that a point's head does not continue the chain any more."""
+    return frame.kind is FrameKind.FAIL and isinstance(failure(frame), HeadMoved)

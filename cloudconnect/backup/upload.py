@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cloudconnect.backup.dialogue import greet
+from cloudconnect.backup.heads import KnownHeads
 from cloudconnect.backup.leading import Upload
 from cloudconnect.backup.links import LinkMap
 from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, Progress
@@ -38,6 +39,7 @@ class BackupRun:
     :param progress: called in the thread of :meth:`run`, a few times a second
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
     :param now_ns: the clock, nanoseconds since 1970
+    :param heads: what is known of the repository's past; the new point gets a head in its chain
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class BackupRun:
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        heads: KnownHeads | None = None,
     ) -> None:
         self._channel = channel
         self._keys = keys
@@ -61,6 +64,7 @@ class BackupRun:
         self._progress = progress
         self._cancelled = cancelled
         self._now_ns = now_ns
+        self._heads = heads
         self._result = BackupResult()
         self._path = b""
         self._looked = time.monotonic()
@@ -117,7 +121,7 @@ class BackupRun:
     def _back_up(self, channel: FrameChannel) -> None:
         started_ns, point = self._now_ns(), os.urandom(16)
         self._record(point, started_ns, [], 0)  # wrong labels are noticed now, not at the end
-        limits = greet(channel, self._keys, self._description, "backup")
+        limits = greet(channel, self._keys, self._description, "backup", self._heads)
         upload = Upload(
             channel,
             self._keys,
@@ -130,7 +134,7 @@ class BackupRun:
         try:
             upload.lead()
             record = self._record(point, started_ns, upload.manifest.ids, upload.manifest.length)
-            upload.publish(record)
+            upload.publish(record, self._heads)
         except BaseException as error:
             upload.stop(error)
             raise

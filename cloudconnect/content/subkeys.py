@@ -8,9 +8,9 @@ session, and no session key opens anything here: the constructor takes a :class:
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +29,8 @@ IDENTIFIER_SIZE: Final = 16
 ID_CHECK_SIZE: Final = 8
 #: Most paths in the private part of a restore point: those that were given to one backup.
 PATHS_MAX: Final = 4096
+
+_T = TypeVar("_T")
 
 BlobKind = Literal["chunk", "manifest"]
 _KIND_OCTETS: Final = {"chunk": b"\x05chunk", "manifest": b"\x08manifest"}
@@ -70,6 +72,7 @@ class RepositoryKeys:
         self.repository = bytes(repository)
         self.mode = mode
         self.older = tuple(older)
+        self._last: RepositoryKeys | None = None  # the generation that has opened something last
 
         def subkey(purpose: bytes) -> Subkey:
             return Subkey(hkdf(master.reveal(), _INFO + purpose + self.repository))
@@ -129,12 +132,18 @@ class RepositoryKeys:
     def open_blob(self, kind: BlobKind, blob: StoredBlob) -> bytes:
         """The plain bytes, once everything that can be checked was checked.
 
+        What an older generation has sealed is opened too. As the name is checked with the key of
+        the same generation, who has an older key cannot put anything in the place of a newer blob.
+
         :raises StoredDataDamaged: the digest, the seal, the compression, the length or the name is
             wrong, or it is sealed where it should not be or the other way round
         """
         if bool(blob.coding & SEALED) is not self.sealing:
             raise StoredDataDamaged(f"a {kind} is not stored in the mode of this repository")
         _check_digest(kind, blob)
+        return self._by_any(lambda keys: keys._open_own(kind, blob))
+
+    def _open_own(self, kind: BlobKind, blob: StoredBlob) -> bytes:
         if self.sealing:
             blob = self._unsealed(kind, blob)
         if blob.coding == Coding.PLAIN:
@@ -146,6 +155,26 @@ class RepositoryKeys:
         if len(plain) != blob.plain_length or self.blob_id(kind, plain) != blob.id:
             raise StoredDataDamaged(f"a {kind} does not have the content that its name says")
         return plain
+
+    def _by_any(self, attempt: Callable[[RepositoryKeys], _T]) -> _T:
+        """What the first generation that can do it makes; the last one that could is asked first.
+
+        :raises StoredDataDamaged: none can: why the newest cannot
+        """
+        last = self._last or self
+        error: StoredDataDamaged | None = None
+        for keys in (last, self, *reversed(self.older)):
+            if keys is last and error is not None:
+                continue
+            try:
+                result = attempt(keys)
+            except StoredDataDamaged as failed:
+                error = failed if error is None or keys is self else error
+                continue
+            self._last = keys
+            return result
+        assert error is not None
+        raise error
 
     def seal_stored(self, kind: BlobKind, blob: StoredBlob) -> StoredBlob:
         """``blob`` sealed with the data key of its kind; what it was before is kept inside.
@@ -190,7 +219,8 @@ class RepositoryKeys:
 
         :raises StoredDataDamaged: it was not sealed for this point with this key
         """
-        inside = self._private_opener.open(private, point + self.repository)
+        bound = point + self.repository
+        inside = self._by_any(lambda keys: keys._private_opener.open(private, bound))
         paths = canonical.decode_map(inside, max_depth=2, max_items=PATHS_MAX + 3).get("paths")
         if not isinstance(paths, list) or not all(isinstance(path, bytes) for path in paths):
             raise StoredDataDamaged("the private part of a restore point is not a list of paths")

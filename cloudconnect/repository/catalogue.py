@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,9 @@ REVISION: Final = "0002"
 BUSY_SECONDS: Final = 60.0
 #: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.
 LOOKUP_IDS: Final = 1024
+#: Up to so many rows for each id that is looked for are read in a row: a lookup costs as much as
+#: that.
+SCAN_RATIO: Final = 4
 #: The data base's page cache for each session, in KiB.
 _CACHE_KIB: Final = 16 << 10
 #: Pages of the write-ahead log after which it is moved into the data base (4 KiB each): a pack
@@ -50,6 +54,16 @@ _located = sa.select(blobs_table, packs_table.c.name).where(
     blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
     blobs_table.c.damaged.is_(False),
     packs_table.c.number == blobs_table.c.pack,
+)
+_scan = (
+    sa.select(blobs_table.c.id)
+    .where(
+        blobs_table.c.id.between(sa.bindparam("first"), sa.bindparam("last")),
+        blobs_table.c.damaged.is_(sa.false()),
+        blobs_table.c.condemned == sa.literal_column("0"),
+    )
+    .order_by(blobs_table.c.id)
+    .limit(sa.bindparam("most"))
 )
 
 
@@ -98,6 +112,23 @@ class Catalogue:
             found.update(bytes(row[0]) for row in rows)
         return found
 
+    def present_near(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
+        """As :meth:`present`, for ids that are close to each other: a part of a sorted list.
+
+        Where the list names much of what is stored, as a restore point of most of a repository
+        does, its part of the index is read in a row; where it names little, ids are looked up.
+        """
+        wanted = sorted(ids)
+        if len(wanted) < LOOKUP_IDS:
+            return self.present(connection, wanted)
+        most = SCAN_RATIO * len(wanted)
+        scan = connection.execute(_scan, {"first": wanted[0], "last": wanted[-1], "most": most})
+        scanned = [bytes(row[0]) for row in scan.cursor.fetchall()]  # rows as objects cost as much
+        found = set(scanned).intersection(wanted)
+        if len(scanned) == most:
+            found |= self.present(connection, wanted[bisect_right(wanted, scanned[-1]) :])
+        return found
+
     def locate(self, ids: Iterable[bytes]) -> dict[bytes, tuple[str, Entry]]:
         """Pack name and place of those of ``ids`` that are stored and not known to be damaged."""
         found: dict[bytes, tuple[str, Entry]] = {}
@@ -134,6 +165,19 @@ class Catalogue:
         if connection.execute(sa.select(repository_table.c.frozen)).scalar():
             raise Refused("the repository is frozen: nothing is deleted or removed")
 
+    def entries(self, connection: sa.Connection, ids: Iterable[bytes], pack: int) -> list[Entry]:
+        """Where those of ``ids`` are that lie in one pack and are not known to be damaged.
+
+        :param pack: its number
+        """
+        b = blobs_table.c
+        query = sa.select(blobs_table).where(b.pack == pack, b.damaged.is_(sa.false()))
+        return [
+            _entry(row)
+            for batch in _batches(ids)
+            for row in connection.execute(query.where(b.id.in_(batch)))
+        ]
+
     def add_pack(
         self,
         connection: sa.Connection,
@@ -148,19 +192,7 @@ class Catalogue:
         :param arrival_time: seconds since 1970
         :return: number of the pack
         """
-        values = {
-            "name": name,
-            "size": size,
-            "blobs": len(entries),
-            "plain_length": sum(entry.plain_length for entry in entries),
-            "arrival_time": arrival_time,
-            "epoch": self.epoch(connection),
-        }
-        insert = self._insert(packs_table)
-        connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
-        number: int = connection.execute(
-            sa.select(packs_table.c.number).where(packs_table.c.name == name)
-        ).scalar_one()
+        number = self.insert_pack(connection, name, size, entries, arrival_time)
         if entries:
             insert = self._insert(blobs_table)
             moved = {column.name: column for column in insert.excluded if column.name != "id"}
@@ -172,6 +204,28 @@ class Catalogue:
             ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
             connection.execute(statement, [_row(entry, number) for entry in ordered])
         return number
+
+    def insert_pack(
+        self,
+        connection: sa.Connection,
+        name: str,
+        size: int,
+        entries: Sequence[Entry],
+        arrival_time: float,
+    ) -> int:
+        """Its row alone: :meth:`add_pack` without the blobs."""
+        values = {
+            "name": name,
+            "size": size,
+            "blobs": len(entries),
+            "plain_length": sum(entry.plain_length for entry in entries),
+            "arrival_time": arrival_time,
+            "epoch": self.epoch(connection),
+        }
+        insert = self._insert(packs_table)
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
+        number = sa.select(packs_table.c.number).where(packs_table.c.name == name)
+        return int(connection.execute(number).scalar_one())
 
     def mark_damaged(self, ids: Sequence[bytes], pack: str | None = None) -> None:
         """From now on these are as if they were not stored, until somebody sends them again.

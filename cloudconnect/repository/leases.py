@@ -17,6 +17,8 @@ session that may have seen it otherwise has ended. No clock is asked, and a sess
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 import sqlalchemy as sa
 
@@ -25,9 +27,11 @@ from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.tables import repository_table
 
 #: The lock of whoever publishes a point, replaces the description, or condemns blobs.
-PUBLISHING = "publish"
+PUBLISHING: Final = "publish"
 #: What :meth:`Leases.oldest` says when nobody is here: later than every fence.
-NOBODY = (1 << 63) - 1
+NOBODY: Final = (1 << 63) - 1
+#: The lock of whoever takes something away.
+COLLECTING: Final = "collect"
 
 
 @attrs.frozen

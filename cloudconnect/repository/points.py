@@ -300,21 +300,31 @@ class Points:
         """Every blob of the point is stored; returns the count of removals before it was looked."""
         with self.catalogue.reading() as connection:
             removals = self.catalogue.removals(connection)
+        missing = self.missing(record, references)
+        if missing is not None:
+            raise Refused(
+                f"the restore point needs {missing.hex()}, which is not stored; run the "
+                f"backup again"
+            )
+        return removals
+
+    def missing(self, record: PointRecord, references: Iterable[list[bytes]]) -> bytes | None:
+        """The first blob that a point needs and that is not stored; what is condemned is kept.
+
+        Under the lock of publishing, until the point has its row.
+        """
         manifest = record.manifest
         parts = (list(manifest[at : at + IDS_MAX]) for at in range(0, len(manifest), IDS_MAX))
         for batch in chain(parts, references):
             wanted = set(batch)
             with self.catalogue.reading() as connection:
-                missing = wanted - self.catalogue.present(connection, wanted)
+                missing = wanted - self.catalogue.present_near(connection, batch)
             if missing:
                 with self.catalogue.writing() as connection:
                     missing -= self.catalogue.rescue(connection, missing)
             if missing:
-                raise Refused(
-                    f"the restore point needs {min(missing).hex()}, which is not stored; run the "
-                    f"backup again"
-                )
-        return removals
+                return min(missing)
+        return None
 
     def _put(
         self,

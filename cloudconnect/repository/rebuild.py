@@ -24,12 +24,14 @@ from cloudconnect.repository.chain_files import rebuild_heads
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.freezing import FROZEN
 from cloudconnect.repository.heads import head_in
+from cloudconnect.repository.leases import COLLECTING
 from cloudconnect.repository.packs import Entry, read_entries
 from cloudconnect.repository.points import insert_point, point_values, record_name
 from cloudconnect.repository.references import references_name
 from cloudconnect.repository.states import States, point_names
 from cloudconnect.repository.tables import (
     blobs_table,
+    orphans_table,
     packs_table,
     points_table,
     repository_table,
@@ -71,12 +73,16 @@ def rebuild_index(
     :param now: seconds since 1970
     :param read_data: compare every blob's stored bytes with their digest, and leave out those that
         were changed; otherwise only the packs' directories are read
+    :raises Busy: a collection is running
     """
     damaged: list[str] = []
     packs = blobs = 0
-    with catalogue.writing() as connection:
-        connection.execute(sa.delete(blobs_table))
-        connection.execute(sa.delete(packs_table))
+    with store.exclusive(COLLECTING), catalogue.writing() as connection:
+        # A lease of before a lost catalogue's end must not look like one of today.
+        epoch = max(catalogue.epoch(connection), *store.leases(), 0) + 1
+        connection.execute(sa.update(repository_table).values(epoch=epoch))
+        for table in (blobs_table, packs_table, orphans_table):
+            connection.execute(sa.delete(table))
         for name in store.names("packs/"):
             try:
                 entries = read_entries(store, name, description.repository)
@@ -84,7 +90,7 @@ def rebuild_index(
                 damaged.append(str(error))
                 continue
             if read_data:
-                entries = list(_unchanged(store, name, entries, damaged))
+                entries = list(unchanged_entries(store, name, entries, damaged))
             catalogue.add_pack(connection, name, store.size(name), entries, now)
             packs += 1
             blobs += len(entries)
@@ -97,7 +103,7 @@ def rebuild_index(
             if point.hex() in known:
                 states.raise_lock(point, names)
             else:
-                found += _found(states, point, names, description)
+                found += found_rows(states, point, names, description)
         for values in sorted(found, key=lambda row: row["arrival_time"]):
             insert_point(connection, values)
         rebuild_heads(store, connection, description, damaged)
@@ -105,9 +111,10 @@ def rebuild_index(
     return RebuildResult(packs, blobs, len(found), tuple(damaged))
 
 
-def _unchanged(
+def unchanged_entries(
     store: IBlobStore, name: str, entries: list[Entry], damaged: list[str]
 ) -> Iterator[Entry]:
+    """Those of ``entries`` whose stored bytes have their digest; a sentence for each other."""
     for entry in entries:
         try:
             entry.blob(store.read(name, entry.offset, entry.stored_length), name)
@@ -117,7 +124,7 @@ def _unchanged(
             yield entry
 
 
-def _found(
+def found_rows(
     states: States, point: bytes, names: list[str], description: RepositoryDescription
 ) -> Iterator[dict[str, Any]]:
     """The row of a point that the catalogue does not know; nothing where there is no point."""

@@ -56,15 +56,14 @@ from cloudconnect.wire.frames import (
 
 #: Restore points of one session: a backup makes one.
 POINTS_MAX: Final = 16
+_READING: Final = {FrameKind.GET, FrameKind.OPEN, FrameKind.HEADS}
 #: What a session's purpose lets it ask for, where its capabilities do too.
 _PURPOSES: Final = {
-    "backup": {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, FrameKind.GET, FrameKind.OPEN},
-    "restore": {FrameKind.GET, FrameKind.OPEN},
-    "read": {FrameKind.GET, FrameKind.OPEN},
-    "check": {FrameKind.HAVE, FrameKind.GET, FrameKind.OPEN},
+    "backup": {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, *_READING},
+    "restore": _READING,
+    "read": _READING,
+    "check": {FrameKind.HAVE, *_READING},
 }
-#: What every session may ask.
-_ALWAYS: Final = {FrameKind.HEADS}
 #: Which capability a kind of frame needs.
 _NEEDS: Final = {FrameKind.CHUNK: "write", FrameKind.POINT: "write"}
 _READ: Final = "read"
@@ -143,7 +142,7 @@ class _Dialogue:
         self._purpose = purpose
         self._allowed = {
             kind
-            for kind in _PURPOSES.get(purpose, set()) | _ALWAYS
+            for kind in _PURPOSES.get(purpose, set())
             if kind in _FREE or _NEEDS.get(kind, _READ) in capabilities
         }
         self._session = session

@@ -11,6 +11,7 @@ one directory; each is used by one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,10 +27,12 @@ from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
+from cloudconnect.repository.accounting import Measured, read_measured, stored_bytes
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
+from cloudconnect.repository.collect import CollectResult, Progress, collect
 from cloudconnect.repository.descriptions import newest_description, replace_description
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
@@ -508,6 +511,8 @@ class Repository:
         """Packs, their size in bytes, blobs in them, plain bytes of those, published points.
 
         A blob that two sessions stored at once counts twice, as it takes room twice.
+        ``bytes_counted`` is what counts against a quota: without what only the bin needs, and
+        without packs that only wait to be removed.
         """
         p = packs_table.c
         sums = sa.select(
@@ -518,14 +523,42 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
+            used = stored_bytes(connection, retired=False) - read_measured(connection).bin
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
+            "bytes_counted": max(0, used),
             "blobs": blobs,
             "bytes_plain": plain,
             "points": points,
         }
         return {name: int(value) for name, value in values.items()}
+
+    @property
+    def measured(self) -> Measured:
+        """Which bytes are needed, as of the last collection."""
+        with self.catalogue.reading() as connection:
+            return read_measured(connection)
+
+    def collect(
+        self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> CollectResult:
+        """Find and remove what no restore point needs (:mod:`cloudconnect.repository.collect`).
+
+        This object's lease is renewed: it counts on nothing that it was told before.
+
+        :param progress: is told the step, how much of it is done, and how much there is
+        :param cancelled: is asked now and then whether to stop
+        :raises Busy: a collection is running already
+        :raises Refused: the repository is frozen, or what was added here was not flushed
+        :raises StoredDataDamaged: it cannot be told what a point needs; nothing was deleted
+        :raises Cancelled: it was stopped
+        :raises NoSpace: the disk is so full that the catalogue cannot be changed
+        """
+        with self._alone():
+            return collect(
+                self.store, self.catalogue, self._points, self._clock, progress, cancelled
+            )
 
     def rebuild_index(self, read_data: bool = True) -> RebuildResult:
         """Make the index again from the packs, and the rows of points that have none.
@@ -559,6 +592,21 @@ class Repository:
         ids = [entry.id for entry in builder.entries]
         self._pending.difference_update(ids)
         return ids
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Without this object's lease, which would be in its own way."""
+        if self.catalogue.read_only:
+            raise Refused("the repository was opened to be read only")
+        if self._builders or self._lists:
+            raise Refused("what was added has to be flushed first")
+        leased = self._lease is not None
+        self._release()
+        try:
+            yield
+        finally:
+            if leased:
+                self._lease = Leases(self.store, self.catalogue).take()
 
     def _leased(self) -> Self:
         try:

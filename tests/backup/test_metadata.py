@@ -127,6 +127,26 @@ class WriteTests(Case):
         self.assertEqual((status.st_uid, status.st_gid), (12345, 54321))
         self.assertEqual(stat.S_IMODE(status.st_mode), 0o6755)
 
+    def test_set_id_bits_without_the_owner(self) -> None:
+        """Where the owner or group could not be set, nobody gets to run it with another's
+        rights; a folder's bit, which says whom new files belong to, stays."""
+        for changes, mode in (
+            ({"uid": 12345}, 0o2755),
+            ({"gid": 12345}, 0o4755),
+            ({"uid": 12345, "gid": 12345}, 0o755),
+            ({}, 0o6755),
+        ):
+            entry = attrs.evolve(self.entry, mode=0o6755, **changes)  # type: ignore[arg-type]
+            self.assertEqual(stat.S_IMODE(self.apply(entry, False).st_mode), mode)
+        os.mkdir(self.top + b"/folder")
+        descriptor = os.open(self.top + b"/folder", os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        entry = attrs.evolve(
+            self.entry, type=EntryType.DIRECTORY, mode=0o2755, gid=12345, size=0, runs=()
+        )
+        self.writer(False).apply(entry, descriptor)
+        self.assertEqual(stat.S_IMODE(os.fstat(descriptor).st_mode), 0o2755)
+
     def test_owner_without_privileges(self) -> None:
         """Without privileges owners are left alone, and that is noted, not reported each time."""
         entry = attrs.evolve(self.entry, uid=12345)
@@ -198,6 +218,21 @@ class WriteTests(Case):
         self.assertEqual((other.st_mtime_ns, other.st_uid), (5, os.geteuid()))
         self.assertEqual(stat.S_IMODE(other.st_mode), 0o600)
         self.assertEqual(self.problems, [])
+
+    def test_exchanged(self) -> None:
+        """What is not the thing that was made, or has other names, is left alone."""
+        write(self.top + b"/victim", b"", 0o600, mtime_ns=5)
+        os.mkfifo(self.top + b"/fifo", 0o600)
+        os.link(self.top + b"/fifo", self.top + b"/fifo2")
+        os.symlink(b"fifo", self.top + b"/link")
+        os.link(self.top + b"/victim", self.top + b"/other")
+        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o777)
+        for name in (b"victim", b"fifo2", b"link", b"other"):
+            with self.assertRaises(OSError):
+                self.writer().apply_to_name(entry, self.folder, name)
+        self.assertEqual(os.stat(self.top + b"/victim").st_mtime_ns, 5)
+        for name in (b"victim", b"fifo"):
+            self.assertEqual(stat.S_IMODE(os.stat(self.top + b"/" + name).st_mode), 0o600)
 
     def test_fifo(self) -> None:
         """A FIFO, which must not be opened, gets everything too."""

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.crash import cuts, faults, kills
-from tests.crash.ledger import LEDGER, append, sums
+from tests.crash import cuts, faults, kills, states
+from tests.crash.ledger import LEDGER, append, code, sums
 from tests.crash.stage import Failed
 
 
@@ -29,6 +29,7 @@ CAMPAIGNS: Final[dict[str, tuple[Callable[[], str], Callable[..., None]]]] = {
     "kills": (_always, kills.run),
     "cuts": (cuts.missing, cuts.run),
     "faults": (faults.missing, faults.run),
+    "states": (_always, states.run),
 }
 
 
@@ -61,14 +62,14 @@ def _one(name: str, seed: int, seconds: float, most: int | None, ledger: Path) -
         print(json.dumps({"campaign": name, "skipped": why}), flush=True)
         return 0
     counts: Counter[str] = Counter()
-    begun = time.monotonic()
+    begun, ran = time.monotonic(), code()
     found: Any = ""
     try:
         run(seed, seconds, counts, most)
     except Failed as failure:
         found = str(failure)
         print(f"{name}: {found}", file=sys.stderr, flush=True)
-    line = append(name, seed, time.monotonic() - begun, counts, found[:2000], ledger)
+    line = append(name, seed, time.monotonic() - begun, counts, found[:2000], ledger, ran)
     print(json.dumps(line), flush=True)
     return 1 if found else 0
 

@@ -40,13 +40,15 @@ def append(
     counts: Counter[str],
     found: str = "",
     path: Path = LEDGER,
+    run: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write one run down; returns its line.
 
     :param seconds: how long it took
+    :param run: commit and code when it began, where they are not those of now
     :param found: what it found; empty where all was as it must be
     """
-    commit, tree = code()
+    commit, tree = run or code()
     line: dict[str, Any] = {
         "campaign": campaign,
         "commit": commit,

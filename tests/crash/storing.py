@@ -44,12 +44,20 @@ class Expected:
     asked: dict[str, list[int]] = attrs.field(factory=dict)
     withdrawn: set[str] = attrs.field(factory=set)
 
-    def take(self, said: bytes) -> None:
-        """What a storing process has said; a last line may be cut."""
+    def take(self, said: bytes, heard: int | None = None) -> None:
+        """What a storing process has said; a last line may be cut.
+
+        :param heard: bytes of it that were there when the power was cut, where it was: what comes
+            behind is no acknowledgement that anybody can have got
+        """
+        end = 0
         for line in said.splitlines(keepends=True):
+            end += len(line)
             if not line.endswith(b"\n"):
                 continue
             word, values = json.loads(line)
+            if heard is not None and end > heard and word in ("stored", "point"):
+                continue
             if word == "stored":
                 self.stored.update(values)
             elif word == "asked":
