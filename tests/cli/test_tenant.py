@@ -262,6 +262,7 @@ class ArgumentTests(CommandCase):
             for _, command in commands(cloudconnect)
             for parameter in command.params
             for option in parameter.opts
+            if not getattr(parameter, "is_flag", False)
             if any(word in option.lower() for word in words)
         }
         files = {"--password-file", "--passphrase-file", "--key-file", "--key"}
