@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.repository.store import Repository
 from tests.crash.forks import Child, import_everything
 from tests.crash.looking import look
 from tests.crash.stage import PATIENCE, Command, Failed, Stage
@@ -31,7 +32,20 @@ ROUNDS: Final = 40
 #: Rounds between two looks at all points.
 LOOK_EVERY: Final = 10
 #: How often each operation is chosen.
-WEIGHTS: Final = {"backup": 9, "two backups": 4, "restore": 4, "start": 1}
+WEIGHTS: Final = {
+    "backup": 9,
+    "two backups": 4,
+    "restore": 4,
+    "start": 1,
+    "delete": 4,
+    "undelete": 2,
+    "gc": 3,
+    "gc and backup": 3,
+    "scrub": 1,
+    "check": 2,
+}
+#: Points that stay published at least.
+_KEPT: Final = 3
 VICTIMS: Final = ("tenant", "provider", "provider", "both")
 #: A command whose provider was killed says so: it failed, was cut off, or has to wait.
 _CUT: Final = {1, 15, 22}
@@ -58,21 +72,30 @@ class Life:
     :param folder: is made
     :param choose: where every choice comes from
     :param counts: what happened is counted there
+    :param hurried: what is deleted leaves the bin at once, and what no point needs is collected at
+        once; otherwise the provider keeps both for days
     """
 
     def __init__(
-        self, folder: Path, choose: random.Random, lengths: Lengths, counts: Counter[str]
+        self,
+        folder: Path,
+        choose: random.Random,
+        lengths: Lengths,
+        counts: Counter[str],
+        hurried: bool,
     ) -> None:
         self.choose = choose
         self.lengths = lengths
         self.counts = counts
-        self.stage = Stage(folder)
+        self.hurried = hurried
+        self.stage = Stage(folder, hurried)
         self.sources = [folder / "source", folder / "other"]
         for source in self.sources:
             make_tree(source, choose)
         self.trees: dict[str, str] = {}  # by tag: the digest of what was backed up
         self.acknowledged: dict[str, str] = {}  # by point: its tag
         self.durable: set[bytes] = set()  # ids that some tenant was told are stored
+        self.states: dict[str, set[str]] = {}  # by point: what it may be, other than published
         self._runs = 0
         # Two to begin with, one of each tree, so that there is something to restore.
         for source in self.sources:
@@ -87,6 +110,12 @@ class Life:
         """
         choose = self.choose
         operation = choose.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        if operation == "scrub" and not hasattr(Repository, "scrub"):
+            operation = "check"
+        if operation == "undelete" and not self._in_bin():
+            operation = "delete"
+        if operation == "delete" and len(self._published()) <= _KEPT:
+            operation = "backup"
         victim = "provider" if operation == "start" else choose.choice(VICTIMS)
         moment = choose.random() * 1.1
         self.counts["rounds"] += 1
@@ -129,12 +158,44 @@ class Life:
         self.lengths.learn("start", time.monotonic() - begun)
 
     def _begin(self, operation: str) -> list[Command]:
+        choose, stage = self.choose, self.stage
         if operation == "restore":
             return [self._restore()]
-        sources = self.sources if operation == "two backups" else [self.choose.choice(self.sources)]
-        for source in sources:
-            change_tree(source, self.choose)
-        return [self._backup(source) for source in sources]
+        if operation == "delete":
+            return [self._keep("delete", choose.sample(self._published()[_KEPT:], 1), "--yes")]
+        if operation == "undelete":
+            in_bin = self._in_bin()
+            return [self._keep("undelete", choose.sample(in_bin, min(2, len(in_bin))))]
+        if operation == "check":
+            return [stage.command("check", "--read-data")]
+        if operation == "scrub":
+            return [stage.administer("scrub")]
+        commands = []
+        if operation in ("gc", "gc and backup"):
+            commands.append(stage.administer("gc"))
+            if self.hurried:
+                self.durable.clear()  # what no point needs goes
+        if operation != "gc":
+            both = operation == "two backups"
+            sources = self.sources if both else [choose.choice(self.sources)]
+            for source in sources:
+                change_tree(source, choose)
+            commands += [self._backup(source) for source in sources]
+        return commands
+
+    def _published(self) -> list[str]:
+        """Acknowledged points that are certainly published."""
+        return sorted(set(self.acknowledged) - set(self.states))
+
+    def _in_bin(self) -> list[str]:
+        """Those that are certainly in the bin."""
+        return sorted(point for point, states in self.states.items() if states == {"deleted"})
+
+    def _keep(self, act: str, points: list[str], *options: str) -> Command:
+        """Delete or undelete: from now on the points may be the one or the other."""
+        for point in points:
+            self.states[point] = {"published", "deleted"} | ({"gone"} if self.hurried else set())
+        return self.stage.command(act, *points, *options)
 
     @staticmethod
     def _wait(children: list[Child], seconds: float) -> None:
@@ -165,13 +226,25 @@ class Life:
     def _again(self, command: Command) -> None:
         """The same command once more: it succeeds, and sends nothing that is known to be stored."""
         known = set(self.durable)
-        source = next((s for s in self.sources if str(s) in command.arguments), None)
-        if command.arguments[0] == "restore":
-            target = Path(command.arguments[command.arguments.index("--target") + 1])
-            self._expect_done(self.stage.command(*command.arguments))
-            self._compare_restored(command.arguments[1], target)
+        words = command.arguments
+        if words[0] in ("gc", "scrub"):
+            self._expect_done(self.stage.administer(*words))
             return
-        assert source is not None
+        if words[0] != "backup":
+            again = self.stage.command(*words)
+            if words[0] == "delete" and self.hurried and again.finish() == 10:
+                return  # it has left the bin already
+            self._expect_done(again)
+        if words[0] == "restore":
+            self._compare_restored(words[1], Path(words[words.index("--target") + 1]))
+        for point in set(words) & set(self.states):
+            if words[0] == "undelete":
+                del self.states[point]
+            elif words[0] == "delete":
+                self.states[point].discard("published")
+        if words[0] != "backup":
+            return
+        source = next(source for source in self.sources if str(source) in words)
         again = self._note(self._backup(source))
         self._expect_done(again)
         twice = [size for name, size in again.told.sent if name in known]
@@ -191,7 +264,7 @@ class Life:
         return self.stage.command("backup", str(source), "--job", source.name, "--tag", tag)
 
     def _restore(self) -> Command:
-        point = self.choose.choice(sorted(self.acknowledged))
+        point = self.choose.choice(self._published() + self._in_bin())
         target = self.stage.folder / "restored"
         shutil.rmtree(target, ignore_errors=True)
         return self.stage.command("restore", point, "--target", str(target))
@@ -250,9 +323,10 @@ class Life:
             [tag] = record["tags"]
             if record["error"] or record["digest"] != self.trees[tag]:
                 raise Failed(f"a listed point does not restore exactly: {record}")
-        lost = set(self.acknowledged) - set(shown)
-        if lost:
-            raise Failed(f"acknowledged points are not there: {sorted(lost)}")
+        for point in self.acknowledged:
+            state = shown[point]["state"] if point in shown else "gone"
+            if state not in self.states.get(point, {"published"}):
+                raise Failed(f"the acknowledged point {point} is {state}")
         self.counts["points compared"] += len(shown)
 
     def _look(self) -> None:
@@ -292,7 +366,7 @@ def run(seed: int, seconds: float, counts: Counter[str], kills: int | None = Non
         folder = Path(tempfile.mkdtemp(prefix="cloudconnect-crash-"))
         life: Life | None = None
         try:
-            life = Life(folder / "life", choose, lengths, counts)
+            life = Life(folder / "life", choose, lengths, counts, hurried=number % 3 == 1)
             for played in range(1, ROUNDS + 1):
                 if over():
                     break

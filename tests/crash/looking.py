@@ -61,7 +61,8 @@ def look(repository: Path, passphrase: Path, target: Path, sources: list[Path]) 
 
 def _points(repository: Repository) -> list[PointRow]:
     rows: list[PointRow] = []
-    while page := repository.points(after=rows[-1].arrival if rows else 0):
+    states = ("published", "deleted")  # what is in the bin restores too
+    while page := repository.points(after=rows[-1].arrival if rows else 0, states=states):
         rows += page
     return rows
 

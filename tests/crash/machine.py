@@ -491,7 +491,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         what=st.sampled_from(
             ("publish", "delete", "undelete", "lock", "expire", "retain", "collect", "rebuild")
         ),
-        after=st.integers(0, 25),
+        after=st.one_of(st.integers(0, 7), st.integers(0, 25)),
         which=st.lists(st.integers(0, 30), min_size=1, max_size=3),
     )
     def crash(self, what: str, after: int, which: list[int]) -> None:

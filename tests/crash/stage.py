@@ -104,11 +104,13 @@ class Stage:
     """A provider's directory, a tenant with a repository, and their processes.
 
     :param folder: is made; everything lies in it
+    :param hurried: the bin keeps nothing, and garbage is collected at once
     :raises Failed: the provider or ``connect`` fails
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hurried: bool = False) -> None:
         self.folder = folder
+        self.hurried = hurried
         folder.mkdir(mode=0o700)
         self.home = folder / "home"
         self.home.mkdir(mode=0o700)
@@ -126,6 +128,10 @@ class Stage:
             connect = self.command("connect", f"localhost:{self.port}")
             if connect.finish() != 0:
                 raise Failed(f"connect failed: {connect.child.text()}")
+            if hurried:
+                done = self.administer("tenant", "set", TENANT, "--bin-days", "0")
+                if done.finish() != 0:
+                    raise Failed(done.child.text())
         except BaseException:
             self.stop()
             raise
@@ -148,7 +154,9 @@ class Stage:
         assert self.provider is None
         ready, says = os.pipe()
         name = self._numbered("provider.log")
-        self.provider = Child(lambda: _be_provider(self.directory, says), name, self.environment())
+        self.provider = Child(
+            lambda: _be_provider(self.directory, says, self.hurried), name, self.environment()
+        )
         os.close(says)
         return ready
 
@@ -230,12 +238,15 @@ class Stage:
         return self.folder / f"{self._numbers:05}-{name}"
 
 
-def _be_provider(directory: Path, says: int) -> None:
+def _be_provider(directory: Path, says: int, hurried: bool) -> None:
     """Run ``twist cloudconnect-provider``, and say the port when it is ready."""
     from twisted.application.twist._twist import Twist
     from twisted.logger import globalLogPublisher
 
-    from cloudconnect.repository import packs
+    from cloudconnect.repository import collect, packs
+
+    if hurried:
+        collect._grace_seconds = lambda connection: 0.0  # type: ignore[assignment]
 
     def ready(event: dict[str, Any]) -> None:
         if str(event.get("log_format", "")).startswith("provider is ready"):
