@@ -47,10 +47,15 @@ class RepositoryActs:
         """Where a repository lies, whether it is there or not."""
         return self._directory / repository.hex()
 
-    def look_at_reserve(self) -> None:
-        """Make the reserve where there is room for it again."""
-        if self._reserve is not None:
-            self._reserve.look()
+    def look_at_reserve(self) -> bool:
+        """Make the reserve where there is room for it again; whether it is there.
+
+        While it is not, nothing new shall be stored.
+        """
+        if self._reserve is None:
+            return True
+        self._reserve.look()
+        return self._reserve.held
 
     def repositories(self) -> list[bytes]:
         """The repositories that are there."""
