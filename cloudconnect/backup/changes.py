@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.fetching import Fetcher, Slot
 from cloudconnect.backup.linked import LinkedEntries
@@ -92,6 +93,7 @@ class DiffRun:
     :param changed: called with each difference, in walk order
     :param top: only this path and what is below it; None for all
     :param look: called often with the path that is being compared; may raise
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class DiffRun:
         changed: Callable[[Change], None],
         top: bytes | None = None,
         look: Callable[[bytes], None] = lambda path: None,
+        heads: Remembers | None = None,
     ) -> None:
-        self._fetcher = Fetcher(channel, keys, description)
+        self._fetcher = Fetcher(channel, keys, description, heads)
         self._points = points
         self._changed = changed
         self._top = None if top is None else top.rstrip(b"/")

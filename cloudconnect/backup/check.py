@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher, Reply, Slot
 from cloudconnect.backup.options import LISTED_MAX, Progress
 from cloudconnect.backup.seen import SeenChunks
@@ -142,6 +143,7 @@ class CheckRun:
     :param points: the restore points to check, 16 bytes each
     :param progress: called in the thread of :meth:`run`, a few times a second
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
@@ -153,9 +155,10 @@ class CheckRun:
         options: CheckOptions | None = None,
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        heads: Remembers | None = None,
     ) -> None:
         self._channel = channel
-        self._fetcher = Fetcher(channel, keys, description)
+        self._fetcher = Fetcher(channel, keys, description, heads)
         self._points = points
         self._options = options or CheckOptions()
         self._progress = progress

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from cloudconnect.backup.dialogue import Limits, greet
+from cloudconnect.backup.dialogue import Limits, Remembers, greet
 from cloudconnect.backup.records import believed
+from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.manifest import Entry, EntryDecoder
@@ -99,14 +100,20 @@ class Fetcher:
     :param channel: to the repository
     :param keys: of the repository
     :param description: of the repository
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
-        self, channel: FrameChannel, keys: RepositoryKeys, description: RepositoryDescription
+        self,
+        channel: FrameChannel,
+        keys: RepositoryKeys,
+        description: RepositoryDescription,
+        heads: Remembers | None = None,
     ) -> None:
         self._channel = channel
         self._keys = keys
         self._description = description
+        self._heads = heads
         self._limits = Limits()
         self._request = 0
         self._questions: deque[_Question | Reply] = deque()
@@ -126,7 +133,7 @@ class Fetcher:
         :param purpose: ``restore``, ``read`` or ``check``
         :raises CloudConnectError: the repository refuses, or the line broke
         """
-        self._limits = greet(self._channel, self._keys, self._description, purpose)
+        self._limits = greet(self._channel, self._keys, self._description, purpose, self._heads)
         self._receiver.start()
 
     def open(self, point: bytes, purpose: str) -> PointRecord:
@@ -253,7 +260,7 @@ class Fetcher:
 
         :raises StoredDataDamaged: (from the iterator) its manifest is damaged
         """
-        decoder, length = EntryDecoder(), 0
+        decoder, length = EntryDecoder(temporary_file), 0
         for slot in self._manifest(record.manifest):
             plain = self.wait(slot)
             length += len(plain)

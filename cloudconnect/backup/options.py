@@ -190,6 +190,7 @@ class BackupResult:
     :ivar bytes_received: bytes of the frames that it received
     :ivar unreadable: what could not be backed up: a command then ends with exit code 3
     :ivar changed: files that changed while they were read, twice: recorded as they were read
+    :ivar devices: block devices, named as sources, of which the content was read as a file's
     :ivar seconds: how long it took
     """
 
@@ -208,6 +209,7 @@ class BackupResult:
     bytes_received: int = 0
     unreadable: Reports = attrs.field(factory=Reports)
     changed: Reports = attrs.field(factory=Reports)
+    devices: list[bytes] = attrs.field(factory=list)
     seconds: float = 0.0
 
 

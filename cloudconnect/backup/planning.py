@@ -7,7 +7,7 @@ the target already, before any of its content is asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -50,7 +50,7 @@ class Step:
     parts: Parts
     selected: bool = True
     group: bytes = b""
-    runs: tuple[Run, ...] = ()
+    runs: Sequence[Run] = ()
     first: bool = True
     last: bool = True
     start: int = 0

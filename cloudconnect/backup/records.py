@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cloudconnect.backup.dialogue import expect, greet
-from cloudconnect.content import atrest
+from cloudconnect.backup.dialogue import Remembers, expect, greet
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
@@ -47,7 +46,7 @@ def believed(
     encoded, signature = body.get("record"), body.get("signature")
     if not isinstance(encoded, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation("an OPENED does not have its fields")
-    atrest.verify(keys.public_key, signature, encoded)
+    keys.signer(encoded, signature)
     record = PointRecord.decode(encoded)
     if record.point != point or record.repository != description.repository:
         raise ContextMismatch("the repository opened another restore point than was asked for")
@@ -59,14 +58,16 @@ def read_paths(
     keys: RepositoryKeys,
     description: RepositoryDescription,
     points: Sequence[bytes],
+    heads: Remembers | None = None,
 ) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
     """The source paths that each of ``points`` was made of; one whole dialogue.
 
+    :param heads: what is known of the repository's past
     :raises StoredDataDamaged: a record was changed
     :raises CloudConnectError: the dialogue failed
     """
     try:
-        greet(channel, keys, description, "read")
+        greet(channel, keys, description, "read", heads)
         for request, point in enumerate(points, 1):
             record = fetch_record(channel, keys, description, point, request)
             yield point, keys.open_private(point, record.private)

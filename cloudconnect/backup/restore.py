@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.options import Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.writing import TreeWriter
@@ -30,6 +31,7 @@ class RestoreRun:
     :param options: what to restore, and where to
     :param progress: called in the thread of :meth:`run`, a few times a second
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
+    :param heads: what is known of the repository's past
     :param listed: called with each entry that is restored, or in a dry run would be
     """
 
@@ -42,10 +44,11 @@ class RestoreRun:
         options: RestoreOptions,
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        heads: Remembers | None = None,
         listed: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         self._channel = channel
-        self._fetcher = Fetcher(channel, keys, description)
+        self._fetcher = Fetcher(channel, keys, description, heads)
         self._keys = keys
         self._point = point
         self._options = options
@@ -111,5 +114,5 @@ class RestoreRun:
 
 
 def _is_chunk(keys: RepositoryKeys, name: bytes, data: bytes) -> bool:
-    """Whether ``data`` is the chunk of this name."""
-    return keys.chunk_id(data) == name
+    """Whether ``data`` is the chunk of this name, whichever generation has named it."""
+    return any(generation.chunk_id(data) == name for generation in (keys, *keys.older))

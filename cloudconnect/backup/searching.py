@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.content.atrest import RepositoryKeys
@@ -39,14 +40,16 @@ def search(
     patterns: PathPatterns,
     found: Callable[[bytes, Entry], None],
     look: Callable[[bytes], None] = lambda path: None,
+    heads: Remembers | None = None,
 ) -> SearchResult:
     """Look for what ``patterns`` mean in each of ``points``; one whole dialogue.
 
     :param found: called with the point and the entry
     :param look: called often with the path that is being looked at; may raise
+    :param heads: what is known of the repository's past
     :raises CloudConnectError: the dialogue failed
     """
-    fetcher, result = Fetcher(channel, keys, description), SearchResult()
+    fetcher, result = Fetcher(channel, keys, description, heads), SearchResult()
     try:
         fetcher.greet("read")
         for point in points:

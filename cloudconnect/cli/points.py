@@ -23,6 +23,8 @@ from cloudconnect.wire.channel import FrameChannel
 
 #: The word for the newest point of this host and job.
 LATEST = "latest"
+#: The states of points that can be restored: as they are published, and in the bin.
+PUBLISHED, DELETED = "published", "deleted"
 
 
 @click.command()
@@ -30,9 +32,15 @@ LATEST = "latest"
 @click.option("--job", default="", help="Only points of this job.")
 @click.option("--tag", default="", help="Only points with this tag.")
 @click.option("--path", metavar="P", help="Only points made of P, or of what P is in.")
+@click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
 @tenant_command
-def points(settings: TenantSettings, host: str, job: str, tag: str, path: str | None) -> None:
+def points(
+    settings: TenantSettings, host: str, job: str, tag: str, path: str | None, deleted: bool
+) -> None:
     """List the restore points, oldest first.
+
+    What was deleted stays in the bin for a time: it can be listed with --deleted, restored, and
+    taken back with cloudconnect undelete.
 
     The provider does not know the paths of your files: with --path they are looked up with your
     encryption passphrase.
@@ -40,13 +48,17 @@ def points(settings: TenantSettings, host: str, job: str, tag: str, path: str | 
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/") or b"/"
 
     async def work(line: Line, interrupt: object) -> list[dict[str, Any]]:
-        rows = await line.manager.points(host, job, tag)
+        rows = await line.manager.points(host, job, tag, (DELETED if deleted else PUBLISHED,))
         return rows if wanted is None or not rows else await _made_of(line, rows, wanted)
 
     rows = on_line(settings, work, passphrase=wanted is not None)
     console = settings.console
     if not rows:
-        console.say("There are no such restore points.")
+        console.say(
+            "There are no such restore points in the bin."
+            if deleted
+            else "There are no such restore points."
+        )
     for row, line in zip(rows, point_lines(rows), strict=True):
         console.record("point", row, line)
 
@@ -54,12 +66,13 @@ def points(settings: TenantSettings, host: str, job: str, tag: str, path: str | 
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
     """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
     description, keys = line.keys()
+    heads = line.heads(description, keys)
     points = [bytes.fromhex(row["point"]) for row in rows]
 
     def dialogue(channel: FrameChannel, session: bytes) -> set[bytes]:
         return {
             point
-            for point, paths in read_paths(channel, keys, description, points)
+            for point, paths in read_paths(channel, keys, description, points, heads)
             if any(is_below(wanted, source.rstrip(b"/")) for source in paths)
         }
 
@@ -87,7 +100,22 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{size(statistics.get('bytes_source', 0))},",
         f"{size(statistics.get('bytes_new', 0))} new",
         f"[{', '.join(row['tags'])}]" if row["tags"] else "",
+        point_state(row).strip(),
     )
+
+
+def point_state(row: dict[str, Any]) -> str:
+    """Whether a restore point is in the bin, locked or gone, for a person."""
+    text = ""
+    if row.get("state") == DELETED and row.get("bin_until"):
+        text += f"  in the bin until {local_time(row['bin_until'])}"
+        if row.get("deleted_by"):
+            text += f", put there by {row['deleted_by']}"
+    elif row.get("state", PUBLISHED) not in (PUBLISHED, DELETED):
+        text += f"  {row['state']}"
+    if row.get("locked_until"):
+        text += f"  locked until {local_time(row['locked_until'])}"
+    return text
 
 
 async def find_point(
@@ -96,7 +124,7 @@ async def find_point(
     """The restore point that a person means.
 
     :param wanted: ``latest`` (of this host and the one job, or of ``job`` where given) or the
-        first digits of an id
+        first digits of an id, in the bin or not
     :param until: with latest: the newest one that arrived not after this moment, in seconds since
         1970
     :raises NotFound: there is none
@@ -123,10 +151,21 @@ async def find_point(
             if not rows:
                 raise NotFound(f"there is no restore point from before {local_time(until)}")
         return rows[-1]
-    rows = await line.manager.points()
+    return match_point(await line.manager.points(states=(PUBLISHED, DELETED)), wanted)
+
+
+def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
+    """The one of ``rows`` whose id begins with the digits ``wanted``.
+
+    :raises NotFound: none does
+    :raises UsageError: several do
+    """
     found = [row for row in rows if row["point"].startswith(wanted.lower())]
-    if not found:
-        raise NotFound(f"there is no restore point {wanted}: list them with cloudconnect points")
+    if not found or not wanted:
+        raise NotFound(
+            f"there is no restore point {wanted}: list them with cloudconnect points, and those in "
+            "the bin with cloudconnect points --deleted"
+        )
     if len(found) > 1:
         raise UsageError(f"{wanted} is the beginning of {len(found)} ids: give more digits")
     return found[0]
@@ -149,11 +188,12 @@ def ls(
 
     async def work(line: Line, interrupt: object) -> None:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
             nonlocal files, others, total
-            with PointReader(channel, keys, description) as reader:
+            with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 for entry in reader.entries():
                     if wanted is None or is_below(entry.path, wanted):

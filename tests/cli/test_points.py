@@ -40,8 +40,15 @@ class Line:
         self.rows = list(rows)
         self.manager = self
 
-    async def points(self, host: str = "", job: str = "", tag: str = "") -> list[dict[str, Any]]:
-        return [r for r in self.rows if host in ("", r["host"]) and job in ("", r["job"])]
+    async def points(
+        self,
+        host: str = "",
+        job: str = "",
+        tag: str = "",
+        states: tuple[str, ...] = ("published",),
+    ) -> list[dict[str, Any]]:
+        rows = [r for r in self.rows if r.get("state", "published") in states]
+        return [r for r in rows if host in ("", r["host"]) and job in ("", r["job"])]
 
 
 class FindTests(CommandCase):

@@ -80,6 +80,17 @@ class MigrationTests(AccountsCase):
         self.accounts.close()
         self.assertEqual("acme", self.opened().tenant("acme").name)
 
+    def test_older(self) -> None:
+        """A data base of the first release is migrated, with its tenants and credentials."""
+        self.accounts.add_tenant("acme", VERIFIER)
+        self.accounts.close()
+        for column in ("mode", "rules", "frozen", "told"):
+            self.execute(f"ALTER TABLE tenants DROP COLUMN {column}")
+        self.execute("UPDATE alembic_version SET version_num = 'accounts_0001'")
+        tenant = self.opened().tenant("acme")
+        self.assertEqual(("tenant", {}, False), (tenant.mode, tenant.rules, tenant.frozen))
+        self.assertEqual(VERIFIER, self.opened().verifier("acme"))
+
     def test_newer(self) -> None:
         """A data base of a newer release is refused and not touched."""
         self.accounts.close()
@@ -203,6 +214,15 @@ class TenantTests(AccountsCase):
         self.assertEqual(b"r" * 16, self.accounts.tenant("acme").repository)
         self.assertRaises(UsageError, self.accounts.set_repository, "acme", b"s" * 16)
         self.assertEqual(b"r" * 16, self.accounts.tenant("acme").repository)
+
+    def test_mode(self) -> None:
+        """The encryption mode of a repository is kept with it; of older ones it is tenant."""
+        for name, mode in (("acme", ()), ("other", ("none",))):
+            self.accounts.add_tenant(name, VERIFIER)
+            self.accounts.set_repository(name, name.encode() * 4, *mode)
+        modes = [self.accounts.tenant(name).mode for name in ("acme", "other")]
+        self.assertEqual(["tenant", "none"], modes)
+        self.assertEqual(modes, [row["encryption"] for row in self.accounts.tenants()])
 
     def test_repository_of_another(self) -> None:
         """A repository belongs to one tenant: another one cannot be given it as well."""

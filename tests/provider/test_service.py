@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +13,18 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.protocols.amp import CommandLocator
 
-from cloudconnect.commands.control import SessionKind
+from cloudconnect.commands.control import DeletePoints, ListPoints, SessionKind
 from cloudconnect.commands.lan import EndSession, OfferKeyA, PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.tunnel import agreed_digest
 from cloudconnect.content.atrest import EncryptionMode, describe
+from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
     LeaseEnded,
+    NoSpace,
     NotFound,
     ProtocolViolation,
     Refused,
@@ -31,13 +34,14 @@ from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA, MasterKey
 from cloudconnect.provider.service import PUBLISH_SECONDS, Ask, GatewayPlace
 from cloudconnect.provider.session import KeyAPackage
+from cloudconnect.repository.store import Repository
 from cloudconnect.settings import (
     KEY_A_SECONDS,
     ORPHAN_SECONDS,
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
-from tests.provider.stage import TENANT, StageCase
+from tests.provider.stage import LABELS, TENANT, StageCase
 
 
 class ToldMover(CommandLocator):
@@ -519,6 +523,7 @@ class OrphanTests(ServiceCase):
         self.service.orphan(sessions[:1])
         self.reactor.result_of(self.service.stopService())
         self.assertEqual(["interrupted"] * 2, [self.state(session) for session in sessions])
+        self.reactor.result_of(self.provider.mover.maintenance.stopService())
         self.assertEqual([], self.reactor.getDelayedCalls())
 
 
@@ -567,12 +572,14 @@ class RepositoryTests(StageCase):
         self.assertEqual((thief.name, 1), ("thief", self.folders()))
 
     def test_mode(self) -> None:
-        """A mode that the provider did not allow, or that this release cannot store, is refused."""
+        """A mode that the provider did not allow is refused; what was made is known ever after."""
         self.provider.add_tenant()
         self.provider.add_tenant("lax", modes=["tenant", "none"])
-        for tenant in (TENANT, "lax"):
-            self.failure_of(self.create(tenant, self.described(EncryptionMode.NONE)), Refused)
+        self.failure_of(self.create(TENANT, self.described(EncryptionMode.NONE)), Refused)
+        self.failure_of(self.create("lax", self.described(EncryptionMode.PROVIDER)), Refused)
         self.assertEqual(0, self.folders())
+        self.reactor.result_of(self.create("lax", self.described(EncryptionMode.NONE)))
+        self.assertEqual("none", self.provider.accounts.tenant("lax").mode)
 
     def test_lease(self) -> None:
         """After the end of the lease no repository is made."""
@@ -589,6 +596,130 @@ class RepositoryTests(StageCase):
         self.provider.add_tenant()
         query = {"host": "", "job": "", "tag": "", "after": 0, "limit": 10}
         self.failure_of(self.provider.service.points(TENANT, **query), NotFound)
+
+
+class KeepingTests(StageCase):
+    """Deleting, locking and retention, from the job manager to the repository."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.connected()
+        source = self.source()
+        self.points = [self.reactor.result_of(self.acme.back_up(source)).point for _ in range(3)]
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        return self.reactor.result_of(getattr(self.acme.manager, name)(*arguments))
+
+    def refused(self, kind: type[Exception], name: str, *arguments: Any) -> str:
+        return str(self.failure_of(getattr(self.acme.manager, name)(*arguments), kind))
+
+    def listed(self, *states: str) -> list[str]:
+        rows = self.reactor.result_of(self.acme.manager.points(states=states or ("published",)))
+        return [row["point"] for row in rows]
+
+    def lease_over(self) -> None:
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+
+    def test_delete(self) -> None:
+        """What is deleted is in the bin, restorable from there, and comes back."""
+        (row,) = self.call("delete_points", self.points[:1])
+        self.assertEqual((self.points[0].hex(), "deleted"), (row["point"], row["state"]))
+        self.assertEqual([point.hex() for point in self.points[1:]], self.listed())
+        self.assertEqual([self.points[0].hex()], self.listed("deleted"))
+        restored = self.reactor.result_of(self.acme.restore(self.points[0], self.mktemp()))
+        self.assertEqual((1, 0), (restored.files, restored.damaged.count))
+        self.call("undelete_points", self.points[:1])
+        self.assertEqual(3, len(self.listed()))
+        names = self.provider.names(tenant=TENANT)
+        self.assertTrue({"points_deleted", "points_undeleted"} <= set(names))
+
+    def test_of_another(self) -> None:
+        """A tenant can do nothing to another's points, not even learn that they are there."""
+        thief = self.connected("thief")
+        for name in ("delete_points", "undelete_points"):
+            self.failure_of(getattr(thief.manager, name)(self.points), NotFound)
+        self.failure_of(thief.manager.lock_points(self.points, 4_000_000_000), NotFound)
+        self.assertEqual(3, len(self.listed()))
+
+    def test_all_or_none(self) -> None:
+        """One point that cannot be deleted keeps the others of the same act."""
+        self.call("lock_points", self.points[2:], 4_000_000_000)
+        text = self.refused(Refused, "delete_points", self.points)
+        self.assertIn("locked", text)
+        self.assertEqual(3, len(self.listed()))
+
+    def test_malformed(self) -> None:
+        """What names no points is refused."""
+        for points in ([b"short"], []):
+            calling = self.acme.manager.control.call(DeletePoints, points=points)
+            self.failure_of(calling, ProtocolViolation)
+        asked = {"host": "", "job": "", "tag": "", "after": 0, "limit": 10, "states": ["all"]}
+        self.failure_of(self.acme.manager.control.call(ListPoints, **asked), ProtocolViolation)
+
+    def test_lease_over(self) -> None:
+        """After the lease nothing is deleted, locked or shortened; listing, restore and taking
+        back go on."""
+        self.call("delete_points", self.points[:1])
+        self.lease_over()
+        self.assertIn("2020-01-31", self.refused(LeaseEnded, "delete_points", self.points[1:]))
+        self.refused(LeaseEnded, "lock_points", self.points[1:], 4_000_000_000)
+        self.refused(LeaseEnded, "set_retention", "", "", {"keep_last": 1})
+        self.reactor.result_of(self.acme.restore(self.points[1], self.mktemp()))
+        self.call("undelete_points", self.points[:1])
+        self.call("retention")
+        self.assertEqual(3, len(self.listed()))
+
+    def test_frozen(self) -> None:
+        """While the provider has frozen a tenant nothing is deleted, and the text says so."""
+        service = self.provider.service
+        self.assertTrue(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.assertIn("frozen", self.refused(Refused, "delete_points", self.points))
+        with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
+            self.assertTrue(opened.frozen)
+        self.assertTrue(self.reactor.result_of(service.freeze(TENANT, False)))
+        self.call("delete_points", self.points)
+        self.assertEqual([], self.listed())
+
+    def test_frozen_without_room(self) -> None:
+        """A freeze that cannot be written down holds, and is written down when it can be."""
+        accounts, service = self.provider.accounts, self.provider.service
+        real = accounts.change_tenant
+
+        def full(*_: Any) -> None:
+            raise NoSpace("the disk is full")
+
+        self.patch(accounts, "change_tenant", full)
+        self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.refused(Refused, "delete_points", self.points)
+        self.patch(accounts, "change_tenant", real)
+        answer = self.reactor.result_of(service.owner(self.acme.repository))
+        self.assertEqual((TENANT, True), (answer["tenant"], answer["frozen"]))
+        self.assertTrue(accounts.tenant(TENANT).frozen)
+
+    def test_rules(self) -> None:
+        """The newest rules hold for the next act."""
+        self.provider.accounts.change_tenant(TENANT, {"rules": {"bin_days": 3}})
+        (row,) = self.call("delete_points", self.points[:1])
+        self.assertTrue(2.9 * 86400 < row["bin_until"] - time.time() < 3.1 * 86400)
+
+    def test_retention(self) -> None:
+        """A policy is set within the rules, takes force later, and can be tried before."""
+        floor = RetentionPolicy(keep_last=2).as_map()
+        self.provider.accounts.change_tenant(TENANT, {"rules": {"floor": floor}})
+        self.refused(Refused, "set_retention", "", "", {"keep_last": 1})
+        row = self.call("set_retention", LABELS[0], "", {"keep_last": 2})
+        self.assertTrue(row["has_pending"])
+        policies, rules = self.call("retention")
+        self.assertEqual([row], policies)
+        self.assertEqual(floor, rules["floor"])
+        decisions = self.call("preview_retention", (LABELS[0], "", {"keep_last": 2}))
+        self.assertEqual([False, True, True], [row["keep"] for row in decisions])
+        self.assertEqual(3, len(self.listed()))
+
+    def test_nobodys(self) -> None:
+        """A repository of nobody has no owner."""
+        answer = self.reactor.result_of(self.provider.service.owner(b"x" * 16))
+        self.assertEqual("", answer["tenant"])
 
 
 class DecoyTests(StageCase):

@@ -340,6 +340,7 @@ class StoringTests(RepositoryCase):
             {
                 "packs": 2,
                 "bytes_stored": sum(sizes),
+                "bytes_counted": sum(sizes),
                 "blobs": 4,
                 "bytes_plain": 4000,
                 "points": 0,

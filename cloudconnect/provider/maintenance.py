@@ -1,0 +1,276 @@
+"""Layer 4: what a mover does by itself, by the hour, in one thread of its own.
+
+Each hour, for each repository that belongs to a tenant, one after the other: the expiry clock is
+looked at, what had its time leaves the bin, and a slice is scrubbed, so that all of it has been
+after some weeks; each day retention is applied and garbage is collected. Collections and scrubs
+that an admin asks for take their turn in the same thread. What fails is logged and kept as an
+event; it ends neither the thread nor the work on other repositories.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from cloudconnect.errors import Cancelled, CloudConnectError, WarningKind
+from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.provider.acts import RepositoryActs
+
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+#: The first round begins so many seconds after the start: tenants that wait come first.
+FIRST_SECONDS: Final = 300.0
+#: A round scrubs at least so many bytes of each repository that has them.
+SLICE_MIN: Final = 64 << 20
+#: ... and, where a whole cycle does not need more, at most so many a second, so that sessions do
+#: not wait for the disk.
+RATE: Final = 20e6
+#: Findings of one scrub that are kept as warnings of their own; the rest is counted.
+FINDINGS_MAX: Final = 20
+
+
+@attrs.frozen(kw_only=True)
+class Intervals:
+    """How often what is done.
+
+    :ivar maintenance_hours: hours from one round to the next, 1 to 24
+    :ivar gc_hours: hours from one collection of garbage, and of retention, to the next
+    :ivar scrub_days: days in which everything is scrubbed once
+    """
+
+    maintenance_hours: int = 1
+    gc_hours: int = 24
+    scrub_days: int = 30
+
+
+@attrs.frozen
+class Owner:
+    """Whose a repository is.
+
+    :ivar tenant: the name
+    :ivar rules: what holds for its points, as a map
+    :ivar frozen: whether nothing may go
+    """
+
+    tenant: str
+    rules: dict[str, Any]
+    frozen: bool
+
+
+class Maintenance(Service):
+    """Tends the repositories of one mover.
+
+    :param reactor: clock and threads
+    :param acts: what can be done to repositories
+    :param owner: asks the service whose a repository is; None: nobody's
+    :param tell: takes an event or a warning; fires when the service has it
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        acts: RepositoryActs,
+        owner: Callable[[bytes], Deferred[Owner | None]],
+        tell: Callable[[SessionEvent | SecurityWarning], Deferred[Any]],
+        intervals: Intervals | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._acts = acts
+        self._owner = owner
+        self._tell = tell
+        self._intervals = intervals or Intervals()
+        self._pool = ThreadPool(0, 1, "maintenance")
+        self._stopping = threading.Event()
+        self._next: IDelayedCall | None = None
+        self._running: set[Deferred[Any]] = set()
+        self._collected: dict[bytes, float] = {}
+
+    def startService(self) -> None:
+        """Begin; the first round comes a little later."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._stopping.clear()
+        self._pool.start()
+        self._next = self._reactor.callLater(FIRST_SECONDS, self._begin_round)
+
+    def stopService(self) -> Deferred[Any]:
+        """Let what runs give up where it can, then end the thread."""
+        if not self.running:
+            return succeed(None)
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping.set()
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        waiting = DeferredList([_quietly(running) for running in self._running])
+        return waiting.addCallback(lambda _: self._pool.stop())
+
+    # --- by the hour -----------------------------------------------------------------------------
+
+    def _begin_round(self) -> None:
+        self._next = self._reactor.callLater(
+            self._intervals.maintenance_hours * HOUR, self._begin_round
+        )
+        if not self._running:  # else the last round, or what an admin asked for, goes on
+            ended = self._keep(self.round())
+            ended.addErrback(lambda f: self._log.failure("a round of maintenance failed", f))
+
+    async def round(self) -> None:
+        """Tend every repository once."""
+        await self._in_thread(self._acts.look_at_reserve)
+        for repository in await self._in_thread(self._acts.repositories):
+            if self._stopping.is_set():
+                return
+            try:
+                await self._tend(repository)
+            except Cancelled:
+                return
+            except CloudConnectError as error:
+                await self._failed(repository, str(error) or error.reason)
+            except Exception:
+                self._log.failure("tending repository {r} failed", r=repository.hex())
+                await self._failed(repository, "an internal error; see the provider's log")
+
+    async def _tend(self, repository: bytes) -> None:
+        owner = await self._owner(repository)
+        if owner is None:
+            return  # nobody's: nothing of it is touched
+        acts, tenant = self._acts, owner.tenant
+        await self._in_thread(acts.set_rules, repository, owner.rules, owner.frozen)
+        if not owner.frozen:  # whatever could be written down of that
+            await self._expire(repository, tenant)
+        await self._scrub_slice(repository, tenant)
+
+    async def _expire(self, repository: bytes, tenant: str) -> None:
+        acts = self._acts
+        removed = await self._in_thread(acts.expire, repository)
+        if removed:
+            text = f"{removed} restore point(s) have left the bin for good"
+            await self._say("points_removed", repository, tenant, text)
+        now = self._reactor.seconds()
+        if now < self._collected.get(repository, 0.0):
+            return
+        self._collected[repository] = now + self._intervals.gc_hours * HOUR
+        deleted = await self._in_thread(acts.apply_retention, repository)
+        if deleted:
+            text = f"{deleted} restore point(s) put into the bin by retention"
+            await self._say("retention_applied", repository, tenant, text)
+        await self._collect(repository, tenant)
+
+    async def _scrub_slice(self, repository: bytes, tenant: str) -> None:
+        stored = (await self._in_thread(self._acts.measure, repository))["bytes_stored"]
+        rounds = self._intervals.scrub_days * 24 / self._intervals.maintenance_hours
+        # Twice as much as would do: rounds are left out while a provider is down, and packs are
+        # read as a whole.
+        share = max(SLICE_MIN, int(2 * stored / rounds))
+        seconds = self._intervals.maintenance_hours * HOUR / 4
+        await self._scrub(repository, tenant, share, max(RATE, share / seconds))
+
+    # --- also when an admin asks -----------------------------------------------------------------
+
+    def collect(self, repository: bytes, tenant: str) -> Deferred[dict[str, Any]]:
+        """Let expire what is due and collect the garbage of one repository; fires with counts."""
+        return self._keep(self._collect(repository, tenant))
+
+    def scrub(self, repository: bytes, tenant: str, limit: int) -> Deferred[dict[str, Any]]:
+        """Scrub one repository; fires with counts and findings.
+
+        :param limit: bytes to read, 0 for all
+        """
+        return self._keep(self._scrub(repository, tenant, limit or None, None))
+
+    async def _collect(self, repository: bytes, tenant: str) -> dict[str, Any]:
+        result: dict[str, Any] = await self._in_thread(
+            self._acts.collect, repository, cancelled=self._stopping.is_set
+        )
+        text = f"garbage of tenant {tenant} collected: " + counts_text(result)
+        await self._say("garbage_collected", repository, tenant, text, **result)
+        return result
+
+    async def _scrub(
+        self, repository: bytes, tenant: str, limit: int | None, rate: float | None
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = await self._in_thread(
+            self._acts.scrub, repository, limit, rate, cancelled=self._stopping.is_set
+        )
+        for warning in scrub_warnings(tenant, result):
+            await self._tell(warning)
+        if result["found"] or rate is None:
+            text = f"scrub of tenant {tenant}: {result['found']} finding(s), " + counts_text(result)
+            await self._say("scrubbed", repository, tenant, text, found=result["found"])
+        return result
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _in_thread(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> Deferred[Any]:
+        """Run ``work`` so that a stop waits for it."""
+        done = Deferred.fromCoroutine(work)
+        self._running.add(done)
+
+        def over(result: Any) -> Any:
+            self._running.discard(done)
+            return result
+
+        return done.addBoth(over)
+
+    def _say(
+        self, name: str, repository: bytes, tenant: str, text: str, **fields: Any
+    ) -> Deferred[Any]:
+        event = SessionEvent(
+            time=time.time(),
+            name=name,
+            session="",
+            text=text,
+            fields={**fields, "tenant": tenant, "repository": repository.hex()},
+        )
+        return self._tell(event)
+
+    async def _failed(self, repository: bytes, why: str) -> None:
+        self._log.warn("repository {r} could not be tended: {why}", r=repository.hex(), why=why)
+        await self._say("maintenance_failed", repository, "", f"maintenance failed: {why}")
+
+
+def scrub_warnings(tenant: str, result: dict[str, Any]) -> list[SecurityWarning]:
+    """The warnings that are kept of a scrub: the first findings."""
+    return [
+        SecurityWarning(
+            time=time.time(),
+            kind=WarningKind.STORED_DATA_DAMAGED,
+            tenant=tenant,
+            role="target-mover",
+            hop="repository",
+            text=finding,
+        )
+        for finding in result["findings"][:FINDINGS_MAX]
+    ]
+
+
+def counts_text(result: dict[str, Any]) -> str:
+    """The numbers of a result for a person: ``3 packs removed, 0 blobs moved``."""
+    counts = {name: value for name, value in result.items() if type(value) is int}
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())
+
+
+def _quietly(running: Deferred[Any]) -> Deferred[None]:
+    """Fires when ``running`` has ended, however it did, and takes nothing from it."""
+    ended: Deferred[None] = Deferred()
+
+    def over(result: Any) -> Any:
+        ended.callback(None)
+        return result
+
+    running.addBoth(over)
+    return ended
