@@ -1,24 +1,30 @@
 """What a backup of very many files, and a repository of very many chunks, cost in memory.
 
 The provider (under ``twist``) and each of the tenant's commands are processes of their own, which
-talk over loopback. First a tree of small files is made, then it is backed up twice, looked at by a
-restore's dry run, and a part of it is restored. Peak memory of a command is the kernel's
+talk over loopback. First a tree of small files is made, then it is backed up twice, and once more
+after a change in each folder, looked at by a restore's dry run, and a part of it is restored. Peak
+memory of a command is the kernel's
 ``ru_maxrss`` of its process; that of the provider is its ``VmHWM``, which is set back before each
 command. The last line is one JSON object.
 
     python benchmarks/size.py                              # a million files
     python benchmarks/size.py --chunks 3200000             # and 200 GB of chunks in the index
+    python benchmarks/size.py --flat                       # all in one folder
+    python benchmarks/size.py --links 1000000              # as many hard links to them
     python benchmarks/size.py --files 1000 --image 200     # a sparse image of 200 GB
+    python benchmarks/size.py --files 1000 --data 10       # 10 GB of data, all new
     python benchmarks/size.py --files 1000 --pieces 1000000    # a file of two million runs
 
-The chunks are rows of the catalogue and a restore point that needs all of them; there are no packs
-behind them, so nobody can read them, but backups and the collection of garbage count them like any.
+The chunks are rows of the catalogue, a restore point that needs all of them, and a large file of
+the tree that the tenant's cache of unchanged files takes for theirs. There are no packs behind
+them, so nobody can read them, but backups and the collection of garbage treat them like any.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -41,6 +47,8 @@ FOLDERS_IN_FOLDER = 100
 #: Bytes of a file: from the one to the other.
 SIZES = (100, 2000)
 MIB = 1 << 20
+#: Bytes of a chunk of the usual size.
+CHUNK = 64 << 10
 READY = re.compile(r"provider is ready on .*port=(\d+)")
 PHRASE = b"passphrase of the benchmark\n"
 
@@ -48,17 +56,17 @@ PHRASE = b"passphrase of the benchmark\n"
 # --- what is backed up ----------------------------------------------------------------------------
 
 
-def make_tree(top: Path, files: int) -> int:
+def make_tree(top: Path, files: int, in_folder: int) -> int:
     """Make ``files`` small files below ``top``; how many bytes they have in all."""
     pool = os.urandom(MIB)
     total = number = 0
     low, high = SIZES
-    for first in range(0, files, FILES_IN_FOLDER):
-        branch, leaf = divmod(first // FILES_IN_FOLDER, FOLDERS_IN_FOLDER)
+    for first in range(0, files, in_folder):
+        branch, leaf = divmod(first // in_folder, FOLDERS_IN_FOLDER)
         folder = top / f"branch-{branch:04}" / f"folder-{leaf:03}"
         folder.mkdir(parents=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        for number in range(first, min(first + FILES_IN_FOLDER, files)):
+        for number in range(first, min(first + in_folder, files)):
             size = low + number * 7919 % (high - low)
             at = number * 104_729 % (MIB - high)
             content = b"file %d\n" % number + pool[at : at + size - 16]
@@ -70,6 +78,26 @@ def make_tree(top: Path, files: int) -> int:
     return total
 
 
+def make_links(top: Path, links: int) -> None:
+    """Further names for ``links`` of the files, behind all of them."""
+    number = 0
+    for folder in sorted(top.glob("branch-*/*")):
+        below = top / "links" / folder.parent.name / folder.name
+        below.mkdir(parents=True)
+        for name in os.listdir(folder):
+            if number == links:
+                return
+            os.link(folder / name, below / name)
+            number += 1
+
+
+def change(top: Path) -> None:
+    """Change the first file of each folder."""
+    for folder in top.glob("branch-*/*"):
+        with (folder / min(os.listdir(folder))).open("ab") as file:
+            file.write(b"changed\n")
+
+
 def make_image(path: Path, size: int) -> None:
     """A sparse file of ``size`` bytes with 64 pieces of 64 KiB in it."""
     with path.open("wb") as file:
@@ -77,6 +105,16 @@ def make_image(path: Path, size: int) -> None:
         for number in range(64):
             file.seek(number * size // 64)
             file.write(os.urandom(64 << 10))
+
+
+def make_data(path: Path, size: int) -> None:
+    """A file of ``size`` bytes that cannot be compressed, and has no chunk twice."""
+    pool = bytearray(os.urandom(16 * MIB))
+    with path.open("wb") as file:
+        for number in range(0, size, len(pool)):
+            for at in range(0, len(pool), 4096):  # each chunk has several of these
+                pool[at : at + 8] = (number + at).to_bytes(8, "big")
+            file.write(pool[: size - number])
 
 
 def make_pieces(path: Path, pieces: int) -> None:
@@ -223,10 +261,15 @@ def show(name: str, row: dict[str, Any]) -> None:
 # --- the index ------------------------------------------------------------------------------------
 
 
-def fill_index(directory: Path, chunks: int) -> dict[str, Any]:
-    """A process of its own: fill the catalogue, and publish a point that needs all of it."""
+def fill_index(provider: Provider, chunks: int, file: Path, home: Path) -> dict[str, Any]:
+    """A process of its own: fill the catalogue and the cache, publish a point of all chunks."""
     began = time.monotonic()
-    process = subprocess.Popen([sys.executable, __file__, "--fill", str(directory), str(chunks)])
+    with file.open("wb") as made:
+        made.truncate(chunks * CHUNK)
+    words = ["--fill", str(provider.directory), str(chunks), str(file), str(home)]
+    process = subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    told = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -234,66 +277,81 @@ def fill_index(directory: Path, chunks: int) -> dict[str, Any]:
     row = {
         "wall": round(time.monotonic() - began, 1),
         "process_mib": round(used.ru_maxrss / 1024, 1),
-        **json.loads((directory / "filled.json").read_text()),
+        **json.loads(told),
     }
     show("fill the index", row)
     return row
 
 
-def fill(directory: Path, chunks: int) -> None:
-    """What that process does."""
-    import hashlib
+def name_of(number: int) -> bytes:
+    """A chunk's id."""
+    return hashlib.sha256(b"chunk %d" % number).digest()
 
+
+def fill(directory: Path, chunks: int, file: Path, home: Path) -> None:
+    """What that process does."""
+    from cloudconnect.backup.filecache import FileCache
+    from cloudconnect.backup.temporary import temporary_file
     from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
     from cloudconnect.content.description import unlock
+    from cloudconnect.content.manifest import Entry as File
+    from cloudconnect.content.manifest import EntryType
     from cloudconnect.content.points import PointRecord
+    from cloudconnect.content.runs import Run, RunList
     from cloudconnect.keys import Password
     from cloudconnect.repository.packs import Entry
     from cloudconnect.repository.store import Repository
 
     (folder,) = (directory / "repositories").iterdir()
+    ids = b"".join(sorted(name_of(number) for number in range(chunks)))
     per_pack = 512
     with Repository.open(folder) as repository:
         description, mode = repository.description, EncryptionMode.TENANT
         master = unlock(description, mode, Password(PHRASE.strip()))
         keys = RepositoryKeys(master, description.repository, mode)
 
-        def names() -> Iterator[bytes]:  # in order, as the lists of references are
-            for number in range(chunks):
-                yield number.to_bytes(4, "big")[::-1] + hashlib.sha256(b"%d" % number).digest()[:28]
+        def entry(number: int, at: int) -> Entry:
+            name = ids[number * 32 : number * 32 + 32]
+            return Entry(name, 0, 100 + at * CHUNK, CHUNK, CHUNK, 0x11, name)
 
-        ids: list[bytes] = sorted(names())
         for first in range(0, chunks, per_pack * 64):
             with repository.catalogue.writing() as connection:
                 for start in range(first, min(first + per_pack * 64, chunks), per_pack):
-                    part = ids[start : start + per_pack]
-                    entries = [
-                        Entry(name, 0, 100 + at * 65536, 65536, 65536, 3, name)
-                        for at, name in enumerate(part)
-                    ]
+                    end = min(start + per_pack, chunks)
+                    entries = [entry(number, number - start) for number in range(start, end)]
                     name = f"packs/{start:032x}"
                     repository.catalogue.add_pack(connection, name, 32 * MIB, entries, time.time())
         record = PointRecord(
             point=os.urandom(16),
-            repository=repository.description.repository,
+            repository=description.repository,
             session=os.urandom(16),
             job_id=os.urandom(16),
             host="elsewhere",
             job="images",
             started_ns=0,
             finished_ns=0,
-            mode=repository.description.mode,
-            manifest=(ids[0],),
+            mode=description.mode,
+            manifest=(ids[:32],),
             manifest_length=1,
         )
         encoded = record.encode()
         references = repository.begin_references()
-        for at in range(0, chunks, 8192):
-            references.extend(b"".join(ids[at : at + 8192]))
+        for at in range(0, len(ids), 8192 * 32):
+            references.extend(ids[at : at + 8192 * 32])
         began = time.monotonic()
         repository.publish(record, encoded, keys.sign(encoded), references)
         took = {"chunks": chunks, "publish_seconds": round(time.monotonic() - began, 2)}
-    (directory / "filled.json").write_text(json.dumps(took))
+    runs = RunList(temporary_file)
+    for number in range(chunks):
+        runs.append(Run(name_of(number), 0, CHUNK))
+    status, path = file.stat(), os.fsencode(file)
+    numbers = (status.st_mode & 0o7777, status.st_uid, status.st_gid, "", "", status.st_mtime_ns)
+    known = File(path, EntryType.FILE, *numbers, chunks * CHUNK, runs)
+    (place,) = home.glob(".cache/cloudconnect/*/*")
+    cache = FileCache(place, description.repository, keys.id_check)
+    cache.remember_long(path, status, 1 << 62, known)
+    cache.close()
+    print(json.dumps(took))
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -312,9 +370,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     tree = folder / "tree"
     tree.mkdir()
     began = time.monotonic()
-    source = make_tree(tree, arguments.files)
+    in_folder = arguments.files if arguments.flat else FILES_IN_FOLDER
+    source = make_tree(tree, arguments.files, in_folder)
+    if arguments.links:
+        make_links(tree, arguments.links)
     if arguments.image:
         make_image(tree / "image", int(arguments.image * 1e9))
+    if arguments.data:
+        make_data(tree / "data", int(arguments.data * 1e9))
     if arguments.pieces:
         make_pieces(tree / "pieces", arguments.pieces)
     show("make the tree", {"bytes": source, "wall": round(time.monotonic() - began, 1)})
@@ -324,18 +387,22 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with provider.running() as port:
         tenant.at(port)
         tenant.run("connect", "connect", f"localhost:{port}")
+        age(tree)
+        rows["first"] = tenant.run("first", "backup", str(tree))
     if arguments.chunks:
-        rows["fill"] = fill_index(provider.directory, arguments.chunks)
-    age(tree)
+        rows["fill"] = fill_index(provider, arguments.chunks, tree / "filled", home)
     with provider.running() as port:
         tenant.at(port)
-        rows["first"] = tenant.run("first", "backup", str(tree))
         rows["second"] = tenant.run("second", "backup", str(tree))
+        change(tree)
+        rows["changed"] = tenant.run("some changed", "backup", str(tree))
         target = ("--target", str(folder / "restored"))
         rows["dry_run"] = tenant.run("restore, dry run", "restore", "latest", *target, "--dry-run")
-        part = (str(tree / "branch-0000"), *(str(tree / name) for name in ("image", "pieces")))
+        first = () if arguments.flat else (str(tree / "branch-0000" / "folder-000"),)
+        part = (*first, *(str(tree / name) for name in ("image", "data", "pieces")))
         kept = [path for path in part if Path(path).exists()]
-        rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
+        if kept:
+            rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
         if arguments.collect:
             rows["collect"] = collect(provider, arguments.collect)
     return rows
@@ -357,12 +424,16 @@ def collect(provider: Provider, words: str) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     if sys.argv[1:2] == ["--fill"]:
-        fill(Path(sys.argv[2]), int(sys.argv[3]))
+        directory, chunks, file, home = sys.argv[2:]
+        fill(Path(directory), int(chunks), Path(file), Path(home))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=1_000_000, help="(default a million)")
     parser.add_argument("--chunks", type=int, default=0, help="rows in the index before (3200000)")
+    parser.add_argument("--flat", action="store_true", help="all files in one folder")
+    parser.add_argument("--links", type=int, default=0, help="hard links to them")
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
+    parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
     parser.add_argument("--collect", default="", metavar="WORDS", help='such as "gc acme --json"')
     parser.add_argument("--directory", type=Path, help="where (default the system's)")

@@ -16,12 +16,13 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.backup.dialogue import greet
 from cloudconnect.backup.head_file import HeadFile, Known
 from cloudconnect.backup.headed import Exchange, ask_fates, ask_page, bits_of, exchange_over
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.heads import Chain, HeadKind, SignedHead, first_chain
 from cloudconnect.content.subkeys import RepositoryKeys
-from cloudconnect.errors import Busy, StoredDataDamaged
+from cloudconnect.errors import Busy, Cancelled, StoredDataDamaged, UsageError
 from cloudconnect.wire.channel import FrameChannel
 
 #: Newer points that were never seen here and are not listed: so many are asked about.
@@ -241,7 +242,32 @@ class KnownHeads:
 
     def _save(self) -> None:
         if self._file is not None:
-            self._file.save(self._known)
+            try:
+                self._file.save(self._known)
+            except UsageError as error:  # a restore on a rescue system goes on
+                self._note(
+                    f"what this machine has seen of the repository is not remembered: {error}"
+                )
+
+
+def look(
+    channel: FrameChannel,
+    keys: RepositoryKeys,
+    description: RepositoryDescription,
+    heads: KnownHeads,
+) -> None:
+    """One whole dialogue that only compares: :meth:`KnownHeads.compare`.
+
+    :raises StoredDataDamaged: the repository was rolled back
+    :raises CloudConnectError: the dialogue failed
+    """
+    try:
+        greet(channel, keys, description, "read", heads)
+        channel.finish()
+        channel.expect_end()
+    except BaseException as error:
+        channel.abort(error if isinstance(error, Exception) else Cancelled())
+        raise
 
 
 def _gone(told: Counter[tuple[str, str]], named: Sequence[str]) -> str:

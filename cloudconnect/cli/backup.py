@@ -142,6 +142,7 @@ async def _back_up(
 ) -> tuple[BackupResult, str]:
     """One session; the command behind standard input is started only once the keys are open."""
     description, keys = line.keys()
+    heads = line.heads(description, keys)
     cache = cache_folder(os.environ, line.account.provider, description.repository)
     console = line.settings.console
     (stdin_name, command_name, words), (host, job, tags) = standard, labelled
@@ -166,6 +167,7 @@ async def _back_up(
             session,
             lambda progress: _show(console, progress),
             lambda: interrupt.happened,
+            heads=heads,
         ).run()
 
     try:

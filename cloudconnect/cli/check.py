@@ -58,7 +58,9 @@ def check(
         wanted = [row["point"] for row in await chosen_points(line, points, host, job)]
         identifier = ""
         if not wanted:
+            await line.look(description, keys)  # that there are none may be what is wrong
             return None
+        heads = line.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> CheckResult:
             nonlocal identifier
@@ -71,6 +73,7 @@ def check(
                 options,
                 lambda progress: _show(console, progress),
                 lambda: interrupt.happened,
+                heads,
             ).run()
 
         label = host or host_label()

@@ -68,11 +68,12 @@ def diff(
 
     async def work(line: Line, interrupt: object) -> DiffResult:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         rows = [await find_point(line, one, host, job) for one in (first, second)]
         points = (bytes.fromhex(rows[0]["point"]), bytes.fromhex(rows[1]["point"]))
 
         def dialogue(channel: FrameChannel, session: bytes) -> DiffResult:
-            return DiffRun(channel, keys, description, points, show, top).run()
+            return DiffRun(channel, keys, description, points, show, top, heads=heads).run()
 
         return await line.session(SessionKind.READ, new_job_id(), host_label(), "diff", dialogue)
 

@@ -41,6 +41,7 @@ def find(
 
     async def work(line: Line, interrupt: object) -> SearchResult:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         rows = await line.manager.points(host, job)
         if newest_only:
             rows = newest(rows)
@@ -64,7 +65,7 @@ def find(
             console.record("entry", fields, "  " + entry_line(entry, human))
 
         def dialogue(channel: FrameChannel, session: bytes) -> SearchResult:
-            return search(channel, keys, description, list(by_point), patterns, found)
+            return search(channel, keys, description, list(by_point), patterns, found, heads=heads)
 
         return await line.session(SessionKind.READ, new_job_id(), host_label(), "find", dialogue)
 

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "diff": ("cloudconnect.cli.diff", "diff"),
     "dump": ("cloudconnect.cli.restore", "dump"),
     "find": ("cloudconnect.cli.find", "find"),
+    "key": ("cloudconnect.cli.key", "key"),
     "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
     "points": ("cloudconnect.cli.points", "points"),

@@ -66,12 +66,13 @@ def points(
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
     """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
     description, keys = line.keys()
+    heads = line.heads(description, keys)
     points = [bytes.fromhex(row["point"]) for row in rows]
 
     def dialogue(channel: FrameChannel, session: bytes) -> set[bytes]:
         return {
             point
-            for point, paths in read_paths(channel, keys, description, points)
+            for point, paths in read_paths(channel, keys, description, points, heads)
             if any(is_below(wanted, source.rstrip(b"/")) for source in paths)
         }
 
@@ -187,11 +188,12 @@ def ls(
 
     async def work(line: Line, interrupt: object) -> None:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
             nonlocal files, others, total
-            with PointReader(channel, keys, description) as reader:
+            with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 for entry in reader.entries():
                     if wanted is None or is_below(entry.path, wanted):

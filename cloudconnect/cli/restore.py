@@ -95,6 +95,7 @@ def restore(
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job, until)
         identifier = ""
 
@@ -110,6 +111,7 @@ def restore(
                 lambda progress: _show(console, progress),
                 lambda: interrupt.happened,
                 listed=listed,
+                heads=heads,
             ).run()
 
         result = await line.session(
@@ -201,10 +203,11 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
 
     async def work(line: Line, interrupt: Interrupt) -> None:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
-            with PointReader(channel, keys, description) as reader:
+            with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 entry = _find(reader, wanted)
                 for piece in reader.read(entry):

@@ -85,6 +85,22 @@ class CreateRepository(BoundedCommand):
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
+class ReplaceDescription(BoundedCommand):
+    """Take a new description of the tenant's repository: other key slots, or a new master key.
+
+    ``head`` and ``head_signature``: its entry in the chain of heads, signed by the key before it;
+    where another machine was faster the answer is ``head_moved``.
+    """
+
+    commandName = b"ReplaceDescription"
+    arguments = [
+        (b"description", amp.String()),
+        (b"head", amp.String()),
+        (b"head_signature", FixedBytes(64)),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class Start(BoundedCommand):
     """Ask for a session.
 

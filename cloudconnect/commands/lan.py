@@ -57,6 +57,19 @@ class DescribeRepository(BoundedCommand):
     response = [(b"description", amp.String())]
 
 
+class ReplaceRepositoryDescription(BoundedCommand):
+    """Take a new description of a repository; as :class:`..control.ReplaceDescription`."""
+
+    commandName = b"ReplaceRepositoryDescription"
+    arguments = [
+        (b"repository", FixedBytes(16)),
+        (b"description", amp.String()),
+        (b"head", amp.String()),
+        (b"head_signature", FixedBytes(64)),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class ListRepositoryPoints(BoundedCommand):
     """One page of a repository's restore points; as :class:`..control.ListPoints`."""
 

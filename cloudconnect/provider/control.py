@@ -32,6 +32,7 @@ from cloudconnect.commands.control import (
     LockPoints,
     Ping,
     PreviewRetention,
+    ReplaceDescription,
     SessionKind,
     SetRetention,
     Start,
@@ -240,6 +241,12 @@ class ControlProtocol(BoundedAMP):
     def create_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
         """Make the tenant's repository."""
         done = Deferred.fromCoroutine(self._service.create_repository(self._known(), description))
+        return done.addCallback(lambda _: {})
+
+    @ReplaceDescription.responder
+    def replace_description(self, **values: bytes) -> Deferred[dict[str, Any]]:
+        """Take a new description of the tenant's repository."""
+        done = Deferred.fromCoroutine(self._service.replace_description(self._known(), **values))
         return done.addCallback(lambda _: {})
 
     @ListPoints.responder

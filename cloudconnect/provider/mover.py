@@ -39,6 +39,7 @@ from cloudconnect.commands.lan import (
     MeasureRepository,
     OfferKeyA,
     PreviewRepositoryRetention,
+    ReplaceRepositoryDescription,
     ReportEvent,
     ReportWarning,
     ScrubRepository,
@@ -47,6 +48,7 @@ from cloudconnect.commands.lan import (
     UndeleteRepositoryPoints,
 )
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription, RepositoryKeys
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.manifest import PointRecord
 from cloudconnect.errors import (
     Aborted,
@@ -246,6 +248,19 @@ class TargetDataMover(Service, CommandLocator):
             return opened.description.encode()
         finally:
             opened.close()
+
+    @ReplaceRepositoryDescription.responder
+    def replace_description(
+        self, repository: bytes, description: bytes, head: bytes, head_signature: bytes
+    ) -> Deferred[dict[str, Any]]:
+        """Take a new description, signed for by the key before it."""
+        signed = SignedHead(head, head_signature)
+        done = self._in_thread(self._replace_description, repository, description, signed)
+        return done.addCallback(lambda _: {})
+
+    def _replace_description(self, repository: bytes, encoded: bytes, head: SignedHead) -> None:
+        with self.acts.open(repository) as opened:
+            opened.replace_description(encoded, head)
 
     @ListRepositoryPoints.responder
     def list_points(self, repository: bytes, **query: Any) -> Deferred[dict[str, Any]]:

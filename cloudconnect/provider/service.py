@@ -38,6 +38,7 @@ from cloudconnect.commands.lan import (
     OfferKeyA,
     PreviewRepositoryRetention,
     PublishRoute,
+    ReplaceRepositoryDescription,
     RetireRoute,
     ScrubRepository,
     SetRepositoryRetention,
@@ -342,6 +343,29 @@ class CloudConnectService(Service):
             f"tenant {tenant} made its repository, encryption {description.mode.value}",
             tenant=tenant,
             mode=description.mode.value,
+        )
+
+    async def replace_description(
+        self, tenant: str, description: bytes, head: bytes, head_signature: bytes
+    ) -> None:
+        """Take a new description of the tenant's repository; the mover judges who has signed it.
+
+        Also after the end of the lease: who must lock somebody out must not wait for that.
+        """
+        record = await self._tenant(tenant)
+        if record.disabled:
+            record.check_active(self._today())
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        await self.mover.call(
+            ReplaceRepositoryDescription,
+            repository=record.repository,
+            description=description,
+            head=head,
+            head_signature=head_signature,
+        )
+        await self._note(
+            "description_replaced", "", f"tenant {tenant} changed its keys", tenant=tenant
         )
 
     async def points(self, tenant: str, **query: Any) -> dict[str, Any]:

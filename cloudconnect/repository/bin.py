@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.retention import SECONDS_MAX
-from cloudconnect.errors import CloudConnectError, NoSpace, NotFound, Refused
+from cloudconnect.errors import NotFound, Refused
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import Moment, observe
@@ -46,13 +45,12 @@ from cloudconnect.repository.points import (
     record_name,
 )
 from cloudconnect.repository.references import references_name
-from cloudconnect.repository.rules import DAY, Rules, read_rules
-from cloudconnect.repository.tables import points_table, repository_table
+from cloudconnect.repository.rules import read_rules
+from cloudconnect.repository.tables import points_table
+from cloudconnect.repository.taking import Taking, bin_bytes, bin_full, update_point
 
 #: Who puts a point into the bin.
 ACTORS: Final = ("tenant", "retention", "provider")
-#: What keeps a point out of the bin.
-FROZEN, LOCKED, FULL = OBSTACLES = ("frozen", "locked", "bin full")
 #: Points for which blobs are written or removed in one transaction: other sessions wait meanwhile.
 BATCH: Final = 32
 #: Ids in one statement.
@@ -112,7 +110,7 @@ class Bin:
                     # A tombstone, where a removal was killed before it came to the row.
                     self.store.remove(removed_name(point))
                     self.store.remove(deleted_name(point))
-                    _update(
+                    update_point(
                         connection,
                         row.arrival,
                         state=PUBLISHED,
@@ -177,7 +175,7 @@ class Bin:
         with self.catalogue.reading() as connection:
             cap = read_rules(connection).bin_bytes
             if cap is not None and (used := bin_bytes(connection)) >= cap:
-                raise _full(used, cap)
+                raise bin_full(used, cap)
 
     def check_disk(self) -> None:
         """That a marker can be stored, before any row changes.
@@ -192,11 +190,11 @@ class Bin:
         point = bytes.fromhex(row.point)
         clock = max(moment.passed + (until - moment.now), row.locked_clock or 0.0)
         put_once(self.store, lock_name(point, until), encode_lock(until, clock, moment))
-        _update(connection, row.arrival, locked_until=until, locked_clock=clock)
+        update_point(connection, row.arrival, locked_until=until, locked_clock=clock)
 
     def _remove(self, connection: sa.Connection, row: sa.Row[Any], moment: Moment) -> PointRow:
         point = bytes.fromhex(row.point)
-        _update(connection, row.arrival, state=REMOVED, removed_time=moment.now)
+        update_point(connection, row.arrival, state=REMOVED, removed_time=moment.now)
         (now,) = _rows(connection, [point], removed=True)
         put_once(self.store, removed_name(point), encode_removed(connection, now))
         return point_row(now)
@@ -217,80 +215,11 @@ class Bin:
                     self.store.remove(name)
             with self.catalogue.writing() as connection:
                 for row in part:
-                    _update(connection, row.arrival, record=b"", signature=b"")
+                    update_point(connection, row.arrival, record=b"", signature=b"")
 
     def _listed(self, points: Sequence[bytes]) -> list[PointRow]:
         with self.catalogue.reading() as connection:
             return [point_row(row) for row in _rows(connection, points, missing=True)]
-
-
-@attrs.define
-class Taking:
-    """Points that go into the bin in one transaction."""
-
-    connection: sa.Connection
-    moment: Moment
-    by: str
-    rules: Rules
-    used: int
-
-    @classmethod
-    def begin(cls, connection: sa.Connection, moment: Moment, by: str) -> Taking:
-        """Begin, in a transaction that has observed the clocks."""
-        rules = read_rules(connection)
-        used = 0 if rules.bin_bytes is None else bin_bytes(connection)
-        return cls(connection, moment, by, rules, used)
-
-    def admit(self, row: sa.Row[Any]) -> str:
-        """Find room for a published point; or what keeps it out of the bin.
-
-        :return: ``frozen``, ``locked``, ``bin full``, or empty: it may be taken
-        """
-        if self.moment.frozen:
-            return FROZEN
-        if not self.moment.is_over(row.locked_until, row.locked_clock):
-            return LOCKED
-        if self.rules.bin_bytes is not None and self.used >= self.rules.bin_bytes:
-            return FULL
-        self.used += row.bytes_stored
-        return ""
-
-    def refusal(self, row: sa.Row[Any], obstacle: str) -> CloudConnectError:
-        """The error that says what :meth:`admit` found."""
-        if obstacle == FROZEN:
-            return Refused("this repository is frozen: nothing is deleted until it is thawed")
-        if obstacle == LOCKED:
-            left = (row.locked_clock or 0.0) - self.moment.passed
-            until = max(row.locked_until, self.moment.now + left)
-            return Refused(f"the restore point {row.point} is locked until {_date(until)}")
-        return _full(self.used, self.rules.bin_bytes or 0)
-
-    def take(self, arrival: int) -> None:
-        """Put a point that was admitted into the bin; its marker comes after the transaction."""
-        kept = self.rules.bin_days * DAY
-        _update(
-            self.connection,
-            arrival,
-            state=DELETED,
-            deleted_time=self.moment.now,
-            deleted_by=self.by,
-            bin_until=self.moment.now + kept,
-            bin_clock=self.moment.passed + kept,
-        )
-
-
-def bin_bytes(connection: sa.Connection) -> int:
-    """At most so many bytes are in the bin.
-
-    Those that were counted last (``measured``), and all that the sessions of the points stored
-    which were deleted since: some of that other points may need too.
-    """
-    measured = connection.execute(sa.select(repository_table.c.measured)).scalar_one()
-    t = points_table.c
-    since = sa.select(sa.func.coalesce(sa.func.sum(t.bytes_stored), 0)).where(t.state == DELETED)
-    if "time" in measured:
-        since = since.where(t.deleted_time >= measured["time"])
-    return int(measured.get("bin", 0)) + int(connection.execute(since).scalar_one())
 
 
 def _rows(
@@ -321,29 +250,10 @@ def _rows(
     return rows
 
 
-def _update(connection: sa.Connection, arrival: int, **values: Any) -> None:
-    where = points_table.c.arrival == arrival
-    connection.execute(sa.update(points_table).where(where).values(**values))
-
-
 def _check_lockable(rows: Iterable[sa.Row[Any]]) -> None:
     for row in rows:
         if row.state == DELETED:
             raise Refused(f"the restore point {row.point} is in the bin: undelete it first")
-
-
-def _full(used: int, cap: int) -> NoSpace:
-    return NoSpace(
-        f"the bin is full ({used} of {cap} bytes): nothing is deleted or backed up until points "
-        f"leave it"
-    )
-
-
-def _date(time: float) -> str:
-    try:
-        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except (ValueError, OverflowError):
-        return f"{time:.0f} seconds after 1970"
 
 
 def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

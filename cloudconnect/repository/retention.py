@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.content.retention import RetentionPolicy, decide, union
 from cloudconnect.errors import Refused
-from cloudconnect.repository.bin import OBSTACLES, Bin, Taking
+from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import Moment, look, observe
 from cloudconnect.repository.points import PUBLISHED, PointRow, known_columns, point_row
 from cloudconnect.repository.rules import DAY, Rules, read_rules
 from cloudconnect.repository.tables import points_table, retention_table
+from cloudconnect.repository.taking import OBSTACLES, Taking
 
 #: Most policies in one repository: more than machines that one tenant backs up, and a bound.
 POLICIES_MAX: Final = 10_000

@@ -30,12 +30,14 @@ from cloudconnect.commands.control import (
     ListPoints,
     LockPoints,
     PreviewRetention,
+    ReplaceDescription,
     SessionKind,
     SetRetention,
     Start,
     UndeletePoints,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
     ControlTampered,
@@ -183,6 +185,11 @@ class JobManager:
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property
+    def presented(self) -> str:
+        """The ``SPKI-SHA256:`` fingerprint of the certificate that the provider has shown."""
+        return str(self.control.transport.facts.peer_spki)  # type: ignore[union-attr]
+
+    @property
     def control(self) -> ControlClient:
         """The control channel.
 
@@ -195,6 +202,19 @@ class JobManager:
     async def create_repository(self, description: bytes) -> None:
         """Store the description of the tenant's new repository at the provider."""
         await self.control.call(CreateRepository, description=description)
+
+    async def replace_description(self, description: bytes, head: SignedHead) -> None:
+        """Replace the description of the tenant's repository.
+
+        :param head: its entry in the chain of heads, signed by the key before it
+        :raises HeadMoved: another machine was faster
+        """
+        await self.control.call(
+            ReplaceDescription,
+            description=description,
+            head=head.encoded,
+            head_signature=head.signature,
+        )
 
     async def points(
         self,

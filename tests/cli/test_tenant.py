@@ -32,6 +32,7 @@ NOTHING: dict[str, Any] = {
     "ca": None,
     "passphrase_file": None,
     "key_file": None,
+    "kit_file": None,
     "encryption": None,
     "as_json": False,
     "quiet": False,
@@ -261,9 +262,12 @@ class ArgumentTests(CommandCase):
             for _, command in commands(cloudconnect)
             for parameter in command.params
             for option in parameter.opts
+            if not getattr(parameter, "is_flag", False)
             if any(word in option.lower() for word in words)
         }
-        self.assertEqual({"--password-file", "--passphrase-file", "--key-file", "--key"}, found)
+        files = {"--password-file", "--passphrase-file", "--key-file", "--key"}
+        new = {"--new-token", "--new-passphrase-file", "--new-key-file"}
+        self.assertEqual(files | new, found)
         (init,) = [c for name, c in commands(cloudconnect) if name == "provider init"]
         (key,) = [p for p in init.params if "--key" in p.opts]
         self.assertIsInstance(key.type, click.Path)
