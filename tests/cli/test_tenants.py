@@ -225,6 +225,17 @@ class CareTests(TenantCase):
         self.assertIn("stored_data_damaged", {row["name"] for row in rows})
         self.assertEqual({"acme"}, {row["tenant"] for row in rows})
 
+    def test_one_that_fails(self) -> None:
+        """What fails for one tenant is said, and done for the others all the same."""
+        self.made().close()
+        self.tenant("add", "aaa")
+        self.accounts().set_repository("aaa", b"x" * 16)
+        for word in ("gc", "scrub"):
+            done = self.call("provider", word, *self.where)
+            self.assertEqual(10, done.status)
+            self.assertIn("acme", done.out)
+            self.assertIn("aaa: there is no repository", done.err)
+
     def test_points_deleted(self) -> None:
         """What is in the bin is listed with its end."""
         with self.made() as repository:
