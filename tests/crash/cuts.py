@@ -24,7 +24,7 @@ from typing import Final
 
 from tests.crash.forks import Child, import_everything
 from tests.crash.stage import PATIENCE, Failed
-from tests.crash.storing import NUMBERS, Expected, Storing, create, problems
+from tests.crash.storing import NUMBERS, Expected, Storing, create, problems, warm_up
 
 #: The commands that are needed beside mount and umount.
 TOOLS: Final = ("mkfs.ext4", "mkfs.xfs", "xfs_io", "mount", "umount")
@@ -108,6 +108,7 @@ def run(seed: int, seconds: float, counts: Counter[str], cuts: int | None = None
     :raises Failed: what was found
     """
     import_everything()
+    warm_up()
     ends = time.monotonic() + seconds
     number = 0
     while time.monotonic() < ends and (cuts is None or counts["cuts"] < cuts):

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -220,6 +221,19 @@ class Storing:
     def _say(self, word: str, values: object) -> None:
         # Not write(), into which faults are injected.
         os.writev(self._say_to, [json.dumps([word, values]).encode() + b"\n"])
+
+
+def warm_up() -> None:
+    """Do everything once, so that what is imported and cached by it is there in forks too."""
+    with tempfile.TemporaryDirectory(prefix="cloudconnect-warm-") as folder:
+        place = Path(folder, "repository")
+        create(place)
+        say = os.open(os.devnull, os.O_WRONLY)
+        for seed in range(3):
+            numbers = range(seed * NUMBERS, (seed + 1) * NUMBERS)
+            Storing(say, random.Random(seed), numbers, Expected()).run(place, 12)
+        os.close(say)
+        problems(place, Expected())
 
 
 def create(directory: Path) -> None:
