@@ -12,6 +12,7 @@ command. The last line is one JSON object.
     python benchmarks/size.py --flat                       # all in one folder
     python benchmarks/size.py --links 1000000              # as many hard links to them
     python benchmarks/size.py --files 1000 --image 200     # a sparse image of 200 GB
+    python benchmarks/size.py --files 1000 --data 10       # 10 GB of data, all new
     python benchmarks/size.py --files 1000 --pieces 1000000    # a file of two million runs
 
 The chunks are rows of the catalogue, a restore point that needs all of them, and a large file of
@@ -104,6 +105,16 @@ def make_image(path: Path, size: int) -> None:
         for number in range(64):
             file.seek(number * size // 64)
             file.write(os.urandom(64 << 10))
+
+
+def make_data(path: Path, size: int) -> None:
+    """A file of ``size`` bytes that cannot be compressed, and has no chunk twice."""
+    pool = bytearray(os.urandom(16 * MIB))
+    with path.open("wb") as file:
+        for number in range(0, size, len(pool)):
+            for at in range(0, len(pool), 4096):  # each chunk has several of these
+                pool[at : at + 8] = (number + at).to_bytes(8, "big")
+            file.write(pool[: size - number])
 
 
 def make_pieces(path: Path, pieces: int) -> None:
@@ -365,6 +376,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         make_links(tree, arguments.links)
     if arguments.image:
         make_image(tree / "image", int(arguments.image * 1e9))
+    if arguments.data:
+        make_data(tree / "data", int(arguments.data * 1e9))
     if arguments.pieces:
         make_pieces(tree / "pieces", arguments.pieces)
     show("make the tree", {"bytes": source, "wall": round(time.monotonic() - began, 1)})
@@ -386,7 +399,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         target = ("--target", str(folder / "restored"))
         rows["dry_run"] = tenant.run("restore, dry run", "restore", "latest", *target, "--dry-run")
         first = () if arguments.flat else (str(tree / "branch-0000" / "folder-000"),)
-        part = (*first, *(str(tree / name) for name in ("image", "pieces")))
+        part = (*first, *(str(tree / name) for name in ("image", "data", "pieces")))
         kept = [path for path in part if Path(path).exists()]
         if kept:
             rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
@@ -420,6 +433,7 @@ def main() -> None:
     parser.add_argument("--flat", action="store_true", help="all files in one folder")
     parser.add_argument("--links", type=int, default=0, help="hard links to them")
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
+    parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
     parser.add_argument("--collect", default="", metavar="WORDS", help='such as "gc acme --json"')
     parser.add_argument("--directory", type=Path, help="where (default the system's)")

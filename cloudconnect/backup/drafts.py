@@ -21,6 +21,8 @@ from cloudconnect.content.manifest import FLAG_CHANGED, Entry, Run, RunList
 FLAG_LINKED: Final = 0x02
 #: In :attr:`Entry.flags`: this folder is only on the way to what was backed up.
 FLAG_ON_THE_WAY: Final = 0x04
+#: In :attr:`Entry.flags`: the content is that of a block device, which had this path.
+FLAG_DEVICE: Final = 0x08
 
 _KIND: Final = 0o170000
 _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)

@@ -242,6 +242,8 @@ class FileCache:
             folder.firsts = self._firsts(path)
         if rows and rows[0][1] < self._seconds() - _DAY:
             self._seen.append(path)
+            if len(self._seen) >= _BATCH:
+                self._write()
         return folder
 
     def _firsts(self, path: bytes) -> list[bytes]:
@@ -291,6 +293,8 @@ class FileCache:
             except OSError:
                 pass
         folder.records = {}
+        if self._waiting >= _BATCH:  # much was removed
+            self._write()
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from cloudconnect.backup.drafts import FLAG_DEVICE
 from cloudconnect.backup.matching import is_hole, read_at
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite
@@ -106,6 +108,8 @@ class NewFile:
                 os.ftruncate(self._descriptor, self._size)
             if self._hasher is not None:
                 self._verify(self._hasher.digest())
+            if entry.flags & FLAG_DEVICE:
+                _refuse_device(self._parent, name)
             metadata.apply(entry, self._descriptor)
             status = os.fstat(self._descriptor) if entry.flags else None
             check_name(self._descriptor, self._parent, self._temporary)
@@ -139,6 +143,18 @@ class NewFile:
             position += len(data)
         if hasher.digest() != digest:
             raise OSError("the disk returns other bytes than were written")
+
+
+def _refuse_device(parent: int, name: bytes) -> None:
+    """The content of a device does not take the place of the device, as a file of its size in /dev.
+
+    :raises OSError: a block device has that name
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISBLK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise FileExistsError(
+                errno.EEXIST, "the device itself is in the way: restore elsewhere, or use dump"
+            )
 
 
 def put_in_place(parent: int, temporary: bytes, name: bytes) -> None:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from cloudconnect.backup.drafts import ContentStream, Draft
+from cloudconnect.backup.drafts import FLAG_DEVICE, ContentStream, Draft
 from cloudconnect.backup.metadata import read_attributes
 from cloudconnect.backup.walk import open_quietly
 from cloudconnect.backup.zeros import ZeroSkipper, has_zeros
@@ -83,6 +83,7 @@ class FileReader:
             kind, rest = stat.S_IFREG | stat.S_IMODE(status.st_mode), tuple(status)[1:]
             times = {"st_mtime_ns": status.st_mtime_ns, "st_ctime_ns": status.st_ctime_ns}
             draft = Draft(path, os.stat_result((kind, *rest), times))
+            draft.flags = FLAG_DEVICE
             self._read_large(draft, descriptor, size, False)
         finally:
             os.close(descriptor)

@@ -37,6 +37,10 @@ SLICE_MIN: Final = 64 << 20
 RATE: Final = 20e6
 #: Findings of one scrub that are kept as warnings of their own; the rest is counted.
 FINDINGS_MAX: Final = 20
+#: A finding that is still there is told again after so many seconds: a week.
+AGAIN_SECONDS: Final = 7 * DAY
+#: Findings that are remembered for that.
+TOLD_MAX: Final = 10_000
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +100,7 @@ class Maintenance(Service):
         self._next: IDelayedCall | None = None
         self._running: set[Deferred[Any]] = set()
         self._collected: dict[bytes, float] = {}
+        self._told: dict[tuple[str, str], float] = {}
 
     def startService(self) -> None:
         """Begin; the first round comes a little later."""
@@ -127,6 +132,8 @@ class Maintenance(Service):
 
     async def round(self) -> None:
         """Tend every repository once."""
+        if self._acts.read_only:
+            return
         await self._in_thread(self._acts.look_at_reserve)
         for repository in await self._in_thread(self._acts.repositories):
             if self._stopping.is_set():
@@ -204,11 +211,22 @@ class Maintenance(Service):
             self._acts.scrub, repository, limit, rate, cancelled=self._stopping.is_set
         )
         for warning in scrub_warnings(tenant, result):
-            await self._tell(warning)
-        if result["found"] or rate is None:
+            if self._is_news(tenant, warning.text, rate is None):
+                await self._tell(warning)
+        if rate is None:
             text = f"scrub of tenant {tenant}: {result['found']} finding(s), " + counts_text(result)
             await self._say("scrubbed", repository, tenant, text, found=result["found"])
         return result
+
+    def _is_news(self, tenant: str, text: str, asked: bool) -> bool:
+        """Whether a finding is to be told: what is found again each day is told once a week."""
+        now = self._reactor.seconds()
+        if not asked and now < self._told.get((tenant, text), 0.0):
+            return False
+        if len(self._told) >= TOLD_MAX:
+            self._told.clear()
+        self._told[tenant, text] = now + AGAIN_SECONDS
+        return True
 
     # --- parts -----------------------------------------------------------------------------------
 

@@ -483,6 +483,8 @@ class TargetDataMover(Service, CommandLocator):
                     )
                 if package.kind == "backup" and is_read_only(self.acts.folder(package.repository)):
                     raise NoSpace("the provider's disk is read-only: no backups, restores go on")
+                if package.kind == "backup" and not self.acts.look_at_reserve():
+                    raise NoSpace("the provider's disk is full: no backups, restores go on")
                 keys = self._keys.keys(repository)
             except CloudConnectError as error:
                 channel.give_up(error)

@@ -178,6 +178,19 @@ class Catalogue:
             for row in connection.execute(query.where(b.id.in_(batch)))
         ]
 
+    def rows(
+        self, connection: sa.Connection, ids: Iterable[bytes]
+    ) -> dict[bytes, tuple[int, Entry, bool]]:
+        """What the catalogue says of ``ids``: number of the pack, place, whether it is damaged."""
+        query = sa.select(blobs_table).where(
+            blobs_table.c.id.in_(sa.bindparam("ids", expanding=True))
+        )
+        return {
+            row.id: (row.pack, _entry(row), row.damaged)
+            for batch in _batches(ids)
+            for row in connection.execute(query, {"ids": batch})
+        }
+
     def add_pack(
         self,
         connection: sa.Connection,

@@ -131,6 +131,19 @@ class DeviceTests(ImageCase):
         with open(path, "rb") as file:
             self.assertTrue(self.content(result.point, device) == file.read())
 
+    def test_restore_over_the_device(self) -> None:
+        """A restore to where it came from leaves the device alone, and says so."""
+        device = loop_device(self, self.image())
+        result = self.place.backup(device)
+        node = self.target + device
+        os.makedirs(os.path.dirname(node))
+        os.mknod(node, os.stat(device).st_mode, os.stat(device).st_rdev)
+        restored = self.place.restore(result.point, self.target)
+        self.assertEqual([problem.path for problem in restored.problems.listed], [device])
+        self.assertIn("in the way", restored.problems.listed[0].reason)
+        self.assertEqual(os.stat(node).st_rdev, os.stat(device).st_rdev)
+        self.assertEqual(os.listdir(os.path.dirname(node)), [os.path.basename(node)])
+
     def test_link_to_a_device(self) -> None:
         """A named link to a device means the device, under the name that was given."""
         path = self.image()

@@ -262,10 +262,11 @@ class ArgumentTests(CommandCase):
             for _, command in commands(cloudconnect)
             for parameter in command.params
             for option in parameter.opts
+            if not getattr(parameter, "is_flag", False)
             if any(word in option.lower() for word in words)
         }
         files = {"--password-file", "--passphrase-file", "--key-file", "--key"}
-        new = {"--new-token", "--new-passphrase-file", "--new-key-file"}
+        new = {"--new-passphrase-file", "--new-key-file"}
         self.assertEqual(files | new, found)
         (init,) = [c for name, c in commands(cloudconnect) if name == "provider init"]
         (key,) = [p for p in init.params if "--key" in p.opts]

@@ -52,6 +52,8 @@ class Repositories:
         if (what, repository) in self.errors:
             raise self.errors[what, repository]
 
+    read_only = False
+
     def look_at_reserve(self) -> None:
         self._do("reserve", b"")
 
@@ -236,6 +238,24 @@ class ScrubTests(MaintenanceCase):
         )
         (event,) = [told for told in self.told if isinstance(told, SessionEvent)]
         self.assertEqual(("scrubbed", 100), (event.name, event.fields["found"]))
+
+    def test_again(self) -> None:
+        """What is found each day is told once a week, but whenever an admin asks."""
+        self.acts.found = ["pack 1 is damaged"]
+        for days, count in ((0, 1), (1, 1), (5, 1), (1, 2)):
+            self.reactor.advance(days * 24 * HOUR)
+            self.round()
+            told = [w for w in self.told if isinstance(w, SecurityWarning) and w.tenant == "one"]
+            self.assertEqual(count, len(told))
+        self.reactor.result_of(self.made.scrub(ONE, "one", 0))
+        told = [w for w in self.told if isinstance(w, SecurityWarning) and w.tenant == "one"]
+        self.assertEqual(3, len(told))
+
+    def test_read_only(self) -> None:
+        """On a disk that cannot be written nothing is done."""
+        self.patch(Repositories, "read_only", True)
+        self.round()
+        self.assertEqual({}, dict(self.acts.done))
 
     def test_limit(self) -> None:
         """An admin's scrub reads as much as was asked for, as fast as it goes."""
