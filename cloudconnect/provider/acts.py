@@ -236,14 +236,14 @@ class RepositoryActs:
         rate: float | None = None,
         progress: Callable[..., None] = lambda *_: None,
         cancelled: Callable[[], bool] = lambda: False,
-    ) -> Any:
-        """Look at stored bytes; the result of the repository's scrub.
+    ) -> dict[str, Any]:
+        """Look at stored bytes; the numbers, and a sentence for each finding.
 
         :param limit: bytes to read; None for all
         :param rate: bytes a second; None as fast as it goes
         """
         with self.open(repository) as opened:
-            return opened.scrub(limit, rate, progress, cancelled)
+            return opened.scrub(limit, rate, progress, cancelled).as_map()
 
 
 def is_read_only(folder: Path) -> bool:
