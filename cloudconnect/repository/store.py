@@ -236,6 +236,8 @@ class Repository:
         :raises OSError: anything else that the system reports; likewise
         :raises Refused: an earlier write failed
         """
+        if self._lease is None and not self._failed:
+            return []  # opened for reading only: nothing was added
         self._check_usable()
         try:
             return [name for number in sorted(self._builders) for name in self._close_pack(number)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -164,6 +165,34 @@ class LockTests(LockingCase):
             self.fail("both are in")
         self.kill(child)
         with self.store.exclusive("thing"):
+            pass
+
+    def test_turns(self) -> None:
+        """Whoever waits comes in when the other has left; another lock is not in the way."""
+        inside: list[int] = []
+        most: list[int] = []
+
+        def enter(number: int) -> None:
+            store = LocalBlobStore(str(self.directory))
+            for _ in range(20):
+                with store.exclusive("thing", wait=True), store.exclusive(f"other{number}"):
+                    inside.append(number)
+                    most.append(len(inside))
+                    inside.remove(number)
+            store.close()
+
+        threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        self.assertEqual(most, [1] * 80)
+
+    def test_error(self) -> None:
+        """An error inside lets go."""
+        with self.assertRaises(KeyError), self.store.exclusive("thing"):
+            raise KeyError
+        with self.another().exclusive("thing"):
             pass
 
     def test_name(self) -> None:
