@@ -10,7 +10,8 @@ import sqlite3
 from typing import Final
 
 from cloudconnect.backup.drafts import FLAG_LINKED
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_entry
+from cloudconnect.backup.temporary import temporary_file
+from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_pieces
 from cloudconnect.errors import LocalError
 
 #: The data base's page cache, in KiB.
@@ -27,7 +28,10 @@ class LinkedEntries:
         self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._base.execute("PRAGMA journal_mode=OFF")
         self._base.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        self._base.execute("CREATE TABLE entry (path BLOB PRIMARY KEY, entry BLOB NOT NULL)")
+        self._base.execute(
+            "CREATE TABLE pieces (path BLOB, number INTEGER, piece BLOB,"
+            " PRIMARY KEY (path, number)) WITHOUT ROWID"
+        )
         self._base.execute("BEGIN")
 
     def resolve(self, entry: Entry) -> Entry:
@@ -41,19 +45,31 @@ class LinkedEntries:
         if entry.type is not EntryType.FILE:
             return entry
         if entry.link is not None:
-            query = "SELECT entry FROM entry WHERE path = ?"
-            row = self._base.execute(query, (entry.link,)).fetchone()
-            return entry if row is None else next(EntryDecoder().feed(row[0]))
+            return self._first(entry.link) or entry
         if entry.flags & FLAG_LINKED:
             try:
-                self._base.execute(
-                    "INSERT OR REPLACE INTO entry VALUES (?, ?)", (entry.path, encode_entry(entry))
+                self._base.execute("DELETE FROM pieces WHERE path = ?", (entry.path,))
+                self._base.executemany(
+                    "INSERT INTO pieces VALUES (?, ?, ?)",
+                    (
+                        (entry.path, number, piece)
+                        for number, piece in enumerate(encode_pieces(entry))
+                    ),
                 )
             except sqlite3.Error as error:
                 raise LocalError(
                     f"hard links do not fit into the folder for temporary files (TMPDIR): {error}"
                 ) from error
         return entry
+
+    def _first(self, path: bytes) -> Entry | None:
+        """What was kept of the entry of ``path``, piece by piece: it may be very long."""
+        decoder = EntryDecoder(temporary_file)
+        query = "SELECT piece FROM pieces WHERE path = ? ORDER BY number"
+        for (piece,) in self._base.execute(query, (path,)):
+            for entry in decoder.feed(piece):
+                return entry
+        return None
 
     def close(self) -> None:
         """Drop the file."""
