@@ -10,12 +10,15 @@ import sqlite3
 from typing import Final
 
 from cloudconnect.backup.drafts import FLAG_LINKED
-from cloudconnect.backup.temporary import temporary_file
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_pieces
+from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_entry
 from cloudconnect.errors import LocalError
 
 #: The data base's page cache, in KiB.
 CACHE_KIB: Final = 8 << 10
+#: A file of more runs keeps most of them in a temporary file of its own: so many of these, and no
+#: more, are held as they are.
+LONG_RUNS: Final = 1 << 13
+LONG_MAX: Final = 128
 
 
 class LinkedEntries:
@@ -28,11 +31,9 @@ class LinkedEntries:
         self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._base.execute("PRAGMA journal_mode=OFF")
         self._base.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        self._base.execute(
-            "CREATE TABLE pieces (path BLOB, number INTEGER, piece BLOB,"
-            " PRIMARY KEY (path, number)) WITHOUT ROWID"
-        )
+        self._base.execute("CREATE TABLE entry (path BLOB PRIMARY KEY, entry BLOB NOT NULL)")
         self._base.execute("BEGIN")
+        self._long: dict[bytes, Entry] = {}
 
     def resolve(self, entry: Entry) -> Entry:
         """``entry`` itself, or for a further name of a file the entry with the content.
@@ -45,31 +46,24 @@ class LinkedEntries:
         if entry.type is not EntryType.FILE:
             return entry
         if entry.link is not None:
-            return self._first(entry.link) or entry
+            if entry.link in self._long:
+                return self._long[entry.link]
+            query = "SELECT entry FROM entry WHERE path = ?"
+            row = self._base.execute(query, (entry.link,)).fetchone()
+            return entry if row is None else next(EntryDecoder().feed(row[0]))
         if entry.flags & FLAG_LINKED:
+            if len(entry.runs) > LONG_RUNS and len(self._long) < LONG_MAX:
+                self._long[entry.path] = entry
+                return entry
             try:
-                self._base.execute("DELETE FROM pieces WHERE path = ?", (entry.path,))
-                self._base.executemany(
-                    "INSERT INTO pieces VALUES (?, ?, ?)",
-                    (
-                        (entry.path, number, piece)
-                        for number, piece in enumerate(encode_pieces(entry))
-                    ),
+                self._base.execute(
+                    "INSERT OR REPLACE INTO entry VALUES (?, ?)", (entry.path, encode_entry(entry))
                 )
             except sqlite3.Error as error:
                 raise LocalError(
                     f"hard links do not fit into the folder for temporary files (TMPDIR): {error}"
                 ) from error
         return entry
-
-    def _first(self, path: bytes) -> Entry | None:
-        """What was kept of the entry of ``path``, piece by piece: it may be very long."""
-        decoder = EntryDecoder(temporary_file)
-        query = "SELECT piece FROM pieces WHERE path = ? ORDER BY number"
-        for (piece,) in self._base.execute(query, (path,)):
-            for entry in decoder.feed(piece):
-                return entry
-        return None
 
     def close(self) -> None:
         """Drop the file."""

@@ -8,6 +8,7 @@ POSIX access control lists are extended attributes (``system.posix_acl_access`` 
 # ruff: noqa: PTH101
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -145,6 +146,7 @@ class MetadataWriter:
         plain = [pair for pair in entry.xattrs if not pair[0].startswith(_ACL_PREFIX)]
         lists = [pair for pair in entry.xattrs if pair[0].startswith(_ACL_PREFIX)]
         self._attributes(entry, plain, lambda name, value: os.setxattr(descriptor, name, value))
+        _remove_inherited(entry, descriptor)
         mode = safe_mode(entry, os.fstat(descriptor))
         self._try(entry, "mode", lambda: os.chmod(descriptor, mode))
         self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
@@ -175,6 +177,7 @@ class MetadataWriter:
         self._owner(entry, lambda: os.chown(path, entry.uid, entry.gid))
         self._attributes(entry, entry.xattrs, lambda name, value: os.setxattr(path, name, value))
         if entry.type is not EntryType.SYMLINK:
+            _remove_inherited(entry, path)
             mode = safe_mode(entry, os.fstat(descriptor))
             self._try(entry, "mode", lambda: os.chmod(path, mode))
         times = (entry.mtime_ns, entry.mtime_ns)
@@ -209,6 +212,16 @@ class MetadataWriter:
 
 def _is_privileged(pair: tuple[bytes, bytes]) -> bool:
     return pair[0].startswith(PRIVILEGED_ATTRIBUTES)
+
+
+def _remove_inherited(entry: Entry, where: int | bytes) -> None:
+    """Remove access control lists that something has from its folder, and not from the backup."""
+    had = {name for name, _ in entry.xattrs}
+    folder = entry.type is EntryType.DIRECTORY
+    for name in (b"system.posix_acl_access", b"system.posix_acl_default")[: 1 + folder]:
+        if name not in had:
+            with contextlib.suppress(OSError):
+                os.removexattr(where, name)
 
 
 def safe_mode(entry: Entry, status: os.stat_result) -> int:

@@ -76,6 +76,8 @@ class Kit:
     master: MasterKey = attrs.field(repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.master, MasterKey):
+            raise TypeError("a recovery kit holds a repository's master key, and no other key")
         for text in (self.provider, self.tenant, *self.pins):
             if not text.isascii() or not text.isprintable() or " " in text or not text:
                 raise UsageError("a recovery kit holds plain words only")

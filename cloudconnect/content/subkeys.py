@@ -231,6 +231,8 @@ class RepositoryKeys:
 
         :param public_key: what restore points of that master key are signed with, 32 bytes
         """
+        if not isinstance(master, MasterKey):
+            raise TypeError("an earlier master key is a master key, and no other key")
         return bytes(self._previous_sealer.seal(master.reveal(), self.repository + public_key))
 
     def open_previous(self, wrapped: bytes, public_key: bytes) -> MasterKey:

@@ -36,6 +36,9 @@ TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 #: Concurrent tasks of a tenant where its admin set nothing.
 MAX_TASKS_DEFAULT = 4
 
+#: What SQLite says where it has no room for the files that it keeps beside an open data base.
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+
 metadata = sa.MetaData()
 
 settings_table = sa.Table(
@@ -165,6 +168,7 @@ class Accounts:
 
     :param url: SQLAlchemy URL, such as ``sqlite:////srv/backup/accounts.sqlite``
     :raises UsageError: it was written by a newer release
+    :raises NoSpace: the disk is so full that it cannot be opened
     """
 
     def __init__(self, url: str) -> None:
@@ -172,7 +176,15 @@ class Accounts:
         self._engine = sa.create_engine(read_only or url)
         if self._engine.dialect.name == "sqlite" and not read_only:
             sa.event.listen(self._engine, "connect", _durable_sqlite)
-        self._migrate()
+        try:
+            self._migrate()
+        except sa.exc.DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _NO_ROOM:
+                raise
+            raise NoSpace(
+                "the accounts data base cannot be opened: is the provider's disk full to the last "
+                "byte?"
+            ) from error
 
     def close(self) -> None:
         """Give back every connection."""

@@ -28,6 +28,9 @@ _T = TypeVar("_T")
 
 #: The states of restore points that may be listed.
 STATES = ("published", "deleted", "removed", "withdrawn")
+#: Findings of a scrub that are told as texts, each of so many characters at most: with more an
+#: answer would be too long. All are counted.
+FINDINGS_MAX, FINDING_MAX = 64, 500
 #: Longest host or job label, in characters.
 LABEL_MAX = 255
 
@@ -47,10 +50,20 @@ class RepositoryActs:
         """Where a repository lies, whether it is there or not."""
         return self._directory / repository.hex()
 
-    def look_at_reserve(self) -> None:
-        """Make the reserve where there is room for it again."""
-        if self._reserve is not None:
-            self._reserve.look()
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written."""
+        return is_read_only(self._directory)
+
+    def look_at_reserve(self) -> bool:
+        """Make the reserve where there is room for it again; whether it is there.
+
+        While it is not, nothing new shall be stored.
+        """
+        if self._reserve is None:
+            return True
+        self._reserve.look()
+        return self._reserve.held
 
     def repositories(self) -> list[bytes]:
         """The repositories that are there."""
@@ -236,14 +249,16 @@ class RepositoryActs:
         rate: float | None = None,
         progress: Callable[..., None] = lambda *_: None,
         cancelled: Callable[[], bool] = lambda: False,
-    ) -> Any:
-        """Look at stored bytes; the result of the repository's scrub.
+    ) -> dict[str, Any]:
+        """Look at stored bytes; numbers, how many findings, and the first of them as texts.
 
         :param limit: bytes to read; None for all
         :param rate: bytes a second; None as fast as it goes
         """
         with self.open(repository) as opened:
-            return opened.scrub(limit, rate, progress, cancelled)
+            result = opened.scrub(limit, rate, progress, cancelled).as_map()
+        findings = [text[:FINDING_MAX] for text in result["findings"][:FINDINGS_MAX]]
+        return {**result, "findings": findings}
 
 
 def is_read_only(folder: Path) -> bool:

@@ -2,8 +2,9 @@
 
 On a disk without a free byte not even a data base can be opened, and collecting garbage, which
 makes room, needs some itself. So a file of :data:`SIZE` bytes takes room while there is enough of
-it, is removed when there is none, and is made again later. What is stored for tenants stops before
-that (:data:`cloudconnect.repository.blobs.FREE_MIN`): it is others that fill the disk to the end.
+it, is removed when there is none, and is made again later; meanwhile there are no backups, which
+would use it up. What is stored for tenants stops before the end of the disk
+(:data:`cloudconnect.repository.blobs.FREE_MIN`): it is others that fill it to the last byte.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import threading
 from pathlib import Path
 from typing import Final
 
-#: Bytes of the reserve: a catalogue's log, and a pack of 32 MiB with what goes into it.
-SIZE: Final = 64 << 20
+from cloudconnect.repository.blobs import FREE_MIN
+
+#: Bytes of the reserve: as many as must be free for anything to be stored, and as many again for a
+#: catalogue's log and a pack of 32 MiB with what goes into it.
+SIZE: Final = 2 * FREE_MIN
 #: The reserve is let go of when fewer bytes are free.
 LOW: Final = 8 << 20
 #: ... and made again when so many are free, its own among them.
-ENOUGH: Final = 4 * SIZE
+ENOUGH: Final = 2 * SIZE
 
 
 class Reserve:

@@ -53,6 +53,7 @@ class Measured:
     :ivar garbage: the rest
     :ivar fence: the first fence of that collection, 0 before there was one
     :ivar time: when that was, in seconds since 1970
+    :ivar scrubbed: when everything but packs was last scrubbed, likewise
     """
 
     live: int = 0
@@ -60,6 +61,7 @@ class Measured:
     garbage: int = 0
     fence: int = 0
     time: float = 0.0
+    scrubbed: float = 0.0
 
 
 def read_measured(connection: sa.Connection) -> Measured:

@@ -268,7 +268,15 @@ class _Collection:
         """Note what is what."""
         with self.catalogue.writing() as connection:
             rest = stored_bytes(connection, retired=False) - sweeper.live - sweeper.bin
-            measured = Measured(sweeper.live, sweeper.bin, max(0, rest), fence, now)
+            scrubbed = read_measured(connection).scrubbed
+            measured = Measured(
+                live=sweeper.live,
+                bin=sweeper.bin,
+                garbage=max(0, rest),
+                fence=fence,
+                time=now,
+                scrubbed=scrubbed,
+            )
             write_measured(connection, measured)
         return measured
 

@@ -34,6 +34,7 @@ from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
 from cloudconnect.repository.descriptions import newest_description, replace_description
+from cloudconnect.repository.findings import ScrubResult
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
 from cloudconnect.repository.leases import Leases
@@ -44,6 +45,7 @@ from cloudconnect.repository.rebuild import RebuildResult, rebuild_index
 from cloudconnect.repository.references import ReferenceWriter
 from cloudconnect.repository.retention import Retention, RetentionDecision, RetentionRow
 from cloudconnect.repository.rules import Rules, read_rules, write_rules
+from cloudconnect.repository.scrub import scrub
 from cloudconnect.repository.tables import packs_table, points_table, repository_table
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.frames import StoredBlob
@@ -234,6 +236,8 @@ class Repository:
         :raises OSError: anything else that the system reports; likewise
         :raises Refused: an earlier write failed
         """
+        if self._lease is None and not self._failed:
+            return []  # opened for reading only: nothing was added
         self._check_usable()
         try:
             return [name for number in sorted(self._builders) for name in self._close_pack(number)]
@@ -558,6 +562,30 @@ class Repository:
         with self._alone():
             return collect(
                 self.store, self.catalogue, self._points, self._clock, progress, cancelled
+            )
+
+    def scrub(
+        self,
+        limit_bytes: int | None = None,
+        rate: float | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> ScrubResult:
+        """Read and compare what is stored (:mod:`cloudconnect.repository.scrub`).
+
+        What is damaged is a finding, not an error.
+
+        :param limit_bytes: of packs to read, those first that were not read for the longest time;
+            one pack is read at least. None: everything
+        :param rate: bytes a second; None: as fast as it goes
+        :param progress: is told the step, the bytes that were read, and how many there are
+        :param cancelled: is asked now and then whether to stop; what was found is returned
+        :raises Busy: a scrub is running already
+        :raises Refused: what was added here was not flushed
+        """
+        with self._alone():
+            return scrub(
+                self.store, self.catalogue, self._clock, limit_bytes, rate, progress, cancelled
             )
 
     def rebuild_index(self, read_data: bool = True) -> RebuildResult:

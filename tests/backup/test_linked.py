@@ -1,42 +1,52 @@
-"""Entries whose content other names have too."""
+"""Entries that have further names."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.backup import linked as linked_module
 from cloudconnect.backup.drafts import FLAG_LINKED
 from cloudconnect.backup.linked import LinkedEntries
-from cloudconnect.content.manifest import EntryType, Run
-from cloudconnect.settings import MANIFEST_PIECE_RUNS
+from cloudconnect.content.manifest import Entry, EntryType, Run
 from tests.backup.cases import entry_of, file_of
 
 
-class LinkedEntriesTests(SynchronousTestCase):
-    """What the first name had is known when a further one comes."""
+class LinkedTests(SynchronousTestCase):
+    """First names, found again by the further ones."""
 
     def setUp(self) -> None:
         self.linked = LinkedEntries()
         self.addCleanup(self.linked.close)
 
-    def test_short(self) -> None:
-        """A further name has the content of the first one, and others are what they are."""
-        first = file_of(b"/a", size=10, flags=FLAG_LINKED)
-        plain = file_of(b"/b", size=5)
-        folder = entry_of(b"/d", EntryType.DIRECTORY)
-        for one in (first, plain, folder):
-            self.assertIs(self.linked.resolve(one), one)
-        self.assertEqual(self.linked.resolve(file_of(b"/c", size=10, link=b"/a", runs=())), first)
+    def first(self, path: bytes, runs: int = 2) -> Entry:
+        made = tuple(Run(b"%032d" % number, 0, 10) for number in range(runs))
+        return file_of(path, size=10 * runs, runs=made, flags=FLAG_LINKED)
 
-    def test_long(self) -> None:
-        """Also of a file of very many runs."""
-        runs = tuple(Run(b"%032d" % at, 0, 7) for at in range(2 * MANIFEST_PIECE_RUNS + 1))
-        first = file_of(b"/a", size=7 * len(runs), runs=runs, flags=FLAG_LINKED)
-        self.linked.resolve(first)
-        self.assertEqual(
-            self.linked.resolve(file_of(b"/c", size=first.size, link=b"/a", runs=())), first
-        )
+    def test_content(self) -> None:
+        """A further name leads to the entry that has the content, whatever came in between."""
+        first = self.first(b"/a")
+        self.assertIs(self.linked.resolve(first), first)
+        other = file_of(b"/b", size=3)
+        self.assertIs(self.linked.resolve(other), other)
+        found = self.linked.resolve(file_of(b"/c", link=b"/a"))
+        self.assertEqual(found, first)
+
+    def test_long_files(self) -> None:
+        """Files of very many runs are held as they are, a few of them."""
+        self.patch(linked_module, "LONG_RUNS", 3)
+        self.patch(linked_module, "LONG_MAX", 1)
+        entries = [self.first(b"/%d" % number, 5) for number in range(3)]
+        for entry in entries:
+            self.linked.resolve(entry)
+        found = [self.linked.resolve(file_of(b"/x", link=entry.path)) for entry in entries]
+        self.assertEqual(found, entries)
+        self.assertIs(found[0], entries[0])
 
     def test_unknown(self) -> None:
-        """Where the first name did not come, the link is all that is known."""
-        link = file_of(b"/c", size=10, link=b"/a", runs=())
-        self.assertIs(self.linked.resolve(link), link)
+        """Without its first name a further one is all that is known; links to links have what they
+        need themselves."""
+        for entry in (
+            file_of(b"/x", link=b"/none"),
+            entry_of(b"/y", EntryType.SYMLINK, target=b"t", link=b"/none"),
+        ):
+            self.assertIs(self.linked.resolve(entry), entry)

@@ -194,6 +194,25 @@ class WriteTests(Case):
         again = dict(read_attributes(self.top + b"/file"))
         self.assertEqual(again[b"system.posix_acl_access"], value)
 
+    def test_inherited_access_list(self) -> None:
+        """A list that comes from the folder, and not from the backup, goes."""
+        value = access_list(12345)
+        self.need_attributes(b"system.posix_acl_access", value)
+        os.setxattr(self.top, b"system.posix_acl_default", value)
+        self.apply(self.entry)
+        self.assertEqual(read_attributes(self.top + b"/file"), ())
+        os.mkdir(self.top + b"/folder")
+        self.assertEqual(len(read_attributes(self.top + b"/folder")), 2)
+        descriptor = os.open(self.top + b"/folder", os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        entry = attrs.evolve(self.entry, type=EntryType.DIRECTORY, size=0, runs=())
+        self.writer().apply(entry, descriptor)
+        self.assertEqual(read_attributes(self.top + b"/folder"), ())
+        os.mkfifo(self.top + b"/fifo")
+        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o622)
+        self.writer().apply_to_name(entry, self.folder, b"fifo")
+        self.assertEqual(read_attributes(self.top + b"/fifo"), ())
+
     def test_what_cannot_be_set_is_reported(self) -> None:
         """An attribute that the system refuses is reported with the path, and the rest goes on."""
         entry = attrs.evolve(self.entry, xattrs=((b"nonsense", b"1"),))

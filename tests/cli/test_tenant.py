@@ -266,7 +266,7 @@ class ArgumentTests(CommandCase):
             if any(word in option.lower() for word in words)
         }
         files = {"--password-file", "--passphrase-file", "--key-file", "--key"}
-        new = {"--new-token", "--new-passphrase-file", "--new-key-file"}
+        new = {"--new-passphrase-file", "--new-key-file"}
         self.assertEqual(files | new, found)
         (init,) = [c for name, c in commands(cloudconnect) if name == "provider init"]
         (key,) = [p for p in init.params if "--key" in p.opts]

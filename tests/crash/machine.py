@@ -57,6 +57,8 @@ class Point:
     :ivar bin_days: days for which it stays there at least
     :ivar locked: *passed* until which it is locked, at least; 0: it is not
     :ivar lock_jumps: jumps of the clock when it was locked
+    :ivar doubtful: it is in the bin by an act that was never acknowledged: a catalogue that is made
+        again may have it published
     """
 
     host: str
@@ -68,6 +70,7 @@ class Point:
     bin_days: int = 0
     locked: float = 0.0
     lock_jumps: int = 0
+    doubtful: bool = False
 
 
 @attrs.define
@@ -92,7 +95,9 @@ class RepositoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         packs.PACK_SIZE = _PACK_SIZE  # type: ignore[misc]
-        self.folder = Path(tempfile.mkdtemp(prefix="cloudconnect-machine-"))
+        memory = Path("/dev/shm")  # no disk is cut here, and a step takes a tenth of the time
+        where = memory if os.access(memory, os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="cloudconnect-machine-", dir=where))
         self.directory = self.folder / "repository"
         self.passed = 0.0
         self.skew = 0.0
@@ -172,17 +177,17 @@ class RepositoryMachine(RuleBasedStateMachine):
     def backup(self, host: str, job: str, news: list[int], old: int) -> None:
         """Backups of one job, one after the other, each of which changes some of it."""
         numbers = [number for number in range(old, old + 8) if number < self.next]
-        for new in news:
-            self.did("backup")
-            numbers = numbers[new:] + list(range(self.next, self.next + new))
-            self.next += new
-            with Repository.open(self.directory, clock=self.clock) as repository:
-                session = Session(repository)
+        with Repository.open(self.directory, clock=self.clock) as repository:
+            session = Session(repository)
+            for new in news:
+                self.did("backup")
+                numbers = numbers[new:] + list(range(self.next, self.next + new))
+                self.next += new
                 self.send(session, numbers)
                 repository.flush()
                 point = os.urandom(16)
                 self.put(repository, point, host, job, numbers)
-            self.took(point, host, job, list(numbers))
+                self.took(point, host, job, list(numbers))
 
     @rule(who=st.integers(0, 1))
     def flush(self, who: int) -> None:
@@ -276,6 +281,8 @@ class RepositoryMachine(RuleBasedStateMachine):
             assert not forbidden
             for point in fresh:
                 self.went_to_bin(point)
+            for point in chosen:
+                self.points[point].doubtful = False
 
     def went_to_bin(self, point: bytes) -> None:
         known = self.points[point]
@@ -297,6 +304,7 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.here.undelete(chosen)
             for point in chosen:
                 self.points[point].state = PUBLISHED
+                self.points[point].doubtful = False
 
     @rule(which=st.integers(0, 30), days=st.integers(1, 40))
     def lock(self, which: int, days: int) -> None:
@@ -333,7 +341,8 @@ class RepositoryMachine(RuleBasedStateMachine):
         frozen = self.here.frozen
         decisions = self.here.apply_retention(dry_run)
         published = [p for p in self.arrived if self.points[p].state == PUBLISHED]
-        assert {decision.row.point for decision in decisions} == set(published)
+        told = {decision.row.point for decision in decisions}
+        assert told == set(published) if dry_run else told <= set(published)
         dropped = [decision.row.point for decision in decisions if not decision.keep]
         assert not (frozen and dropped)
         newest = {(self.points[p].host, self.points[p].job): p for p in published}
@@ -427,7 +436,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def scrub(self) -> None:
         self.did("scrub")
         result = self.here.scrub()
-        assert not result.damaged, result
+        assert not result.findings, result
 
     @rule()
     def rebuild(self) -> None:
@@ -444,8 +453,13 @@ class RepositoryMachine(RuleBasedStateMachine):
         assert self.here.frozen == frozen
         self.here.set_rules(self.rules)
         self.policies.clear()
-        removed = {p for p, known in self.points.items() if known.state == REMOVED}
-        self.adopt({point: {REMOVED, None} for point in removed})
+        may: dict[bytes, set[str | None]] = {}
+        for point, known in self.points.items():
+            if known.state == REMOVED:
+                may[point] = {REMOVED, None}
+            elif known.state == DELETED and known.doubtful:
+                may[point] = {DELETED, PUBLISHED}
+        self.adopt(may)
         self.check_all()
 
     @rule()
@@ -554,6 +568,9 @@ class RepositoryMachine(RuleBasedStateMachine):
                 if self.passed + 9 * DAY > known.locked:
                     known.locked, known.lock_jumps = self.passed + 9 * DAY, self.jumps
         self.adopt(may)
+        if what in ("delete", "undelete", "retain"):
+            for point in may:
+                self.points[point].doubtful |= not done and self.points[point].state == DELETED
         self.check_all()
 
     def crashed_publish(self, point: bytes, numbers: list[int], done: bool) -> None:

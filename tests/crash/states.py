@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import Counter
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.crash.machine import RepositoryMachine
@@ -25,7 +25,7 @@ def run(seed: int, seconds: float, counts: Counter[str], steps: int | None = Non
     :param seconds: begin no runs after so many
     :param counts: what happened is counted there
     :param steps: begin no runs after so many steps
-    :raises Failed: what was found, as the shortest way to it
+    :raises Failed: what was found, and the steps to it
     """
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     ends = time.monotonic() + seconds
@@ -42,13 +42,14 @@ def run(seed: int, seconds: float, counts: Counter[str], steps: int | None = Non
             deadline=None,
             database=None,
             print_blob=False,
+            phases=[Phase.generate],  # a failure of so many slow steps takes too long to shrink
             suppress_health_check=list(HealthCheck),
         )
         try:
             run_state_machine_as_test(Machine, settings=how)
         except Exception as error:
             notes = "\n".join(getattr(error, "__notes__", []))
-            text = "".join(traceback.format_exception(error)[-12:])
-            raise Failed(f"seed {seed}, run {number}: {text}\n{notes}") from error
+            text = "".join(traceback.format_tb(error.__traceback__)[-3:])
+            raise Failed(f"seed {seed}, run {number}: {text}{error!r}\n{notes}") from error
         number += 1
         counts["runs"] += _RUNS

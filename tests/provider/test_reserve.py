@@ -11,6 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.provider.reserve import ENOUGH, LOW, SIZE, Reserve, is_no_room
+from cloudconnect.repository.blobs import FREE_MIN
 
 
 class ReserveTests(SynchronousTestCase):
@@ -73,7 +74,7 @@ class ReserveTests(SynchronousTestCase):
 
     def test_sizes(self) -> None:
         """What is kept is far less than what makes it come back, and more than the least."""
-        self.assertTrue(LOW < SIZE < 2 * SIZE < ENOUGH)
+        self.assertTrue(LOW < FREE_MIN < SIZE < SIZE + FREE_MIN < ENOUGH)
 
     def test_errors(self) -> None:
         """Which errors say that there is no room."""

@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from cloudconnect.errors import Busy, NoSpace, NotFound, StoredDataDamaged
+from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore, IBlobWriter
 from cloudconnect.repository import blobs
 from cloudconnect.repository.blobs import LocalBlobStore
@@ -268,51 +267,6 @@ class DurabilityTests(StoreCase):
         self.store.put("a", [b"x"])
         self.patch(os, "mkdir", failing(OSError(errno.EROFS, "read-only"), os.mkdir)[0])
         self.assertEqual(self.another(create=False).read("a", 0, 1), b"x")
-
-
-class ExclusiveTests(StoreCase):
-    """What only one does at a time."""
-
-    def test_busy(self) -> None:
-        """While one does it another one is told so, or waits; another thing is not in the way."""
-        other = self.another()
-        with self.store.exclusive("thing"):
-            with self.assertRaises(Busy), other.exclusive("thing", wait=False):
-                self.fail("both are in")
-            with other.exclusive("other", wait=False):
-                self.assertEqual(len(self.temporary()), 2)
-        with other.exclusive("thing", wait=False):
-            pass
-        self.assertEqual(self.temporary(), [])
-
-    def test_turns(self) -> None:
-        """Whoever waits comes in when the other has left, also where the file was new each time."""
-        inside: list[int] = []
-        most: list[int] = []
-
-        def enter(number: int) -> None:
-            store = LocalBlobStore(str(self.directory))
-            for _ in range(20):
-                with store.exclusive("thing"):
-                    inside.append(number)
-                    most.append(len(inside))
-                    store.clean()
-                    inside.remove(number)
-            store.close()
-
-        threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        self.assertEqual(most, [1] * 80)
-
-    def test_error(self) -> None:
-        """An error inside lets go."""
-        with self.assertRaises(KeyError), self.store.exclusive("thing"):
-            raise KeyError
-        with self.another().exclusive("thing", wait=False):
-            pass
 
 
 class CleanTests(StoreCase):

@@ -17,7 +17,7 @@ from cloudconnect.provider.accounts import Accounts
 from tests.story.processes import Line, Provider, StoryCase
 
 #: Bytes of the file system: room for the reserve, for what must stay free, and for some backups.
-SIZE = 640 << 20
+SIZE = 800 << 20
 #: Bytes of a backup that is to become garbage.
 LARGE = 80 << 20
 
@@ -109,6 +109,11 @@ class FullDiskTests(StoryCase):
         self.assertStatus(await line.run("delete", kept, "--yes"), 1)
         await self.admin("tenant", "thaw", "acme")
 
+        # With room again the reserve is made at the next start, and helps once more.
+        await provider.stop()
+        self.filler.unlink()
+        await provider.start()
+        self.assertTrue(provider.settings.reserve.exists())
         await provider.stop()
         self.fill()
         await provider.start()
