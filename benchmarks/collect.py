@@ -35,7 +35,7 @@ from cloudconnect.repository.packs import ENTRY_SIZE, PACK_SIZE
 from cloudconnect.repository.points import insert_point, point_values
 from cloudconnect.repository.references import references_name
 from cloudconnect.repository.store import Repository
-from cloudconnect.repository.tables import blobs_table, packs_table, points_table
+from cloudconnect.repository.tables import packs_table, points_table
 
 #: The process may not need more, in MiB.
 BOUND_MIB = 300
@@ -46,6 +46,18 @@ LARGE = b"L" * 16
 BEGAN = 1_700_000_000.0
 DAY = 86400.0
 ROWS = 20_000
+COLUMNS = (
+    "id",
+    "pack",
+    '"offset"',
+    "stored_length",
+    "plain_length",
+    "coding",
+    "kind",
+    "digest",
+    "damaged",
+    "condemned",
+)
 
 
 def blob_id(number: int, blobs: int) -> bytes:
@@ -78,14 +90,13 @@ def make(directory: Path, blobs: int, points: int, references: int) -> None:
                 for number in range(1, packs + 1)
             ]
             connection.execute(sa.insert(packs_table), rows)
-        insert = sa.insert(blobs_table).compile(dialect=catalogue.engine.dialect)
+        marks = ", ".join("?" * len(COLUMNS))
+        insert = f"INSERT INTO blobs ({', '.join(COLUMNS)}) VALUES ({marks})"
         for start in range(0, blobs, ROWS):
+            numbers = range(start, min(blobs, start + ROWS))
             with catalogue.writing() as connection:
-                parameters = [
-                    tuple(row(number, blobs, packs)[name] for name in insert.positiontup or ())
-                    for number in range(start, min(blobs, start + ROWS))
-                ]
-                connection.exec_driver_sql(str(insert), parameters)
+                rows_of = [row(number, blobs, packs) for number in numbers]
+                connection.exec_driver_sql(insert, rows_of)
         chosen = random.Random(1)
         for number in range(points):
             ids = (blob_id(chosen.randrange(blobs // 2) * 2, blobs) for _ in range(references))
@@ -93,21 +104,10 @@ def make(directory: Path, blobs: int, points: int, references: int) -> None:
         publish(repository, LARGE, (blob_id(number, blobs) for number in range(blobs)))
 
 
-def row(number: int, blobs: int, packs: int) -> dict[str, Any]:
+def row(number: int, blobs: int, packs: int) -> tuple[Any, ...]:
     """The row of a blob; those with odd numbers lie in packs of their own."""
     pack = pack_of(number // 2, packs // 2) * 2 - number % 2
-    return {
-        "id": blob_id(number, blobs),
-        "pack": pack,
-        "offset": 115,
-        "stored_length": CHUNK,
-        "plain_length": CHUNK,
-        "coding": 0x10,
-        "kind": 0,
-        "digest": bytes(32),
-        "damaged": False,
-        "condemned": 0,
-    }
+    return blob_id(number, blobs), pack, 115, CHUNK, CHUNK, 0x10, 0, bytes(32), 0, 0
 
 
 def publish(repository: Repository, point: bytes, ids: Iterator[bytes]) -> None:
