@@ -13,16 +13,23 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.protocols.amp import CommandLocator
 
-from cloudconnect.commands.control import DeletePoints, ListPoints, SessionKind
+from cloudconnect.commands.control import (
+    DeletePoints,
+    ListPoints,
+    ReplaceDescription,
+    SessionKind,
+)
 from cloudconnect.commands.lan import EndSession, OfferKeyA, PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.tunnel import agreed_digest
-from cloudconnect.content.atrest import EncryptionMode, describe
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.heads import SignedHead, first_chain
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    HeadMoved,
     LeaseEnded,
     NoSpace,
     NotFound,
@@ -596,6 +603,83 @@ class RepositoryTests(StageCase):
         self.provider.add_tenant()
         query = {"host": "", "job": "", "tag": "", "after": 0, "limit": 10}
         self.failure_of(self.provider.service.points(TENANT, **query), NotFound)
+
+
+class DescriptionTests(StageCase):
+    """Another description of a repository, from the job manager to the mover."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.connected()
+
+    def offer(self, tenant: Any, description: Any, head: SignedHead) -> Any:
+        return tenant.manager.replace_description(description.encode(), head)
+
+    def changed(self, tenant: Any) -> tuple[Any, SignedHead]:
+        """A new description of a tenant's repository, and its head."""
+        old = tenant.description
+        description = attrs.evolve(old, revision=1).signed(tenant.keys)
+        chain = first_chain(tenant.keys)
+        encoded = description.encode()
+        return description, chain.next_description(tenant.keys, encoded, old.public_key)
+
+    def account(self) -> bytes:
+        _, found = self.reactor.result_of(self.provider.service.account(TENANT))
+        return bytes(found)
+
+    def test_replaced(self) -> None:
+        """What its key has signed takes the place of the old one, and is told to the admin; also
+        after the lease, for who must lock somebody out."""
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+        description, head = self.changed(self.acme)
+        for _ in range(2):  # the answer may be lost
+            self.reactor.result_of(self.offer(self.acme, description, head))
+        self.assertEqual(description.encode(), self.account())
+        self.assertIn("description_replaced", self.provider.names(tenant=TENANT))
+
+    def test_login_alone(self) -> None:
+        """Who has only the login replaces nothing: not with own keys, not with a made-up head."""
+        master = MasterKey.generate()
+        own = describe(master, self.acme.repository, EncryptionMode.TENANT, ())
+        thief = RepositoryKeys(master, self.acme.repository)
+        forged = attrs.evolve(own, revision=1).signed(thief)
+        chain = first_chain(thief)
+        head = chain.next_description(thief, forged.encode(), forged.public_key)
+        description, good = self.changed(self.acme)
+        for offered, signed in (
+            (forged, head),
+            (description, SignedHead(good.encoded, bytes(64))),
+            (description, head),
+        ):
+            self.failure_of(self.offer(self.acme, offered, signed), Refused)
+        self.assertEqual(self.acme.description.encode(), self.account())
+
+    def test_of_another(self) -> None:
+        """A tenant's signed description does nothing to another's repository."""
+        other = self.connected("other")
+        description, head = self.changed(self.acme)
+        self.failure_of(self.offer(other, description, head), Refused)
+        self.assertEqual(self.acme.description.encode(), self.account())
+
+    def test_moved(self) -> None:
+        """A head that others have overtaken is told so by its word."""
+        description, _ = self.changed(self.acme)
+        chain = attrs.evolve(first_chain(self.acme.keys), number=7, value=bytes([1]) * 32)
+        encoded = description.encode()
+        head = chain.next_description(self.acme.keys, encoded, description.public_key)
+        self.failure_of(self.offer(self.acme, description, head), HeadMoved)
+
+    def test_none(self) -> None:
+        """Who has no repository, or is disabled, replaces nothing; garbage neither."""
+        description, head = self.changed(self.acme)
+        nobody = self.tenant("nobody")
+        nobody.log_in()
+        self.failure_of(self.offer(nobody, description, head), NotFound)
+        call = self.acme.manager.control.call
+        values = {"head": head.encoded, "head_signature": head.signature}
+        self.failure_of(call(ReplaceDescription, description=b"x", **values), ProtocolViolation)
+        self.provider.accounts.change_tenant(TENANT, {"disabled": True})
+        self.failure_of(self.offer(self.acme, description, head), LeaseEnded)
 
 
 class KeepingTests(StageCase):
