@@ -8,7 +8,7 @@ memory of a command is the kernel's
 command. The last line is one JSON object.
 
     python benchmarks/size.py                              # a million files
-    python benchmarks/size.py --chunks 3200000             # and 200 GB of chunks in the index
+    python benchmarks/size.py --chunks 3200000 --collect   # and 200 GB of chunks in the index
     python benchmarks/size.py --flat                       # all in one folder
     python benchmarks/size.py --links 1000000              # as many hard links to them
     python benchmarks/size.py --files 1000 --image 200     # a sparse image of 200 GB
@@ -404,18 +404,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if kept:
             rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
         if arguments.collect:
-            rows["collect"] = collect(provider, arguments.collect)
+            rows["collect"] = collect(provider)
     return rows
 
 
-def collect(provider: Provider, words: str) -> dict[str, Any]:
-    """Collect garbage through the admin's command."""
+def collect(provider: Provider) -> dict[str, Any]:
+    """Collect garbage in the running provider, through the admin's command."""
     provider.forget_peak()
     began = time.monotonic()
-    provider.call(*words.split())
+    told = provider.call("gc", "--json")[-1]
     row = {
         "provider_mib": round(provider.peak(), 1),
         "wall": round(time.monotonic() - began, 1),
+        **{key: value for key, value in told.items() if type(value) is int and value},
     }
     show("collect", row)
     return row
@@ -435,7 +436,7 @@ def main() -> None:
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
     parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
-    parser.add_argument("--collect", default="", metavar="WORDS", help='such as "gc acme --json"')
+    parser.add_argument("--collect", action="store_true", help="collect garbage at the end")
     parser.add_argument("--directory", type=Path, help="where (default the system's)")
     parser.add_argument("--keep", action="store_true", help="do not remove what was made")
     arguments = parser.parse_args()

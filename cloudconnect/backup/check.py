@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from cloudconnect.backup.dialogue import Remembers
-from cloudconnect.backup.fetching import Fetcher, Reply, Slot
+from cloudconnect.backup.fetching import Fetcher, ManifestGap, Reply, Slot
 from cloudconnect.backup.options import LISTED_MAX, Progress
 from cloudconnect.backup.seen import SeenChunks
 from cloudconnect.content.atrest import RepositoryKeys
@@ -225,8 +225,17 @@ class CheckRun:
         except _OF_A_POINT as error:
             self._of_a_point(error)
             where = f"behind {last.decode('utf-8', 'backslashreplace')}" if last else "at its start"
-            result.add(Damage(point, None, f"its manifest is damaged {where}: {error}"))
+            reason = f"its manifest is damaged {where}: {error}"
+            if isinstance(error, ManifestGap):
+                reason += self._gaps(point)
+            result.add(Damage(point, None, reason))
         self._good.append(point)
+
+    def _gaps(self, point: bytes) -> str:
+        """How much of a manifest is damaged, for a person."""
+        record = self._fetcher.record(point)
+        count = self._fetcher.damaged_chunks(record)
+        return f" ({count} of its {len(record.manifest)} chunks)"
 
     def _entries(self, point: bytes) -> Iterator[Entry]:
         # The record is fetched anew each time: its list of manifest chunks may be long.

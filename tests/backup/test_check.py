@@ -208,6 +208,21 @@ class DamageTests(CheckCase):
         self.assertIn("manifest", damage.reason)
         self.assertIntact(self.check(second))
 
+    def test_several_gaps(self) -> None:
+        """All damaged chunks of a manifest are found at once, so one backup heals them."""
+        for number in range(9000):
+            write(self.top + b"/%04d" % number, b"")
+        first = self.place.backup(self.top)
+        assert first.record is not None
+        self.assertGreater(len(first.record.manifest), 2)
+        for chunk in (first.record.manifest[0], first.record.manifest[-1]):
+            self.place.damage(chunk)
+        result = self.check()
+        self.assertEqual(result.points_damaged, 1)
+        self.assertIn(f"2 of its {len(first.record.manifest)}", result.damage[0].reason)
+        self.backup()
+        self.assertIntact(self.check(read_data=True))
+
     def test_end_of_a_manifest(self) -> None:
         """What stands before the damage of a long manifest is checked."""
         for number in range(40):

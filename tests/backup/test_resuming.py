@@ -15,8 +15,10 @@ from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.partial import partial_name
 from cloudconnect.backup.restore import RestoreRun
+from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.manifest import Run
 from cloudconnect.errors import Cancelled, Truncated
+from cloudconnect.keys import MasterKey
 from tests.backup.cases import RestoreCase, file_of
 from tests.backup.trees import (
     OLD_NS,
@@ -202,6 +204,23 @@ class OddTests(ResumeCase):
             file.write(b"changed")
         self.back_up()
         self.assertLess(self.restored().bytes_received, 500_000)
+
+
+class GenerationTests(ResumeCase):
+    """A repository whose master key was replaced."""
+
+    def test_older_key(self) -> None:
+        """What was named with an older key is known again."""
+        write(self.top + b"/large", os.urandom(2_000_000))
+        self.back_up()
+        self.restored()
+        old, real = self.place.keys, RepositoryKeys
+        fresh = real(MasterKey.generate(), old.repository, old.mode, [old])
+        fresh.__class__ = type("Keys", (real,), {"id_check": old.id_check})
+        self.place.keys = fresh
+        again = self.restored()
+        self.assertEqual(again.unchanged, 1)
+        self.assertLess(again.bytes_received, 60_000)
 
 
 class PartialTests(ResumeCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 from pathlib import Path
 from unittest import mock
 
@@ -24,6 +25,7 @@ from cloudconnect.content import (
 from cloudconnect.content.chunking import Chunker, ChunkingParameters
 from cloudconnect.content.description import PreviousMaster, RepositoryDescription
 from cloudconnect.content.heads import Chain, HeadEntry, HeadKind, SignedHead, first_chain
+from cloudconnect.content.kit import Kit, parse_kit
 from cloudconnect.content.manifest import PATH_MAX, Entry, EntryType, Run, encode_entry
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.sealing import Sealer
@@ -207,6 +209,24 @@ class VectorTests(SynchronousTestCase):
         self.assertEqual((chain.value, chain.key), (page["head_hash"], page["public_key"]))
         opener = sealing.Opener(Subkey(page["chunk_data"]))
         self.assertEqual(opener.open(page["stored"], page["associated"]), page["plain"])
+
+    def test_kit(self) -> None:
+        """The published recovery kit is the one that is printed, and is read again."""
+        text = PAGE.read_text("utf-8")
+        begin = text.index("    -----BEGIN CLOUDCONNECT RECOVERY KIT-----")
+        shown = text[begin:].partition("\n\n")[0]
+        kit = Kit(
+            provider="backup.example.net:6180",
+            tenant="acme",
+            pins=("SPKI-SHA256:" + "ab" * 32,),
+            repository=INPUTS["repository"],
+            mode=EncryptionMode.TENANT,
+            head_number=2,
+            head_value=published()["head_hash"],
+            master=MasterKey(INPUTS["master"]),
+        )
+        self.assertEqual(textwrap.dedent(shown) + "\n", kit.text())
+        self.assertEqual(parse_kit(textwrap.dedent(shown)), kit)
 
     def test_boundaries(self) -> None:
         """The published boundaries are where the default parameters cut."""

@@ -13,16 +13,23 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.protocols.amp import CommandLocator
 
-from cloudconnect.commands.control import DeletePoints, ListPoints, SessionKind
+from cloudconnect.commands.control import (
+    DeletePoints,
+    ListPoints,
+    ReplaceDescription,
+    SessionKind,
+)
 from cloudconnect.commands.lan import EndSession, OfferKeyA, PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.tunnel import agreed_digest
-from cloudconnect.content.atrest import EncryptionMode, describe
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.heads import SignedHead, first_chain
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    HeadMoved,
     LeaseEnded,
     NoSpace,
     NotFound,
@@ -31,8 +38,8 @@ from cloudconnect.errors import (
     WarningKind,
 )
 from cloudconnect.events import SecurityWarning
-from cloudconnect.keys import KeyA, MasterKey
-from cloudconnect.provider.service import PUBLISH_SECONDS, Ask, GatewayPlace
+from cloudconnect.keys import KeyA, MasterKey, Password
+from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX, Ask, GatewayPlace
 from cloudconnect.provider.session import KeyAPackage
 from cloudconnect.repository.store import Repository
 from cloudconnect.settings import (
@@ -598,6 +605,83 @@ class RepositoryTests(StageCase):
         self.failure_of(self.provider.service.points(TENANT, **query), NotFound)
 
 
+class DescriptionTests(StageCase):
+    """Another description of a repository, from the job manager to the mover."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.connected()
+
+    def offer(self, tenant: Any, description: Any, head: SignedHead) -> Any:
+        return tenant.manager.replace_description(description.encode(), head)
+
+    def changed(self, tenant: Any) -> tuple[Any, SignedHead]:
+        """A new description of a tenant's repository, and its head."""
+        old = tenant.description
+        description = attrs.evolve(old, revision=1).signed(tenant.keys)
+        chain = first_chain(tenant.keys)
+        encoded = description.encode()
+        return description, chain.next_description(tenant.keys, encoded, old.public_key)
+
+    def account(self) -> bytes:
+        _, found = self.reactor.result_of(self.provider.service.account(TENANT))
+        return bytes(found)
+
+    def test_replaced(self) -> None:
+        """What its key has signed takes the place of the old one, and is told to the admin; also
+        after the lease, for who must lock somebody out."""
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+        description, head = self.changed(self.acme)
+        for _ in range(2):  # the answer may be lost
+            self.reactor.result_of(self.offer(self.acme, description, head))
+        self.assertEqual(description.encode(), self.account())
+        self.assertIn("description_replaced", self.provider.names(tenant=TENANT))
+
+    def test_login_alone(self) -> None:
+        """Who has only the login replaces nothing: not with own keys, not with a made-up head."""
+        master = MasterKey.generate()
+        own = describe(master, self.acme.repository, EncryptionMode.TENANT, ())
+        thief = RepositoryKeys(master, self.acme.repository)
+        forged = attrs.evolve(own, revision=1).signed(thief)
+        chain = first_chain(thief)
+        head = chain.next_description(thief, forged.encode(), forged.public_key)
+        description, good = self.changed(self.acme)
+        for offered, signed in (
+            (forged, head),
+            (description, SignedHead(good.encoded, bytes(64))),
+            (description, head),
+        ):
+            self.failure_of(self.offer(self.acme, offered, signed), Refused)
+        self.assertEqual(self.acme.description.encode(), self.account())
+
+    def test_of_another(self) -> None:
+        """A tenant's signed description does nothing to another's repository."""
+        other = self.connected("other")
+        description, head = self.changed(self.acme)
+        self.failure_of(self.offer(other, description, head), Refused)
+        self.assertEqual(self.acme.description.encode(), self.account())
+
+    def test_moved(self) -> None:
+        """A head that others have overtaken is told so by its word."""
+        description, _ = self.changed(self.acme)
+        chain = attrs.evolve(first_chain(self.acme.keys), number=7, value=bytes([1]) * 32)
+        encoded = description.encode()
+        head = chain.next_description(self.acme.keys, encoded, description.public_key)
+        self.failure_of(self.offer(self.acme, description, head), HeadMoved)
+
+    def test_none(self) -> None:
+        """Who has no repository, or is disabled, replaces nothing; garbage neither."""
+        description, head = self.changed(self.acme)
+        nobody = self.tenant("nobody")
+        nobody.log_in()
+        self.failure_of(self.offer(nobody, description, head), NotFound)
+        call = self.acme.manager.control.call
+        values = {"head": head.encoded, "head_signature": head.signature}
+        self.failure_of(call(ReplaceDescription, description=b"x", **values), ProtocolViolation)
+        self.provider.accounts.change_tenant(TENANT, {"disabled": True})
+        self.failure_of(self.offer(self.acme, description, head), LeaseEnded)
+
+
 class KeepingTests(StageCase):
     """Deleting, locking and retention, from the job manager to the repository."""
 
@@ -715,6 +799,59 @@ class KeepingTests(StageCase):
         decisions = self.call("preview_retention", (LABELS[0], "", {"keep_last": 2}))
         self.assertEqual([False, True, True], [row["keep"] for row in decisions])
         self.assertEqual(3, len(self.listed()))
+
+    def damaged(self, text: str, tenant: str = TENANT, session: str = "") -> None:
+        """Something was found in a tenant's repository."""
+        warning = SecurityWarning(
+            time=1.0,
+            kind=WarningKind.STORED_DATA_DAMAGED,
+            tenant=tenant,
+            session=session,
+            role="target-mover",
+            text=text,
+        )
+        self.reactor.result_of(self.provider.service.warned(warning))
+
+    def test_told_of_damage(self) -> None:
+        """A tenant is told at its next log-in what was found in its repository, once."""
+        self.damaged("pack 1 is damaged")
+        self.damaged("of another", tenant="other")
+        self.damaged("of a session", session="ab" * 16)
+        for count in (1, 0):
+            self.acme.warnings.clear()
+            manager = self.acme.make_manager()
+            self.reactor.result_of(manager.log_in(TENANT, Password(self.acme.token.reveal())))
+            self.reactor.pass_time(1)
+            self.assertEqual(
+                ["pack 1 is damaged"] * count, [warning.text for warning in self.acme.warnings]
+            )
+            self.reactor.result_of(manager.close())
+
+    def test_told_later(self) -> None:
+        """Who has gone before it was told is told the next time; many are told bit by bit."""
+        for number in range(UNTOLD_MAX + 2):
+            self.damaged(f"pack {number} is damaged")
+        heard: list[str] = []
+        for _ in range(3):
+            self.acme.warnings.clear()
+            manager = self.acme.make_manager()
+            self.reactor.result_of(manager.log_in(TENANT, Password(self.acme.token.reveal())))
+            self.reactor.pass_time(1)
+            heard += [warning.text for warning in self.acme.warnings]
+            self.reactor.result_of(manager.close())
+        wanted = [f"pack {number} is damaged" for number in range(UNTOLD_MAX + 2)]
+        self.assertEqual(wanted, heard)
+
+    def test_disk_full(self) -> None:
+        """Where nothing can be written down a restore goes on."""
+
+        def full(*_: Any, **__: Any) -> None:
+            raise NoSpace("the disk is full")
+
+        for name in ("keep_event", "keep_warning", "session_started", "session_ended"):
+            self.patch(self.provider.accounts, name, full)
+        restored = self.reactor.result_of(self.acme.restore(self.points[0], self.mktemp()))
+        self.assertEqual((1, 0), (restored.files, restored.damaged.count))
 
     def test_nobodys(self) -> None:
         """A repository of nobody has no owner."""
