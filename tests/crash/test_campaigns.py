@@ -52,3 +52,14 @@ class CampaignTests(SynchronousTestCase):
         counts = self.counts("faults", 12)
         self.assertEqual(counts["faults"], 12)
         self.assertGreater(counts["ended with a named error"], 0)
+
+    def test_flips(self) -> None:
+        """Whatever is changed in what is stored is found, and named."""
+        counts = self.counts("flips", 10)
+        self.assertEqual(counts["damages"], 10)
+        self.assertGreater(counts["found by scrub"], 0)
+
+    def test_states(self) -> None:
+        """A repository keeps its word through deletions, locks, collections, jumps and crashes."""
+        counts = self.counts("states", 100)
+        self.assertGreaterEqual(counts["steps"], 100)
