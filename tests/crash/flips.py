@@ -98,6 +98,9 @@ class _House:
         points = []
         for number in range(4):
             self._make(number)
+            if number == 2:
+                rotate = self._done(stage.rotate(fresh=True))
+                stage.passphrase = Path(rotate.arguments[-1])
             if number == 3:
                 stage.kill_provider()
                 shutil.copytree(stage.repository, self._early)
@@ -247,7 +250,7 @@ class _House:
 
     def _look(self) -> None:
         stage = self.stage
-        look(stage.repository, stage.folder / "passphrase", stage.folder / "seen", [self._source])
+        look(stage.repository, stage.passphrase, stage.folder / "seen", [self._source])
 
 
 def _group(name: str) -> str:
