@@ -248,6 +248,16 @@ class Tenant:
         show(name, row)
         return row
 
+    def points(self) -> list[str]:
+        """Its restore points, the oldest first."""
+        done = subprocess.run(
+            [*PROGRAM, "points", "--host", "benchmark", "--json"],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        return [json.loads(line)["point"] for line in done.stdout.splitlines()]
+
 
 COUNTS = ("files", "files_unchanged", "bytes_source", "bytes_new", "bytes_sent", "bytes_received")
 PROGRAM = [sys.executable, "-m", "cloudconnect"]
@@ -403,6 +413,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         kept = [path for path in part if Path(path).exists()]
         if kept:
             rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
+            rows["again"] = tenant.run("and again", "restore", "latest", *kept, *target)
+        if arguments.look:
+            points = tenant.points()
+            rows["check"] = tenant.run("check", "check", *points)
+            rows["read"] = tenant.run("check, read data", "check", "--read-data", *points)
+            rows["diff"] = tenant.run("diff", "diff", points[0], points[-1])
+            rows["find"] = tenant.run("find", "find", "file-000*", "--host", "benchmark")
         if arguments.collect:
             rows["collect"] = collect(provider)
     return rows
@@ -436,6 +453,7 @@ def main() -> None:
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
     parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
+    parser.add_argument("--look", action="store_true", help="also check, diff and find")
     parser.add_argument("--collect", action="store_true", help="collect garbage at the end")
     parser.add_argument("--directory", type=Path, help="where (default the system's)")
     parser.add_argument("--keep", action="store_true", help="do not remove what was made")
