@@ -8,7 +8,7 @@ memory of a command is the kernel's
 command. The last line is one JSON object.
 
     python benchmarks/size.py                              # a million files
-    python benchmarks/size.py --chunks 3200000             # and 200 GB of chunks in the index
+    python benchmarks/size.py --chunks 3200000 --collect   # and 200 GB of chunks in the index
     python benchmarks/size.py --flat                       # all in one folder
     python benchmarks/size.py --links 1000000              # as many hard links to them
     python benchmarks/size.py --files 1000 --image 200     # a sparse image of 200 GB
@@ -248,6 +248,16 @@ class Tenant:
         show(name, row)
         return row
 
+    def points(self) -> list[str]:
+        """Its restore points, the oldest first."""
+        done = subprocess.run(
+            [*PROGRAM, "points", "--host", "benchmark", "--json"],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        return [json.loads(line)["point"] for line in done.stdout.splitlines()]
+
 
 COUNTS = ("files", "files_unchanged", "bytes_source", "bytes_new", "bytes_sent", "bytes_received")
 PROGRAM = [sys.executable, "-m", "cloudconnect"]
@@ -403,19 +413,27 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         kept = [path for path in part if Path(path).exists()]
         if kept:
             rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
+            rows["again"] = tenant.run("and again", "restore", "latest", *kept, *target)
+        if arguments.look:
+            points = tenant.points()
+            rows["check"] = tenant.run("check", "check", *points)
+            rows["read"] = tenant.run("check, read data", "check", "--read-data", *points)
+            rows["diff"] = tenant.run("diff", "diff", points[0], points[-1])
+            rows["find"] = tenant.run("find", "find", "file-000*", "--host", "benchmark")
         if arguments.collect:
-            rows["collect"] = collect(provider, arguments.collect)
+            rows["collect"] = collect(provider)
     return rows
 
 
-def collect(provider: Provider, words: str) -> dict[str, Any]:
-    """Collect garbage through the admin's command."""
+def collect(provider: Provider) -> dict[str, Any]:
+    """Collect garbage in the running provider, through the admin's command."""
     provider.forget_peak()
     began = time.monotonic()
-    provider.call(*words.split())
+    told = provider.call("gc", "--json")[-1]
     row = {
         "provider_mib": round(provider.peak(), 1),
         "wall": round(time.monotonic() - began, 1),
+        **{key: value for key, value in told.items() if type(value) is int and value},
     }
     show("collect", row)
     return row
@@ -435,7 +453,8 @@ def main() -> None:
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
     parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
-    parser.add_argument("--collect", default="", metavar="WORDS", help='such as "gc acme --json"')
+    parser.add_argument("--look", action="store_true", help="also check, diff and find")
+    parser.add_argument("--collect", action="store_true", help="collect garbage at the end")
     parser.add_argument("--directory", type=Path, help="where (default the system's)")
     parser.add_argument("--keep", action="store_true", help="do not remove what was made")
     arguments = parser.parse_args()

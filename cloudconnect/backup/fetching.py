@@ -47,6 +47,10 @@ MANIFEST_CHUNKS: Final = 8
 KEPT_CHUNKS: Final = 256
 
 
+class ManifestGap(StoredDataDamaged):
+    """A part of what a restore point contains cannot be read."""
+
+
 class Slot:
     """A chunk that was asked for.
 
@@ -258,16 +262,39 @@ class Fetcher:
     def entries(self, record: PointRecord) -> Iterator[Entry]:
         """The entries of a restore point, in walk order.
 
-        :raises StoredDataDamaged: (from the iterator) its manifest is damaged
+        :raises ManifestGap: (from the iterator) a chunk of its manifest is damaged or missing; the
+            entries that came are good
+        :raises StoredDataDamaged: (from the iterator) it is not a manifest as it should be
         """
         decoder, length = EntryDecoder(temporary_file), 0
         for slot in self._manifest(record.manifest):
-            plain = self.wait(slot)
+            try:
+                plain = self.wait(slot)
+            except StoredDataDamaged as error:
+                if self._failure is not None:
+                    raise
+                raise ManifestGap(str(error)) from error
             length += len(plain)
             yield from decoder.feed(plain)
         decoder.finish()
         if length != record.manifest_length:
             raise StoredDataDamaged("a restore point's manifest does not have its length")
+
+    def damaged_chunks(self, record: PointRecord) -> int:
+        """How many chunks of a restore point's manifest are damaged or missing.
+
+        All of them are fetched, so the repository notices, too, and the next backup that has them
+        sends them again.
+        """
+        count = 0
+        for slot in self._manifest(record.manifest):
+            try:
+                self.wait(slot)
+            except StoredDataDamaged:
+                if self._failure is not None:
+                    raise
+                count += 1
+        return count
 
     def _manifest(self, ids: Sequence[bytes]) -> Iterator[Slot]:
         """The slots of a manifest's chunks, some of them asked for ahead."""

@@ -15,6 +15,10 @@ from cloudconnect.errors import LocalError
 
 #: The data base's page cache, in KiB.
 CACHE_KIB: Final = 8 << 10
+#: A file of more runs keeps most of them in a temporary file of its own: so many of these, and no
+#: more, are held as they are.
+LONG_RUNS: Final = 1 << 13
+LONG_MAX: Final = 128
 
 
 class LinkedEntries:
@@ -29,6 +33,7 @@ class LinkedEntries:
         self._base.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         self._base.execute("CREATE TABLE entry (path BLOB PRIMARY KEY, entry BLOB NOT NULL)")
         self._base.execute("BEGIN")
+        self._long: dict[bytes, Entry] = {}
 
     def resolve(self, entry: Entry) -> Entry:
         """``entry`` itself, or for a further name of a file the entry with the content.
@@ -41,10 +46,15 @@ class LinkedEntries:
         if entry.type is not EntryType.FILE:
             return entry
         if entry.link is not None:
+            if entry.link in self._long:
+                return self._long[entry.link]
             query = "SELECT entry FROM entry WHERE path = ?"
             row = self._base.execute(query, (entry.link,)).fetchone()
             return entry if row is None else next(EntryDecoder().feed(row[0]))
         if entry.flags & FLAG_LINKED:
+            if len(entry.runs) > LONG_RUNS and len(self._long) < LONG_MAX:
+                self._long[entry.path] = entry
+                return entry
             try:
                 self._base.execute(
                     "INSERT OR REPLACE INTO entry VALUES (?, ?)", (entry.path, encode_entry(entry))

@@ -64,7 +64,7 @@ class RestoreRun:
         the channel is aborted, and what was restored stays.
 
         :raises NotFound: there is no such restore point
-        :raises StoredDataDamaged: the point's signature does not hold, or its manifest is damaged
+        :raises StoredDataDamaged: the point's signature does not hold, or its manifest is not one
         :raises Cancelled: ``cancelled`` said so
         :raises OSError: the target folder cannot be opened or made
         :raises CloudConnectError: the repository refuses, or the line broke

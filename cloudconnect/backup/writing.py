@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
-from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.backup.fetching import Fetcher, ManifestGap
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
@@ -68,17 +68,17 @@ class TreeWriter:
     def run(self) -> None:
         """Restore, or count only.
 
-        :raises StoredDataDamaged: the manifest is damaged
+        :raises StoredDataDamaged: the manifest is not one
         :raises OSError: the target folder cannot be opened or made
         :raises CloudConnectError: the dialogue failed, or ``look`` raised
         """
-        record, options = self._result.record, self._options
-        self._plan.look_ahead(lambda: self._fetcher.entries(record))
+        options = self._options
+        self._plan.look_ahead(lambda: self._entries(tell=False))
         target = self._open_target(create=not options.dry_run)
         try:
             there = self._open_target(create=False)
             try:
-                steps = self._plan.steps(self._fetcher.entries(record), there)
+                steps = self._plan.steps(self._entries(), there)
                 if options.dry_run:
                     self._count_all(steps)
                 else:
@@ -94,6 +94,22 @@ class TreeWriter:
                 target.close()
         self._result.missing = self._plan.missing
         self._note()
+
+    def _entries(self, tell: bool = True) -> Iterator[Entry]:
+        """The entries of the point, up to where they cannot be read any more.
+
+        :param tell: that this is so
+        """
+        last = b"/"
+        try:
+            for entry in self._fetcher.entries(self._result.record):
+                last = entry.path
+                yield entry
+        except ManifestGap as error:
+            if tell:
+                self._result.damaged.add(
+                    last, f"what comes behind it is lost, as the manifest is damaged: {error}"
+                )
 
     def _open_target(self, create: bool) -> Target | None:
         try:

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from cloudconnect.backup.check import CheckOptions, CheckResult, CheckRun, Damage
+from cloudconnect.backup.check import CheckRun
+from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
 from cloudconnect.backup.options import Progress
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.points import find_point
+from cloudconnect.cli.points import DELETED, PUBLISHED, find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate
@@ -28,6 +29,7 @@ from cloudconnect.wire.channel import FrameChannel
 @click.option("--read-data-subset", metavar="N/T", help="Every chunk of part N of T, as 1/7.")
 @click.option("--host", default="", help="Only points of this machine.")
 @click.option("--job", default="", help="Only points of this job.")
+@click.option("--deleted", is_flag=True, help="Also what is in the bin.")
 @click.option("--limit-download", metavar="R", help="At most so much a second, such as 5MB.")
 @tenant_command
 def check(
@@ -37,6 +39,7 @@ def check(
     read_data_subset: str | None,
     host: str,
     job: str,
+    deleted: bool,
     limit_download: str | None,
 ) -> int:
     """Check that restore points can be restored: all of them, or each POINT.
@@ -55,7 +58,7 @@ def check(
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[CheckResult, str] | None:
         description, keys = line.keys()
-        wanted = [row["point"] for row in await chosen_points(line, points, host, job)]
+        wanted = [row["point"] for row in await chosen_points(line, points, host, job, deleted)]
         identifier = ""
         if not wanted:
             await line.look(description, keys)  # that there are none may be what is wrong
@@ -91,15 +94,17 @@ def check(
 
 
 async def chosen_points(
-    line: Line, wanted: tuple[str, ...], host: str, job: str
+    line: Line, wanted: tuple[str, ...], host: str, job: str, deleted: bool = False
 ) -> list[dict[str, Any]]:
     """The points that were named, each once; all of this host and job where none was.
 
+    :param deleted: where none was, also those in the bin
     :raises NotFound: one that was named is not there
     :raises UsageError: a name is of several points
     """
     if not wanted:
-        return await line.manager.points(host, job)
+        states = (PUBLISHED, DELETED) if deleted else (PUBLISHED,)
+        return await line.manager.points(host, job, states=states)
     rows = [await find_point(line, one, host, job) for one in wanted]
     return list({row["point"]: row for row in rows}.values())
 

@@ -19,7 +19,7 @@ from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_size
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
-from cloudconnect.errors import Busy, ExitCode
+from cloudconnect.errors import Busy, CloudConnectError, ExitCode
 from cloudconnect.provider.maintenance import counts_text
 
 
@@ -128,12 +128,25 @@ def _for_each(
     directory: Path,
     tenant_name: str,
     act: Callable[[Acts, str], Coroutine[Any, Any, dict[str, Any]]],
+    console: Console,
     debug: bool,
-) -> list[tuple[str, dict[str, Any]]]:
-    async def work(acts: Acts) -> list[tuple[str, dict[str, Any]]]:
-        return [(name, await act(acts, name)) for name in await _names(acts, tenant_name)]
+) -> tuple[list[tuple[str, dict[str, Any]]], CloudConnectError | None]:
+    """Do something for each tenant, also where it fails for another one; the first such error."""
+    failed: list[CloudConnectError] = []
 
-    return administrate(directory, work, debug)
+    async def work(acts: Acts) -> list[tuple[str, dict[str, Any]]]:
+        done = []
+        for name in await _names(acts, tenant_name):
+            try:
+                done.append((name, await act(acts, name)))
+            except CloudConnectError as error:
+                failed.append(error)
+                if not tenant_name:
+                    console.note(printable(f"{name}: {error}"))
+        return done
+
+    done = administrate(directory, work, debug)
+    return done, failed[0] if failed else None
 
 
 @provider.command()
@@ -152,9 +165,12 @@ def gc(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
         return await acts.collect(name)
 
     console = Console(as_json)
-    for name, result in _for_each(directory, tenant_name, act, debug):
+    done, failed = _for_each(directory, tenant_name, act, console, debug)
+    for name, result in done:
         text = f"{name}  {counts_text(result)}"
         console.record("collection", {"tenant": name, **result}, text)
+    if failed is not None:
+        raise failed
 
 
 @provider.command()
@@ -176,12 +192,15 @@ def scrub(directory: Path, tenant_name: str, limit: str | None, as_json: bool, d
         return await acts.scrub(name, most)
 
     console, found = Console(as_json), 0
-    for name, result in _for_each(directory, tenant_name, act, debug):
+    done, failed = _for_each(directory, tenant_name, act, console, debug)
+    for name, result in done:
         found += result["found"]
         for finding in result["findings"]:
             if not console.as_json:
                 console.note(printable(f"SECURITY WARNING stored_data_damaged: {name}: {finding}"))
         console.record("scrub", {"tenant": name, **result}, f"{name}  {counts_text(result)}")
+    if failed is not None and not found:
+        raise failed
     return int(ExitCode.SECURITY_WARNING if found else ExitCode.DONE)
 
 

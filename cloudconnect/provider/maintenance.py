@@ -1,10 +1,11 @@
-"""Layer 4: what a mover does by itself, by the hour, in one thread of its own.
+"""Layer 4: what a mover does by itself, by the hour, in a thread of its own.
 
 Each hour, for each repository that belongs to a tenant, one after the other: the expiry clock is
 looked at, what had its time leaves the bin, and a slice is scrubbed, so that all of it has been
-after some weeks; each day retention is applied and garbage is collected. Collections and scrubs
-that an admin asks for take their turn in the same thread. What fails is logged and kept as an
-event; it ends neither the thread nor the work on other repositories.
+after some weeks; each day retention is applied, and garbage is collected where there can be any.
+Collections and scrubs that an admin asks for have a second thread, so that the hours go on while
+they do. What fails is logged and kept as an event; it ends neither the thread nor the work on other
+repositories.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.errors import Cancelled, CloudConnectError, WarningKind
+from cloudconnect.errors import Busy, Cancelled, CloudConnectError, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.acts import RepositoryActs
 
@@ -96,10 +97,13 @@ class Maintenance(Service):
         self._tell = tell
         self._intervals = intervals or Intervals()
         self._pool = ThreadPool(0, 1, "maintenance")
+        self._asked = ThreadPool(0, 1, "maintenance that was asked for")
         self._stopping = threading.Event()
         self._next: IDelayedCall | None = None
         self._running: set[Deferred[Any]] = set()
+        self._round: Deferred[Any] | None = None
         self._collected: dict[bytes, float] = {}
+        self._clean: dict[bytes, dict[str, Any]] = {}
         self._told: dict[tuple[str, str], float] = {}
 
     def startService(self) -> None:
@@ -107,10 +111,11 @@ class Maintenance(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._stopping.clear()
         self._pool.start()
+        self._asked.start()
         self._next = self._reactor.callLater(FIRST_SECONDS, self._begin_round)
 
     def stopService(self) -> Deferred[Any]:
-        """Let what runs give up where it can, then end the thread."""
+        """Let what runs give up where it can, then end the threads."""
         if not self.running:
             return succeed(None)
         super().stopService()  # type: ignore[no-untyped-call]
@@ -118,7 +123,11 @@ class Maintenance(Service):
         if self._next is not None and self._next.active():
             self._next.cancel()
         waiting = DeferredList([_quietly(running) for running in self._running])
-        return waiting.addCallback(lambda _: self._pool.stop())
+        return waiting.addCallback(lambda _: self._stopped())
+
+    def _stopped(self) -> None:
+        for pool in (self._pool, self._asked):
+            pool.stop()
 
     # --- by the hour -----------------------------------------------------------------------------
 
@@ -126,9 +135,14 @@ class Maintenance(Service):
         self._next = self._reactor.callLater(
             self._intervals.maintenance_hours * HOUR, self._begin_round
         )
-        if not self._running:  # else the last round, or what an admin asked for, goes on
-            ended = self._keep(self.round())
-            ended.addErrback(lambda f: self._log.failure("a round of maintenance failed", f))
+        if self._round is None:  # else the last round goes on
+
+            def over(_: Any) -> None:
+                self._round = None
+
+            self._round = self._keep(self.round())
+            self._round.addErrback(lambda f: self._log.failure("a round of maintenance failed", f))
+            self._round.addBoth(over)
 
     async def round(self) -> None:
         """Tend every repository once."""
@@ -138,30 +152,40 @@ class Maintenance(Service):
         for repository in await self._in_thread(self._acts.repositories):
             if self._stopping.is_set():
                 return
-            try:
-                await self._tend(repository)
-            except Cancelled:
-                return
-            except CloudConnectError as error:
-                await self._failed(repository, str(error) or error.reason)
-            except Exception:
-                self._log.failure("tending repository {r} failed", r=repository.hex())
-                await self._failed(repository, "an internal error; see the provider's log")
+            await self._attempt(repository, self._tend(repository))
 
     async def _tend(self, repository: bytes) -> None:
         owner = await self._owner(repository)
         if owner is None:
             return  # nobody's: nothing of it is touched
+        await self._attempt(repository, self._expire(repository, owner))
+        if self._stopping.is_set():
+            return
+        # Above all where that failed: it may be because something is damaged.
+        await self._attempt(repository, self._scrub_slice(repository, owner.tenant))
+
+    async def _attempt(self, repository: bytes, work: Coroutine[Any, Any, None]) -> None:
+        """Do one thing of a round; what fails is told."""
+        try:
+            await work
+        except Cancelled:
+            pass  # we are stopping
+        except Busy as error:  # an admin has asked for the same
+            self._log.info("repository {r}: {why}", r=repository.hex(), why=str(error))
+        except CloudConnectError as error:
+            await self._failed(repository, str(error) or error.reason)
+        except Exception:
+            self._log.failure("tending repository {r} failed", r=repository.hex())
+            await self._failed(repository, "an internal error; see the provider's log")
+
+    async def _expire(self, repository: bytes, owner: Owner) -> None:
         acts, tenant = self._acts, owner.tenant
         await self._in_thread(acts.set_rules, repository, owner.rules, owner.frozen)
-        if not owner.frozen:  # whatever could be written down of that
-            await self._expire(repository, tenant)
-        await self._scrub_slice(repository, tenant)
-
-    async def _expire(self, repository: bytes, tenant: str) -> None:
-        acts = self._acts
+        if owner.frozen:  # whatever could be written down of that
+            return
         removed = await self._in_thread(acts.expire, repository)
         if removed:
+            self._clean.pop(repository, None)
             text = f"{removed} restore point(s) have left the bin for good"
             await self._say("points_removed", repository, tenant, text)
         now = self._reactor.seconds()
@@ -172,7 +196,14 @@ class Maintenance(Service):
         if deleted:
             text = f"{deleted} restore point(s) put into the bin by retention"
             await self._say("retention_applied", repository, tenant, text)
-        await self._collect(repository, tenant)
+        measured = await self._in_thread(acts.measure, repository)
+        if measured == self._clean.get(repository):
+            return  # nothing came or went since nothing was found
+        self._clean.pop(repository, None)
+        result = await self._collect(repository, tenant, self._pool)
+        measured = await self._in_thread(acts.measure, repository)
+        if not measured["bytes_garbage"] and not result.get("packs_waiting"):
+            self._clean[repository] = measured
 
     async def _scrub_slice(self, repository: bytes, tenant: str) -> None:
         stored = (await self._in_thread(self._acts.measure, repository))["bytes_stored"]
@@ -181,34 +212,40 @@ class Maintenance(Service):
         # read as a whole.
         share = max(SLICE_MIN, int(2 * stored / rounds))
         seconds = self._intervals.maintenance_hours * HOUR / 4
-        await self._scrub(repository, tenant, share, max(RATE, share / seconds))
+        rate = max(RATE, share / seconds)
+        await self._scrub(repository, tenant, share, rate, self._pool)
 
     # --- also when an admin asks -----------------------------------------------------------------
 
     def collect(self, repository: bytes, tenant: str) -> Deferred[dict[str, Any]]:
         """Let expire what is due and collect the garbage of one repository; fires with counts."""
-        return self._keep(self._collect(repository, tenant))
+        return self._keep(self._collect(repository, tenant, self._asked))
 
     def scrub(self, repository: bytes, tenant: str, limit: int) -> Deferred[dict[str, Any]]:
         """Scrub one repository; fires with counts and findings.
 
         :param limit: bytes to read, 0 for all
         """
-        return self._keep(self._scrub(repository, tenant, limit or None, None))
+        return self._keep(self._scrub(repository, tenant, limit or None, None, self._asked))
 
-    async def _collect(self, repository: bytes, tenant: str) -> dict[str, Any]:
-        result: dict[str, Any] = await self._in_thread(
-            self._acts.collect, repository, cancelled=self._stopping.is_set
+    async def _collect(self, repository: bytes, tenant: str, pool: ThreadPool) -> dict[str, Any]:
+        result: dict[str, Any] = await self._in(
+            pool, self._acts.collect, repository, cancelled=self._stopping.is_set
         )
         text = f"garbage of tenant {tenant} collected: " + counts_text(result)
         await self._say("garbage_collected", repository, tenant, text, **result)
         return result
 
     async def _scrub(
-        self, repository: bytes, tenant: str, limit: int | None, rate: float | None
+        self,
+        repository: bytes,
+        tenant: str,
+        limit: int | None,
+        rate: float | None,
+        pool: ThreadPool,
     ) -> dict[str, Any]:
-        result: dict[str, Any] = await self._in_thread(
-            self._acts.scrub, repository, limit, rate, cancelled=self._stopping.is_set
+        result: dict[str, Any] = await self._in(
+            pool, self._acts.scrub, repository, limit, rate, cancelled=self._stopping.is_set
         )
         for warning in scrub_warnings(tenant, result):
             if self._is_news(tenant, warning.text, rate is None):
@@ -231,7 +268,12 @@ class Maintenance(Service):
     # --- parts -----------------------------------------------------------------------------------
 
     def _in_thread(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
+        return self._in(self._pool, call, *arguments, **values)
+
+    def _in(
+        self, pool: ThreadPool, call: Callable[..., Any], *arguments: Any, **values: Any
+    ) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, pool, call, *arguments, **values)
 
     def _keep(self, work: Coroutine[Any, Any, Any]) -> Deferred[Any]:
         """Run ``work`` so that a stop waits for it."""

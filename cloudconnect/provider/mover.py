@@ -66,7 +66,7 @@ from cloudconnect.provider.acts import RepositoryActs, is_read_only
 from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
-from cloudconnect.provider.reserve import Reserve
+from cloudconnect.provider.reserve import Reserve, is_no_room
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
@@ -231,7 +231,12 @@ class TargetDataMover(Service, CommandLocator):
     def _make(self, description: RepositoryDescription) -> None:
         provided = description.mode is EncryptionMode.PROVIDER
         if provided:  # before anything could be stored that it must seal
-            self._keys.make(description.repository)
+            try:
+                self._keys.make(description.repository)
+            except OSError as error:
+                if is_no_room(error):
+                    raise NoSpace("the provider's disk is full") from error
+                raise
         with Repository.create(self.acts.folder(description.repository), description) as made:
             if provided:
                 self._keys.note(made)

@@ -14,7 +14,6 @@ import os
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -42,6 +41,7 @@ _CACHE_KIB: Final = 16 << 10
 #: changes some 500 pages here and there, so several packs change many of them once only.
 _LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
+_lookups: dict[tuple[str, str, str, int], tuple[str, bool]] = {}
 #: What the system said, by SQLite's word for it.
 _SYSTEM: Final = {
     sqlite3.SQLITE_IOERR: errno.EIO,
@@ -383,23 +383,26 @@ def _errors_by_name() -> Iterator[None]:
         raise
 
 
-@cache
 def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
     """Which of so many ids are there, compiled once: this is the statement that has to be fast.
 
-    Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python.
+    Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python. Every engine
+    has a dialect of its own, and compiling takes as long as opening the rest: so once for all.
     """
-    names: list[sa.BindParameter[bytes]] = [
-        sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
-    ]
-    ids = blobs_table.c.id
-    here = sa.select(ids).where(
-        ids.in_(names),
-        blobs_table.c.damaged.is_(sa.false()),
-        blobs_table.c.condemned == sa.literal_column("0"),
-    )
-    compiled = here.compile(dialect=dialect)
-    return str(compiled), compiled.positional
+    key = (dialect.name, dialect.driver, dialect.paramstyle, LOOKUP_IDS)
+    if key not in _lookups:
+        names: list[sa.BindParameter[bytes]] = [
+            sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
+        ]
+        ids = blobs_table.c.id
+        here = sa.select(ids).where(
+            ids.in_(names),
+            blobs_table.c.damaged.is_(sa.false()),
+            blobs_table.c.condemned == sa.literal_column("0"),
+        )
+        compiled = here.compile(dialect=dialect)
+        _lookups[key] = str(compiled), compiled.positional
+    return _lookups[key]
 
 
 def _batches(ids: Iterable[bytes]) -> Iterator[list[bytes]]:

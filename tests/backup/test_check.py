@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from cloudconnect.backup import check as check_module
 from cloudconnect.backup import fetching as fetching_module
 from cloudconnect.backup import filecache
+from cloudconnect.backup import findings as findings_module
 from cloudconnect.backup import options as options_module
-from cloudconnect.backup.check import CheckOptions, CheckResult, CheckRun
+from cloudconnect.backup.check import CheckRun
 from cloudconnect.backup.comparison import compare_trees
+from cloudconnect.backup.findings import CheckOptions, CheckResult
 from cloudconnect.backup.options import Progress
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.manifest import Run
@@ -208,6 +210,21 @@ class DamageTests(CheckCase):
         self.assertIn("manifest", damage.reason)
         self.assertIntact(self.check(second))
 
+    def test_several_gaps(self) -> None:
+        """All damaged chunks of a manifest are found at once, so one backup heals them."""
+        for number in range(9000):
+            write(self.top + b"/%04d" % number, b"")
+        first = self.place.backup(self.top)
+        assert first.record is not None
+        self.assertGreater(len(first.record.manifest), 2)
+        for chunk in (first.record.manifest[0], first.record.manifest[-1]):
+            self.place.damage(chunk)
+        result = self.check()
+        self.assertEqual(result.points_damaged, 1)
+        self.assertIn(f"2 of its {len(first.record.manifest)}", result.damage[0].reason)
+        self.backup()
+        self.assertIntact(self.check(read_data=True))
+
     def test_end_of_a_manifest(self) -> None:
         """What stands before the damage of a long manifest is checked."""
         for number in range(40):
@@ -262,7 +279,7 @@ class DamageTests(CheckCase):
 
     def test_bounded_list(self) -> None:
         """However much is damaged, the list is bounded and the count is exact."""
-        self.patch(check_module, "LISTED_MAX", 3)
+        self.patch(findings_module, "LISTED_MAX", 3)
         self.assertLessEqual(options_module.LISTED_MAX, 10_000)
         for number in range(10):
             write(self.top + b"/%d" % number, b"x" * 50)

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from cloudconnect.backup.check import CheckResult, Damage
+from cloudconnect.backup.findings import CheckResult, Damage
 from cloudconnect.cli import check as check_module
 from cloudconnect.cli.check import chosen_points, damage_line, parse_part
 from cloudconnect.errors import NotFound, UsageError
@@ -23,8 +23,11 @@ class ChoiceTests(CommandCase):
         self.environment["CLOUDCONNECT_HOST"] = "here"
         self.line = Line(row("a1"), row("b2", 2), row("b3", 3, host="there"))
 
-    def chosen(self, *wanted: str, host: str = "", job: str = "") -> list[str]:
-        found = Deferred.fromCoroutine(chosen_points(self.line, wanted, host, job))  # type: ignore
+    def chosen(
+        self, *wanted: str, host: str = "", job: str = "", deleted: bool = False
+    ) -> list[str]:
+        finding = chosen_points(self.line, wanted, host, job, deleted)  # type: ignore[arg-type]
+        found = Deferred.fromCoroutine(finding)
         return [one["point"].rstrip("0") for one in self.successResultOf(found)]
 
     def test_points(self) -> None:
@@ -34,6 +37,12 @@ class ChoiceTests(CommandCase):
         self.assertEqual([], self.chosen(job="none"))
         self.assertEqual(["b3", "a1"], self.chosen("b3", "a", "b3"))
         self.assertEqual(["b2"], self.chosen("latest"))
+
+    def test_deleted_points(self) -> None:
+        """What is in the bin, on request."""
+        self.line.rows.append(row("d4", 4, state="deleted"))
+        self.assertEqual(["a1", "b2", "b3"], self.chosen())
+        self.assertEqual(["a1", "b2", "b3", "d4"], self.chosen(deleted=True))
 
     def test_wrong_points(self) -> None:
         """What is not there, or is several, is an error before anything is checked."""

@@ -10,8 +10,18 @@ from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import NoSpace
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.repository.rules import Rules
+from cloudconnect.repository.store import Repository
 from cloudconnect.wire.scram import TOKEN_PREFIX
 from tests.cli.test_provider import DirectoryCase
+from tests.repository.repositories import (
+    DESCRIBED,
+    REPOSITORY,
+    blob,
+    flip,
+    keys,
+    name_of,
+    record,
+)
 
 
 class TenantCase(DirectoryCase):
@@ -165,3 +175,75 @@ class CareTests(TenantCase):
             self.assertEqual(
                 10, self.call("provider", word, "--tenant", "acme", *self.where).status
             )
+
+    def made(self) -> Repository:
+        """The tenant's repository, with a blob that a point needs and one that nobody does."""
+        self.accounts().set_repository("acme", REPOSITORY)
+        repository = Repository.create(
+            self.directory / "repositories" / REPOSITORY.hex(), DESCRIBED, clock=lambda: 1e9
+        )
+        self.addCleanup(repository.close)
+        repository.add(blob(1, 5000))
+        repository.flush()
+        made = record(b"p" * 16)
+        repository.publish(made, made.encode(), keys().sign(made.encode()), [name_of(1)])
+        repository.add(blob(2, 7000))
+        repository.flush()
+        return repository
+
+    def test_collect(self) -> None:
+        """Garbage goes at the second collection that sees it, and the counts are told."""
+        self.made().close()
+        where = ("provider", "gc", "--json", *self.where)
+        (line,) = self.call(*where).lines()
+        self.assertEqual(("collection", "acme", 1), tuple(line[n] for n in _COUNTED))
+        (line,) = self.call(*where).lines()
+        self.assertEqual(1, line["deleted"])
+        self.assertEqual([True, False], self.made_again().have([name_of(1), name_of(2)]))
+        self.assertIn("packs removed", self.call("provider", "gc", *self.where).out)
+
+    def made_again(self) -> Repository:
+        opened = Repository.open(self.directory / "repositories" / REPOSITORY.hex())
+        self.addCleanup(opened.close)
+        return opened
+
+    def test_scrub(self) -> None:
+        """What is damaged is named with its points, ends with 20, and is kept as a warning."""
+        repository = self.made()
+        repository.close()
+        where = ("provider", "scrub", *self.where)
+        self.assertEqual(0, self.call(*where).status)
+        for path in (self.directory / "repositories").glob("*/packs/*"):
+            flip(path, path.stat().st_size // 2)
+        done = self.call(*where, "--json")
+        self.assertEqual(20, done.status)
+        (line,) = done.lines()
+        self.assertEqual(("scrub", "acme"), (line["message_type"], line["tenant"]))
+        self.assertGreaterEqual(line["found"], 2)
+        self.assertTrue(any((b"p" * 16).hex() in text for text in line["findings"]))
+        rows = self.call("provider", "events", "--warnings", "--json", *self.where).lines()
+        self.assertIn("stored_data_damaged", {row["name"] for row in rows})
+        self.assertEqual({"acme"}, {row["tenant"] for row in rows})
+
+    def test_one_that_fails(self) -> None:
+        """What fails for one tenant is said, and done for the others all the same."""
+        self.made().close()
+        self.tenant("add", "aaa")
+        self.accounts().set_repository("aaa", b"x" * 16)
+        for word in ("gc", "scrub"):
+            done = self.call("provider", word, *self.where)
+            self.assertEqual(10, done.status)
+            self.assertIn("acme", done.out)
+            self.assertIn("aaa: there is no repository", done.err)
+
+    def test_points_deleted(self) -> None:
+        """What is in the bin is listed with its end."""
+        with self.made() as repository:
+            repository.delete([b"p" * 16], "provider")
+        self.assertEqual("", self.call("provider", "points", *self.where).out)
+        done = self.call("provider", "points", "--deleted", *self.where)
+        for words in ("acme", "in the bin until", "by provider"):
+            self.assertIn(words, done.out)
+
+
+_COUNTED = ("message_type", "tenant", "points")

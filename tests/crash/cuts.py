@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from typing import Final
 
 from tests.crash.forks import Child, import_everything
 from tests.crash.stage import PATIENCE, Failed
-from tests.crash.storing import NUMBERS, Expected, Storing, create, problems
+from tests.crash.storing import NUMBERS, Expected, Storing, create, problems, warm_up
 
 #: The commands that are needed beside mount and umount.
 TOOLS: Final = ("mkfs.ext4", "mkfs.xfs", "xfs_io", "mount", "umount")
@@ -107,6 +108,7 @@ def run(seed: int, seconds: float, counts: Counter[str], cuts: int | None = None
     :raises Failed: what was found
     """
     import_everything()
+    warm_up()
     ends = time.monotonic() + seconds
     number = 0
     while time.monotonic() < ends and (cuts is None or counts["cuts"] < cuts):
@@ -147,7 +149,12 @@ def _one(
         if not fresh or choose.random() < 0.7:
             create(repository)  # or its making is what is cut
         acts = random.Random(choose.getrandbits(64))
-        child = Child(lambda: _store(repository, said, acts, number, expected), log)
+        ready, begun = os.pipe()
+        child = Child(lambda: _store(repository, said, acts, number, expected, begun), log)
+        os.close(begun)
+        if choose.random() < 0.8:  # some cuts come while it is being opened
+            select.select([ready], [], [], PATIENCE)
+        os.close(ready)
         child.wait(choose.random() * _LONGEST)
         # A call that is under way while the file system is being shut down may succeed without
         # having done anything (fdatasync on ext4, seen); of a real power cut nobody hears that.
@@ -170,10 +177,16 @@ def _one(
 
 
 def _store(
-    directory: Path, said: Path, choose: random.Random, number: int, expected: Expected
+    directory: Path,
+    said: Path,
+    choose: random.Random,
+    number: int,
+    expected: Expected,
+    begun: int,
 ) -> None:
     say = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     create(directory)
+    os.close(begun)
     numbers = range((number + 1) * NUMBERS, (number + 2) * NUMBERS)
     Storing(say, choose, numbers, expected).run(directory, 10_000)
 

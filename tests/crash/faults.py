@@ -27,7 +27,7 @@ import attrs
 from cloudconnect.errors import CloudConnectError
 from tests.crash.forks import Child, import_everything
 from tests.crash.stage import PATIENCE, Failed
-from tests.crash.storing import NUMBERS, Expected, Storing, create, problems
+from tests.crash.storing import NUMBERS, Expected, Storing, create, problems, warm_up
 
 #: Calls into which faults are injected, by what they do.
 CALLS: Final = {
@@ -93,6 +93,7 @@ def run(seed: int, seconds: float, counts: Counter[str], faults: int | None = No
     :raises Failed: what was found
     """
     import_everything()
+    warm_up()
     ends = time.monotonic() + seconds
     story = 0
     while time.monotonic() < ends and (faults is None or counts["faults"] < faults):

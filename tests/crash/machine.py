@@ -436,7 +436,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def scrub(self) -> None:
         self.did("scrub")
         result = self.here.scrub()
-        assert not result.damaged, result
+        assert not result.findings, result
 
     @rule()
     def rebuild(self) -> None:

@@ -6,9 +6,12 @@ here, and a run takes milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,12 +22,17 @@ from cloudconnect.content.atrest import verify
 from cloudconnect.errors import Refused, StoredDataDamaged
 from cloudconnect.repository import packs
 from cloudconnect.repository.packs import read_entries
+from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from tests.repository.repositories import DESCRIBED, blob, keys, name_of, record
 
 #: Numbers of blobs that one process may use.
 NUMBERS: Final = 10_000
+#: What a storing process says that somebody may count on.
+_ACKNOWLEDGED: Final = ("stored", "point", "locked", "undeleted")
 _SIZES: Final = (1, 100, 100, 5000, 30_000)
+#: The bin keeps nothing, and nothing waits to be collected: there is a second for each run.
+_RULES: Final = Rules(bin_days=0, grace_hours=0)
 #: What a pack of these runs holds at most: several are closed in each.
 _PACK_SIZE: Final = 96 << 10
 
@@ -36,13 +44,13 @@ class Expected:
     :ivar stored: numbers of blobs that were acknowledged
     :ivar points: by point that was acknowledged, in hexadecimal: the numbers that it needs
     :ivar asked: likewise, of points that may or may not be there
-    :ivar withdrawn: points whose withdrawal was asked for
+    :ivar kept: points that may not be taken away, because they are locked
     """
 
     stored: set[int] = attrs.field(factory=set)
     points: dict[str, list[int]] = attrs.field(factory=dict)
     asked: dict[str, list[int]] = attrs.field(factory=dict)
-    withdrawn: set[str] = attrs.field(factory=set)
+    kept: set[str] = attrs.field(factory=set)
 
     def take(self, said: bytes, heard: int | None = None) -> None:
         """What a storing process has said; a last line may be cut.
@@ -56,7 +64,7 @@ class Expected:
             if not line.endswith(b"\n"):
                 continue
             word, values = json.loads(line)
-            if heard is not None and end > heard and word in ("stored", "point"):
+            if heard is not None and end > heard and word in _ACKNOWLEDGED:
                 continue
             if word == "stored":
                 self.stored.update(values)
@@ -64,9 +72,15 @@ class Expected:
                 self.asked[values[0]] = values[1]
             elif word == "point":
                 self.points[values] = self.asked[values]
-            elif word == "withdraws":
-                self.withdrawn.add(values)
+            elif word == "locked":
+                self.kept.add(values)
+            elif word in ("withdraws", "deletes"):
                 self.points.pop(values, None)
+            elif word == "undeleted":
+                self.points[values] = self.asked[values]
+            elif word == "collects":
+                needed = {number for point in self.points.values() for number in point}
+                self.stored &= needed
 
 
 def size_of(number: int) -> int:
@@ -91,7 +105,8 @@ class Storing:
         self._numbers = iter(numbers)
         self._by_name: dict[bytes, int] = {}
         self._durable = sorted(expected.stored)
-        self._points = sorted(expected.points)
+        self._points = sorted(set(expected.points) - expected.kept)
+        self._in_bin: list[str] = []
 
     def run(self, directory: Path, acts: int) -> None:
         """So many acts, in sessions of a few each."""
@@ -102,10 +117,18 @@ class Storing:
                     acts -= 1
 
     def _act(self, repository: Repository) -> None:
-        act = self._choose.choices(
-            (self._add, self._publish, self._withdraw, self._read), (10, 6, 1, 2)
-        )[0]
-        act(repository)
+        acts = {
+            self._add: 10,
+            self._publish: 6,
+            self._withdraw: 1,
+            self._read: 2,
+            self._delete: 3,
+            self._undelete: 2,
+            self._lock: 1,
+            self._collect: 2,
+            self._scrub: 1,
+        }
+        self._choose.choices(list(acts), list(acts.values()))[0](repository)
 
     def _add(self, repository: Repository) -> None:
         choose = self._choose
@@ -139,10 +162,49 @@ class Storing:
         self._points.append(point.hex())
 
     def _withdraw(self, repository: Repository) -> None:
-        if len(self._points) > 3:
-            point = self._points.pop(self._choose.randrange(len(self._points)))
+        if (point := self._take()) is not None:
             self._say("withdraws", point)
             repository.withdraw([bytes.fromhex(point)])
+
+    def _take(self) -> str | None:
+        """A point that may be deleted, while there are some more."""
+        if len(self._points) <= 3:
+            return None
+        return self._points.pop(self._choose.randrange(len(self._points)))
+
+    def _delete(self, repository: Repository) -> None:
+        if (point := self._take()) is not None:
+            self._say("deletes", point)
+            repository.delete([bytes.fromhex(point)])
+            self._in_bin.append(point)
+
+    def _undelete(self, repository: Repository) -> None:
+        if self._in_bin:
+            point = self._in_bin.pop()
+            repository.undelete([bytes.fromhex(point)])
+            self._say("undeleted", point)
+            self._points.append(point)
+
+    def _lock(self, repository: Repository) -> None:
+        if (point := self._take()) is not None:
+            repository.lock([bytes.fromhex(point)], time.time() + 1000)
+            self._say("locked", point)
+
+    def _collect(self, repository: Repository) -> None:
+        """Let go what is in the bin, and collect what nobody needs."""
+        self._stored(repository.flush())
+        repository.expire()
+        self._in_bin.clear()
+        self._say("collects", None)
+        repository.collect()
+        names = [name_of(number) for number in self._durable]
+        there = repository.have(names)
+        self._durable = [n for n, stored in zip(self._durable, there, strict=True) if stored]
+
+    def _scrub(self, repository: Repository) -> None:
+        self._stored(repository.flush())
+        found = repository.scrub().findings
+        assert not found, found
 
     def _read(self, repository: Repository) -> None:
         if self._durable:
@@ -161,12 +223,26 @@ class Storing:
         os.writev(self._say_to, [json.dumps([word, values]).encode() + b"\n"])
 
 
+def warm_up() -> None:
+    """Do everything once, so that what is imported and cached by it is there in forks too."""
+    with tempfile.TemporaryDirectory(prefix="cloudconnect-warm-") as folder:
+        place = Path(folder, "repository")
+        create(place)
+        say = os.open(os.devnull, os.O_WRONLY)
+        for seed in range(3):
+            numbers = range(seed * NUMBERS, (seed + 1) * NUMBERS)
+            Storing(say, random.Random(seed), numbers, Expected()).run(place, 12)
+        os.close(say)
+        problems(place, Expected())
+
+
 def create(directory: Path) -> None:
     """Make the repository, also where making it was interrupted before."""
-    try:
+    with contextlib.suppress(Refused):
         Repository.create(directory, DESCRIBED).close()
-    except Refused:
-        Repository.open(directory).close()
+    with Repository.open(directory) as repository:
+        if repository.rules != _RULES:
+            repository.set_rules(_RULES)
 
 
 def problems(directory: Path, expected: Expected) -> list[str]:
@@ -198,11 +274,25 @@ def problems(directory: Path, expected: Expected) -> list[str]:
             found += _unlike(repository, needed, f"point {point}: blob")
         lost = sorted(set(expected.points) - listed)
         found += [f"acknowledged point {point} is not there" for point in lost]
+        found += [
+            f"point {point} was locked, and can be deleted"
+            for point in sorted(expected.kept & listed)
+            if not _is_locked(repository, point)
+        ]
         found += _read_packs(repository)
+        found += [str(finding) for finding in repository.scrub().findings]
         with repository.catalogue.reading() as connection:
             checked = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         found += [] if checked == ["ok"] else [f"the catalogue: {checked}"]
     return found
+
+
+def _is_locked(repository: Repository, point: str) -> bool:
+    try:
+        repository.delete([bytes.fromhex(point)])
+    except Refused:
+        return True
+    return False
 
 
 def _unlike(repository: Repository, numbers: Sequence[int], what: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import Cancelled, Refused, StoredDataDamaged
+from cloudconnect.errors import Busy, Cancelled, Refused, StoredDataDamaged
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.maintenance import (
     FINDINGS_MAX,
@@ -38,8 +38,9 @@ class Repositories:
     def __init__(self, reactor: MemoryReactor) -> None:
         self._reactor = reactor
         self.done: Counter[tuple[str, bytes]] = Counter()
+        self.removed = 2
         self.read: list[tuple[int | None, float | None]] = []
-        self.stored = 0
+        self.stored = self.garbage = 0
         self.found: list[str] = []
         self.errors: dict[tuple[str, bytes], Exception] = {}
         self.threads: set[int] = set()
@@ -66,14 +67,14 @@ class Repositories:
 
     def expire(self, repository: bytes) -> int:
         self._do("expire", repository)
-        return 2
+        return self.removed
 
     def apply_retention(self, repository: bytes) -> int:
         self._do("retention", repository)
         return 1
 
     def measure(self, repository: bytes) -> dict[str, Any]:
-        return {"bytes_stored": self.stored}
+        return {"bytes_stored": self.stored, "bytes_garbage": self.garbage}
 
     def collect(self, repository: bytes, *, cancelled: Callable[[], bool]) -> dict[str, Any]:
         self._do("collect", repository)
@@ -168,10 +169,31 @@ class RoundTests(MaintenanceCase):
         counts = {what: self.acts.done[what, ONE] for what in ("expire", "scrub")}
         self.assertEqual({"expire": 31, "scrub": 31}, counts)
         counts = {what: self.acts.done[what, ONE] for what in ("retention", "collect")}
-        self.assertEqual({"retention": 2, "collect": 2}, counts)
+        self.assertEqual({"retention": 2, "collect": 2}, counts)  # points left the bin
         self.assertLessEqual(
             {"points_removed", "retention_applied", "garbage_collected"}, set(self.names())
         )
+
+    def days(self, count: int) -> int:
+        """Collections after so many days of rounds."""
+        for _ in range(count):
+            self.round()
+            self.reactor.advance(24 * HOUR)
+        return self.acts.done["collect", ONE]
+
+    def test_nothing_to_collect(self) -> None:
+        """Where nothing came or went since nothing was found, nothing is collected."""
+        self.acts.removed = 0
+        self.assertEqual(1, self.days(3))
+        self.acts.stored += 1
+        self.assertEqual(2, self.days(3))
+        self.acts.removed = 1
+        self.assertEqual(5, self.days(3))
+
+    def test_garbage_left(self) -> None:
+        """What is too young to go today may go tomorrow."""
+        self.acts.removed, self.acts.garbage = 0, 5
+        self.assertEqual(3, self.days(3))
 
     def test_one_thread(self) -> None:
         """Everything is done in one thread, which is not the reactor's."""
@@ -200,6 +222,7 @@ class RoundTests(MaintenanceCase):
             self.acts.errors = {("expire", ONE): error}
             self.round()
             self.assertEqual(1, self.acts.done["expire", TWO])
+            self.assertEqual(1, self.acts.done["scrub", ONE])
         self.flushLoggedErrors(KeyError)
         texts = [e.text for e in self.told if getattr(e, "name", "") == "maintenance_failed"]
         self.assertEqual(3, len(texts))
@@ -262,6 +285,29 @@ class ScrubTests(MaintenanceCase):
         for limit in (0, 5000):
             self.reactor.result_of(self.made.scrub(ONE, "one", limit))
         self.assertEqual([(None, None), (5000, None)], self.acts.read)
+
+
+class AskedTests(MaintenanceCase):
+    """What an admin asks for, beside a round."""
+
+    def test_beside(self) -> None:
+        """The hours go on while something that was asked for is being done."""
+        self.acts.waits = True
+        collecting = self.made.collect(ONE, "one")
+        self.assertTrue(self.acts.began.wait(60))
+        self.owners = {TWO: Owner("two", {}, True)}
+        self.round()
+        self.assertEqual(1, self.acts.done["scrub", TWO])
+        self.assertNoResult(collecting)
+        self.reactor.result_of(self.made.stopService())
+        self.failureResultOf(collecting, Cancelled)
+
+    def test_busy(self) -> None:
+        """A round that meets it leaves the same out, and that is no failure."""
+        self.acts.errors = {("collect", ONE): Busy("somebody else is at it already")}
+        self.round()
+        self.assertEqual(1, self.acts.done["scrub", ONE])
+        self.assertNotIn("maintenance_failed", self.names())
 
 
 class StopTests(MaintenanceCase):
