@@ -7,6 +7,7 @@ arrival) is believed as the row says it. The wrong one is made again from the ri
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.subkeys import verify_any
-from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
+from cloudconnect.errors import NoSpace, NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import look
@@ -195,10 +196,15 @@ class PointChecker:
             missing = new - self.catalogue.present(connection, new)
         if not missing:
             return
-        with self.store.exclusive(PUBLISHING, wait=True), self.catalogue.writing() as connection:
+        names: list[bytes] = []
+        with (
+            contextlib.suppress(NoSpace),
+            self.store.exclusive(PUBLISHING, wait=True),
+            self.catalogue.writing() as connection,
+        ):
+            names = sorted(missing - self.catalogue.rows(connection, missing).keys())
             if self._still(row):
                 self.catalogue.rescue(connection, missing)
-            names = sorted(missing - self.catalogue.rows(connection, missing).keys())
         if names:
             text = f"{len(names)} blobs like this one have no row: rebuild the index"
             self.lost(names, Finding(FindingKind.MISSING, names[0].hex(), text))
@@ -244,10 +250,12 @@ class PointChecker:
             record, fields["record"], fields["signature"], count, digest, row.arrival_time
         )
         del values["state"], values["arrival_time"]
-        with self.catalogue.writing() as connection:
+        mended = False
+        with contextlib.suppress(NoSpace), self.catalogue.writing() as connection:
             where = (_t.arrival == row.arrival, _t.state == row.state)
             connection.execute(sa.update(points_table).where(*where).values(**values))
-        self._say(FindingKind.RECORD, record_name(record.point), text, row, mended=True)
+            mended = True
+        self._say(FindingKind.RECORD, record_name(record.point), text, row, mended)
 
     # --- markers ---------------------------------------------------------------------------------
 
