@@ -50,6 +50,8 @@ MIB = 1 << 20
 #: Bytes of a chunk of the usual size.
 CHUNK = 64 << 10
 READY = re.compile(r"provider is ready on .*port=(\d+)")
+#: In a command, where the provider listens.
+PLACE = "PLACE"
 PHRASE = b"passphrase of the benchmark\n"
 
 
@@ -395,33 +397,40 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     provider = Provider(folder, environment)
     tenant = Tenant(folder, provider, environment)
     rows: dict[str, Any] = {}
-    with provider.running() as port:
-        tenant.at(port)
-        tenant.run("connect", "connect", f"localhost:{port}")
-        age(tree)
-        rows["first"] = tenant.run("first", "backup", str(tree))
+
+    def step(name: str, *words: str) -> dict[str, Any]:
+        # Each with a provider of its own: one that runs for minutes begins to scrub and collect.
+        with provider.running() as port:
+            tenant.at(port)
+            place = f"localhost:{port}"
+            return tenant.run(name, *(place if word is PLACE else word for word in words))
+
+    step("connect", "connect", PLACE)
+    age(tree)
+    rows["first"] = step("first", "backup", str(tree))
     if arguments.chunks:
         rows["fill"] = fill_index(provider, arguments.chunks, tree / "filled", home)
-    with provider.running() as port:
-        tenant.at(port)
-        rows["second"] = tenant.run("second", "backup", str(tree))
-        change(tree)
-        rows["changed"] = tenant.run("some changed", "backup", str(tree))
-        target = ("--target", str(folder / "restored"))
-        rows["dry_run"] = tenant.run("restore, dry run", "restore", "latest", *target, "--dry-run")
-        first = () if arguments.flat else (str(tree / "branch-0000" / "folder-000"),)
-        part = (*first, *(str(tree / name) for name in ("image", "data", "pieces")))
-        kept = [path for path in part if Path(path).exists()]
-        if kept:
-            rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
-            rows["again"] = tenant.run("and again", "restore", "latest", *kept, *target)
-        if arguments.look:
+    rows["second"] = step("second", "backup", str(tree))
+    change(tree)
+    rows["changed"] = step("some changed", "backup", str(tree))
+    target = ("--target", str(folder / "restored"))
+    rows["dry_run"] = step("restore, dry run", "restore", "latest", *target, "--dry-run")
+    first = () if arguments.flat else (str(tree / "branch-0000" / "folder-000"),)
+    part = (*first, *(str(tree / name) for name in ("image", "data", "pieces")))
+    kept = [path for path in part if Path(path).exists()]
+    if kept:
+        rows["part"] = step("restore a part", "restore", "latest", *kept, *target)
+        rows["again"] = step("and again", "restore", "latest", *kept, *target)
+    if arguments.look:
+        with provider.running() as port:
+            tenant.at(port)
             points = tenant.points()
-            rows["check"] = tenant.run("check", "check", *points)
-            rows["read"] = tenant.run("check, read data", "check", "--read-data", *points)
-            rows["diff"] = tenant.run("diff", "diff", points[0], points[-1])
-            rows["find"] = tenant.run("find", "find", "file-000*", "--host", "benchmark")
-        if arguments.collect:
+        rows["check"] = step("check", "check", *points)
+        rows["read"] = step("check, read data", "check", "--read-data", *points)
+        rows["diff"] = step("diff", "diff", points[0], points[-1])
+        rows["find"] = step("find", "find", "file-000*", "--host", "benchmark")
+    if arguments.collect:
+        with provider.running():
             rows["collect"] = collect(provider)
     return rows
 

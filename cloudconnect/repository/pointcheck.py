@@ -30,6 +30,7 @@ from cloudconnect.repository.markers import (
     encode_removed,
     lock_name,
     read_deleted,
+    read_lock_marker,
     read_removed,
     removed_name,
 )
@@ -303,10 +304,8 @@ class PointChecker:
         return self._read(name) == _WITHDRAWN
 
     def _lock_is_right(self, row: sa.Row[Any], name: str) -> bool:
-        fields = canonical.decode_map(self._read(name))
-        until, seconds = fields.get("until"), fields.get("seconds")
-        good = set(fields) == {"until", "seconds"} and type(seconds) is float
-        return good and until == row.locked_until and 0 <= float(seconds or 0) <= row.locked_clock
+        lock = read_lock_marker(self.store, name)
+        return bool(lock.until == row.locked_until and lock.seconds <= row.locked_clock)
 
     def _read(self, name: str) -> bytes:
         octets = self.store.read(name, 0, self.store.size(name))
