@@ -371,19 +371,21 @@ class TargetDataMover(Service, CommandLocator):
         """Withdraw what the session has published; its workers have ended."""
         points, session.core.points = session.core.points, []
         if points:
-            count = await self._in_thread(self._withdraw, session.package.repository, points)
+            count = await self._in_thread(self._withdraw, session.package, points)
             await self.report(
                 session,
                 "points_withdrawn",
                 f"{count} restore point(s) of this session are withdrawn",
             )
 
-    def _withdraw(self, repository: bytes, points: list[bytes]) -> int:
+    def _withdraw(self, package: KeyAPackage, points: list[bytes]) -> int:
         count = 0
-        with self.acts.open(repository) as opened:
+        with self.acts.open(package.repository) as opened:
             for point in points:
-                with contextlib.suppress(NotFound):  # noted, but then not published
-                    opened.withdraw([point])
+                # Noted, but then not published: perhaps as there is another one of this id, and a
+                # session must not take back what is not its own.
+                with contextlib.suppress(NotFound):
+                    opened.withdraw([point], package.session)
                     count += 1
         return count
 

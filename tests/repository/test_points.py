@@ -357,3 +357,11 @@ class WithdrawTests(PointsCase):
     def test_unknown(self) -> None:
         """There must be such a point."""
         self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16])
+
+    def test_of_a_session(self) -> None:
+        """What another session has published is not taken back by this one."""
+        self.publish(b"p" * 16)
+        self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16], b"x" * 16)
+        self.assertEqual([row.state for row in self.repository.points()], ["published"])
+        self.repository.withdraw([b"p" * 16], SESSION)
+        self.assertEqual(self.repository.points(), [])
