@@ -148,7 +148,7 @@ class Marker:
             self.mark_manifest(self._record(row.arrival, point), live)
             batches = read_references(self.store, point, row.reference_count, row.reference_digest)
             self.mark_references(batches, live)
-        except (NotFound, StoredDataDamaged) as error:
+        except (NotFound, StoredDataDamaged, OSError) as error:
             if self._gone(row.arrival):
                 return  # removed while its list was being read
             raise StoredDataDamaged(
