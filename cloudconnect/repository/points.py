@@ -341,7 +341,12 @@ class Points:
             references.commit(point)
             try:
                 self.store.put(record_name(point), [encoded])
+            except FileExistsError:
+                self.store.remove(references_name(point))
+                raise
             except BaseException:
+                # The name may be there all the same: a record without its list stops collections.
+                self.store.remove(record_name(point))
                 self.store.remove(references_name(point))
                 raise
         except FileExistsError:

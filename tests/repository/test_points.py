@@ -218,6 +218,19 @@ class PublishTests(PointsCase):
         self.assertRaises(NoSpace, self.publish, b"p" * 16, [name_of(1)])
         self.nothing_there()
 
+    def test_doubtful_record(self) -> None:
+        """Nothing stays of a point whose record got its name and was then not said to be there."""
+        real = self.repository.store.put
+
+        def put(name: str, parts: Any) -> int:
+            real(name, parts)
+            raise OSError(errno.EIO, "the directory's fsync failed")
+
+        with self.patched(self.repository.store, "put", put):
+            self.assertRaises(OSError, self.publish, b"p" * 16, [name_of(1)])
+        self.nothing_there()
+        self.repository.collect()
+
     def test_doubtful_commit(self) -> None:
         """A point whose row's commit failed, and may be there all the same, has what it needs."""
         writing = Catalogue.writing
