@@ -456,7 +456,12 @@ class CloudConnectService(Service):
         return measured
 
     async def collect(self, tenant: str) -> dict[str, Any]:
-        """Collect the garbage of a tenant's repository, for its admin; the counts."""
+        """Collect the garbage of a tenant's repository, for its admin; the counts.
+
+        :raises Refused: the tenant is frozen, also where its repository could not be told
+        """
+        if (await self._tenant(tenant)).frozen:
+            raise Refused(f"tenant {tenant} is frozen: nothing is removed until it is thawed")
         answer = await self._at_mover(tenant, CollectGarbage, tenant=tenant)
         result: dict[str, Any] = answer["result"]
         return result
