@@ -250,6 +250,17 @@ class Tenant:
         show(name, row)
         return row
 
+    def points(self) -> list[str]:
+        """Its restore points, the oldest first."""
+        done = subprocess.run(
+            [*PROGRAM, "points", "--host", "benchmark", "--json"],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [row["point"] for row in rows if row["message_type"] == "point"]
+
 
 COUNTS = ("files", "files_unchanged", "bytes_source", "bytes_new", "bytes_sent", "bytes_received")
 PROGRAM = [sys.executable, "-m", "cloudconnect"]
@@ -409,6 +420,15 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     kept = [path for path in part if Path(path).exists()]
     if kept:
         rows["part"] = step("restore a part", "restore", "latest", *kept, *target)
+        rows["again"] = step("and again", "restore", "latest", *kept, *target)
+    if arguments.look:
+        with provider.running() as port:
+            tenant.at(port)
+            points = tenant.points()
+        rows["check"] = step("check", "check", *points)
+        rows["read"] = step("check, read data", "check", "--read-data", *points)
+        rows["diff"] = step("diff", "diff", points[0], points[-1])
+        rows["find"] = step("find", "find", "file-000*", "--host", "benchmark")
     if arguments.collect:
         with provider.running():
             rows["collect"] = collect(provider)
@@ -443,6 +463,7 @@ def main() -> None:
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
     parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
+    parser.add_argument("--look", action="store_true", help="also check, diff and find")
     parser.add_argument("--collect", action="store_true", help="collect garbage at the end")
     parser.add_argument("--directory", type=Path, help="where (default the system's)")
     parser.add_argument("--keep", action="store_true", help="do not remove what was made")

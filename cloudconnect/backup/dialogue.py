@@ -42,6 +42,10 @@ class Remembers(Protocol):
         """
         ...
 
+    def knows(self, point: bytes) -> bool:
+        """Whether the repository's chain has an entry of this point, 16 bytes."""
+        ...
+
 
 def greet(
     channel: FrameChannel,

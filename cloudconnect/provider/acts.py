@@ -56,14 +56,11 @@ class RepositoryActs:
         return is_read_only(self._directory)
 
     def look_at_reserve(self) -> bool:
-        """Make the reserve where there is room for it again; whether it is there.
-
-        While it is not, nothing new shall be stored.
-        """
+        """Fill the reserve where there is room for it again; whether anything new may be stored."""
         if self._reserve is None:
             return True
         self._reserve.look()
-        return self._reserve.held
+        return not self._reserve.given
 
     def repositories(self) -> list[bytes]:
         """The repositories that are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from cloudconnect.content.description import DESCRIPTION_MAX, RepositoryDescription
 from cloudconnect.content.heads import HeadKind, SignedHead
 from cloudconnect.content.subkeys import verify_any
-from cloudconnect.errors import NotFound, PeerError
+from cloudconnect.errors import NoSpace, NotFound, PeerError
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.chain_files import rebuild_heads
@@ -89,15 +90,17 @@ class ChainChecker:
         return found, "" if found is not None else "it was changed"
 
     def _mend_row(self, newest: RepositoryDescription | None) -> None:
+        mended = False
         if newest is not None:
-            with self.catalogue.writing() as connection:
+            with contextlib.suppress(NoSpace), self.catalogue.writing() as connection:
                 values = {
                     "description": newest.encode(),
                     "description_revision": newest.revision,
                 }
                 connection.execute(sa.update(repository_table).values(**values))
+                mended = True
         text = "the description in the catalogue was changed"
-        self._say(FindingKind.CATALOGUE, "description", text, newest is not None)
+        self._say(FindingKind.CATALOGUE, "description", text, mended)
 
     def _mend_blob(self, name: str, text: str, right: RepositoryDescription | None) -> None:
         mended = right is not None and rewrite(self.store, name, right.encode())

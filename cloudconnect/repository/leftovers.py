@@ -99,6 +99,8 @@ class Leftovers:
                 size = self.store.size(name)
                 entries = read_entries(self.store, name, self.description.repository)
                 sound = list(unchanged_entries(self.store, name, entries, self.notes))
+                if not sound:
+                    raise StoredDataDamaged(f"{name} holds nothing that is whole")
             except (NotFound, StoredDataDamaged, OSError) as error:
                 self.notes.append(f"a pack that is not in the catalogue cannot be used: {error}")
                 continue

@@ -25,7 +25,7 @@ from cloudconnect.repository.clock import observe
 from cloudconnect.repository.freezing import FROZEN
 from cloudconnect.repository.heads import head_in
 from cloudconnect.repository.leases import COLLECTING
-from cloudconnect.repository.packs import Entry, read_entries
+from cloudconnect.repository.packs import Entry, read_pack
 from cloudconnect.repository.points import insert_point, point_values, record_name
 from cloudconnect.repository.references import references_name
 from cloudconnect.repository.states import States, point_names
@@ -85,10 +85,13 @@ def rebuild_index(
             connection.execute(sa.delete(table))
         for name in store.names("packs/"):
             try:
-                entries = read_entries(store, name, description.repository)
+                contents = read_pack(store, name, description.repository)
             except (StoredDataDamaged, NotFound) as error:
                 damaged.append(str(error))
                 continue
+            entries = contents.entries
+            if contents.problem:
+                damaged.append(f"{name}: {contents.problem}")
             if read_data:
                 entries = list(unchanged_entries(store, name, entries, damaged))
             catalogue.add_pack(connection, name, store.size(name), entries, now)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.crash import cuts, faults, kills, states
+from tests.crash import cuts, faults, flips, kills, states
 from tests.crash.ledger import LEDGER, append, code, sums
 from tests.crash.stage import Failed
 
@@ -29,6 +29,7 @@ CAMPAIGNS: Final[dict[str, tuple[Callable[[], str], Callable[..., None]]]] = {
     "kills": (_always, kills.run),
     "cuts": (cuts.missing, cuts.run),
     "faults": (faults.missing, faults.run),
+    "flips": (_always, flips.run),
     "states": (_always, states.run),
 }
 

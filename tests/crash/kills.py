@@ -43,6 +43,7 @@ WEIGHTS: Final = {
     "gc and backup": 3,
     "scrub": 1,
     "check": 2,
+    "rotate": 1,
 }
 #: Points that stay published at least.
 _KEPT: Final = 3
@@ -166,6 +167,8 @@ class Life:
         if operation == "undelete":
             in_bin = self._in_bin()
             return [self._keep("undelete", choose.sample(in_bin, min(2, len(in_bin))))]
+        if operation == "rotate":
+            return [stage.rotate(choose.random() < 0.5)]
         if operation == "check":
             return [stage.command("check", "--read-data")]
         if operation == "scrub":
@@ -229,6 +232,12 @@ class Life:
         words = command.arguments
         if words[0] in ("gc", "scrub"):
             self._expect_done(self.stage.administer(*words))
+            return
+        if words[0] == "key":
+            again = self.stage.command(*words)
+            if again.finish() not in (0, 13):  # 13: the first one had come to its end
+                raise Failed(f"{words}: {again.child.text()}")
+            self.stage.passphrase = Path(words[-1])
             return
         if words[0] != "backup":
             again = self.stage.command(*words)
@@ -332,7 +341,7 @@ class Life:
     def _look(self) -> None:
         stage = self.stage
         target = stage.folder / "looked"
-        look(stage.repository, stage.folder / "passphrase", target, self.sources)
+        look(stage.repository, stage.passphrase, target, self.sources)
 
     def end(self) -> None:
         """A last look, a restore through the provider, and its end."""

@@ -124,8 +124,8 @@ class RuleTests(ActsCase):
         real, calls = Repository.freeze, []
 
         def freeze(repository: Repository) -> None:
-            calls.append(path.exists())
-            if path.exists():
+            calls.append(reserve.held)
+            if reserve.held:
                 raise NoSpace("full")
             real(repository)
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloudconnect.errors import Busy
+from cloudconnect.errors import Busy, NoSpace
+from cloudconnect.repository import bin, packcheck
+from cloudconnect.repository import scrub as scrub_module
+from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.findings import Finding, FindingKind, ScrubResult
 from cloudconnect.repository.packs import ENTRY_SIZE, HEADER_SIZE
 from cloudconnect.repository.points import STATES
@@ -22,7 +25,7 @@ from cloudconnect.repository.tables import (
     points_table,
     repository_table,
 )
-from tests.repository.repositories import DESCRIBED, blob, flip, name_of
+from tests.repository.repositories import DESCRIBED, blob, failing, flip, name_of
 from tests.repository.test_collect import CollectCase
 
 DAY = 86400.0
@@ -303,6 +306,19 @@ class MarkerTests(ScrubCase):
             self.repository.expire()
         self.check_mended("-removed", 40)
 
+    def test_tombstone_of_who_was_killed(self) -> None:
+        """The tombstone of a removal that was killed before its row has an earlier time."""
+        for _ in range(15):
+            self.later(1)
+            self.repository.observe_clock()
+        patcher = self.patch(bin, "point_row", failing(ZeroDivisionError(), len)[0])
+        self.assertRaises(ZeroDivisionError, self.repository.expire)
+        patcher.restore()
+        self.assertTrue(self.marker("-removed"))
+        self.later(1)
+        self.assertEqual(len(self.repository.expire().removed), 1)
+        self.assertEqual(self.found(), [])
+
 
 class CatalogueTests(ScrubCase):
     """The catalogue is held against what lies in the store, and mended from it."""
@@ -352,7 +368,7 @@ class CatalogueTests(ScrubCase):
         with self.repository.catalogue.writing() as connection:
             connection.execute(sa.delete(blobs_table).where(blobs_table.c.id == name_of(4)))
         pack.unlink()
-        finding = self.found()[0]
+        (finding,) = [each for each in self.found() if each.kind is not FindingKind.PACK]
         self.assertEqual((finding.kind, finding.name), (FindingKind.MISSING, name_of(4).hex()))
         self.assertEqual(set(finding.points), {self.one.hex(), self.two.hex()})
 
@@ -486,6 +502,53 @@ class PackTests(ScrubCase):
         patch.restore()
         self.assertEqual([finding.mended for finding in self.found()], [True, True])
         self.assertEqual(self.found(), [])
+
+    def test_full_catalogue(self) -> None:
+        """With a catalogue that cannot grow all is found too."""
+        path = self.pack_of(4)
+        name, entry = self.repository.catalogue.locate([name_of(4)])[name_of(4)]
+        flip(path, entry.offset)
+        flip(path, -1)
+        (self.directory / "points" / self.one.hex()).unlink()
+        patch = self.patch(Catalogue, "writing", lambda _: (_ for _ in ()).throw(NoSpace("full")))
+        names = {finding.name for finding in self.found()}
+        self.assertEqual(names, {name, f"points/{self.one.hex()}"})
+        patch.restore()
+        self.assertEqual(self.repository.have([name_of(4)]), [True])
+        self.found()
+        self.assertEqual(self.repository.have([name_of(4)]), [False])
+
+    def test_many_packs_gone(self) -> None:
+        """Where most packs are gone nothing is marked: a disk may not be mounted."""
+        self.patch(packcheck, "_GONE_MIN", 1)
+        (self.directory / "packs").rename(self.directory / "elsewhere")
+        finding = self.one_finding()
+        self.assertIn("4 of 4", finding.text)
+        (self.directory / "elsewhere").rename(self.directory / "packs")
+        self.assertEqual(self.found(), [])
+        self.check_readable(range(12))
+
+    def test_pack_gone_is_found_soon(self) -> None:
+        """A pack that is gone is found by any scrub that looks at everything else."""
+        path = self.pack_of(4)
+        path.unlink()
+        (finding,) = self.found(limit_bytes=1)
+        self.assertEqual(finding.name, f"packs/{path.name}")
+        self.assertEqual(finding.points, (self.one.hex(), self.two.hex()))
+
+    def test_damaged_point_without_row(self) -> None:
+        """A record that has no row and cannot be used is named."""
+        path = self.directory / "points" / ("0e" * 16)
+        path.write_bytes((self.directory / "points" / self.one.hex()).read_bytes())
+        finding = self.one_finding()
+        self.assertEqual((finding.name, finding.points), (f"points/{path.name}", ("0e" * 16,)))
+
+    def test_rate(self) -> None:
+        """A scrub that is slowed down can be stopped while it waits."""
+        self.patch(scrub_module, "_NAP", 0.001)
+        asked: list[int] = []
+        result = self.scrub(rate=1.0, cancelled=lambda: asked.append(1) or len(asked) > 20)
+        self.assertEqual((len(asked), result.packs), (21, 0))
 
     def test_unreadable(self) -> None:
         """A pack that the system cannot read is named; the others are read."""
