@@ -356,13 +356,16 @@ class Repository:
         """
         return self._points.references(point)
 
-    def withdraw(self, points: Iterable[bytes]) -> None:
+    def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
         """Take back points that must not be restored from; what they need stays stored.
 
+        No lock and no bin keeps them: so only the session that has published a point may.
+
         :param points: their ids, 16 bytes each
+        :param session: 16 bytes; a point that another one has published is as if it were not there
         :raises NotFound: there is no such point
         """
-        self._points.withdraw(points)
+        self._points.withdraw(points, session)
 
     # --- what is kept, and for how long ----------------------------------------------------------
 
