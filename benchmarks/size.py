@@ -258,7 +258,8 @@ class Tenant:
             stdout=subprocess.PIPE,
             check=True,
         )
-        return [json.loads(line)["point"] for line in done.stdout.splitlines()]
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [row["point"] for row in rows if row["message_type"] == "point"]
 
 
 COUNTS = ("files", "files_unchanged", "bytes_source", "bytes_new", "bytes_sent", "bytes_received")

@@ -113,12 +113,17 @@ def encode_lock(until: float, clock: float, moment: Moment) -> bytes:
 
 def encode_removed(connection: sa.Connection, row: sa.Row[Any]) -> bytes:
     """The tombstone of a row: what it says, and the entry in the tenant's chain about it."""
+    return _with_digest(removed_fields(connection, row))
+
+
+def removed_fields(connection: sa.Connection, row: sa.Row[Any]) -> dict[str, Any]:
+    """What the tombstone of a row says, as :func:`read_removed` returns it."""
     fields = {name: getattr(row, name) for name in _KEPT}
     h = heads_table.c
     entry = connection.execute(sa.select(h.entry, h.signature).where(h.point == row.point)).first()
     if entry is not None:
         fields |= {"head": entry.entry, "head_signature": entry.signature}
-    return _with_digest(fields)
+    return fields
 
 
 def read_deleted(store: IBlobStore, point: bytes) -> tuple[float, str, Deadline]:

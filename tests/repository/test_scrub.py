@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cloudconnect.errors import Busy, NoSpace
-from cloudconnect.repository import packcheck
+from cloudconnect.repository import bin, packcheck
 from cloudconnect.repository import scrub as scrub_module
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.findings import Finding, FindingKind, ScrubResult
@@ -25,7 +25,7 @@ from cloudconnect.repository.tables import (
     points_table,
     repository_table,
 )
-from tests.repository.repositories import DESCRIBED, blob, flip, name_of
+from tests.repository.repositories import DESCRIBED, blob, failing, flip, name_of
 from tests.repository.test_collect import CollectCase
 
 DAY = 86400.0
@@ -305,6 +305,19 @@ class MarkerTests(ScrubCase):
             self.later(1)
             self.repository.expire()
         self.check_mended("-removed", 40)
+
+    def test_tombstone_of_who_was_killed(self) -> None:
+        """The tombstone of a removal that was killed before its row has an earlier time."""
+        for _ in range(15):
+            self.later(1)
+            self.repository.observe_clock()
+        patcher = self.patch(bin, "point_row", failing(ZeroDivisionError(), len)[0])
+        self.assertRaises(ZeroDivisionError, self.repository.expire)
+        patcher.restore()
+        self.assertTrue(self.marker("-removed"))
+        self.later(1)
+        self.assertEqual(len(self.repository.expire().removed), 1)
+        self.assertEqual(self.found(), [])
 
 
 class CatalogueTests(ScrubCase):
