@@ -87,6 +87,8 @@ class ChainChecker:
             found = _usable(self.store.read(DESCRIPTION, 0, size), repository)
         except NotFound:
             return None, "it is not there"
+        except OSError as error:
+            return None, f"the system cannot read it: {error.strerror}"
         return found, "" if found is not None else "it was changed"
 
     def _mend_row(self, newest: RepositoryDescription | None) -> None:

@@ -117,7 +117,7 @@ def later_descriptions(
             if head.entry.digest != hashlib.sha256(fields["description"]).digest():
                 raise StoredDataDamaged("its head is of something else")
             yield description, head
-        except (PeerError, TypeError) as error:
+        except (PeerError, TypeError, OSError) as error:
             damaged.append(f"{name}: {error}")
 
 

@@ -89,6 +89,9 @@ def rebuild_index(
             except (StoredDataDamaged, NotFound) as error:
                 damaged.append(str(error))
                 continue
+            except OSError as error:
+                damaged.append(f"{name}: the system cannot read it: {error.strerror}")
+                continue
             entries = contents.entries
             if contents.problem:
                 damaged.append(f"{name}: {contents.problem}")
@@ -123,6 +126,9 @@ def unchanged_entries(
             entry.blob(store.read(name, entry.offset, entry.stored_length), name)
         except StoredDataDamaged as error:
             damaged.append(str(error))
+        except OSError as error:
+            why = f"the system cannot read it: {error.strerror}"
+            damaged.append(f"{entry.id.hex()} in {name}: {why}")
         else:
             yield entry
 
@@ -160,7 +166,7 @@ def found_point(
             store.size(references_name(record.point)) != count * ID_SIZE
         ):
             raise StoredDataDamaged(f"{name} does not match its references")
-    except (PeerError, TypeError) as error:
+    except (PeerError, TypeError, OSError) as error:
         damaged.append(f"{name}: {error}")
         return
     values = point_values(

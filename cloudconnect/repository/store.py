@@ -357,12 +357,12 @@ class Repository:
         return self._points.references(point)
 
     def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
-        """Take back points that must not be restored from; what they need stays stored.
+        """Take back points that must not be restored from, whether they are locked or not.
 
-        No lock and no bin keeps them: so only the session that has published a point may.
+        What only they need goes with the next collections: there is no bin for them.
 
         :param points: their ids, 16 bytes each
-        :param session: 16 bytes; a point that another one has published is as if it were not there
+        :param session: 16 bytes: only those that this session has published; None: any
         :raises NotFound: there is no such point
         """
         self._points.withdraw(points, session)
