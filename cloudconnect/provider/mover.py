@@ -68,7 +68,7 @@ from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.reserve import Reserve, is_no_room
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
-from cloudconnect.repository.serve import ServeResult, serve_session
+from cloudconnect.repository.serve import POINTS_MAX, ServeResult, serve_session
 from cloudconnect.repository.store import Repository
 from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
 from cloudconnect.transports.blocking import BlockingPipe
@@ -382,8 +382,7 @@ class TargetDataMover(Service, CommandLocator):
         count = 0
         with self.acts.open(package.repository) as opened:
             for point in points:
-                # Noted, but then not published: perhaps as there is another one of this id, and a
-                # session must not take back what is not its own.
+                # Noted, but then not published: the id may even be that of another session's point.
                 with contextlib.suppress(NotFound):
                     opened.withdraw([point], package.session)
                     count += 1
@@ -505,7 +504,11 @@ class TargetDataMover(Service, CommandLocator):
         if told != (package.session, package.job, package.host, package.name, package.repository):
             raise ContextMismatch("the restore point is not of this session, job and host")
         # Before it is published: whatever fails from here on, it can be taken back.
-        session.core.points.append(record.point)
+        noted = session.core.points
+        if record.point not in noted:
+            if len(noted) >= POINTS_MAX:
+                raise Refused(f"a session offers at most {POINTS_MAX} restore points")
+            noted.append(record.point)
 
     def _served(
         self, result: ServeResult, session: MoverSession, pipe: BlockingPipe, connection: int

@@ -268,7 +268,7 @@ class Points:
             self.store, point.point, point.reference_count, point.reference_digest
         )
 
-    def withdraw(self, points: Iterable[bytes], session: bytes | None) -> None:
+    def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
         """See :meth:`cloudconnect.repository.store.Repository.withdraw`."""
         for point in points:
             known = self._known(point)
@@ -345,7 +345,7 @@ class Points:
                 self.store.remove(references_name(point))
                 raise
             except BaseException:
-                # The name may be there all the same: a record without its list stops collections.
+                # It may have got its name though storing it failed: it never stands alone.
                 self.store.remove(record_name(point))
                 self.store.remove(references_name(point))
                 raise

@@ -219,17 +219,16 @@ class PublishTests(PointsCase):
         self.nothing_there()
 
     def test_doubtful_record(self) -> None:
-        """Nothing stays of a point whose record got its name and was then not said to be there."""
-        real = self.repository.store.put
+        """A record whose storing failed, and which is there all the same, does not stay alone."""
+        put = self.repository.store.put
 
-        def put(name: str, parts: Any) -> int:
-            real(name, parts)
-            raise OSError(errno.EIO, "the directory's fsync failed")
+        def doubtful(name: str, parts: Any) -> int:
+            put(name, parts)
+            raise OSError(errno.EIO, "it has its name, and the fsync of its folder failed")
 
-        with self.patched(self.repository.store, "put", put):
+        with self.patched(self.repository.store, "put", doubtful):
             self.assertRaises(OSError, self.publish, b"p" * 16, [name_of(1)])
         self.nothing_there()
-        self.repository.collect()
 
     def test_doubtful_commit(self) -> None:
         """A point whose row's commit failed, and may be there all the same, has what it needs."""
@@ -371,10 +370,11 @@ class WithdrawTests(PointsCase):
         """There must be such a point."""
         self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16])
 
-    def test_of_a_session(self) -> None:
-        """What another session has published is not taken back by this one."""
+    def test_of_another_session(self) -> None:
+        """A session takes back what it has published itself, and nothing else."""
         self.publish(b"p" * 16)
         self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16], b"x" * 16)
-        self.assertEqual([row.state for row in self.repository.points()], ["published"])
+        self.assertFalse((self.directory / "points" / ("70" * 16 + "-withdrawn")).exists())
+        self.assertEqual(self.repository.point(b"p" * 16).state, "published")
         self.repository.withdraw([b"p" * 16], SESSION)
-        self.assertEqual(self.repository.points(), [])
+        self.assertRaises(NotFound, self.repository.point, b"p" * 16)
