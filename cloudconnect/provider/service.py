@@ -82,8 +82,6 @@ OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 UNREPORTED = "unreported"
 #: Findings in its repository that a tenant is told at one log-in.
 UNTOLD_MAX = 5
-#: Longest host or job label, in characters.
-LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
 #: A gateway takes a route within so many seconds, or is taken for lost: less than a tenant waits.
