@@ -17,11 +17,19 @@ import sqlalchemy as sa
 
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.packs import ENTRY_SIZE
-from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
+from cloudconnect.repository.tables import (
+    blobs_table,
+    packs_table,
+    points_table,
+    repository_table,
+)
+from cloudconnect.wire.frames import ID_SIZE
 
 #: Rows that one statement counts, about: no reader keeps the write-ahead log from being emptied.
 _ROWS: Final = 16384
 _RANGES_MAX: Final = 1 << 16
+#: States of points for whose own files nobody is charged: of the second there are none.
+_UNCHARGED: Final = ("deleted", "removed")
 
 
 @attrs.frozen
@@ -86,6 +94,17 @@ def stored_bytes(connection: sa.Connection, retired: bool = True) -> int:
     if not retired:
         query = query.where(packs_table.c.retired.is_(None))
     return int(connection.execute(query).scalar_one())
+
+
+def point_bytes(connection: sa.Connection) -> int:
+    """Sizes of the records and reference lists of all points but those in the bin, together.
+
+    A list may be of gigabytes, and its ids may be repeated: it is no small thing beside the packs.
+    """
+    t = points_table.c
+    size = sa.func.length(t.record) + ID_SIZE * t.reference_count
+    query = sa.select(sa.func.coalesce(sa.func.sum(size), 0))
+    return int(connection.execute(query.where(t.state.not_in(_UNCHARGED))).scalar_one())
 
 
 def blobs_about(connection: sa.Connection) -> int:

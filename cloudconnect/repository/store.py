@@ -27,7 +27,7 @@ from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
-from cloudconnect.repository.accounting import Measured, read_measured, stored_bytes
+from cloudconnect.repository.accounting import Measured, point_bytes, read_measured, stored_bytes
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
@@ -521,7 +521,7 @@ class Repository:
 
         A blob that two sessions stored at once counts twice, as it takes room twice.
         ``bytes_counted`` is what counts against a quota: without what only the bin needs, and
-        without packs that only wait to be removed.
+        without packs that only wait to be removed; with the records and reference lists of points.
         """
         p = packs_table.c
         sums = sa.select(
@@ -533,6 +533,7 @@ class Repository:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
             used = stored_bytes(connection, retired=False) - read_measured(connection).bin
+            used += point_bytes(connection)
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
