@@ -29,6 +29,8 @@ from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.tables import repository_table
 from cloudconnect.wire import canonical
 
+#: The blob of the first description.
+DESCRIPTION: Final = "description"
 #: Where the later descriptions lie.
 DESCRIPTIONS: Final = "descriptions/"
 _SIZE_MAX: Final = DESCRIPTION_MAX + HEAD_MAX + 256

@@ -24,7 +24,7 @@ from cloudconnect.repository.chain_files import rebuild_heads
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.freezing import FROZEN
 from cloudconnect.repository.heads import head_in
-from cloudconnect.repository.leases import COLLECTING
+from cloudconnect.repository.leases import COLLECTING, PUBLISHING
 from cloudconnect.repository.packs import Entry, read_pack
 from cloudconnect.repository.points import insert_point, point_values, record_name
 from cloudconnect.repository.references import references_name
@@ -77,7 +77,12 @@ def rebuild_index(
     """
     damaged: list[str] = []
     packs = blobs = 0
-    with store.exclusive(COLLECTING), catalogue.writing() as connection:
+    # Not while somebody publishes: what has no row yet is no point, and is taken back if it fails.
+    with (
+        store.exclusive(COLLECTING),
+        store.exclusive(PUBLISHING, wait=True),
+        catalogue.writing() as connection,
+    ):
         # A lease of before a lost catalogue's end must not look like one of today.
         epoch = max(catalogue.epoch(connection), *store.leases(), 0) + 1
         connection.execute(sa.update(repository_table).values(epoch=epoch))

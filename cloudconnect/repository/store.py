@@ -33,7 +33,11 @@ from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
-from cloudconnect.repository.descriptions import newest_description, replace_description
+from cloudconnect.repository.descriptions import (
+    DESCRIPTION,
+    newest_description,
+    replace_description,
+)
 from cloudconnect.repository.findings import ScrubResult
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
@@ -54,8 +58,6 @@ from cloudconnect.wire.frames import StoredBlob
 FORMAT_VERSION: Final = 1
 #: The catalogue's file in the repository's directory.
 CATALOGUE: Final = "catalogue.sqlite"
-#: The blob that holds the description a second time, for a repository without a catalogue.
-DESCRIPTION: Final = "description"
 
 
 @attrs.frozen

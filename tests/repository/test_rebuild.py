@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import sqlalchemy as sa
 
-from cloudconnect.errors import NotFound, Refused
-from cloudconnect.repository import packs
+from cloudconnect.errors import Busy, NotFound, Refused
+from cloudconnect.repository import packs, rebuild
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.points import STATES
@@ -116,6 +117,23 @@ class RebuildTests(RepositoryCase):
         there = repository.have([name_of(number) for number in range(8)])
         self.assertEqual([n for n in range(8) if not there[n]], [4])
         self.assertEqual([row.point[0] for row in repository.points()], [0])
+
+    def test_nobody_publishes(self) -> None:
+        """Nobody is in the middle of publishing: a record without a row would become a point."""
+        repository = self.lose()
+        other = self.opened(lease=False)
+        real = rebuild.found_point
+        seen: list[str] = []
+
+        def found_point(store: LocalBlobStore, name: str, *rest: Any) -> Any:
+            with self.assertRaises(Busy), other.store.exclusive("publish"):
+                pass
+            seen.append(name)
+            return real(store, name, *rest)
+
+        self.patch(rebuild, "found_point", found_point)
+        self.assertEqual(repository.rebuild_index().points, 3)
+        self.assertEqual(len(seen), 3)
 
     def test_unreadable(self) -> None:
         """What the system cannot read of a bad disk is named, and costs only itself."""
