@@ -157,7 +157,7 @@ class Marker:
             self.mark_manifest(self._record(row.arrival, point), live)
             parts = read_joined(self.store, point, row.reference_count, row.reference_digest)
             self.mark_references(parts, live)
-        except (NotFound, StoredDataDamaged) as error:
+        except (NotFound, StoredDataDamaged, OSError) as error:
             if self._gone(row.arrival):
                 return  # removed while its list was being read
             raise StoredDataDamaged(
