@@ -16,16 +16,18 @@ from cloudconnect.errors import NoSpace, NotFound, PeerError
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.chain_files import rebuild_heads
-from cloudconnect.repository.descriptions import DESCRIPTIONS, description_name, later_descriptions
+from cloudconnect.repository.descriptions import (
+    DESCRIPTION,
+    DESCRIPTIONS,
+    description_name,
+    later_descriptions,
+)
 from cloudconnect.repository.findings import Finding, FindingKind
 from cloudconnect.repository.heads import head_fields, holes, read_heads
 from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.rewriting import rewrite
 from cloudconnect.repository.tables import heads_table, repository_table
 from cloudconnect.wire import canonical
-
-#: The blob of the first description.
-DESCRIPTION = "description"
 
 
 class _NoBetter(Exception):
@@ -87,6 +89,8 @@ class ChainChecker:
             found = _usable(self.store.read(DESCRIPTION, 0, size), repository)
         except NotFound:
             return None, "it is not there"
+        except OSError as error:
+            return None, f"the system cannot read it: {error.strerror}"
         return found, "" if found is not None else "it was changed"
 
     def _mend_row(self, newest: RepositoryDescription | None) -> None:

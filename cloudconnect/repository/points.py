@@ -268,10 +268,11 @@ class Points:
             self.store, point.point, point.reference_count, point.reference_digest
         )
 
-    def withdraw(self, points: Iterable[bytes]) -> None:
+    def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
         """See :meth:`cloudconnect.repository.store.Repository.withdraw`."""
         for point in points:
-            if self._known(point) is None:
+            known = self._known(point)
+            if known is None or session not in (None, known.session):
                 raise NotFound(f"there is no restore point {point.hex()}")
             put_once(self.store, withdrawn_name(point), b"withdrawn")
             with self.catalogue.writing() as connection:

@@ -369,3 +369,12 @@ class WithdrawTests(PointsCase):
     def test_unknown(self) -> None:
         """There must be such a point."""
         self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16])
+
+    def test_of_another_session(self) -> None:
+        """A session takes back what it has published itself, and nothing else."""
+        self.publish(b"p" * 16)
+        self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16], b"x" * 16)
+        self.assertFalse((self.directory / "points" / ("70" * 16 + "-withdrawn")).exists())
+        self.assertEqual(self.repository.point(b"p" * 16).state, "published")
+        self.repository.withdraw([b"p" * 16], SESSION)
+        self.assertRaises(NotFound, self.repository.point, b"p" * 16)

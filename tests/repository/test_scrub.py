@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloudconnect.errors import Busy, NoSpace
+from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged
 from cloudconnect.repository import bin, packcheck
 from cloudconnect.repository import scrub as scrub_module
 from cloudconnect.repository.catalogue import Catalogue
@@ -565,6 +565,43 @@ class PackTests(ScrubCase):
         self.assertEqual([finding.name for finding in result.findings], [name])
         self.assertEqual(result.packs, 3)
         self.assertEqual(self.repository.have([name_of(4)]), [True])
+
+    def test_unreadable_point(self) -> None:
+        """A point of which the system cannot read something is named; all else is looked at."""
+        name = f"points/{self.one.hex()}-references"
+        real = self.repository.store.read
+
+        def read(wanted: str, offset: int, length: int) -> bytes:
+            if wanted == name:
+                raise OSError(errno.EIO, "I/O error")
+            return real(wanted, offset, length)
+
+        self.patch(self.repository.store, "read", read)
+        flip(self.directory / "points" / self.two.hex(), 5)
+        result = self.scrub()
+        self.assertEqual(
+            [finding.points for finding in result.findings], [(self.one.hex(),), (self.two.hex(),)]
+        )
+        self.assertEqual(result.packs, 4)
+        error = self.assertRaises(StoredDataDamaged, self.collect)
+        self.assertIn(self.one.hex(), str(error))
+
+    def test_unreadable_description(self) -> None:
+        """A description that the system cannot read is made again from the catalogue's."""
+        real = self.repository.store.read
+
+        def read(wanted: str, offset: int, length: int) -> bytes:
+            if wanted == "description":
+                raise OSError(errno.EIO, "I/O error")
+            return real(wanted, offset, length)
+
+        before = (self.directory / "description").stat().st_ino
+        patch = self.patch(self.repository.store, "read", read)
+        finding = self.one_finding()
+        patch.restore()
+        self.assertEqual((finding.name, finding.mended), ("description", True))
+        self.assertNotEqual((self.directory / "description").stat().st_ino, before)
+        self.assertEqual(self.found(), [])
 
     def test_foreign_pack(self) -> None:
         """A pack without a row that is not of this repository is named."""
