@@ -1,0 +1,347 @@
+"""Layer 1: the sending half of the codec (``docs/wan.rst``): a stream in, batches out.
+
+Whatever a cache says, a wrong reference costs one more way back and forth and nothing else: what
+was sent is kept until the far end has acknowledged it, and pieces that it misses are sent in full.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+from blake3 import blake3
+
+from cloudconnect.content.compression import compress
+from cloudconnect.dedup.bases import Shelf, check_of, plan
+from cloudconnect.dedup.cutting import Cut, ICutter
+from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, pack_control
+from cloudconnect.dedup.interfaces import IBlockCache, Place
+from cloudconnect.dedup.limits import BATCH_LITERAL, BATCH_PLAIN, PIECES_MAX, PREFIX_MAX, WINDOW_MIN
+from cloudconnect.dedup.literals import StreamCompressor, compress_delta
+from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Hello, Miss, Resend
+from cloudconnect.dedup.sketch import Sketcher
+from cloudconnect.dedup.statistics import Statistics
+from cloudconnect.dedup.trust import Trust
+from cloudconnect.errors import ProtocolViolation
+
+#: Requests for pieces of one batch: what a far end finds missing, and all of it once it finds that
+#: its cache is in another order.
+ASKED_MAX: Final = 2
+
+_Parts = list[bytes | memoryview]
+
+
+@attrs.define
+class _Piece:
+    """A part of a batch.
+
+    :ivar name: BLAKE3-256 of its bytes
+    :ivar place: where it is in the cache: of one that is referred to, or None
+    :ivar alone: it became known in this batch: the far end has it, but not yet at a place
+    :ivar base: a similar block, for one that is sent
+    """
+
+    data: bytes | memoryview
+    name: bytes
+    act: Act
+    place: Place | None = None
+    alone: bool = False
+    base: Place | None = None
+
+
+@attrs.define
+class _Sent:
+    """A batch that the far end has not acknowledged."""
+
+    pieces: list[bytes | memoryview]
+    referred: list[bool]
+    plain: int
+    old: int
+    asked: int = 0
+
+
+class Encoder:
+    """Encodes one direction of one connection.
+
+    :param cache: the own cache
+    :param cutter: cuts the stream
+    :param level: compression level, 1 to 19; :attr:`level` may be set at any time
+    :ivar statistics: counts, but for the coded bytes, which the exchange counts
+    """
+
+    def __init__(self, cache: IBlockCache, cutter: ICutter, level: int = 3) -> None:
+        self.level = level
+        self.statistics = Statistics()
+        self._cache = cache
+        self._shelf = Shelf(cache)
+        self._appender = cache.appender()
+        self._cutter = cutter
+        self._sketcher = Sketcher()
+        self._stream = StreamCompressor()
+        self._trust = Trust(cache.horizon())
+        self._pieces: list[_Piece] = []
+        self._plain = 0
+        self._literal = 0
+        # What this batch brings: the far end cannot yet have it in its cache.
+        self._fresh: set[bytes] = set()
+        self._fresh_places: set[tuple[int, int]] = set()
+        self._sent: dict[int, _Sent] = {}
+        self._acknowledged = 0
+        self._number = 0
+        self._total = 0
+        self._under_way = 0
+        self._allowed = WINDOW_MIN
+        self._held: deque[tuple[int, _Parts]] = deque()
+        self._ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the window has room: while it has not, more must not be fed."""
+        return not self._held
+
+    @property
+    def settled(self) -> bool:
+        """Whether the far end has acknowledged all that was sent."""
+        return not self._sent
+
+    def feed(self, data: bytes) -> Iterator[_Parts]:
+        """Take the next bytes of the stream; gives the messages that may be sent now.
+
+        :param data: not changed by anybody afterwards
+        """
+        yield from self._take(self._cutter.feed(data))
+
+    def flush(self) -> Iterator[_Parts]:
+        """All that waits for more and would be of use to the far end."""
+        yield from self._take(self._cutter.flush())
+        yield from self._close_batch()
+
+    def finish(self) -> Iterator[_Parts]:
+        """The stream has ended: all that waits, and END once all of it could be sent."""
+        yield from self._take(self._cutter.finish())
+        yield from self._close_batch()
+        self._ended = True
+        self._appender.close()
+        yield from self._release()
+
+    def greeted(self, hello: Hello) -> Iterator[_Parts]:
+        """The far end's first message has come."""
+        self._allowed = hello.window
+        if hello.cold:
+            self._trust.distrust()
+        yield from self._release()
+
+    def acknowledged(self, ack: Ack) -> Iterator[_Parts]:
+        """Batches were passed on at the far end.
+
+        :raises ProtocolViolation: they were never sent
+        """
+        if not self._acknowledged <= ack.number < self._number - len(self._held):
+            raise ProtocolViolation(f"batch {ack.number} was acknowledged and not under way")
+        for number in range(self._acknowledged, ack.number + 1):
+            self._under_way -= self._sent.pop(number).plain
+        self._acknowledged = ack.number + 1
+        yield from self._release()
+
+    def missed(self, miss: Miss) -> Iterator[_Parts]:
+        """The far end does not have pieces of a batch.
+
+        :raises ProtocolViolation: there are no such pieces under way
+        """
+        sent = self._sent.get(miss.number)
+        if sent is None or miss.number >= self._number - len(self._held):
+            raise ProtocolViolation(f"pieces of batch {miss.number} are asked for")
+        if miss.pieces[-1] >= len(sent.pieces):
+            raise ProtocolViolation(f"batch {miss.number} has no piece {miss.pieces[-1]}")
+        sent.asked += 1
+        if sent.asked > ASKED_MAX:
+            raise ProtocolViolation(f"pieces of batch {miss.number} are asked for again and again")
+        pieces = [(index, len(sent.pieces[index])) for index in miss.pieces]
+        size = sum(length for _, length in pieces)
+        referred = sum(length for index, length in pieces if sent.referred[index])
+        self.statistics.misses += len(pieces)
+        self.statistics.resent += size
+        self.statistics.by_reference -= referred
+        self._trust.missed(min(size, sent.old))
+        plain = b"".join(sent.pieces[index] for index in miss.pieces)
+        frame = compress(plain, self.level)
+        coding = Coding.RAW if frame is None else Coding.ANEW
+        yield Resend(miss.number, pieces, coding, frame or plain).encode()
+
+    # --- pieces -----------------------------------------------------------------------------------
+
+    def _take(self, cuts: Iterator[Cut]) -> Iterator[_Parts]:
+        for cut in cuts:
+            self._add(cut)
+            full = self._literal >= BATCH_LITERAL or self._plain >= BATCH_PLAIN
+            if full or len(self._pieces) >= PIECES_MAX // 2:
+                yield from self._close_batch()
+
+    def _add(self, cut: Cut) -> None:
+        data, block = cut
+        name = blake3(data).digest()
+        self._plain += len(data)
+        if not block:
+            self._literal += len(data)
+            self._pieces.append(_Piece(data, name, Act.BETWEEN))
+            return
+        place = self._cache.find(name)
+        alone = name in self._fresh
+        if place is not None and (alone or self._trust.believes(place)):
+            self._pieces.append(_Piece(data, name, Act.NAMED, place, alone))
+            return
+        self._literal += len(data)
+        features = self._sketcher.features(data)
+        base = self._cache.similar(features) if features else None
+        if base is not None and not self._trust.believes(base):
+            base = None
+        self._pieces.append(_Piece(data, name, Act.NEW, base=base))
+        place = self._appender.append(name, data, features)
+        if place is not None:
+            self._fresh.add(name)
+            self._fresh_places.add(place[:2])
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _close_batch(self) -> Iterator[_Parts]:
+        pieces, plain = self._pieces, self._plain
+        if not pieces:
+            return
+        self._find_bases(pieces)
+        delta, bases, names = self._delta(pieces)
+        instructions, named = _instructions(pieces)
+        control = pack_control(instructions, bases)
+        sent = [piece.data for piece in pieces if piece.act in (Act.BETWEEN, Act.NEW)]
+        section = b"".join((control, *sent))
+        coding, stream = self._stream.compress(section, self.level)
+        prefix, changed = delta
+        coded = compress_delta(prefix, changed, self.level) if changed else b""
+        batch = Batch(
+            self._number,
+            plain,
+            blake3(b"".join([piece.name for piece in pieces])).digest(),
+            [*named, *names],
+            coding,
+            len(control),
+            len(section),
+            stream,
+            len(changed),
+            coded,
+            check_of(prefix) if changed else bytes(16),
+        )
+        referred = [piece.act == Act.NAMED for piece in pieces]
+        old = sum(len(p.data) for p in pieces if p.act == Act.NAMED and not self._is_new(p))
+        self._count(plain, len(section) - len(control), len(stream), len(changed), len(coded))
+        self._sent[self._number] = _Sent([piece.data for piece in pieces], referred, plain, old)
+        self._trust.passed(plain, old)
+        self._number += 1
+        self._total += plain
+        self._pieces, self._plain, self._literal = [], 0, 0
+        self._fresh.clear()
+        self._fresh_places.clear()
+        self._held.append((plain, list(batch.encode())))
+        yield from self._release()
+
+    def _is_new(self, piece: _Piece) -> bool:
+        return piece.place is not None and self._trust.is_new(piece.place)
+
+    def _count(self, plain: int, sent: int, stream: int, changed: int, coded: int) -> None:
+        counts = self.statistics
+        counts.plain += plain
+        counts.by_reference += plain - sent - changed
+        counts.by_compression += sent - stream
+        counts.by_delta += changed - coded
+        counts.damaged = self._shelf.damaged
+
+    def _release(self) -> Iterator[_Parts]:
+        while self._held and self._under_way + self._held[0][0] <= self._allowed:
+            plain, parts = self._held.popleft()
+            self._under_way += plain
+            yield parts
+        if self._ended and not self._held:
+            self._ended = False
+            yield list(End(self._number, self._total).encode())
+
+    def _find_bases(self, pieces: list[_Piece]) -> None:
+        """What stood between two known blocks is a base for what stands there now."""
+        last: Place | None = None
+        run: list[_Piece] = []
+        for piece in pieces:
+            if piece.act == Act.NEW:
+                run.append(piece)
+            elif piece.place is not None and not piece.alone:
+                place = piece.place
+                if run and last is not None and last.segment == place.segment:
+                    gap = place.ordinal - last.ordinal - 1
+                    for index, changed in enumerate(run[:gap] if gap <= SKIP_MAX else ()):
+                        if changed.base is None:
+                            at = last.ordinal + 1 + index
+                            changed.base = self._cache.beside(last, at - last.ordinal)
+                last, run = place, []
+
+    def _delta(self, pieces: list[_Piece]) -> tuple[tuple[bytes, bytes], list[Base], list[bytes]]:
+        """Prefix and content of the delta section, its bases and their names."""
+        fresh = self._fresh_places
+        wanted = {p.base for p in pieces if p.base is not None and p.base[:2] not in fresh}
+        found: set[tuple[int, int]] = set()
+        parts, bases, names = [], [], []
+        size = 0
+        for place, base in plan(wanted):
+            if (place.segment, place.ordinal + base.blocks) in fresh:
+                base = base._replace(after=False)
+            around = self._shelf.around(place, base)
+            if around is None or size + len(around[1]) > PREFIX_MAX:
+                continue
+            size += len(around[1])
+            names.append(around[0])
+            parts.append(around[1])
+            bases.append(base)
+            found.update((place.segment, place.ordinal + step) for step in range(base.blocks))
+        changed = []
+        for piece in pieces:
+            if piece.base is not None and piece.base[:2] in found:
+                piece.act = Act.CHANGED
+                changed.append(piece.data)
+        return (b"".join(parts), b"".join(changed)), bases, names
+
+
+def _instructions(pieces: list[_Piece]) -> tuple[list[Instruction], list[bytes]]:
+    """The instructions for ``pieces``, and the names that they use."""
+    made: list[Instruction] = []
+    names: list[bytes] = []
+    last: _Piece | None = None
+    running = False  # the last instruction is a run that the next block may belong to
+    for piece in pieces:
+        if piece.act != Act.NAMED:
+            made.append(Instruction(piece.act, len(piece.data)))
+            running = False
+            continue
+        gap = _gap(last, piece)
+        if last is not None and last.name == piece.name:
+            if made[-1].act == Act.AGAIN:
+                made[-1] = Instruction(Act.AGAIN, made[-1].number + 1)
+            else:
+                made.append(Instruction(Act.AGAIN, 1))
+            running = False
+        elif gap == 0 and running:
+            made[-1] = made[-1]._replace(number=made[-1].number + 1)
+        elif 0 <= gap <= SKIP_MAX:
+            made.append(Instruction(Act.ON, 1, gap))
+            running = True
+        else:
+            made.append(Instruction(Act.NAMED, 1))
+            names.append(piece.name)
+            running = True
+        last = piece
+    return made, names
+
+
+def _gap(last: _Piece | None, piece: _Piece) -> int:
+    """Blocks between two in the order of the cache; -1 where they are not in that order."""
+    if last is None or last.place is None or piece.place is None or last.alone or piece.alone:
+        return -1
+    if last.place.segment != piece.place.segment:
+        return -1
+    return piece.place.ordinal - last.place.ordinal - 1
