@@ -215,11 +215,11 @@ class BlockCache:
         with self._lock:
             if self.trouble is not None:
                 return None
-            while self._size + self.segment_size > self._limit or self._is_disk_full():
-                if not self.evict():
-                    return None
-            number, self._next = self._next, self._next + 1
             try:
+                while self._size + self.segment_size > self._limit or self._is_disk_full():
+                    if not self.evict():
+                        return None
+                number, self._next = self._next, self._next + 1
                 writer = SegmentWriter(self._path(number), number, before, self._keys)
             except OSError as error:
                 self._fail(error)

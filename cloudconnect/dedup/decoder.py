@@ -18,7 +18,13 @@ from cloudconnect.content.compression import decompress
 from cloudconnect.dedup.bases import Shelf, check_of
 from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, unpack_control
 from cloudconnect.dedup.interfaces import IBlockCache, Place
-from cloudconnect.dedup.limits import WINDOW_DEFAULT
+from cloudconnect.dedup.limits import (
+    BATCHES_MAX,
+    BLOCK_MIN,
+    PIECE_BYTES,
+    PIECES_FEW,
+    WINDOW_DEFAULT,
+)
 from cloudconnect.dedup.literals import StreamDecompressor, decompress_delta
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Miss, Resend
 from cloudconnect.dedup.sketch import Sketcher
@@ -84,8 +90,8 @@ class Decoder:
         self.ended = False
         self._cache = cache
         self._shelf = Shelf(cache)
-        # Blocks that were sent in full, in the order of the far end's cache, and those that were
-        # missing: among the first these would be in nobody's order.
+        # Blocks that were sent in full and those that were missing: apart, so that each are in the
+        # order of the far end's cache, which learns of the missing ones later.
         self._appender = cache.appender()
         self._healer = cache.appender()
         self._sketcher = Sketcher()
@@ -106,7 +112,7 @@ class Decoder:
         self._check_open()
         if batch.number != self._next:
             raise ProtocolViolation(f"batch {batch.number} came in the place of {self._next}")
-        if self._waiting + batch.plain > self._window:
+        if self._waiting + batch.plain > self._window or len(self._pending) >= BATCHES_MAX:
             raise ProtocolViolation("more is under way between accelerators than was allowed")
         self._next += 1
         self._waiting += batch.plain
@@ -310,14 +316,17 @@ class Decoder:
     def _keep(self, pending: _Pending) -> None:
         """Put the blocks that were sent into the cache, and count."""
         counts, batch = self.statistics, pending.batch
+        healing: dict[bytes, bytes | memoryview] = {}
         for piece in pending.pieces:
             assert piece.data is not None
             if piece.act in (Act.NEW, Act.CHANGED):
                 features = self._sketcher.features(piece.data)
                 self._appender.append(piece.name, piece.data, features)
             elif piece.healed:
-                self._healer.append(piece.name, piece.data, self._sketcher.features(piece.data))
+                healing[piece.name] = piece.data
                 counts.resent += len(piece.data)
+        for name, data in healing.items():
+            self._healer.append(name, data, self._sketcher.features(data))
         sent = batch.stream_plain - batch.control
         healed = sum(len(p.data) for p in pending.pieces if p.healed and p.data is not None)
         counts.plain += batch.plain
@@ -329,9 +338,12 @@ class Decoder:
     def _finish(self, end: End) -> None:
         if end.plain != self._total:
             raise ProtocolViolation("an end between accelerators counts other bytes than came")
+        self.ended = True
+
+    def close(self) -> None:
+        """The connection is over, as it may be; may be called again."""
         self._appender.close()
         self._healer.close()
-        self.ended = True
 
 
 def _check_lengths(
@@ -344,7 +356,10 @@ def _check_lengths(
     lengths = dict.fromkeys(Act, 0)
     names = bases
     referred = False
+    pieces = known = 0
     for act, number, _ in instructions:
+        pieces += 1 if act <= Act.CHANGED else number
+        known += 0 if act <= Act.CHANGED else number
         if act <= Act.CHANGED:
             lengths[act] += number
         elif act == Act.NAMED:
@@ -359,5 +374,7 @@ def _check_lengths(
         or names != len(batch.names)
         or bool(bases) is not bool(batch.delta_plain)
         or (not referred and whole != batch.plain)
+        or whole + known * BLOCK_MIN > batch.plain
+        or pieces > PIECES_FEW + batch.plain // PIECE_BYTES
     ):
         raise ProtocolViolation("a batch does not contain what it announces")

@@ -18,7 +18,14 @@ from cloudconnect.dedup.bases import Shelf, check_of, plan
 from cloudconnect.dedup.cutting import Cut, ICutter
 from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, pack_control
 from cloudconnect.dedup.interfaces import IBlockCache, Place
-from cloudconnect.dedup.limits import BATCH_LITERAL, BATCH_PLAIN, PIECES_MAX, PREFIX_MAX, WINDOW_MIN
+from cloudconnect.dedup.limits import (
+    BATCH_LITERAL,
+    BATCH_PLAIN,
+    BATCHES_MAX,
+    PIECES_MAX,
+    PREFIX_MAX,
+    WINDOW_MIN,
+)
 from cloudconnect.dedup.literals import StreamCompressor, compress_delta
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Hello, Miss, Resend
 from cloudconnect.dedup.sketch import Sketcher
@@ -76,7 +83,9 @@ class Encoder:
         self.statistics = Statistics()
         self._cache = cache
         self._shelf = Shelf(cache)
+        # As in the decoder: what is sent in full, and what had to be sent after all.
         self._appender = cache.appender()
+        self._healer = cache.appender()
         self._cutter = cutter
         self._sketcher = Sketcher()
         self._stream = StreamCompressor()
@@ -123,8 +132,12 @@ class Encoder:
         yield from self._take(self._cutter.finish())
         yield from self._close_batch()
         self._ended = True
-        self._appender.close()
         yield from self._release()
+
+    def close(self) -> None:
+        """The connection is over, as it may be; may be called again."""
+        self._appender.close()
+        self._healer.close()
 
     def greeted(self, hello: Hello) -> Iterator[_Parts]:
         """The far end's first message has come."""
@@ -165,6 +178,13 @@ class Encoder:
         self.statistics.resent += size
         self.statistics.by_reference -= referred
         self._trust.missed(min(size, sent.old))
+        healing = {
+            blake3(sent.pieces[index]).digest(): sent.pieces[index]
+            for index in miss.pieces
+            if sent.referred[index]
+        }
+        for name, data in healing.items():
+            self._healer.append(name, data, self._sketcher.features(data))
         plain = b"".join(sent.pieces[index] for index in miss.pieces)
         frame = compress(plain, self.level)
         coding = Coding.RAW if frame is None else Coding.ANEW
@@ -257,6 +277,8 @@ class Encoder:
 
     def _release(self) -> Iterator[_Parts]:
         while self._held and self._under_way + self._held[0][0] <= self._allowed:
+            if len(self._sent) - len(self._held) >= BATCHES_MAX:
+                break
             plain, parts = self._held.popleft()
             self._under_way += plain
             yield parts

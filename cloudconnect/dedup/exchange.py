@@ -138,8 +138,13 @@ class Exchange:
 
         :raises Truncated: before the far end's stream had, or before it acknowledged ours
         """
-        if not self._decoder.ended or not self._finished or not self.settled:
+        if self._reader.inside or not self._decoder.ended or not self._finished or not self.settled:
             raise Truncated("the connection between the accelerators ended too early")
+
+    def close(self) -> None:
+        """Let go of the cache; called once the connection is over, as it may be."""
+        self._encoder.close()
+        self._decoder.close()
 
     def _dispatch(self, message: Message, received: Received) -> None:
         if isinstance(message, Hello):

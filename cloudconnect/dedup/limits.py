@@ -11,8 +11,8 @@ from cloudconnect.content.chunking import ChunkingParameters
 
 #: Bytes of a block's name: BLAKE3-256 of its content.
 NAME_SIZE: Final = 32
-#: Smallest block, in bytes: naming a smaller one would cost more than it saves.
-BLOCK_MIN: Final = 128
+#: Smallest block, in bytes: naming a smaller one would hardly save anything.
+BLOCK_MIN: Final = 256
 #: Largest block, in bytes: holds a mover's chunk of the usual largest size with what goes before.
 BLOCK_MAX: Final = 512 << 10
 #: A batch is closed once it has this many bytes that the far end has to be given ...
@@ -21,8 +21,13 @@ BATCH_LITERAL: Final = 1 << 20
 BATCH_PLAIN: Final = 2 << 20
 #: Largest batch, in bytes: a full one and the block that filled it.
 BATCH_MAX: Final = BATCH_PLAIN + BLOCK_MAX
-#: Most pieces in one batch: a batch of the smallest blocks, each with its gap.
-PIECES_MAX: Final = 2 * BATCH_MAX // BLOCK_MIN
+#: Pieces that any batch may have ...
+PIECES_FEW: Final = 16
+#: ... and the bytes for which it may have one more: those of the smallest blocks and of what lies
+#: between them, on average. Bounds what a receiver keeps in memory for each byte that waits.
+PIECE_BYTES: Final = 128
+#: Most pieces in one batch.
+PIECES_MAX: Final = PIECES_FEW + BATCH_MAX // PIECE_BYTES
 #: Most bytes of instructions and bases in one batch: four for each piece, and the bases.
 CONTROL_MAX: Final = 4 * PIECES_MAX + 4096
 #: Most names in one batch.
@@ -39,6 +44,8 @@ WINDOW_LOG: Final = 23
 WINDOW_MIN: Final = 2 * BATCH_MAX
 #: Bytes under way by default: sent, not yet acknowledged, kept by both ends.
 WINDOW_DEFAULT: Final = 8 << 20
+#: Batches under way, at most, however small: each costs more than its bytes.
+BATCHES_MAX: Final = 512
 #: Most bytes under way that a peer may allow.
 WINDOW_MAX: Final = 256 << 20
 #: Largest body of one message, in bytes: a batch that nothing could be done for, its names and what

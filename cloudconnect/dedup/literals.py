@@ -21,6 +21,8 @@ else:
 
 #: Bytes of one compressed stream before its level may change: to change it the window is given up.
 LEVEL_KEEP: Final = 4 << 20
+#: The lowest level with long-distance matching: it takes as long as the lowest levels themselves.
+LONG_LEVEL: Final = 3
 #: Where the last batch came to more than this part of itself, the next one is tried before it is
 #: compressed.
 FULL: Final = 0.99
@@ -58,8 +60,9 @@ class StreamCompressor:
             options: dict[int, int] = {
                 _C.compression_level: level,
                 _C.window_log: WINDOW_LOG,
-                _C.enable_long_distance_matching: 1,
             }
+            if level >= LONG_LEVEL:
+                options[_C.enable_long_distance_matching] = 1
             compressor = self._compressor = zstd.ZstdCompressor(options=options)
             self._level, self._kept = level, 0
             coding = Coding.ANEW
