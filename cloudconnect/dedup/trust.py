@@ -48,7 +48,7 @@ class Trust:
         """
         self._left = max(self._left - plain, 0)
         self._named += named
-        if self._named >= 2 * SAMPLE:
+        if self._named >= 8 * SAMPLE:  # what is long ago counts less
             self._named, self._missed = self._named // 2, self._missed // 2
 
     def missed(self, size: int) -> None:
