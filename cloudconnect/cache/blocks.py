@@ -8,23 +8,23 @@ exactness, and nothing here raises for it once the cache is open.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import re
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 import attrs
 from zope.interface import implementer
 
-from cloudconnect.cache.index import Index, SegmentRow, remove_index
-from cloudconnect.cache.keys import CacheKeys, NodeKey, make_keys, open_keys
+from cloudconnect.cache.appending import BlockAppender
+from cloudconnect.cache.index import SegmentRow, remove_index
+from cloudconnect.cache.keys import NodeKey
+from cloudconnect.cache.opening import INDEX, hold, open_directory, segment_path
 from cloudconnect.cache.segments import HEADER_SIZE, OVERHEAD, Entry, SegmentFile, SegmentWriter
-from cloudconnect.dedup.interfaces import IAppender, IBlockCache, Place
+from cloudconnect.dedup.interfaces import IBlockCache, Place
 from cloudconnect.dedup.limits import BLOCK_MAX, BLOCK_MIN
 from cloudconnect.errors import UsageError
 
@@ -41,7 +41,6 @@ OPEN_MAX: Final = 64
 #: Bytes that stay free on the file system.
 FREE_MIN: Final = 64 << 20
 
-_NAME: Final = re.compile(r"[0-9a-f]{16}")
 _T = TypeVar("_T")
 
 
@@ -98,17 +97,20 @@ class BlockCache:
         self._segments: dict[int, _Segment] = {}
         self._size = 0
         self._clock = 1
-        self._next = 1
         self.trouble: str | None = None
         self.damaged = 0
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o700)
         self._directory = directory
-        self._held = _hold(directory / "lock")
+        self._held = hold(directory / "lock")
         try:
-            self._keys = self._open_keys(tenant, node)
-            self._index = self._open_index()
-            self._load()
+            opened = open_directory(directory, tenant, node)
+            self._keys, self._index, self._next = opened.keys, opened.index, opened.next
+            for row in opened.rows:
+                self._add(_Segment(row.number, row.before, row.size, row.last, row.used))
+                self._clock = max(self._clock, row.used)
+            while self._size > self._limit and self.evict():
+                pass
         except BaseException:
             os.close(self._held)
             raise
@@ -255,76 +257,10 @@ class BlockCache:
                 )
                 self._guarded(lambda: self._index.close_segment(row), None)
 
-    # --- opening -------------------------------------------------------------------------------
-
-    def _open_keys(self, tenant: str, node: NodeKey) -> CacheKeys:
-        """Its keys; without them what is there is of no use to anybody, and goes."""
-        (self._directory / "segments").mkdir(mode=0o700, exist_ok=True)
-        keys = open_keys(self._directory, tenant, node)
-        if keys is not None:
-            return keys
-        for _, path in self._paths():
-            path.unlink(missing_ok=True)
-        remove_index(self._directory / "index.sqlite")
-        (self._directory / "key").unlink(missing_ok=True)
-        return make_keys(self._directory, tenant, node)
-
-    def _open_index(self) -> Index:
-        path = self._directory / "index.sqlite"
-        try:
-            index = Index(path)
-            self._rows = {row.number: row for row in index.segments()}
-        except sqlite3.Error:
-            remove_index(path)
-            index, self._rows = Index(path), {}
-        return index
-
-    def _load(self) -> None:
-        """Compare index and segments; what was open or is not in the index is read again."""
-        there = dict(self._paths())
-        self._next = max([0, *there, *self._rows]) + 1
-        for number in set(self._rows) - set(there):
-            self._index.forget_segment(number, None)
-        for number, path in sorted(there.items()):
-            row = self._rows.get(number)
-            if row is None or path.stat().st_size != row.size:
-                row = self._read_again(number, path, row)
-            if row is not None:
-                self._add(_Segment(number, row.before, row.size, row.last, row.used))
-                self._clock = max(self._clock, row.used)
-        del self._rows
-        while self._size > self._limit and self.evict():
-            pass
-
-    def _read_again(self, number: int, path: Path, row: SegmentRow | None) -> SegmentRow | None:
-        try:
-            file = SegmentFile(path, number, self._keys)
-            last, end = None, HEADER_SIZE
-            for place, entry in file.entries():
-                last, end = place, place.offset + place.length + OVERHEAD
-                shown = [self._keys.masked_feature(feature) for feature in entry.features]
-                self._index.add(self._keys.masked(entry.name), shown, place)
-            if last is None:
-                raise ValueError("a segment has no block")
-            os.truncate(path, end)
-        except (OSError, ValueError):
-            path.unlink(missing_ok=True)
-            if row is not None:
-                self._index.forget_segment(number, None)
-            return None
-        row = SegmentRow(number, file.before, end, last, row.used if row else self._clock)
-        self._index.close_segment(row)
-        return row
-
     # --- segments ------------------------------------------------------------------------------
 
     def _path(self, number: int) -> Path:
-        return self._directory / "segments" / f"{number:016x}"
-
-    def _paths(self) -> Iterator[tuple[int, Path]]:
-        for path in (self._directory / "segments").iterdir():
-            if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-                yield int(path.name, 16), path
+        return segment_path(self._directory, number)
 
     def _add(self, segment: _Segment) -> None:
         self._segments[segment.number] = segment
@@ -434,56 +370,7 @@ class BlockCache:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._index.close()
             with contextlib.suppress(OSError):
-                remove_index(self._directory / "index.sqlite")
-
-
-@implementer(IAppender)
-class BlockAppender:
-    """Appends the blocks of one stream; used by one thread at a time.
-
-    :param cache: the cache
-    """
-
-    def __init__(self, cache: BlockCache) -> None:
-        self._cache = cache
-        self._writer: SegmentWriter | None = None
-        self._before = 0
-        self._over = False
-
-    def append(
-        self, name: bytes, data: bytes | memoryview, features: Sequence[int] = ()
-    ) -> Place | None:
-        """See :meth:`IAppender.append`."""
-        if self._over or not BLOCK_MIN <= len(data) <= BLOCK_MAX:
-            return None
-        writer = self._writer
-        if writer is not None and writer.size + len(data) + OVERHEAD > self._cache.segment_size:
-            self._end()
-            writer = None
-        if writer is None:
-            writer = self._writer = self._cache.begin(self._before)
-            if writer is None:
-                self._over = True
-                return None
-        try:
-            place = writer.append(name, data, features)
-        except OSError:
-            # Disk full: what is whole stays of use, and this stream is not cached any further.
-            self.close()
-            return None
-        self._cache.appended(name, features, place)
-        return place
-
-    def close(self) -> None:
-        """See :meth:`IAppender.close`."""
-        self._over = True
-        self._end()
-
-    def _end(self) -> None:
-        if self._writer is not None:
-            self._before = self._writer.number
-            self._cache.ended(self._writer)
-            self._writer = None
+                remove_index(self._directory / INDEX)
 
 
 def _entry(file: SegmentFile, ordinal: int, offset: int) -> Entry | None:
@@ -491,17 +378,3 @@ def _entry(file: SegmentFile, ordinal: int, offset: int) -> Entry | None:
         return file.entry(ordinal, offset)
     except OSError:
         return None
-
-
-def _hold(path: Path) -> int:
-    """A lock on a cache's directory for as long as the descriptor is open.
-
-    :raises UsageError: another process has it
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UsageError(f"the block cache in {path.parent} is used by another process") from None
-    return descriptor

@@ -197,6 +197,10 @@ class Index:
             return False
         return self._database.execute("SELECT 1 FROM blocks LIMIT 1").fetchone() is None
 
+    def abandon(self) -> None:
+        """Close without writing."""
+        self._database.close()
+
     def close(self) -> None:
         """Write what waits, and close."""
         try:

@@ -9,59 +9,20 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Sequence
 
 import attrs
 from blake3 import blake3
 
 from cloudconnect.content.compression import decompress
-from cloudconnect.dedup.bases import Shelf, check_of
-from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, unpack_control
-from cloudconnect.dedup.interfaces import IBlockCache, Place
-from cloudconnect.dedup.limits import (
-    BATCHES_MAX,
-    BLOCK_MIN,
-    PIECE_BYTES,
-    PIECES_FEW,
-    WINDOW_DEFAULT,
-)
-from cloudconnect.dedup.literals import StreamDecompressor, decompress_delta
+from cloudconnect.dedup.assembly import Assembler, Pending
+from cloudconnect.dedup.bases import Shelf
+from cloudconnect.dedup.instructions import Act
+from cloudconnect.dedup.interfaces import IBlockCache
+from cloudconnect.dedup.limits import BATCHES_MAX, WINDOW_DEFAULT
+from cloudconnect.dedup.literals import StreamDecompressor
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Miss, Resend
-from cloudconnect.dedup.sketch import Sketcher
 from cloudconnect.dedup.statistics import Statistics
 from cloudconnect.errors import DigestMismatch, ProtocolViolation, StoredDataDamaged
-
-
-@attrs.define
-class _Piece:
-    """A part of a batch.
-
-    :ivar data: its bytes, or None while they are missing
-    :ivar act: how it came
-    :ivar name: BLAKE3-256 of its bytes, once computed
-    :ivar healed: it was sent after all
-    """
-
-    data: bytes | memoryview | None
-    act: Act
-    name: bytes = b""
-    healed: bool = False
-
-
-@attrs.define
-class _Pending:
-    """A batch that was not passed on yet.
-
-    :ivar fixed: bytes of the pieces whose length the batch itself says
-    :ivar holes: indexes of pieces that were asked for
-    :ivar new: blocks that it brings, by name: later batches may refer to them
-    """
-
-    batch: Batch
-    pieces: list[_Piece]
-    holes: set[int] = attrs.field(factory=set)
-    new: dict[bytes, bytes | memoryview] = attrs.field(factory=dict)
-    asked_all: bool = False
 
 
 @attrs.define
@@ -90,17 +51,18 @@ class Decoder:
         self.ended = False
         self._cache = cache
         self._shelf = Shelf(cache)
+        self._assembler = Assembler(self._shelf)
+        # Without features: what came is named when it goes back, and seldom changed before.
         # Blocks that were sent in full and those that were missing: apart, so that each are in the
         # order of the far end's cache, which learns of the missing ones later.
         self._appender = cache.appender()
         self._healer = cache.appender()
-        self._sketcher = Sketcher()
         self._stream = StreamDecompressor()
         self._window = window
         self._waiting = 0
         self._next = 0
         self._total = 0
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
         self._end: End | None = None
 
     def batch(self, batch: Batch) -> Decoded:
@@ -117,13 +79,7 @@ class Decoder:
         self._next += 1
         self._waiting += batch.plain
         section = self._stream.decompress(batch.coding, batch.stream, batch.stream_plain)
-        control, sent = memoryview(section)[: batch.control], memoryview(section)[batch.control :]
-        instructions, bases = unpack_control(control)
-        _check_lengths(batch, instructions, len(sent), len(bases))
-        count = sum(one.act == Act.NAMED for one in instructions)
-        changed = self._changed(batch, bases, batch.names[count:])
-        pending = _Pending(batch, [])
-        self._assemble(pending, instructions, sent, changed)
+        pending = self._assembler.assemble(batch, section, self._pending)
         self._pending.append(pending)
         return self._ask_or_pass_on(pending)
 
@@ -173,95 +129,9 @@ class Decoder:
         if self._end is not None and not self._pending:
             raise ProtocolViolation("an accelerator went on after its end")
 
-    # --- taking a batch apart ---------------------------------------------------------------------
-
-    def _changed(
-        self, batch: Batch, bases: Sequence[Base], names: Sequence[bytes]
-    ) -> memoryview | None:
-        """The delta section; None where there is no such prefix here."""
-        if not batch.delta_plain:
-            return None
-        prefix = self._shelf.prefix(bases, names)
-        if prefix is None or check_of(prefix) != batch.check:
-            return None
-        return memoryview(decompress_delta(prefix, batch.delta, batch.delta_plain))
-
-    def _assemble(
-        self,
-        pending: _Pending,
-        instructions: Sequence[Instruction],
-        sent: memoryview,
-        changed: memoryview | None,
-    ) -> None:
-        """Find the pieces of a batch; those that cannot be found are holes."""
-        names = iter(pending.batch.names)
-        # The last block that was found, and how many steps behind it the last one meant is.
-        last: Place | None = None
-        steps = 0
-        again: _Piece | None = None
-        room = pending.batch.plain - len(sent) - pending.batch.delta_plain
-        sent_at = changed_at = 0
-        for act, number, skip in instructions:
-            if act <= Act.CHANGED:
-                piece = _Piece(None, act)
-                if act == Act.CHANGED:
-                    if changed is not None:
-                        piece.data = changed[changed_at : changed_at + number]
-                    changed_at += number
-                else:
-                    piece.data = sent[sent_at : sent_at + number]
-                    sent_at += number
-                self._name(pending, piece)
-                pending.pieces.append(piece)
-                continue
-            for index in range(number):
-                if not room:
-                    pending.pieces.append(_Piece(None, act))
-                    continue
-                if act == Act.AGAIN:
-                    piece = _Piece(None, act) if again is None else attrs.evolve(again)
-                elif act == Act.NAMED and not index:
-                    last, piece = self._named(pending, next(names))
-                    steps = 0
-                else:
-                    steps += 1 if index or act == Act.NAMED else 1 + skip
-                    place, piece = self._beside(last, steps)
-                    if place is not None:
-                        last, steps = place, 0
-                again = piece
-                if piece.data is not None and len(piece.data) > room:
-                    # Found in another order than was meant: nothing more is read for this batch.
-                    piece, room = _Piece(None, act), 0
-                elif piece.data is not None:
-                    room -= len(piece.data)
-                pending.pieces.append(piece)
-
-    def _name(self, pending: _Pending, piece: _Piece) -> None:
-        if piece.data is not None:
-            piece.name = blake3(piece.data).digest()
-            if piece.act != Act.BETWEEN:
-                pending.new[piece.name] = piece.data
-
-    def _named(self, pending: _Pending, name: bytes) -> tuple[Place | None, _Piece]:
-        found = self._shelf.named(name)
-        if found is not None:
-            return found[0], _Piece(found[1], Act.NAMED, name)
-        for one in (pending, *self._pending):
-            if name in one.new:
-                return None, _Piece(one.new[name], Act.NAMED, name)
-        return None, _Piece(None, Act.NAMED)
-
-    def _beside(self, last: Place | None, steps: int) -> tuple[Place | None, _Piece]:
-        far = steps > 2 * SKIP_MAX  # each step may be one read
-        place = None if last is None or far else self._cache.beside(last, steps)
-        block = None if place is None else self._shelf.read(place)
-        if place is None or block is None:
-            return None, _Piece(None, Act.ON)
-        return place, _Piece(block[1], Act.ON, block[0])
-
     # --- passing on -------------------------------------------------------------------------------
 
-    def _ask_or_pass_on(self, pending: _Pending) -> Decoded:
+    def _ask_or_pass_on(self, pending: Pending) -> Decoded:
         decoded = Decoded()
         pending.holes.update(i for i, piece in enumerate(pending.pieces) if piece.data is None)
         known = sum(len(piece.data) for piece in pending.pieces if piece.data is not None)
@@ -271,11 +141,11 @@ class Decoder:
             self._ask_for_all(pending, decoded)
         return self._pass_on(decoded)
 
-    def _ask(self, pending: _Pending, decoded: Decoded) -> None:
+    def _ask(self, pending: Pending, decoded: Decoded) -> None:
         self.statistics.misses += len(pending.holes)
         decoded.answers.append(Miss(pending.batch.number, sorted(pending.holes)))
 
-    def _ask_for_all(self, pending: _Pending, decoded: Decoded) -> None:
+    def _ask_for_all(self, pending: Pending, decoded: Decoded) -> None:
         """What came from the cache is not what was meant: have it all sent."""
         if pending.asked_all:
             raise DigestMismatch(
@@ -313,20 +183,19 @@ class Decoder:
             self._finish(self._end)
         return decoded
 
-    def _keep(self, pending: _Pending) -> None:
+    def _keep(self, pending: Pending) -> None:
         """Put the blocks that were sent into the cache, and count."""
         counts, batch = self.statistics, pending.batch
         healing: dict[bytes, bytes | memoryview] = {}
         for piece in pending.pieces:
             assert piece.data is not None
             if piece.act in (Act.NEW, Act.CHANGED):
-                features = self._sketcher.features(piece.data)
-                self._appender.append(piece.name, piece.data, features)
+                self._appender.append(piece.name, piece.data)
             elif piece.healed:
                 healing[piece.name] = piece.data
                 counts.resent += len(piece.data)
         for name, data in healing.items():
-            self._healer.append(name, data, self._sketcher.features(data))
+            self._healer.append(name, data)
         sent = batch.stream_plain - batch.control
         healed = sum(len(p.data) for p in pending.pieces if p.healed and p.data is not None)
         counts.plain += batch.plain
@@ -344,37 +213,3 @@ class Decoder:
         """The connection is over, as it may be; may be called again."""
         self._appender.close()
         self._healer.close()
-
-
-def _check_lengths(
-    batch: Batch, instructions: Sequence[Instruction], sent: int, bases: int
-) -> None:
-    """Whether what a batch says in its instructions is what it says in its header.
-
-    :raises ProtocolViolation: it is not
-    """
-    lengths = dict.fromkeys(Act, 0)
-    names = bases
-    referred = False
-    pieces = known = 0
-    for act, number, _ in instructions:
-        pieces += 1 if act <= Act.CHANGED else number
-        known += 0 if act <= Act.CHANGED else number
-        if act <= Act.CHANGED:
-            lengths[act] += number
-        elif act == Act.NAMED:
-            names += 1
-            referred = True
-        elif not referred:
-            raise ProtocolViolation("a batch refers to the last block and has none")
-    whole = sent + batch.delta_plain
-    if (
-        lengths[Act.BETWEEN] + lengths[Act.NEW] != sent
-        or lengths[Act.CHANGED] != batch.delta_plain
-        or names != len(batch.names)
-        or bool(bases) is not bool(batch.delta_plain)
-        or (not referred and whole != batch.plain)
-        or whole + known * BLOCK_MIN > batch.plain
-        or pieces > PIECES_FEW + batch.plain // PIECE_BYTES
-    ):
-        raise ProtocolViolation("a batch does not contain what it announces")

@@ -14,16 +14,16 @@ import attrs
 from blake3 import blake3
 
 from cloudconnect.content.compression import compress
-from cloudconnect.dedup.bases import Shelf, check_of, plan
+from cloudconnect.dedup.bases import Shelf, check_of
+from cloudconnect.dedup.batches import Piece, find_bases, instructions_for, take_delta
 from cloudconnect.dedup.cutting import Cut, ICutter
-from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, pack_control
-from cloudconnect.dedup.interfaces import IBlockCache, Place
+from cloudconnect.dedup.instructions import Act, pack_control
+from cloudconnect.dedup.interfaces import IBlockCache
 from cloudconnect.dedup.limits import (
     BATCH_LITERAL,
     BATCH_PLAIN,
     BATCHES_MAX,
     PIECES_MAX,
-    PREFIX_MAX,
     WINDOW_MIN,
 )
 from cloudconnect.dedup.literals import StreamCompressor, compress_delta
@@ -38,24 +38,6 @@ from cloudconnect.errors import ProtocolViolation
 ASKED_MAX: Final = 2
 
 _Parts = list[bytes | memoryview]
-
-
-@attrs.define
-class _Piece:
-    """A part of a batch.
-
-    :ivar name: BLAKE3-256 of its bytes
-    :ivar place: where it is in the cache: of one that is referred to, or None
-    :ivar alone: it became known in this batch: the far end has it, but not yet at a place
-    :ivar base: a similar block, for one that is sent
-    """
-
-    data: bytes | memoryview
-    name: bytes
-    act: Act
-    place: Place | None = None
-    alone: bool = False
-    base: Place | None = None
 
 
 @attrs.define
@@ -90,7 +72,7 @@ class Encoder:
         self._sketcher = Sketcher()
         self._stream = StreamCompressor()
         self._trust = Trust(cache.horizon())
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         self._plain = 0
         self._literal = 0
         # What this batch brings: the far end cannot yet have it in its cache.
@@ -205,19 +187,19 @@ class Encoder:
         self._plain += len(data)
         if not block:
             self._literal += len(data)
-            self._pieces.append(_Piece(data, name, Act.BETWEEN))
+            self._pieces.append(Piece(data, name, Act.BETWEEN))
             return
         place = self._cache.find(name)
         alone = name in self._fresh
         if place is not None and (alone or self._trust.believes(place)):
-            self._pieces.append(_Piece(data, name, Act.NAMED, place, alone))
+            self._pieces.append(Piece(data, name, Act.NAMED, place, alone))
             return
         self._literal += len(data)
         features = self._sketcher.features(data)
         base = self._cache.similar(features) if features else None
         if base is not None and not self._trust.believes(base):
             base = None
-        self._pieces.append(_Piece(data, name, Act.NEW, base=base))
+        self._pieces.append(Piece(data, name, Act.NEW, base=base))
         place = self._appender.append(name, data, features)
         if place is not None:
             self._fresh.add(name)
@@ -229,20 +211,20 @@ class Encoder:
         pieces, plain = self._pieces, self._plain
         if not pieces:
             return
-        self._find_bases(pieces)
-        delta, bases, names = self._delta(pieces)
-        instructions, named = _instructions(pieces)
-        control = pack_control(instructions, bases)
+        find_bases(self._cache, pieces)
+        delta = take_delta(self._shelf, pieces, self._fresh_places)
+        instructions, named = instructions_for(pieces)
+        control = pack_control(instructions, delta.bases)
         sent = [piece.data for piece in pieces if piece.act in (Act.BETWEEN, Act.NEW)]
         section = b"".join((control, *sent))
         coding, stream = self._stream.compress(section, self.level)
-        prefix, changed = delta
+        prefix, changed = delta.prefix, delta.changed
         coded = compress_delta(prefix, changed, self.level) if changed else b""
         batch = Batch(
             self._number,
             plain,
             blake3(b"".join([piece.name for piece in pieces])).digest(),
-            [*named, *names],
+            [*named, *delta.names],
             coding,
             len(control),
             len(section),
@@ -264,7 +246,7 @@ class Encoder:
         self._held.append((plain, list(batch.encode())))
         yield from self._release()
 
-    def _is_new(self, piece: _Piece) -> bool:
+    def _is_new(self, piece: Piece) -> bool:
         return piece.place is not None and self._trust.is_new(piece.place)
 
     def _count(self, plain: int, sent: int, stream: int, changed: int, coded: int) -> None:
@@ -285,85 +267,3 @@ class Encoder:
         if self._ended and not self._held:
             self._ended = False
             yield list(End(self._number, self._total).encode())
-
-    def _find_bases(self, pieces: list[_Piece]) -> None:
-        """What stood between two known blocks is a base for what stands there now."""
-        last: Place | None = None
-        run: list[_Piece] = []
-        for piece in pieces:
-            if piece.act == Act.NEW:
-                run.append(piece)
-            elif piece.place is not None and not piece.alone:
-                place = piece.place
-                if run and last is not None and last.segment == place.segment:
-                    gap = place.ordinal - last.ordinal - 1
-                    for index, changed in enumerate(run[:gap] if gap <= SKIP_MAX else ()):
-                        if changed.base is None:
-                            at = last.ordinal + 1 + index
-                            changed.base = self._cache.beside(last, at - last.ordinal)
-                last, run = place, []
-
-    def _delta(self, pieces: list[_Piece]) -> tuple[tuple[bytes, bytes], list[Base], list[bytes]]:
-        """Prefix and content of the delta section, its bases and their names."""
-        fresh = self._fresh_places
-        wanted = {p.base for p in pieces if p.base is not None and p.base[:2] not in fresh}
-        found: set[tuple[int, int]] = set()
-        parts, bases, names = [], [], []
-        size = 0
-        for place, base in plan(wanted):
-            if (place.segment, place.ordinal + base.blocks) in fresh:
-                base = base._replace(after=False)
-            around = self._shelf.around(place, base)
-            if around is None or size + len(around[1]) > PREFIX_MAX:
-                continue
-            size += len(around[1])
-            names.append(around[0])
-            parts.append(around[1])
-            bases.append(base)
-            found.update((place.segment, place.ordinal + step) for step in range(base.blocks))
-        changed = []
-        for piece in pieces:
-            if piece.base is not None and piece.base[:2] in found:
-                piece.act = Act.CHANGED
-                changed.append(piece.data)
-        return (b"".join(parts), b"".join(changed)), bases, names
-
-
-def _instructions(pieces: list[_Piece]) -> tuple[list[Instruction], list[bytes]]:
-    """The instructions for ``pieces``, and the names that they use."""
-    made: list[Instruction] = []
-    names: list[bytes] = []
-    last: _Piece | None = None
-    running = False  # the last instruction is a run that the next block may belong to
-    for piece in pieces:
-        if piece.act != Act.NAMED:
-            made.append(Instruction(piece.act, len(piece.data)))
-            running = False
-            continue
-        gap = _gap(last, piece)
-        if last is not None and last.name == piece.name:
-            if made[-1].act == Act.AGAIN:
-                made[-1] = Instruction(Act.AGAIN, made[-1].number + 1)
-            else:
-                made.append(Instruction(Act.AGAIN, 1))
-            running = False
-        elif gap == 0 and running:
-            made[-1] = made[-1]._replace(number=made[-1].number + 1)
-        elif 0 <= gap <= SKIP_MAX:
-            made.append(Instruction(Act.ON, 1, gap))
-            running = True
-        else:
-            made.append(Instruction(Act.NAMED, 1))
-            names.append(piece.name)
-            running = True
-        last = piece
-    return made, names
-
-
-def _gap(last: _Piece | None, piece: _Piece) -> int:
-    """Blocks between two in the order of the cache; -1 where they are not in that order."""
-    if last is None or last.place is None or piece.place is None or last.alone or piece.alone:
-        return -1
-    if last.place.segment != piece.place.segment:
-        return -1
-    return piece.place.ordinal - last.place.ordinal - 1
