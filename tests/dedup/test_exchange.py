@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,6 +219,23 @@ class SavingTests(SynchronousTestCase):
         self.assertGreater(pair.ends[1].received.damaged, 0)
         again = carry(data, source, target)
         self.assertEqual(again.ends[0].sent.misses, 0)
+
+
+class DocumentedTests(SynchronousTestCase):
+    """The example in ``docs/wan.rst``."""
+
+    def test_example(self) -> None:
+        """It is what an end takes, and what it answers."""
+        page = (Path(__file__).resolve().parent.parent.parent / "docs/wan.rst").read_text()
+        block = page.split("the other end acknowledges::", 1)[1].split("The cache on disk", 1)[0]
+        octets = bytes.fromhex("".join(block.split()))
+        sent, answer = octets[:-13], octets[-13:]
+        end = Exchange(MemoryCache())
+        received = end.receive(sent)
+        self.assertEqual(b"".join(received.plain), b"hello, far end")
+        self.assertEqual(b"".join(received.wire), answer)
+        self.assertTrue(received.ended)
+        self.assertTrue(sent.startswith(b"".join(end.start())))
 
 
 class WindowTests(SynchronousTestCase):
