@@ -28,10 +28,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cloudconnect.cache.keys import SALT_SIZE, CacheKeys
 from cloudconnect.dedup.interfaces import Place
 from cloudconnect.dedup.limits import BLOCK_MAX, BLOCK_MIN
-from cloudconnect.dedup.sketch import FEATURES
+from cloudconnect.dedup.sketch import KEPT
 
 _HEADER: Final = struct.Struct(">8sQQ32s")
-_ENTRY: Final = struct.Struct(f">32sII{FEATURES}I")
+_ENTRY: Final = struct.Struct(f">32sII{KEPT}I")
 _MAGIC: Final = b"CCWSEG01"
 _TAG: Final = 16
 
@@ -166,7 +166,7 @@ class SegmentWriter:
         """
         last = self.last
         ordinal = 0 if last is None else last.ordinal + 1
-        known = [*features, *(0,) * FEATURES][:FEATURES]
+        known = [*features, *(0,) * KEPT][:KEPT]
         entry = _ENTRY.pack(name, len(data), 0 if last is None else last.length, *known)
         head = self._cipher.encrypt(_nonce(ordinal, False), entry, self._header)
         associated = self._keys.associated(name)

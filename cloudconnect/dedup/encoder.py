@@ -28,7 +28,7 @@ from cloudconnect.dedup.limits import (
 )
 from cloudconnect.dedup.literals import StreamCompressor, compress_delta
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Hello, Miss, Resend
-from cloudconnect.dedup.sketch import Sketcher
+from cloudconnect.dedup.sketch import KEPT, Sketcher
 from cloudconnect.dedup.statistics import Statistics
 from cloudconnect.dedup.trust import Trust
 from cloudconnect.errors import ProtocolViolation
@@ -166,7 +166,7 @@ class Encoder:
             if sent.referred[index]
         }
         for name, data in healing.items():
-            self._healer.append(name, data, self._sketcher.features(data))
+            self._healer.append(name, data, self._sketcher.features(data)[:KEPT])
         plain = b"".join(sent.pieces[index] for index in miss.pieces)
         frame = compress(plain, self.level)
         coding = Coding.RAW if frame is None else Coding.ANEW
@@ -200,7 +200,7 @@ class Encoder:
         if base is not None and not self._trust.believes(base):
             base = None
         self._pieces.append(Piece(data, name, Act.NEW, base=base))
-        place = self._appender.append(name, data, features)
+        place = self._appender.append(name, data, features[:KEPT])
         if place is not None:
             self._fresh.add(name)
             self._fresh_places.add(place[:2])

@@ -35,7 +35,7 @@ class IAppender(Interface):
     def append(name: bytes, data: bytes | memoryview, features: Sequence[int] = ()) -> Place | None:
         """Take a block whose name was computed from ``data``; an older place is forgotten.
 
-        :param features: what :class:`~cloudconnect.dedup.sketch.Sketcher` says of it
+        :param features: the first of what :class:`~cloudconnect.dedup.sketch.Sketcher` says of it
         :return: None where the cache cannot take it
         """
 

@@ -16,9 +16,9 @@ BLOCK_MIN: Final = 256
 #: Largest block, in bytes: holds a mover's chunk of the usual largest size with what goes before.
 BLOCK_MAX: Final = 512 << 10
 #: A batch is closed once it has this many bytes that the far end has to be given ...
-BATCH_LITERAL: Final = 1 << 20
+BATCH_LITERAL: Final = 2 << 20
 #: ... or this many in all: what is known costs little, but waits in the sender's window.
-BATCH_PLAIN: Final = 2 << 20
+BATCH_PLAIN: Final = (4 << 20) - BLOCK_MAX
 #: Largest batch, in bytes: a full one and the block that filled it.
 BATCH_MAX: Final = BATCH_PLAIN + BLOCK_MAX
 #: Pieces that any batch may have ...
@@ -43,7 +43,7 @@ WINDOW_LOG: Final = 23
 #: Bytes that may be under way before the peer has said how many it allows.
 WINDOW_MIN: Final = 2 * BATCH_MAX
 #: Bytes under way by default: sent, not yet acknowledged, kept by both ends.
-WINDOW_DEFAULT: Final = 8 << 20
+WINDOW_DEFAULT: Final = WINDOW_MIN
 #: Batches under way, at most, however small: each costs more than its bytes.
 BATCHES_MAX: Final = 512
 #: Most bytes under way that a peer may allow.

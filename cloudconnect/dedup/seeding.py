@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from cloudconnect.dedup.cutting import ContentCutter, Cut, ICutter
 from cloudconnect.dedup.interfaces import IBlockCache
-from cloudconnect.dedup.sketch import Sketcher
+from cloudconnect.dedup.sketch import KEPT, Sketcher
 
 
 class Seeder:
@@ -52,5 +52,5 @@ class Seeder:
                 continue
             name = blake3(data).digest()
             if self._cache.find(name) is None:
-                self._appender.append(name, data, self._sketcher.features(data))
+                self._appender.append(name, data, self._sketcher.features(data)[:KEPT])
                 self.added += len(data)

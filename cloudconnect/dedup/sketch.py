@@ -14,7 +14,10 @@ from zlib import crc32
 from cloudconnect.content.chunking import Chunker, ChunkingParameters
 
 #: Features of a block, at most.
-FEATURES: Final = 4
+FEATURES: Final = 8
+#: Those of them that a cache keeps, the smallest: a change may add smaller ones, so more are asked
+#: for than are kept.
+KEPT: Final = 4
 #: Bytes of a block that is worth the search, at least: a smaller one compresses well enough.
 SKETCH_MIN: Final = 2048
 
@@ -28,7 +31,7 @@ class Sketcher:
         self._chunker = Chunker(_PIECES)
 
     def features(self, data: bytes | memoryview) -> tuple[int, ...]:
-        """At most four numbers of 32 bits, ascending; none for a small block."""
+        """At most eight numbers of 32 bits, ascending; none for a small block."""
         if len(data) < SKETCH_MIN:
             return ()
         return tuple(sorted({crc32(piece) for piece in self._chunker.cut(data)})[:FEATURES])
