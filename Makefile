@@ -4,6 +4,8 @@
 #   make quickstart [SOURCE=/some/folder]   a real backup and restore on loopback
 #   make test                               the whole test suite
 #   make lint | docs | wheel-check | clean  for developers
+#   make crash [SECONDS=600] [SEED=1] [CAMPAIGN=kills]
+#                                           kills, power cuts, faults: see CONTRIBUTING.rst
 #   make model | model-short                checks the model of the key exchange (docs/model)
 #
 # PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests, JOBS=4 more
@@ -13,12 +15,15 @@ PYTHON ?= python3
 VENV := .venv
 TESTS ?= tests
 JOBS ?= 2
+SECONDS ?= 600
+SEED ?= 1
+CAMPAIGN ?= all
 export SOURCE
 
 # One after the other also under -j: the targets share the virtual environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs wheel-check model model-short clean
+.PHONY: help quickstart test lint docs wheel-check crash model model-short clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -28,6 +33,9 @@ quickstart: $(VENV)/.installed-base
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m twisted.trial -j$(JOBS) $(TESTS)
+
+crash: $(VENV)/.installed-test
+	@$(VENV)/bin/python -m tests.crash --seconds $(SECONDS) --seed $(SEED) --campaign $(CAMPAIGN)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

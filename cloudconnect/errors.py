@@ -164,6 +164,12 @@ class Busy(PeerError):
     exit_code = ExitCode.BUSY
 
 
+class HeadMoved(Busy):
+    """Another machine of the tenant published at the same moment; a command tries again itself."""
+
+    reason = "head_moved"
+
+
 class Refused(PeerError):
     """The provider refuses this request and says why."""
 

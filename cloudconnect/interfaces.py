@@ -7,6 +7,7 @@ they are; here stand only those that Twisted does not have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from zope.interface import Attribute, Interface
 
@@ -79,6 +80,15 @@ class IBlobWriter(Interface):
         """Forget it; nothing happens after a commit."""
 
 
+class ILease(Interface):
+    """A sign that somebody uses a store (:meth:`IBlobStore.lease`)."""
+
+    number = Attribute("What it was made with: a number, at least 0.")
+
+    def release() -> None:
+        """Take it away; nothing happens the second time."""
+
+
 class IBlobStore(Interface):
     """Where packs lie: a local directory now, object storage later.
 
@@ -118,6 +128,25 @@ class IBlobStore(Interface):
 
     def remove(name: str) -> None:
         """Remove it; nothing happens where there is none."""
+
+    def lease(number: int) -> ILease:
+        """Let everybody see that the store is being used, until it is released or we die.
+
+        Where there is no room to say the number, it says 0.
+
+        :param number: 0 to 2**63 - 1
+        """
+
+    def leases() -> Iterator[int]:
+        """The numbers of all leases that are held now, in any process, ours included."""
+
+    def exclusive(name: str, wait: bool = False) -> AbstractContextManager[None]:
+        """A lock that one holder has at a time, in all processes; it ends with its process.
+
+        :param name: of the lock: ``[a-z0-9_-]``
+        :param wait: until it is free
+        :raises Busy: somebody has it, and ``wait`` was not asked for
+        """
 
 
 class IWarningObserver(Interface):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
 
+from cloudconnect.content.manifest import Entry, encode_pieces
+from cloudconnect.content.runs import ids_of
+
 #: Ids that are known to have been handed over already, in each of two generations: a chunk that
 #: comes again later than that costs a few bytes of a question.
 RECENT_IDS: Final = 1 << 17
+#: What a long entry counts for: most of it lies in a file.
+LONG_BYTES: Final = 512 << 10
 
 
 class Stopped(Exception):
@@ -20,11 +26,13 @@ class Stopped(Exception):
 class Outgoing:
     """A finished entry; not changed by anybody.
 
-    :ivar encoded: for the manifest; empty where a file that was to be read again cannot be
+    :ivar encoded: for the manifest; empty where a file that was to be read again cannot be, and for
+        a long entry
     :ivar ids: chunks of an unchanged file, which was not read: the repository must have them
     :ivar path: of that file
     :ivar token: number of that entry, or 0 for one that is final
     :ivar replaces: token of the entry that this one takes the place of, or 0
+    :ivar entry: one of so many runs that it is encoded only piece by piece
     """
 
     encoded: bytes
@@ -32,6 +40,24 @@ class Outgoing:
     path: bytes = b""
     token: int = 0
     replaces: int = 0
+    entry: Entry | None = None
+
+    @property
+    def needed(self) -> Iterable[bytes]:
+        """:attr:`ids`, also of a long entry."""
+        return self.ids if self.entry is None else ids_of(self.entry.runs)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return LONG_BYTES if self.entry is not None else len(self.encoded) + 80 * len(self.ids)
+
+    def pieces(self) -> Iterator[bytes]:
+        """What goes into the manifest."""
+        if self.entry is not None:
+            yield from encode_pieces(self.entry)
+        elif self.encoded:
+            yield self.encoded
 
 
 class Batch:
@@ -41,17 +67,19 @@ class Batch:
     :ivar plains: the content of each; None where only an unchanged file needs it
     :ivar size: bytes of content
     :ivar entries: in walk order
+    :ivar entry_bytes: about how many bytes of memory these take
     :ivar path: what the source was at
     :ivar last: the walk is over
     """
 
-    __slots__ = ("entries", "ids", "last", "path", "plains", "size")
+    __slots__ = ("entries", "entry_bytes", "ids", "last", "path", "plains", "size")
 
     def __init__(self) -> None:
         self.ids: list[bytes] = []
         self.plains: list[bytes | memoryview | None] = []
         self.size = 0
         self.entries: list[Outgoing] = []
+        self.entry_bytes = 0
         self.path = b""
         self.last = False
 
@@ -61,6 +89,11 @@ class Batch:
         self.plains.append(plain)
         if plain is not None:
             self.size += len(plain)
+
+    def place(self, outgoing: Outgoing) -> None:
+        """One more entry."""
+        self.entries.append(outgoing)
+        self.entry_bytes += outgoing.size
 
 
 class RecentIds:

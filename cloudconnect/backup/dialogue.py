@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -32,12 +32,29 @@ class Limits:
 CODINGS: Final = tuple(int(coding) for coding in Coding)
 
 
+class Remembers(Protocol):
+    """What this machine knows of the repository's past (:mod:`cloudconnect.backup.heads`)."""
+
+    def check(self, channel: FrameChannel) -> None:
+        """Compare it with what the repository shows.
+
+        :raises CloudConnectError: they do not agree, or the dialogue failed
+        """
+        ...
+
+
 def greet(
-    channel: FrameChannel, keys: RepositoryKeys, description: RepositoryDescription, purpose: str
+    channel: FrameChannel,
+    keys: RepositoryKeys,
+    description: RepositoryDescription,
+    purpose: str,
+    heads: Remembers | None = None,
 ) -> Limits:
-    """Send HELLO and check WELCOME.
+    """Send HELLO and check WELCOME, then the repository's past.
 
     :param purpose: ``backup``, ``restore``, ``read`` or ``check``
+    :param heads: what is known of the repository's past; None: nothing is compared
+    :raises StoredDataDamaged: the repository was rolled back
     :raises Downgrade: the repository chose a version that is not the highest common one
     :raises ContextMismatch: it is another repository
     :raises ProtocolViolation: its answer cannot be used
@@ -59,11 +76,14 @@ def greet(
     limits = body.get("limits")
     if not isinstance(limits, dict):
         raise ProtocolViolation("a WELCOME has no limits")
-    return Limits(
+    taken = Limits(
         ids=_limit(limits, "ids", 1, IDS_MAX),
         chunk=_limit(limits, "chunk", description.chunking.maximum, CHUNK_MAX),
         body=_limit(limits, "body", 1 << 16, FRAME_BODY_MAX),
     )
+    if heads is not None:
+        heads.check(channel)
+    return taken
 
 
 def _limit(limits: dict[str, Any], name: str, low: int, high: int) -> int:

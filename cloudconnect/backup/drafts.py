@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from cloudconnect.backup.metadata import group_name, type_of, user_name
+from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
-from cloudconnect.content.manifest import FLAG_CHANGED, Entry, Run
+from cloudconnect.content.manifest import FLAG_CHANGED, Entry, Run, RunList
 
 #: In :attr:`Entry.flags`: this file has further names, whose entries are hard links to this one.
 FLAG_LINKED: Final = 0x02
 #: In :attr:`Entry.flags`: this folder is only on the way to what was backed up.
 FLAG_ON_THE_WAY: Final = 0x04
+#: In :attr:`Entry.flags`: the content is that of a block device, which had this path.
+FLAG_DEVICE: Final = 0x08
 
 _KIND: Final = 0o170000
 _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
@@ -27,6 +30,8 @@ _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
 #: What waits in a stream is handed to the chunker when it has this many bytes: fewer calls, fewer
 #: copies of the uncut tail.
 _FEED: Final = 1 << 20
+#: A file of more runs than this has them packed: as objects they take some 200 bytes each.
+LONG_RUNS: Final = 1 << 12
 #: A stream is cut, whatever the content, when this many files wait in it: bounds the drafts that
 #: wait where files have a few bytes each.
 _FILES_MAX: Final = 8192
@@ -57,7 +62,24 @@ class Draft:
     def __init__(self, path: bytes, status: os.stat_result) -> None:
         self.path = path
         self.status = status
-        self.runs: list[Run] = []
+        self.runs: list[Run] | RunList = []
+
+    def run(self, name: bytes | None, offset: int, length: int) -> None:
+        """One more run of the content.
+
+        :raises OSError: there are very many, and the file for them cannot be made or written
+        """
+        runs = self.runs
+        if len(runs) == LONG_RUNS and isinstance(runs, list):
+            self.runs = RunList(temporary_file)
+            self.runs.extend(runs)
+            runs = self.runs
+        runs.append(Run(name, offset, length))
+
+    @property
+    def long(self) -> bool:
+        """Whether there are so many runs that an encoded entry of all of them takes much room."""
+        return len(self.runs) > LONG_RUNS
 
     @property
     def changed(self) -> bool:
@@ -83,7 +105,7 @@ class Draft:
             group_name(status.st_gid),
             status.st_mtime_ns,
             self.size,
-            tuple(self.runs),
+            tuple(self.runs) if isinstance(self.runs, list) else self.runs,
             self.target,
             status.st_rdev if device else None,
             self.link,
@@ -92,7 +114,7 @@ class Draft:
         )
 
     def ids(self) -> Iterator[bytes]:
-        """The chunks that the content needs, each once."""
+        """The chunks that the content needs, each once; not for a long one."""
         return iter(dict.fromkeys(run.id for run in self.runs if run.id is not None))
 
 
@@ -136,7 +158,7 @@ class ContentStream:
             return
         draft.size += length
         if draft.missing == 0:
-            draft.runs.append(Run(None, 0, length))
+            draft.run(None, 0, length)
         else:
             draft.missing += length
             self._pieces.append((draft, -length))
@@ -161,16 +183,16 @@ class ContentStream:
         while offset < length:
             draft, size = pieces.popleft()
             if size < 0:
-                draft.runs.append(Run(None, 0, -size))
+                draft.run(None, 0, -size)
                 draft.missing += size
                 continue
             if size > length - offset:
                 pieces.appendleft((draft, size - (length - offset)))
                 size = length - offset
-            draft.runs.append(Run(name, offset, size))
+            draft.run(name, offset, size)
             draft.missing -= size
             offset += size
         while pieces and pieces[0][1] < 0:
             draft, size = pieces.popleft()
-            draft.runs.append(Run(None, 0, -size))
+            draft.run(None, 0, -size)
             draft.missing += size

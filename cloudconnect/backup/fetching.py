@@ -1,7 +1,8 @@
-"""Layer 3: getting chunks from the repository, many at a time, for restoring and reading.
+"""Layer 3: getting chunks from the repository, many at a time, for restoring, reading, checking.
 
-Questions (GET) are sent ahead of the need, so that round trips do not add up; a receiver takes the
-chunks as they come, and a few threads open them (unseal, decompress, compare with their name).
+Questions (GET, HAVE, OPEN) are sent ahead of the need, so that round trips do not add up; a
+receiver takes the answers as they come, and a few threads open chunks (unseal, decompress, compare
+with their name).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from cloudconnect.backup.dialogue import Limits, greet
-from cloudconnect.backup.records import fetch_record
+from cloudconnect.backup.dialogue import Limits, Remembers, greet
+from cloudconnect.backup.records import believed
+from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.manifest import Entry, EntryDecoder
@@ -29,7 +31,9 @@ from cloudconnect.wire.frames import (
     Frame,
     FrameKind,
     StoredBlob,
+    encode_body,
     join_ids,
+    unpack_bitmap,
     unpack_chunk,
 )
 
@@ -41,6 +45,10 @@ GROUP_BYTES: Final = 512 << 10
 MANIFEST_CHUNKS: Final = 8
 #: Opened chunks that are kept because the next small files may need them too.
 KEPT_CHUNKS: Final = 256
+
+
+class ManifestGap(StoredDataDamaged):
+    """A part of what a restore point contains cannot be read."""
 
 
 class Slot:
@@ -56,6 +64,22 @@ class Slot:
     def __init__(self, name: bytes) -> None:
         self.id = name
         self.plain: bytes | None = None
+        self.error: Exception | None = None
+
+
+class Reply:
+    """An answer of one frame that is awaited.
+
+    :ivar frame: it, once it is there, else None
+    :ivar error: why it cannot be there, or None
+    """
+
+    __slots__ = ("error", "frame", "kind", "request")
+
+    def __init__(self, request: int, kind: FrameKind) -> None:
+        self.request = request
+        self.kind = kind
+        self.frame: Frame | None = None
         self.error: Exception | None = None
 
 
@@ -80,17 +104,23 @@ class Fetcher:
     :param channel: to the repository
     :param keys: of the repository
     :param description: of the repository
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
-        self, channel: FrameChannel, keys: RepositoryKeys, description: RepositoryDescription
+        self,
+        channel: FrameChannel,
+        keys: RepositoryKeys,
+        description: RepositoryDescription,
+        heads: Remembers | None = None,
     ) -> None:
         self._channel = channel
         self._keys = keys
         self._description = description
+        self._heads = heads
         self._limits = Limits()
         self._request = 0
-        self._questions: deque[_Question] = deque()
+        self._questions: deque[_Question | Reply] = deque()
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._ended = False
@@ -101,21 +131,73 @@ class Fetcher:
             target=self._receive, name="cloudconnect-receive", daemon=True
         )
 
+    def greet(self, purpose: str) -> None:
+        """Greet the repository; then restore points and chunks may be asked for.
+
+        :param purpose: ``restore``, ``read`` or ``check``
+        :raises CloudConnectError: the repository refuses, or the line broke
+        """
+        self._limits = greet(self._channel, self._keys, self._description, purpose, self._heads)
+        self._receiver.start()
+
     def open(self, point: bytes, purpose: str) -> PointRecord:
-        """Greet the repository and open a restore point; then chunks may be asked for.
+        """:meth:`greet` and :meth:`record` for who needs one restore point."""
+        self.greet(purpose)
+        return self.record(point)
+
+    def record(self, point: bytes) -> PointRecord:
+        """The record of a restore point.
 
         :param point: its 16 bytes
-        :param purpose: ``restore``, ``read`` or ``check``
         :raises NotFound: there is no such point
         :raises StoredDataDamaged: its signature does not hold
         :raises CloudConnectError: anything else
         """
-        channel = self._channel
-        self._limits = greet(channel, self._keys, self._description, purpose)
+        reply = self._asked(FrameKind.OPEN, encode_body(point=point), FrameKind.OPENED)
+        return believed(self._answer(reply), self._keys, self._description, point)
+
+    def have(self, ids: Sequence[bytes]) -> Reply:
+        """Ask which of so many chunks the repository has; :meth:`missing` waits for the answer.
+
+        :param ids: at most :attr:`ids_max`, 32 bytes each
+        """
+        return self._asked(FrameKind.HAVE, join_ids(ids), FrameKind.WANT)
+
+    def missing(self, reply: Reply, ids: Sequence[bytes]) -> list[bytes]:
+        """Those of ``ids`` that the repository does not have.
+
+        :param reply: what :meth:`have` returned for them
+        :raises CloudConnectError: the dialogue has failed
+        """
+        wanted = unpack_bitmap(self._answer(reply).body, len(ids))
+        return [name for name, absent in zip(ids, wanted, strict=True) if absent]
+
+    @property
+    def ids_max(self) -> int:
+        """Most ids in one question."""
+        return self._limits.ids
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why nothing more can be got, or None where an error was of one thing only."""
+        return self._failure
+
+    def _asked(self, kind: FrameKind, body: bytes, answer: FrameKind) -> Reply:
         self._request += 1
-        record = fetch_record(channel, self._keys, self._description, point, self._request)
-        self._receiver.start()
-        return record
+        reply = Reply(self._request, answer)
+        with self._changed:
+            self._questions.append(reply)
+        self._channel.send(kind, reply.request, body)
+        return reply
+
+    def _answer(self, reply: Reply) -> Frame:
+        with self._changed:
+            self._changed.wait_for(lambda: reply.frame or reply.error or self._failure)
+        if reply.frame is not None:
+            return reply.frame
+        error = reply.error or self._failure
+        assert error is not None
+        raise error
 
     def want(self, name: bytes) -> Slot:
         """A chunk of content: asked for at the next :meth:`ask`, or known from not long ago."""
@@ -141,6 +223,12 @@ class Fetcher:
         """
         slots, self._unasked = self._unasked, []
         self._get("chunk", slots)
+
+    def get(self, ids: Sequence[bytes]) -> list[Slot]:
+        """Ask for chunks of content at once, whether or not they were got before."""
+        slots = [Slot(name) for name in ids]
+        self._get("chunk", slots)
+        return slots
 
     def _get(self, kind: BlobKind, slots: list[Slot]) -> None:
         most = self._limits.ids
@@ -174,16 +262,39 @@ class Fetcher:
     def entries(self, record: PointRecord) -> Iterator[Entry]:
         """The entries of a restore point, in walk order.
 
-        :raises StoredDataDamaged: (from the iterator) its manifest is damaged
+        :raises ManifestGap: (from the iterator) a chunk of its manifest is damaged or missing; the
+            entries that came are good
+        :raises StoredDataDamaged: (from the iterator) it is not a manifest as it should be
         """
-        decoder, length = EntryDecoder(), 0
+        decoder, length = EntryDecoder(temporary_file), 0
         for slot in self._manifest(record.manifest):
-            plain = self.wait(slot)
+            try:
+                plain = self.wait(slot)
+            except StoredDataDamaged as error:
+                if self._failure is not None:
+                    raise
+                raise ManifestGap(str(error)) from error
             length += len(plain)
             yield from decoder.feed(plain)
         decoder.finish()
         if length != record.manifest_length:
             raise StoredDataDamaged("a restore point's manifest does not have its length")
+
+    def damaged_chunks(self, record: PointRecord) -> int:
+        """How many chunks of a restore point's manifest are damaged or missing.
+
+        All of them are fetched, so the repository notices, too, and the next backup that has them
+        sends them again.
+        """
+        count = 0
+        for slot in self._manifest(record.manifest):
+            try:
+                self.wait(slot)
+            except StoredDataDamaged:
+                if self._failure is not None:
+                    raise
+                count += 1
+        return count
 
     def _manifest(self, ids: Sequence[bytes]) -> Iterator[Slot]:
         """The slots of a manifest's chunks, some of them asked for ahead."""
@@ -227,7 +338,12 @@ class Fetcher:
             group: list[tuple[Slot, StoredBlob]] = []
             size = 0
             while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
-                question, slot = self._asked_for(frame)
+                question = self._asked_for(frame)
+                if isinstance(question, Reply):
+                    self._replied(question, frame)
+                    continue
+                slot = question.slots[question.answered]
+                question.answered += 1
                 if frame.kind is FrameKind.CHUNK:
                     blob = unpack_chunk(frame.body)
                     if blob.id != slot.id:
@@ -252,21 +368,29 @@ class Fetcher:
         except BaseException as error:
             self._fail(error)
 
-    def _asked_for(self, frame: Frame) -> tuple[_Question, Slot]:
+    def _asked_for(self, frame: Frame) -> _Question | Reply:
         """What ``frame`` answers."""
         with self._changed:
             question = self._questions[0] if self._questions else None
         if frame.kind is FrameKind.FAIL and (question is None or frame.request == 0):
             raise failure(frame)
+        kind = question.kind if isinstance(question, Reply) else FrameKind.CHUNK
         if (
-            frame.kind not in (FrameKind.CHUNK, FrameKind.FAIL)
+            frame.kind not in (kind, FrameKind.FAIL)
             or question is None
             or frame.request != question.request
         ):
             raise ProtocolViolation(f"a {frame.kind.name} came that was not asked for")
-        slot = question.slots[question.answered]
-        question.answered += 1
-        return question, slot
+        return question
+
+    def _replied(self, reply: Reply, frame: Frame) -> None:
+        with self._changed:
+            self._questions.popleft()
+            if frame.kind is FrameKind.FAIL:
+                reply.error = failure(frame)
+            else:
+                reply.frame = frame
+            self._changed.notify_all()
 
     def _open(self, kind: BlobKind, group: list[tuple[Slot, StoredBlob]]) -> None:
         opened: list[tuple[Slot, bytes | Exception]] = []

@@ -11,6 +11,9 @@ nothing here ever raises for that.
 A file that was changed within two seconds before it was read is not remembered: a further change
 within the same tick of the file system's clock would leave no trace.
 
+The entry of a file of very many chunks is kept piece by piece
+(:mod:`cloudconnect.backup.longentries`).
+
 On the disk a row holds the records of up to 512 neighbouring files of a folder, as one checked
 blob: a row for each file costs as much as reading small files does.
 """
@@ -30,6 +33,9 @@ import attrs
 import cbor2
 from blake3 import blake3
 
+from cloudconnect.backup.longentries import LONG_SCHEMA, LongEntries
+from cloudconnect.content.manifest import Entry
+
 #: How old the last change must be when a file is read, in nanoseconds: the coarsest clock of a file
 #: system that is in use, FAT's.
 TRUST_NS: Final = 2_000_000_000
@@ -43,12 +49,11 @@ ROW_FILES: Final = 512
 _BATCH: Final = 4096
 _DAY: Final = 86400
 # Also raised when what encode_entry() makes changes: entries are kept as they were encoded.
-_VERSION: Final = 1
+_VERSION: Final = 2
 _ID_SIZE: Final = 32
 _CHECK_SIZE: Final = 16
 
-_SCHEMA: Final = f"""
-PRAGMA user_version = {_VERSION};
+_SCHEMA: Final = """
 CREATE TABLE rows (
     folder BLOB NOT NULL,
     first BLOB NOT NULL,
@@ -57,8 +62,7 @@ CREATE TABLE rows (
     PRIMARY KEY (folder, first)
 );
 """
-
-#: State, ids and entry of a file.
+#: State, ids and entry of a file; the latter two are empty for a long entry.
 _Record = tuple[bytes, bytes, bytes]
 
 
@@ -66,12 +70,14 @@ _Record = tuple[bytes, bytes, bytes]
 class Remembered:
     """An unchanged file; not changed by anybody.
 
-    :ivar entry: its encoded manifest entry
-    :ivar ids: the chunks that it needs, 32 bytes each
+    :ivar entry: its encoded manifest entry; empty for a long one
+    :ivar ids: the chunks that it needs, 32 bytes each; likewise
+    :ivar long: a long entry
     """
 
     entry: bytes
     ids: tuple[bytes, ...]
+    long: Entry | None = None
 
 
 class _Damaged(Exception):
@@ -154,6 +160,8 @@ class FileCache:
         record = folder.records.pop(name, None)
         if record is None or record[0] != _state(status):
             return None
+        if not record[2]:
+            return self._find_long(path, record[0])
         ids = record[1]
         if len(ids) == _ID_SIZE:
             return Remembered(record[2], (ids,))
@@ -169,9 +177,7 @@ class FileCache:
         :param entry: its encoded manifest entry
         :param ids: the chunks that it needs
         """
-        if self._database is None:
-            return
-        if read_ns - max(status.st_mtime_ns, status.st_ctime_ns) < TRUST_NS:
+        if self._database is None or _too_young(status, read_ns):
             return
         above, _, name = path.rpartition(b"/")
         self._change(above, name, (_state(status), b"".join(ids), entry))
@@ -180,6 +186,21 @@ class FileCache:
                 self._write()
             except (sqlite3.Error, _Damaged) as error:
                 self._fail(error)
+
+    def remember_long(
+        self, path: bytes, status: os.stat_result, read_ns: int, entry: Entry
+    ) -> None:
+        """As :meth:`remember`, of an entry that is too long to be in memory as a whole."""
+        if self._database is None or _too_young(status, read_ns):
+            return
+        state = _state(status)
+        try:
+            LongEntries(self._database, self._seconds()).keep(path, state, entry)
+        except sqlite3.Error as error:
+            self._fail(error)
+            return
+        above, _, name = path.rpartition(b"/")
+        self._change(above, name, (state, b"", b""))
 
     def close(self) -> None:
         """Write what is not written yet, forget what was not seen for long, and close."""
@@ -191,6 +212,7 @@ class FileCache:
             self._write()
             oldest = self._seconds() - FORGET_SECONDS
             self._database.execute("DELETE FROM rows WHERE seen < ?", (oldest,))
+            LongEntries(self._database, self._seconds()).forget_older(oldest)
             self._database.close()
             self._database = None
         except (sqlite3.Error, _Damaged) as error:
@@ -220,6 +242,8 @@ class FileCache:
             folder.firsts = self._firsts(path)
         if rows and rows[0][1] < self._seconds() - _DAY:
             self._seen.append(path)
+            if len(self._seen) >= _BATCH:
+                self._write()
         return folder
 
     def _firsts(self, path: bytes) -> list[bytes]:
@@ -247,16 +271,30 @@ class FileCache:
         ).fetchone()
         return _unpack(path, row[0]) if row is not None else {}
 
+    def _find_long(self, path: bytes, state: bytes) -> Remembered | None:
+        assert self._database is not None
+        try:
+            entry = LongEntries(self._database, self._seconds()).find(path, state)
+        except sqlite3.Error as error:
+            self._fail(error)
+            return None
+        return None if entry is None else Remembered(b"", (), entry)
+
     def _pass_over(self, folder: _Folder) -> None:
         """Forget files that are not there any more; one that was only excluded today is kept."""
-        for name in folder.records:
+        for name, record in folder.records.items():
+            path = folder.path + b"/" + name
             try:
-                os.lstat(folder.path + b"/" + name)
+                os.lstat(path)
             except FileNotFoundError:
                 self._change(folder.path, name, None)
+                if self._database is not None and not record[2]:
+                    LongEntries(self._database, self._seconds()).forget(path)
             except OSError:
                 pass
         folder.records = {}
+        if self._waiting >= _BATCH:  # much was removed
+            self._write()
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -344,6 +382,10 @@ def _check(path: bytes, packed: bytes) -> bytes:
     return blake3(path + b"\0" + packed).digest(_CHECK_SIZE)
 
 
+def _too_young(status: os.stat_result, read_ns: int) -> bool:
+    return read_ns - max(status.st_mtime_ns, status.st_ctime_ns) < TRUST_NS
+
+
 def _octets(value: Any) -> bytes:
     if type(value) is not bytes:
         raise _Damaged("a row of it has another type than was written")
@@ -364,8 +406,11 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")
         version = database.execute("PRAGMA user_version").fetchone()[0]
+        mark = f"PRAGMA user_version = {_VERSION};"
         if version == 0:
-            database.executescript(_SCHEMA)
+            database.executescript(f"BEGIN; {_SCHEMA} {LONG_SCHEMA} {mark} COMMIT;")
+        elif version == 1:
+            database.executescript(f"BEGIN; {LONG_SCHEMA} {mark} COMMIT;")
         elif version != _VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}")
     except BaseException:

@@ -16,13 +16,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from cloudconnect.backup.batches import Batch, Budget, Outgoing, Stopped
 from cloudconnect.backup.dialogue import Limits, expect
 from cloudconnect.backup.filecache import FileCache
+from cloudconnect.backup.heads import KnownHeads
 from cloudconnect.backup.options import BackupOptions, BackupResult
 from cloudconnect.backup.references import ReferenceList
 from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
@@ -30,8 +31,8 @@ from cloudconnect.backup.source import Source
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Cancelled, ProtocolViolation, UsageError
-from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.errors import Cancelled, HeadMoved, ProtocolViolation, UsageError
+from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
     FLAG_PART,
     ID_SIZE,
@@ -47,14 +48,24 @@ from cloudconnect.wire.frames import (
 IN_FLIGHT_BYTES: Final = 48 << 20
 #: Batches that may be under way: this hides round trips where nothing but ids is sent.
 IN_FLIGHT_BATCHES: Final = 32
+#: Offers of manifest chunks that may be without an answer while a long entry is encoded.
+MANIFEST_OFFERS: Final = 8
+#: Ids of unchanged files that the repository may lack; with more, no unchanged file is trusted.
+LOST_MAX: Final = 1 << 16
 #: References in one PART of a POINT, where the repository takes so many.
 REFERENCES_PART: Final = 1 << 15
 #: Frames of the repository that may wait to be looked at.
 FRAMES_MAX: Final = 256
 #: Seconds after which the leading thread looks up, though nothing has happened.
 WAKE_SECONDS: Final = 0.2
+#: How often a point is offered because others were faster: each time one of them has got done.
+OFFERS_MAX: Final = 1000
 #: Seconds that a thread gets to end when a backup has failed; it may hang in reading a source.
 JOIN_SECONDS: Final = 5.0
+
+
+#: Frames behind which no other is due.
+_LAST: Final = (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS)
 
 
 @attrs.define
@@ -124,7 +135,10 @@ class Upload:
         self._questions: deque[_Question] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._lost: set[bytes] = set()  # ids of unchanged files that the repository lacks
-        self._again: dict[int, bytes | None] = {}  # by token: the entry once it was read again
+        self._again: dict[int, Outgoing | None] = {}  # by token: the entry once it was read again
+        self._placing = False
+        self._offers = 0  # questions about manifest chunks that are not answered
+        self._distrusts = False  # it lacks so many that each unchanged file is read again
         self._walked = False
         cache = None
         if options.cache is not None:
@@ -156,9 +170,12 @@ class Upload:
         while not self._inbox.empty():
             self._handle(self._next())  # what went wrong in the senders at last
 
-    def publish(self, record: PointRecord) -> None:
+    def publish(self, record: PointRecord, heads: KnownHeads | None = None) -> None:
         """Send the restore point and wait until it is durable.
 
+        Where another session has published meanwhile, the point is offered again with another head.
+
+        :param heads: the repository's chain, in which the point gets a head; None: it gets none
         :raises UsageError: its record is too large
         :raises ProtocolViolation: something else than this point was acknowledged
         :raises CloudConnectError: the repository refuses it, or the line broke
@@ -167,21 +184,24 @@ class Upload:
             encoded = record.encode()
         except ValueError as error:
             raise UsageError(f"too much for one restore point: {error}") from error
-        self._request += 1
         references = self._references
         for part in references.parts(min(REFERENCES_PART, self._limits.body // ID_SIZE)):
-            self._channel.send(FrameKind.POINT, self._request, part, FLAG_PART)
-        body = encode_body(
-            record=encoded,
-            signature=self._keys.sign(encoded),
-            references=references.count,
-            digest=references.digest,
-        )
-        self._channel.send(FrameKind.POINT, self._request, body)
-        message = self._next()
-        if not isinstance(message, Frame):
-            raise ProtocolViolation("nothing but an answer to the restore point was due")
-        answer = decode_body(expect(message, FrameKind.POINTED))
+            self._channel.send(FrameKind.POINT, self._request + 1, part, FLAG_PART)
+        fields: dict[str, Any] = {
+            "record": encoded,
+            "signature": self._keys.sign(encoded),
+            "references": references.count,
+            "digest": references.digest,
+        }
+        for _ in range(OFFERS_MAX):
+            head = None if heads is None else heads.next_point(record.point, encoded)
+            if head is not None:
+                fields.update(head=head.encoded, head_signature=head.signature)
+            frame = self._exchange(FrameKind.POINT, encode_body(**fields))
+            if heads is None or not _head_moved(frame):
+                break
+            heads.catch_up(self._ask_heads)
+        answer = decode_body(expect(frame, FrameKind.POINTED))
         arrival, arrived = answer.get("arrival"), answer.get("time")
         if (
             answer.get("point") != record.point
@@ -189,10 +209,24 @@ class Upload:
             or not isinstance(arrived, (int, float))
         ):
             raise ProtocolViolation("a POINTED does not answer the restore point that was sent")
+        if heads is not None and head is not None:
+            heads.taken(head)
         result = self._result
         result.point, result.record = record.point, record
         result.arrival, result.time = arrival, float(arrived)
         result.bytes_stored = self._sender.bytes_stored
+
+    def _exchange(self, kind: FrameKind, body: bytes) -> Frame:
+        """Send a question, and return what comes next."""
+        self._request += 1
+        self._channel.send(kind, self._request, body)
+        message = self._next()
+        if not isinstance(message, Frame) or message.request not in (self._request, 0):
+            raise ProtocolViolation("nothing but an answer to the restore point was due")
+        return message
+
+    def _ask_heads(self, body: bytes) -> dict[str, Any]:
+        return decode_body(expect(self._exchange(FrameKind.HEADS, body), FrameKind.HEADED))
 
     def stop(self, error: BaseException) -> None:
         """Something went wrong: end all threads."""
@@ -233,7 +267,7 @@ class Upload:
                     continue  # POINTED says it for all of them
                 self._frame_slots.acquire()
                 self._inbox.put(frame)
-                if frame.kind in (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS):
+                if frame.kind in _LAST and not _head_moved(frame):
                     return
         except BaseException as error:
             self._failed(error)
@@ -269,7 +303,7 @@ class Upload:
         entries: deque[Outgoing] = deque()
         for outgoing in batch.entries:
             if outgoing.replaces:
-                self._again[outgoing.replaces] = outgoing.encoded
+                self._again[outgoing.replaces] = outgoing
             else:
                 entries.append(outgoing)
         waiting = _Waiting(entries)
@@ -296,6 +330,8 @@ class Upload:
             self._questions.append(_Question(self._request, ids[part], plains[part], waiting))
             if waiting is not None:
                 waiting.questions += 1
+            else:
+                self._offers += 1
             self._channel.send(FrameKind.HAVE, self._request, join_ids(ids[part]))
 
     def _answer(self, frame: Frame) -> None:
@@ -317,9 +353,15 @@ class Upload:
             else:
                 unwanted += len(plain)
         if question.waiting is None:
+            self._offers -= 1
             self._sender.send("manifest", wanted)
             return
         self._lost.difference_update(offered)
+        if len(self._lost) > LOST_MAX:
+            self._distrusts = True
+            self._source.distrust()
+        if self._distrusts:
+            self._lost.clear()
         self._references.add(offered)
         self._result.bytes_new += sum(len(plain) for _, plain in wanted)
         self._sender.send("chunk", wanted)
@@ -331,28 +373,46 @@ class Upload:
     def _answered(self, waiting: _Waiting) -> None:
         """All questions of a batch, and of those before it, were answered."""
         self._budget.give_back(0, batches=1)
-        if self._lost:
+        if self._lost or self._distrusts:
             for outgoing in waiting.entries:
-                if outgoing.token and not self._lost.isdisjoint(outgoing.ids):
+                if outgoing.token and (
+                    self._distrusts or not self._lost.isdisjoint(outgoing.needed)
+                ):
                     self._again[outgoing.token] = None
                     self._source.read_again(outgoing.token, outgoing.path)
         self._place()
 
     def _place(self) -> None:
         """Put entries into the manifest, up to one that is not known yet."""
+        if self._placing:
+            return  # what came meanwhile is placed by the loop below
+        self._placing = True
         while self._waiting and not self._waiting[0].questions:
             entries = self._waiting[0].entries
             while entries:
                 outgoing = entries[0]
-                encoded: bytes | None = outgoing.encoded
                 if outgoing.token in self._again:
-                    encoded = self._again[outgoing.token]
-                    if encoded is None:
+                    again = self._again[outgoing.token]
+                    if again is None:
+                        self._placing = False
                         return
                     del self._again[outgoing.token]
-                else:
-                    self._references.add(outgoing.ids)
-                if encoded:
-                    self.manifest.add(encoded)
+                    outgoing = again
+                elif outgoing.token:
+                    self._references.add(outgoing.needed)
                 entries.popleft()
+                for piece in outgoing.pieces():
+                    self.manifest.add(piece)
+                    self._wait_for_answers()
             self._waiting.popleft()
+        self._placing = False
+
+    def _wait_for_answers(self) -> None:
+        """Let a long entry not be encoded faster than it is taken."""
+        while self._offers > MANIFEST_OFFERS:
+            self._handle(self._next())
+
+
+def _head_moved(frame: Frame) -> bool:
+    """Whether ``frame`` says that a point's head does not continue the chain any more."""
+    return frame.kind is FrameKind.FAIL and isinstance(failure(frame), HeadMoved)

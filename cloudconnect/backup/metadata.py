@@ -8,6 +8,7 @@ POSIX access control lists are extended attributes (``system.posix_acl_access`` 
 # ruff: noqa: PTH101
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -25,6 +26,8 @@ PRIVILEGED_ATTRIBUTES: Final = (b"security.", b"trusted.")
 _ACL_PREFIX: Final = b"system.posix_acl_"
 #: Errors of a file system, or kind of file, that does not know extended attributes at all.
 _NO_ATTRIBUTES: Final = frozenset((errno.ENOTSUP, errno.ENODATA, errno.ENOSYS, errno.EPERM))
+
+_NAMED: Final = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _TYPES: Final = {
     stat.S_IFREG: EntryType.FILE,
@@ -114,6 +117,24 @@ class MetadataWriter:
         self._group = os.getegid()
         self.skipped_privileged = False
 
+    def has(self, entry: Entry, descriptor: int, status: os.stat_result) -> bool:
+        """Whether a file has the owner and attributes of ``entry``, as far as :meth:`apply` could
+        give it those.
+
+        :param status: of the open file ``descriptor``
+        """
+        if self.privileged:
+            owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
+        else:
+            owned = status.st_uid == self._user
+        if not owned:
+            return False
+        found, wanted = (
+            [pair for pair in pairs if self.privileged or not _is_privileged(pair)]
+            for pairs in (read_attributes(descriptor), entry.xattrs)
+        )
+        return found == wanted
+
     def apply(self, entry: Entry, descriptor: int) -> None:
         """Apply everything to the open file or folder ``descriptor``.
 
@@ -125,7 +146,9 @@ class MetadataWriter:
         plain = [pair for pair in entry.xattrs if not pair[0].startswith(_ACL_PREFIX)]
         lists = [pair for pair in entry.xattrs if pair[0].startswith(_ACL_PREFIX)]
         self._attributes(entry, plain, lambda name, value: os.setxattr(descriptor, name, value))
-        self._try(entry, "mode", lambda: os.chmod(descriptor, stat.S_IMODE(entry.mode)))
+        _remove_inherited(entry, descriptor)
+        mode = safe_mode(entry, os.fstat(descriptor))
+        self._try(entry, "mode", lambda: os.chmod(descriptor, mode))
         self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
         times = (entry.mtime_ns, entry.mtime_ns)
         self._try(entry, "times", lambda: os.utime(descriptor, ns=times))
@@ -133,27 +156,32 @@ class MetadataWriter:
     def apply_to_name(self, entry: Entry, parent: int, name: bytes) -> None:
         """Apply everything to ``name`` in the folder ``parent``, which is no file or folder.
 
-        A link's mode cannot be set and means nothing. For the time between its making and this
-        call, ``name`` must be one that nobody else knows.
+        A link's mode cannot be set and means nothing.
+
+        :raises OSError: ``name`` is not a new thing of that kind: somebody exchanged it
         """
-        self._owner(
-            entry,
-            lambda: os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False),
-        )
-        path = through_proc(parent, name)
-        self._attributes(
-            entry,
-            entry.xattrs,
-            lambda key, value: os.setxattr(path, key, value, follow_symlinks=False),
-        )
+        descriptor = os.open(name, _NAMED, dir_fd=parent)
+        try:
+            status = os.fstat(descriptor)
+            # Whoever may write to the folder could have put a further name of something elsewhere
+            # in its place, which would then be given away.
+            if type_of(status) is not entry.type or status.st_nlink != 1:
+                raise OSError("it was exchanged while the restore ran")
+            self._apply_to_thing(entry, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _apply_to_thing(self, entry: Entry, descriptor: int) -> None:
+        """Apply everything to what is not open itself: the kernel takes this path as that thing."""
+        path = through_proc(descriptor)
+        self._owner(entry, lambda: os.chown(path, entry.uid, entry.gid))
+        self._attributes(entry, entry.xattrs, lambda name, value: os.setxattr(path, name, value))
         if entry.type is not EntryType.SYMLINK:
-            self._try(entry, "mode", lambda: _chmod_name(parent, name, stat.S_IMODE(entry.mode)))
+            _remove_inherited(entry, path)
+            mode = safe_mode(entry, os.fstat(descriptor))
+            self._try(entry, "mode", lambda: os.chmod(path, mode))
         times = (entry.mtime_ns, entry.mtime_ns)
-        self._try(
-            entry,
-            "times",
-            lambda: os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False),
-        )
+        self._try(entry, "times", lambda: os.utime(path, ns=times))
 
     def _owner(self, entry: Entry, action: Callable[[], None]) -> None:
         if self.privileged:
@@ -182,11 +210,30 @@ class MetadataWriter:
             self._problem(entry.path, f"its {what} could not be set: {reason}")
 
 
-def _chmod_name(parent: int, name: bytes, mode: int) -> None:
-    """Set the mode of a FIFO or device; Linux has no such call that does not follow links."""
-    flags = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=parent)
-    try:
-        os.chmod(through_proc(descriptor), mode)
-    finally:
-        os.close(descriptor)
+def _is_privileged(pair: tuple[bytes, bytes]) -> bool:
+    return pair[0].startswith(PRIVILEGED_ATTRIBUTES)
+
+
+def _remove_inherited(entry: Entry, where: int | bytes) -> None:
+    """Remove access control lists that something has from its folder, and not from the backup."""
+    had = {name for name, _ in entry.xattrs}
+    folder = entry.type is EntryType.DIRECTORY
+    for name in (b"system.posix_acl_access", b"system.posix_acl_default")[: 1 + folder]:
+        if name not in had:
+            with contextlib.suppress(OSError):
+                os.removexattr(where, name)
+
+
+def safe_mode(entry: Entry, status: os.stat_result) -> int:
+    """The mode for something that has its owner now, or has not got it.
+
+    Without its owner or group a program must not run with the rights of another one.
+
+    :param status: of it, after its owner was set
+    """
+    mode = stat.S_IMODE(entry.mode)
+    if status.st_uid != entry.uid:
+        mode &= ~stat.S_ISUID
+    if status.st_gid != entry.gid and entry.type is not EntryType.DIRECTORY:
+        mode &= ~stat.S_ISGID
+    return mode

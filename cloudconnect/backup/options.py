@@ -108,7 +108,8 @@ class RestoreOptions:
     :ivar overwrite: ``if-changed`` replaces a file whose size or time of change differs,
         ``if-newer`` one that is older than the one in the restore point
     :ivar dry_run: look and count, write nothing
-    :ivar verify: read each file back from the disk once it is written, and compare
+    :ivar verify: read each file back from the disk once it is written, and compare; with
+        ``if-changed``, also compare what looks unchanged
     """
 
     target: bytes
@@ -189,6 +190,7 @@ class BackupResult:
     :ivar bytes_received: bytes of the frames that it received
     :ivar unreadable: what could not be backed up: a command then ends with exit code 3
     :ivar changed: files that changed while they were read, twice: recorded as they were read
+    :ivar devices: block devices, named as sources, of which the content was read as a file's
     :ivar seconds: how long it took
     """
 
@@ -207,6 +209,7 @@ class BackupResult:
     bytes_received: int = 0
     unreadable: Reports = attrs.field(factory=Reports)
     changed: Reports = attrs.field(factory=Reports)
+    devices: list[bytes] = attrs.field(factory=list)
     seconds: float = 0.0
 
 
@@ -219,7 +222,12 @@ class RestoreResult:
     :ivar directories: folders likewise
     :ivar other: links, devices and so on, likewise
     :ivar kept: files left as they are because of the ``overwrite`` choice
+    :ivar bytes_kept: bytes of their content
+    :ivar unchanged: files of those restored that were there already, content and metadata, and were
+        left as they are
     :ivar bytes_restored: bytes of content
+    :ivar bytes_there: those of them that were found in the target, and not fetched
+    :ivar totals: things and bytes that were asked for; None where all of the point was
     :ivar bytes_sent: bytes of the frames that this side sent
     :ivar bytes_received: bytes of the frames that it received
     :ivar problems: what could not be restored, or not fully, and why
@@ -234,7 +242,11 @@ class RestoreResult:
     directories: int = 0
     other: int = 0
     kept: int = 0
+    bytes_kept: int = 0
+    unchanged: int = 0
     bytes_restored: int = 0
+    bytes_there: int = 0
+    totals: tuple[int, int] | None = None
     bytes_sent: int = 0
     bytes_received: int = 0
     problems: Reports = attrs.field(factory=Reports)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from typing import Final
 
 from blake3 import blake3
 
+from cloudconnect.backup.drafts import FLAG_DEVICE
+from cloudconnect.backup.matching import is_hole, read_at
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite
+from cloudconnect.backup.partial import WORTH_KEEPING, check_name, create
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 
-#: A file that is written: not followed, not there before, readable so that it can be verified.
-_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Bytes that are read back at a time.
 _BLOCK: Final = 1 << 20
 #: Zeros for a hole when content is verified.
@@ -32,12 +34,25 @@ class NewFile:
     :param parent: descriptor of its folder; must stay valid until it is finished
     :param temporary: that name
     :param verify: read it back before it gets its own name
+    :param other: the name to take where another restore is using ``temporary``
+    :param partial: descriptor of what an earlier restore left under ``temporary``, or None; this
+        object closes it
     """
 
-    def __init__(self, parent: int, temporary: bytes, verify: bool) -> None:
+    def __init__(
+        self,
+        parent: int,
+        temporary: bytes,
+        verify: bool,
+        other: bytes = b"",
+        partial: int | None = None,
+    ) -> None:
         self._parent = parent
-        self._temporary = temporary
-        self._descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=parent)
+        self._resumed = partial is not None
+        if partial is not None:
+            self._descriptor, self._temporary = partial, temporary
+        else:
+            self._descriptor, self._temporary = create(parent, temporary, other or temporary)
         self._size = 0
         self._hole_at_end = False
         self._hasher = blake3() if verify else None
@@ -56,8 +71,27 @@ class NewFile:
         if self._hasher is not None:
             self._hasher.update(data)
 
+    def keep(self, length: int) -> None:
+        """So many bytes are in their place already.
+
+        :raises OSError: they cannot be read
+        """
+        if self._hasher is not None:
+            for at in range(0, length, _BLOCK):
+                part = read_at(self._descriptor, self._size + at, min(_BLOCK, length - at))
+                self._hasher.update(part)
+        self._size += length
+        self._hole_at_end = False
+
     def hole(self, length: int) -> None:
-        """So many zeros that take no space."""
+        """So many zeros that take no space.
+
+        :raises OSError: what an earlier restore left there cannot be overwritten
+        """
+        if self._resumed and not is_hole(self._descriptor, self._size, length):
+            for at in range(0, length, _BLOCK):
+                self.write(_ZEROS[: length - at])
+            return
         self._size += length
         self._hole_at_end = True
         if self._hasher is not None:
@@ -70,18 +104,28 @@ class NewFile:
         :raises OSError: it cannot be done; nothing is left of it
         """
         try:
-            if self._hole_at_end:
+            if self._hole_at_end or self._resumed:
                 os.ftruncate(self._descriptor, self._size)
             if self._hasher is not None:
                 self._verify(self._hasher.digest())
+            if entry.flags & FLAG_DEVICE:
+                _refuse_device(self._parent, name)
             metadata.apply(entry, self._descriptor)
             status = os.fstat(self._descriptor) if entry.flags else None
+            check_name(self._descriptor, self._parent, self._temporary)
             put_in_place(self._parent, self._temporary, name)
         except BaseException:
             self.discard()
             raise
         os.close(self._descriptor)
         return status
+
+    def leave(self) -> None:
+        """Leave it for a later restore, if that is worth while."""
+        if self._size < WORTH_KEEPING and not self._resumed:
+            self.discard()
+        else:
+            os.close(self._descriptor)
 
     def discard(self) -> None:
         """Leave nothing of it."""
@@ -99,6 +143,18 @@ class NewFile:
             position += len(data)
         if hasher.digest() != digest:
             raise OSError("the disk returns other bytes than were written")
+
+
+def _refuse_device(parent: int, name: bytes) -> None:
+    """The content of a device does not take the place of the device, as a file of its size in /dev.
+
+    :raises OSError: a block device has that name
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISBLK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise FileExistsError(
+                errno.EEXIST, "the device itself is in the way: restore elsewhere, or use dump"
+            )
 
 
 def put_in_place(parent: int, temporary: bytes, name: bytes) -> None:

@@ -7,7 +7,7 @@ the target already, before any of its content is asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -23,6 +23,8 @@ from cloudconnect.errors import UnsafePath
 
 #: Runs of a file that are one step.
 RUNS_STEP: Final = 64
+#: In :attr:`Step.found`: the piece is in its place in the unfinished file already.
+IN_PARTIAL: Final = b""
 
 _DEVICES: Final = (EntryType.CHARACTER, EntryType.BLOCK)
 
@@ -34,7 +36,13 @@ class Step:
     :ivar parts: where, below the target
     :ivar selected: False for a folder that is only made if something in it is
     :ivar group: what its further names call it, where it has any
-    :ivar slots: where the runs' content comes, None for holes
+    :ivar start: where in the file its runs begin, in bytes
+    :ivar temporary: the name to write the file under; empty for one that nobody knows
+    :ivar there: the file is there, content and metadata
+    :ivar found: for each run the bytes that were found in the target, or IN_PARTIAL, or None;
+        empty where nothing was looked for
+    :ivar partial: descriptor of the unfinished file of an earlier restore, or None
+    :ivar slots: where the other runs' content comes; None for holes, and for what was found
     :ivar asked: chunks that were asked for only because of this step
     """
 
@@ -42,9 +50,14 @@ class Step:
     parts: Parts
     selected: bool = True
     group: bytes = b""
-    runs: tuple[Run, ...] = ()
+    runs: Sequence[Run] = ()
     first: bool = True
     last: bool = True
+    start: int = 0
+    temporary: bytes = b""
+    there: bool = False
+    found: list[bytes | None] = attrs.field(factory=list)
+    partial: int | None = None
     slots: list[Slot | None] = attrs.field(factory=list)
     asked: int = 0
 
@@ -73,13 +86,22 @@ class Plan:
         return self._selection.missing
 
     def look_ahead(self, entries: Callable[[], Iterable[Entry]]) -> None:
-        """Find out which entries are linked to by others that are wanted, where that matters."""
+        """Find out which entries are linked to by others that are wanted, where that matters, and
+        how much there is to do."""
         if not self._selection.partial and self._options.overwrite is Overwrite.ALWAYS:
             return
         selection = Selection(self._options)
+        count = size = 0
         for entry in entries():
-            if selection.selects(entry) and entry.link is not None:
+            if not selection.selects(entry):
+                continue
+            count += 1
+            if entry.link is not None:
                 self._needed.add(entry.link)
+            else:
+                size += entry.size
+        if self._selection.partial:
+            self._result.totals = (count, size)
 
     def steps(self, entries: Iterable[Entry], target: Target | None) -> Iterator[Step]:
         """What to make of ``entries``.
@@ -87,7 +109,9 @@ class Plan:
         :param target: where to look what is there already, or None where nothing can be
         """
         options, result = self._options, self._result
-        there = target if options.overwrite is not Overwrite.ALWAYS else None
+        # What looks unchanged is not believed where it is to be verified.
+        looks = options.overwrite is not Overwrite.IF_CHANGED or not options.verify
+        there = target if options.overwrite is not Overwrite.ALWAYS and looks else None
         for entry in entries:
             selected = self._selection.selects(entry)
             try:
@@ -104,6 +128,7 @@ class Plan:
                 status = _status(there, parts)
                 keeps = status is not None and not replaces(entry, status, options.overwrite)
                 result.kept += keeps
+                result.bytes_kept += entry.size if keeps and entry.link is None else 0
             if not selected or not parts or keeps:
                 if entry.path in self._needed:
                     self._kept_back[entry.path] = entry
@@ -126,10 +151,12 @@ class Plan:
         elif entry.type is not EntryType.FILE or len(entry.runs) <= RUNS_STEP:
             yield Step(entry, parts, True, group, entry.runs)
         else:
+            start = 0
             for at in range(0, len(entry.runs), RUNS_STEP):
                 runs = entry.runs[at : at + RUNS_STEP]
                 last = at + RUNS_STEP >= len(entry.runs)
-                yield Step(entry, parts, True, group, runs, at == 0, last)
+                yield Step(entry, parts, True, group, runs, at == 0, last, start)
+                start += sum(run.length for run in runs)
 
 
 def _status(there: Target, parts: Parts) -> os.stat_result | None:

@@ -1,8 +1,8 @@
 """Layer 3: reading the content of files for a backup.
 
 Small files share one stream of chunks, each larger one is a stream of its own. Holes of sparse
-files are found, not read. A file that changes while it is read is read once more, and then kept as
-it was read, with a mark.
+files are found, not read, and blocks of zeros in other files and in devices become holes. A file
+that changes while it is read is read once more, and then kept as it was read, with a mark.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from cloudconnect.backup.drafts import ContentStream, Draft
+from cloudconnect.backup.drafts import FLAG_DEVICE, ContentStream, Draft
 from cloudconnect.backup.metadata import read_attributes
 from cloudconnect.backup.walk import open_quietly
+from cloudconnect.backup.zeros import ZeroSkipper, has_zeros
 from cloudconnect.content.chunking import Chunker, ChunkingParameters
-from cloudconnect.content.manifest import FLAG_CHANGED, Run
+from cloudconnect.content.manifest import FLAG_CHANGED
 
 #: Files of fewer bytes share chunks with their neighbours: the usual size of a chunk.
 SMALL_FILE: Final = 64 << 10
@@ -28,6 +29,7 @@ BLOCK: Final = 2 << 20
 LARGE_FILE: Final = 16 << 20
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DEVICE_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FileReader:
@@ -44,11 +46,11 @@ class FileReader:
         take: Callable[[bytes | memoryview], bytes],
         now_ns: Callable[[], int],
     ) -> None:
+        self._parameters = parameters
         self._take = take
         self._now_ns = now_ns
         self._chunker = Chunker(parameters)
         self._small = ContentStream(parameters, take)
-        self._large = ContentStream(parameters, take)
 
     def read(self, path: bytes, name: bytes, parent: int, status: os.stat_result) -> Draft:
         """Draft the entry of a file. Its content may be complete only after :meth:`finish`.
@@ -67,11 +69,36 @@ class FileReader:
             draft.flags |= FLAG_CHANGED
         return draft
 
+    def read_device(self, path: bytes, name: bytes, parent: int) -> Draft:
+        """Draft the entry of a block device: a file with the device's content.
+
+        :param name: of the device, or of a link to it, in the folder that ``parent`` is a
+            descriptor of
+        :raises OSError: it cannot be read, or is none
+        """
+        self.finish()
+        descriptor = os.open(name, _DEVICE_FLAGS, dir_fd=parent)
+        try:
+            status, size = os.fstat(descriptor), device_size(descriptor)
+            kind, rest = stat.S_IFREG | stat.S_IMODE(status.st_mode), tuple(status)[1:]
+            times = {"st_mtime_ns": status.st_mtime_ns, "st_ctime_ns": status.st_ctime_ns}
+            draft = Draft(path, os.stat_result((kind, *rest), times))
+            draft.flags = FLAG_DEVICE
+            self._read_large(draft, descriptor, size, False)
+        finally:
+            os.close(descriptor)
+        if draft.size != size:
+            draft.flags |= FLAG_CHANGED
+        return draft
+
     def read_stream(self, draft: Draft, stream: BinaryIO) -> None:
         """Add to ``draft`` all that ``stream`` has."""
+        content = ContentStream(self._parameters, self._take)
+        skipper = ZeroSkipper(content, draft)
         while data := stream.read(BLOCK):
-            self._large.add(draft, data)
-        self._large.finish()
+            skipper.add(data)
+        skipper.finish()
+        content.finish()
 
     def finish(self) -> None:
         """Complete all drafts: the stream of the small files ends, and another one begins."""
@@ -94,10 +121,13 @@ class FileReader:
                 self._read_large(draft, descriptor, size, sparse)
             elif size:
                 if sparse:
-                    extents = _extents(descriptor, size)
+                    extents = list(_extents(descriptor, size))
+                    os.lseek(descriptor, 0, os.SEEK_SET)
                 data = os.read(descriptor, size)
                 if len(data) < size:
                     data = _read_on(descriptor, data, size)
+                if extents is None and len(data) >= SMALL_FILE and has_zeros(data):
+                    extents = [(0, len(data))]
             draft.xattrs = read_attributes(descriptor)
             after = os.fstat(descriptor)
         finally:
@@ -120,34 +150,51 @@ class FileReader:
     def _add(self, draft: Draft, data: bytes, extents: list[tuple[int, int]] | None) -> None:
         """Cut a file that was read at once, and has holes or is not small."""
         if extents is not None:
-            position = 0
+            skipper, position = ZeroSkipper(self._small, draft), 0
             for start, end in extents:
-                self._small.hole(draft, min(start, len(data)) - position)
-                self._small.add(draft, data[start:end])
-                position = min(end, len(data))
-            self._small.hole(draft, len(data) - position)
+                start, end = min(start, len(data)), min(end, len(data))
+                skipper.hole(start - position)
+                skipper.add(data[start:end])
+                position = end
+            skipper.hole(len(data) - position)
+            skipper.finish()
         else:
             for chunk in self._chunker.cut(data):
-                draft.runs.append(Run(self._take(chunk), 0, len(chunk)))
+                draft.run(self._take(chunk), 0, len(chunk))
             draft.size = len(data)
 
     def _read_large(self, draft: Draft, descriptor: int, size: int, sparse: bool) -> None:
         if size >= LARGE_FILE:
             self.finish()
-        stream, position = self._large, 0
-        try:
-            for start, end in _extents(descriptor, size) if sparse else [(0, size)]:
-                stream.hole(draft, start - position)
-                position = start
-                while position < end:
-                    data = os.pread(descriptor, min(BLOCK, end - position), position)
-                    if not data:
-                        return  # it became shorter
-                    stream.add(draft, data)
-                    position += len(data)
-            stream.hole(draft, size - position)
-        finally:
-            stream.finish()
+        # A stream of its own: one that failed in the middle is of no use to the next file.
+        stream = ContentStream(self._parameters, self._take)
+        skipper, position = ZeroSkipper(stream, draft), 0
+        for start, end in _extents(descriptor, size) if sparse else [(0, size)]:
+            skipper.hole(start - position)
+            position = start
+            while position < end:
+                most = min(BLOCK - position % BLOCK, end - position)
+                data = os.pread(descriptor, most, position)
+                if not data:
+                    break  # it became shorter
+                skipper.add(data)
+                position += len(data)
+            if position < end:
+                break
+        else:
+            skipper.hole(size - position)
+        skipper.finish()
+        stream.finish()
+
+
+def device_size(descriptor: int) -> int:
+    """The bytes of a block device.
+
+    :raises OSError: it is none
+    """
+    if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "became something else than a block device")
+    return os.lseek(descriptor, 0, os.SEEK_END)
 
 
 def _read_on(descriptor: int, data: bytes, size: int) -> bytes:
@@ -160,25 +207,20 @@ def _read_on(descriptor: int, data: bytes, size: int) -> bytes:
     return data
 
 
-def _extents(descriptor: int, size: int) -> list[tuple[int, int]]:
+def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     """Where in the first ``size`` bytes of a file there is data: (start, end), in order."""
-    found: list[tuple[int, int]] = []
     position = 0
-    try:
-        while position < size:
-            try:
-                start = os.lseek(descriptor, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break  # nothing but a hole up to the end
-                raise
-            if start >= size:
-                break
-            position = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
-            found.append((start, position))
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # nothing but a hole up to the end
+            if error.errno == errno.EINVAL and not position:
+                yield 0, size  # a file system that does not know holes
+                return
             raise
-        return [(0, size)]  # a file system that does not know holes
-    return found
+        if start >= size:
+            return
+        position = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        yield start, position

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher, Slot
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
@@ -30,6 +31,7 @@ class PointReader:
     :param keys: of the repository
     :param description: of the repository
     :param purpose: ``read``, ``restore`` or ``check``, as the session was started
+    :param heads: what is known of the repository's past
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class PointReader:
         keys: RepositoryKeys,
         description: RepositoryDescription,
         purpose: str = "read",
+        heads: Remembers | None = None,
     ) -> None:
-        self._fetcher = Fetcher(channel, keys, description)
+        self._fetcher = Fetcher(channel, keys, description, heads)
         self._purpose = purpose
         self._record: PointRecord | None = None
 
@@ -99,7 +102,7 @@ class PointReader:
             raise StoredDataDamaged("a hard link leads to another one")
         return first
 
-    def _content(self, runs: tuple[Run, ...]) -> Iterator[bytes]:
+    def _content(self, runs: Iterable[Run]) -> Iterator[bytes]:
         fetcher = self._fetcher
         ahead: deque[tuple[Run, Slot | None]] = deque()
         for run in runs:

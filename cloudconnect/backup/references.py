@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import IO, Final
 
 #: Bytes of an id.
@@ -18,6 +19,8 @@ ID_SIZE: Final = 32
 IN_MEMORY: Final = 1 << 18
 #: Bytes that are read at a time from each sorted run in that file.
 _BLOCK: Final = 1 << 17
+#: Ids that are taken before it is looked whether there are too many.
+_PART: Final = 1 << 13
 
 
 class ReferenceList:
@@ -36,9 +39,11 @@ class ReferenceList:
 
     def add(self, ids: Iterable[bytes]) -> None:
         """More ids, of 32 bytes each."""
-        self._ids.update(ids)
-        if len(self._ids) >= self._in_memory:
-            self._spill()
+        further = iter(ids)
+        while part := tuple(islice(further, _PART)):
+            self._ids.update(part)
+            if len(self._ids) >= self._in_memory:
+                self._spill()
 
     def parts(self, size: int) -> Iterator[bytes]:
         """The distinct ids in order, joined, at most ``size`` of them at a time.

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.options import Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.writing import TreeWriter
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
+from cloudconnect.content.manifest import Entry
 from cloudconnect.errors import Cancelled
 from cloudconnect.wire.channel import FrameChannel
 
@@ -29,6 +31,8 @@ class RestoreRun:
     :param options: what to restore, and where to
     :param progress: called in the thread of :meth:`run`, a few times a second
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
+    :param heads: what is known of the repository's past
+    :param listed: called with each entry that is restored, or in a dry run would be
     """
 
     def __init__(
@@ -40,13 +44,17 @@ class RestoreRun:
         options: RestoreOptions,
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        heads: Remembers | None = None,
+        listed: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         self._channel = channel
-        self._fetcher = Fetcher(channel, keys, description)
+        self._fetcher = Fetcher(channel, keys, description, heads)
+        self._keys = keys
         self._point = point
         self._options = options
         self._progress = progress
         self._cancelled = cancelled
+        self._listed = listed
         self._looked = time.monotonic()
 
     def run(self) -> RestoreResult:
@@ -56,7 +64,7 @@ class RestoreRun:
         the channel is aborted, and what was restored stays.
 
         :raises NotFound: there is no such restore point
-        :raises StoredDataDamaged: the point's signature does not hold, or its manifest is damaged
+        :raises StoredDataDamaged: the point's signature does not hold, or its manifest is not one
         :raises Cancelled: ``cancelled`` said so
         :raises OSError: the target folder cannot be opened or made
         :raises CloudConnectError: the repository refuses, or the line broke
@@ -66,7 +74,8 @@ class RestoreRun:
             record = self._fetcher.open(self._point, "restore")
             result = RestoreResult(record=record)
             look = partial(self._look, result)
-            TreeWriter(self._options, result, self._fetcher, look).run()
+            is_chunk = partial(_is_chunk, self._keys)
+            TreeWriter(self._options, result, self._fetcher, is_chunk, look, self._listed).run()
             self._fetcher.close()
         except BaseException as error:
             self._fetcher.abort(error)
@@ -86,16 +95,24 @@ class RestoreRun:
             raise Cancelled("the restore was interrupted")
         if self._progress is None:
             return
-        counted, whole = result.record.statistics, not self._options.paths
-        totals = [counted.get(name, 0) for name in ("files", "directories", "other")]
+        totals = result.totals
+        if totals is None:
+            counted = result.record.statistics
+            things = sum(counted.get(name, 0) for name in ("files", "directories", "other"))
+            totals = (things, counted.get("bytes_source", 0))
         self._progress(
             Progress(
                 files=result.files + result.directories + result.other + result.kept,
-                bytes_done=result.bytes_restored,
+                bytes_done=result.bytes_restored + result.bytes_kept,
                 bytes_sent=self._channel.bytes_sent,
                 bytes_received=self._channel.bytes_received,
                 path=path,
-                files_total=sum(totals) if whole else None,
-                bytes_total=counted.get("bytes_source") if whole else None,
+                files_total=totals[0],
+                bytes_total=totals[1],
             )
         )
+
+
+def _is_chunk(keys: RepositoryKeys, name: bytes, data: bytes) -> bool:
+    """Whether ``data`` is the chunk of this name, whichever generation has named it."""
+    return any(generation.chunk_id(data) == name for generation in (keys, *keys.older))

@@ -18,6 +18,9 @@ SENDERS: Final = 2
 GROUP_BYTES: Final = 1 << 20
 #: Bytes of encoded entries that are cut into manifest chunks at a time.
 MANIFEST_BYTES: Final = 1 << 20
+#: Groups of manifest chunks that may wait for such a thread; who sends more waits. File content is
+#: bounded by the budget.
+MANIFEST_GROUPS: Final = 8
 #: Manifest chunks that are offered at a time.
 MANIFEST_CHUNKS: Final = 64
 
@@ -50,11 +53,12 @@ class ChunkSender:
         self._failed = failed
         self._threads = ThreadPoolExecutor(SENDERS, "cloudconnect-send")
         self._lock = threading.Lock()
+        self._manifest_slots = threading.Semaphore(MANIFEST_GROUPS)
         self._stopped = False
         self.bytes_stored = 0
 
     def send(self, kind: BlobKind, chunks: Sequence[tuple[bytes, Plain]]) -> None:
-        """Send chunks, each with its id, some time soon."""
+        """Send chunks, each with its id, some time soon; waits where much of a manifest waits."""
         group: list[tuple[bytes, Plain]] = []
         size = 0
         for chunk in chunks:
@@ -73,9 +77,12 @@ class ChunkSender:
     def stop(self) -> None:
         """Send nothing more; what is being written is for the channel to stop."""
         self._stopped = True
+        self._manifest_slots.release(MANIFEST_GROUPS)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
+        if kind == "manifest":
+            self._manifest_slots.acquire()
         self._threads.submit(self._send, kind, group)
 
     def _send(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
@@ -93,6 +100,9 @@ class ChunkSender:
         except BaseException as error:
             if not self._stopped:
                 self._failed(error)
+        finally:
+            if manifest:
+                self._manifest_slots.release()
 
 
 class ManifestWriter:

@@ -16,22 +16,29 @@ from typing import Final
 
 from cloudconnect.backup.batches import Batch, Outgoing, RecentIds
 from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY, Draft
-from cloudconnect.backup.filecache import FileCache
+from cloudconnect.backup.filecache import FileCache, Remembered
+from cloudconnect.backup.links import LinkMap
 from cloudconnect.backup.metadata import read_attributes, through_proc
 from cloudconnect.backup.options import BackupOptions, BackupResult, StandardInput
 from cloudconnect.backup.reader import FileReader
 from cloudconnect.backup.walk import Found, Unreadable, absolute, open_below, reason_of, walk
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
-from cloudconnect.content.manifest import encode_entry
+from cloudconnect.content.manifest import encode_entry, encode_pieces
 from cloudconnect.errors import UsageError
 
 #: A batch is handed over when it has so much content ...
 BATCH_BYTES: Final = 4 << 20
 #: ... or so many chunks ...
 BATCH_IDS: Final = 1024
-#: ... or so many entries.
+#: ... or so many entries, ...
 BATCH_ENTRIES: Final = 2048
+#: ... or entries that take so many bytes.
+BATCH_ENTRY_BYTES: Final = 1 << 20
+#: Entries, or bytes of them, that may wait for the chunk of a small file before them; then the
+#: stream of the small files ends. Where few of many files have changed, no other ends it.
+WAITING_ENTRIES: Final = 8192
+WAITING_BYTES: Final = 8 << 20
 
 
 class Source:
@@ -63,11 +70,13 @@ class Source:
         self._reader = FileReader(chunking, self._take, cache.now_ns if cache else lambda: 0)
         self._batch = Batch()
         self._order: deque[Draft | Outgoing] = deque()  # entries that are not handed over
+        self._order_bytes = 0  # of the Outgoing ones
         self._provided = RecentIds()  # chunks handed over with their content
         self._asked = RecentIds()  # chunks of unchanged files, without it
-        self._links: dict[tuple[int, int], tuple[bytes, int]] = {}  # first path, names left
+        self._links = LinkMap()
         self._again: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
         self._enough = False
+        self._distrusts = False
         self._tokens = 0
 
     def read_again(self, token: int, path: bytes) -> None:
@@ -76,6 +85,10 @@ class Source:
         An entry that replaces the one with ``token`` comes in a later batch.
         """
         self._again.put((token, path))
+
+    def distrust(self) -> None:
+        """From now on read unchanged files too; may be called from any thread."""
+        self._distrusts = True
 
     def enough(self) -> None:
         """No more files will have to be read again; may be called from any thread."""
@@ -99,6 +112,7 @@ class Source:
                 self._read_requested(wait=True)
                 self._complete()
         finally:
+            self._links.close()
             if self._cache is not None:
                 self._cache.close()
 
@@ -116,8 +130,10 @@ class Source:
             except OSError as error:
                 self._result.unreadable.add(item.path, reason_of(error))
             self._settle()
-            if len(self._batch.entries) >= BATCH_ENTRIES or len(self._batch.ids) >= BATCH_IDS:
-                self._flush()
+            if len(self._order) > WAITING_ENTRIES or self._order_bytes > WAITING_BYTES:
+                self._reader.finish()
+                self._settle()
+            self._flush_full()
             if not self._again.empty():
                 self._read_requested(wait=False)
         if not found:
@@ -131,6 +147,10 @@ class Source:
         result, mode = self._result, item.status.st_mode
         if stat.S_ISREG(mode):
             self._file(item)
+            result.files += 1
+            return
+        if stat.S_ISBLK(mode) and item.named:
+            self._device(item)
             result.files += 1
             return
         draft = Draft(item.path, item.status)
@@ -155,14 +175,10 @@ class Source:
         several = status.st_nlink > 1
         if several and self._further_name(Draft(item.path, status)):
             return
-        if self._cache is not None:
+        if self._cache is not None and not self._distrusts:
             known = self._cache.find(item.path, status)
             if known is not None:
-                for name in known.ids:
-                    if name not in self._provided and self._asked.add(name):
-                        self._batch.add(name, None)
-                self._tokens += 1
-                self._order.append(Outgoing(known.entry, known.ids, item.path, self._tokens))
+                self._known(known, item.path)
                 if several:
                     self._first_name(Draft(item.path, status))
                 result.files_unchanged += 1
@@ -172,6 +188,27 @@ class Source:
         self._first_name(draft)
         self._order.append(draft)
         result.bytes_source += draft.size
+
+    def _device(self, item: Found) -> None:
+        """A block device that was named: its content, as a file."""
+        draft = self._reader.read_device(item.path, item.name, item.parent)
+        self._order.append(draft)
+        self._result.bytes_source += draft.size
+        self._result.devices.append(item.path)
+
+    def _known(self, known: Remembered, path: bytes) -> None:
+        """Take the entry of a file that is not read."""
+        if known.long is not None:
+            self._complete()  # it holds a file open: it does not wait for small files before it
+        self._tokens += 1
+        outgoing = Outgoing(known.entry, known.ids, path, self._tokens, 0, known.long)
+        for name in outgoing.needed:
+            if name not in self._provided and self._asked.add(name):
+                self._batch.add(name, None)
+                if len(self._batch.ids) >= BATCH_IDS:
+                    self._flush()
+        self._order.append(outgoing)
+        self._order_bytes += outgoing.size
 
     def _read(self, path: bytes, name: bytes, parent: int, status: os.stat_result) -> Draft:
         draft = self._reader.read(path, name, parent, status)
@@ -184,17 +221,11 @@ class Source:
         status = draft.status
         if status.st_nlink < 2:
             return False
-        inode = (status.st_dev, status.st_ino)
-        known = self._links.get(inode)
-        if known is None:
+        draft.link = self._links.further(status)
+        if draft.link is None:
             return False
-        draft.link, names_left = known
         if stat.S_ISREG(status.st_mode):
             draft.size = status.st_size
-        if names_left > 1:
-            self._links[inode] = (draft.link, names_left - 1)
-        else:
-            del self._links[inode]
         self._order.append(draft)
         return True
 
@@ -203,7 +234,7 @@ class Source:
         status = draft.status
         if status.st_nlink > 1:
             draft.flags |= FLAG_LINKED
-            self._links[status.st_dev, status.st_ino] = (draft.path, status.st_nlink - 1)
+            self._links.first(draft.path, status)
 
     def _standard_input(self, given: StandardInput) -> None:
         now = time.time_ns()
@@ -249,7 +280,9 @@ class Source:
         except OSError as error:
             result.unreadable.add(path, reason_of(error))
             result.files -= 1
-            self._order.append(Outgoing(b"", replaces=token))
+            gone = Outgoing(b"", replaces=token)
+            self._order.append(gone)
+            self._order_bytes += gone.size
             return
         if status.st_nlink > 1:
             draft.flags |= FLAG_LINKED
@@ -270,11 +303,12 @@ class Source:
 
     def _settle(self) -> None:
         """Move finished entries from the front of the order into the batch."""
-        order, entries = self._order, self._batch.entries
+        order = self._order
         while order:
             draft = order[0]
             if isinstance(draft, Outgoing):
-                entries.append(draft)
+                self._batch.place(draft)
+                self._order_bytes -= draft.size
             elif draft.missing:
                 return
             else:
@@ -282,23 +316,40 @@ class Source:
             order.popleft()
 
     def _settle_draft(self, draft: Draft) -> None:
+        entry, encoded = None, b""
         try:
-            encoded = encode_entry(draft.entry())
+            if draft.long:
+                entry = draft.entry()
+                next(encode_pieces(entry))  # what is wrong with it shows now
+            else:
+                encoded = encode_entry(draft.entry())
         except ValueError as error:
             self._result.unreadable.add(draft.path, str(error))
-            encoded = b""
-        self._batch.entries.append(Outgoing(encoded, replaces=draft.replaces))
-        known = encoded and not draft.changed and draft.link is None
-        if self._cache is not None and known and self._options.stdin is None:
-            status = draft.status
-            if stat.S_ISREG(status.st_mode):
-                self._cache.remember(draft.path, status, draft.read_ns, encoded, draft.ids())
+            self._batch.place(Outgoing(b"", replaces=draft.replaces))
+            return
+        self._batch.place(Outgoing(encoded, replaces=draft.replaces, entry=entry))
+        cache, status = self._cache, draft.status
+        if cache is None or draft.changed or draft.link is not None or not draft.read_ns:
+            return
+        if entry is not None:
+            cache.remember_long(draft.path, status, draft.read_ns, entry)
+        elif stat.S_ISREG(status.st_mode):
+            cache.remember(draft.path, status, draft.read_ns, encoded, draft.ids())
 
     def _complete(self) -> None:
         """Hand over everything that was read."""
         self._reader.finish()
         self._settle()
         self._flush()
+
+    def _flush_full(self) -> None:
+        batch = self._batch
+        if (
+            len(batch.entries) >= BATCH_ENTRIES
+            or len(batch.ids) >= BATCH_IDS
+            or batch.entry_bytes >= BATCH_ENTRY_BYTES
+        ):
+            self._flush()
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, Batch()

@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cloudconnect.backup.dialogue import greet
+from cloudconnect.backup.heads import KnownHeads
 from cloudconnect.backup.leading import Upload
+from cloudconnect.backup.links import LinkMap
 from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, Progress
-from cloudconnect.backup.walk import Unreadable, absolute, walk
+from cloudconnect.backup.reader import device_size
+from cloudconnect.backup.walk import Found, Unreadable, absolute, walk
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
@@ -36,6 +39,7 @@ class BackupRun:
     :param progress: called in the thread of :meth:`run`, a few times a second
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
     :param now_ns: the clock, nanoseconds since 1970
+    :param heads: what is known of the repository's past; the new point gets a head in its chain
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class BackupRun:
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        heads: KnownHeads | None = None,
     ) -> None:
         self._channel = channel
         self._keys = keys
@@ -59,6 +64,7 @@ class BackupRun:
         self._progress = progress
         self._cancelled = cancelled
         self._now_ns = now_ns
+        self._heads = heads
         self._result = BackupResult()
         self._path = b""
         self._looked = time.monotonic()
@@ -89,7 +95,7 @@ class BackupRun:
     def _count(self) -> None:
         """A dry run."""
         options, result = self._options, self._result
-        inodes: set[tuple[int, int]] = set()
+        links = LinkMap()
         paths = [absolute(path) for path in options.paths]
         for item in walk(paths, options.rules, options.one_file_system):
             if isinstance(item, Unreadable):
@@ -98,11 +104,14 @@ class BackupRun:
             self._path, status = item.path, item.status
             if stat.S_ISREG(status.st_mode):
                 result.files += 1
-                inode = (status.st_dev, status.st_ino)
-                if status.st_nlink == 1 or inode not in inodes:
+                if status.st_nlink == 1:
                     result.bytes_source += status.st_size
-                if status.st_nlink > 1:
-                    inodes.add(inode)
+                elif links.further(status) is None:
+                    result.bytes_source += status.st_size
+                    links.first(b"", status)
+            elif stat.S_ISBLK(status.st_mode) and item.named:
+                result.files += 1
+                result.bytes_source += _device_bytes(item)
             elif not stat.S_ISDIR(status.st_mode):
                 result.other += 1
             elif not item.ancestor:
@@ -112,7 +121,7 @@ class BackupRun:
     def _back_up(self, channel: FrameChannel) -> None:
         started_ns, point = self._now_ns(), os.urandom(16)
         self._record(point, started_ns, [], 0)  # wrong labels are noticed now, not at the end
-        limits = greet(channel, self._keys, self._description, "backup")
+        limits = greet(channel, self._keys, self._description, "backup", self._heads)
         upload = Upload(
             channel,
             self._keys,
@@ -125,7 +134,7 @@ class BackupRun:
         try:
             upload.lead()
             record = self._record(point, started_ns, upload.manifest.ids, upload.manifest.length)
-            upload.publish(record)
+            upload.publish(record, self._heads)
         except BaseException as error:
             upload.stop(error)
             raise
@@ -199,3 +208,17 @@ class BackupRun:
                     path=path or self._path,
                 )
             )
+
+
+def _device_bytes(item: Found) -> int:
+    """The bytes of a block device; 0 where it cannot be opened."""
+    try:
+        descriptor = os.open(item.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=item.parent)
+    except OSError:
+        return 0
+    try:
+        return device_size(descriptor)
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,8 @@ them is looked at. Every folder is opened relative to its parent's descriptor wi
 links, so that paths may be of any length, and a folder that is exchanged for a link while the
 backup runs leads nowhere. Only links in the way *to* a named source are followed, as any program
 would that is given that path; a source that is itself a link is recorded as a link, unless it was
-named with ``/`` at its end.
+named with ``/`` at its end, or leads to a block device: who names ``/dev/group/volume`` means the
+volume.
 """
 
 # Paths here are bytes, relative to descriptors, which pathlib does not have.
@@ -55,9 +56,10 @@ class Found:
     :ivar status: of the thing itself, links not followed (of the folder, for an ancestor)
     :ivar descriptor: of the folder itself, where it is one and could be opened; else None
     :ivar ancestor: only on the way to a source, not part of one
+    :ivar named: a source itself, and no folder; links were followed where ``status`` is of no link
     """
 
-    __slots__ = ("ancestor", "descriptor", "name", "parent", "path", "status")
+    __slots__ = ("ancestor", "descriptor", "name", "named", "parent", "path", "status")
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Found:
         status: os.stat_result,
         descriptor: int | None = None,
         ancestor: bool = False,
+        named: bool = False,
     ) -> None:
         self.path = path
         self.name = name
@@ -74,6 +77,7 @@ class Found:
         self.status = status
         self.descriptor = descriptor
         self.ancestor = ancestor
+        self.named = named
 
 
 def absolute(path: bytes) -> bytes:
@@ -243,7 +247,9 @@ class _Walk:
         if stat.S_ISDIR(status.st_mode):
             yield from self._visit_folder(folder, name, path, named, status)
             return
-        yield Found(path, name, folder.descriptor, status)
+        if stat.S_ISLNK(status.st_mode):
+            status = _device_behind(folder.descriptor, name) or status
+        yield Found(path, name, folder.descriptor, status, named=True)
         for below in named.below:
             yield Unreadable(path + b"/" + below, "does not exist")
 
@@ -326,15 +332,17 @@ class _Walk:
         names = set(named.below) if named else set()
         if included and not (self._one_file_system and status.st_dev != folder.device):
             try:
-                listed = {os.fsencode(name) for name in os.listdir(descriptor)}
+                listed = _names_in(descriptor)
             except OSError as error:
                 yield Unreadable(path, reason_of(error))
             else:
                 kept = self._rules.kept_names(descriptor, listed)
-                names |= listed if kept is None else kept
+                folder.names = listed if kept is None else list(kept)
         else:
             folder.included = False
-        folder.names = sorted(names, reverse=True)
+        if names:
+            folder.names = list(names.union(folder.names))
+        folder.names.sort(reverse=True)
         self._close_far_ones()
 
     def _close_far_ones(self) -> None:
@@ -373,3 +381,21 @@ class _Walk:
             lost = self._stack.pop()
             if lost.descriptor >= 0:
                 os.close(lost.descriptor)
+
+
+def _device_behind(parent: int, name: bytes) -> os.stat_result | None:
+    """What the link ``name`` leads to, where that is a block device."""
+    try:
+        status = os.stat(name, dir_fd=parent)
+    except OSError:
+        return None
+    return status if stat.S_ISBLK(status.st_mode) else None
+
+
+def _names_in(folder: int) -> list[bytes]:
+    """What is in a folder: of a million names, a list of bytes takes a third of what strings do.
+
+    :raises OSError: it cannot be read
+    """
+    with os.scandir(folder) as found:
+        return [os.fsencode(entry.name) for entry in found]

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
-from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.backup.fetching import Fetcher, ManifestGap
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
-from cloudconnect.backup.planning import Plan, Step
+from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
+from cloudconnect.backup.resuming import Resumer
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
@@ -34,7 +35,9 @@ class TreeWriter:
     :param options: what is restored, and where to
     :param result: its record is of the restore point; the rest is filled in
     :param fetcher: gets content
+    :param is_chunk: whether some bytes are the chunk of a name
     :param look: called often with the path that is being worked on; may raise
+    :param listed: called with each entry that is restored, or in a dry run would be
     """
 
     def __init__(
@@ -42,12 +45,16 @@ class TreeWriter:
         options: RestoreOptions,
         result: RestoreResult,
         fetcher: Fetcher,
+        is_chunk: Callable[[bytes, bytes], bool],
         look: Callable[[bytes], None],
+        listed: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         self._options = options
         self._result = result
         self._fetcher = fetcher
+        self._is_chunk = is_chunk
         self._look = look
+        self._listed = listed
         self._metadata = MetadataWriter(result.problems.add)
         self._plan = Plan(options, result, self._metadata.privileged)
         self._steps: deque[Step] = deque()
@@ -61,18 +68,24 @@ class TreeWriter:
     def run(self) -> None:
         """Restore, or count only.
 
-        :raises StoredDataDamaged: the manifest is damaged
+        :raises StoredDataDamaged: the manifest is not one
         :raises OSError: the target folder cannot be opened or made
         :raises CloudConnectError: the dialogue failed, or ``look`` raised
         """
-        record, options = self._result.record, self._options
-        self._plan.look_ahead(lambda: self._fetcher.entries(record))
+        options = self._options
+        self._plan.look_ahead(lambda: self._entries(tell=False))
         target = self._open_target(create=not options.dry_run)
         try:
             there = self._open_target(create=False)
             try:
-                steps = self._plan.steps(self._fetcher.entries(record), there)
-                self._write(steps, target)
+                steps = self._plan.steps(self._entries(), there)
+                if options.dry_run:
+                    self._count_all(steps)
+                else:
+                    if target is None or there is None:
+                        raise FileNotFoundError("the target folder went away")
+                    resumer = Resumer(there, self._is_chunk, self._metadata, self._look)
+                    self._write(resumer.steps(steps), target)
             finally:
                 if there is not None:
                     there.close()
@@ -81,6 +94,22 @@ class TreeWriter:
                 target.close()
         self._result.missing = self._plan.missing
         self._note()
+
+    def _entries(self, tell: bool = True) -> Iterator[Entry]:
+        """The entries of the point, up to where they cannot be read any more.
+
+        :param tell: that this is so
+        """
+        last = b"/"
+        try:
+            for entry in self._fetcher.entries(self._result.record):
+                last = entry.path
+                yield entry
+        except ManifestGap as error:
+            if tell:
+                self._result.damaged.add(
+                    last, f"what comes behind it is lost, as the manifest is damaged: {error}"
+                )
 
     def _open_target(self, create: bool) -> Target | None:
         try:
@@ -99,16 +128,22 @@ class TreeWriter:
             result.other += 1
         else:
             result.files += step.last
+            size = sum(run.length for run in step.runs)
+            if step.there:
+                result.unchanged += 1
+                result.bytes_there += entry.size
+                size = entry.size
             if entry.link is None:
-                result.bytes_restored += sum(run.length for run in step.runs)
+                result.bytes_restored += size
+        if step.selected and step.last:
+            self._listed(entry)
 
-    def _write(self, steps: Iterator[Step], target: Target | None) -> None:
-        if self._options.dry_run:
-            for step in steps:
-                self._count(step)
-                self._look(step.entry.path)
-            return
-        assert target is not None
+    def _count_all(self, steps: Iterator[Step]) -> None:
+        for step in steps:
+            self._count(step)
+            self._look(step.entry.path)
+
+    def _write(self, steps: Generator[Step], target: Target) -> None:
         try:
             while self._fill(steps):
                 step = self._steps.popleft()
@@ -117,7 +152,11 @@ class TreeWriter:
                 self._look(step.entry.path)
         finally:
             if self._file is not None:
-                self._file.discard()
+                self._file.leave()
+            for step in self._steps:
+                if step.partial is not None:
+                    os.close(step.partial)
+            steps.close()
 
     def _fill(self, planned: Iterator[Step]) -> bool:
         """Plan on when half of what was planned is done; False: everything is done."""
@@ -128,9 +167,12 @@ class TreeWriter:
                 if step is None:
                     break
                 before = fetcher.unasked
-                for run in step.runs:
-                    step.slots.append(None if run.id is None else fetcher.want(run.id))
-                step.asked = fetcher.unasked - before
+                found = step.found or [None] * len(step.runs)
+                for run, here in zip(step.runs, found, strict=True):
+                    fetched = run.id is not None and here is None and not step.there
+                    step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
+                # What is held in memory counts like what will be.
+                step.asked = fetcher.unasked - before + sum(map(bool, found))
                 self._ahead += step.asked
                 steps.append(step)
             fetcher.ask()
@@ -194,20 +236,42 @@ class TreeWriter:
 
     def _content(self, step: Step, target: Target) -> None:
         entry = step.entry
+        if step.there:
+            return
         if step.first:
-            parent = target.enter(step.parts[:-1], self._make)
-            self._file = NewFile(parent, target.temporary_name(), self._options.verify)
+            self._begin(step, target)
         file = self._file
         assert file is not None
-        for run, slot in zip(step.runs, step.slots, strict=True):
-            if slot is None:
+        found = step.found or [None] * len(step.runs)
+        for run, slot, here in zip(step.runs, step.slots, found, strict=True):
+            if slot is not None:
+                file.write(piece_of(self._fetcher.wait(slot), run))
+            elif run.id is None:
                 file.hole(run.length)
             else:
-                file.write(piece_of(self._fetcher.wait(slot), run))
+                assert here is not None
+                self._result.bytes_there += run.length
+                if here == IN_PARTIAL:
+                    file.keep(run.length)
+                else:
+                    file.write(here)
         if step.last:
             self._file = None
             status = file.finish(entry, self._metadata, step.parts[-1])
             self._placed(step, status)
+
+    def _begin(self, step: Step, target: Target) -> None:
+        """Begin to write a file, or go on with it."""
+        partial, step.partial = step.partial, None
+        try:
+            parent = target.enter(step.parts[:-1], self._make)
+        except BaseException:
+            if partial is not None:
+                os.close(partial)
+            raise
+        other = target.temporary_name()
+        verify = self._options.verify
+        self._file = NewFile(parent, step.temporary or other, verify, other, partial)
 
     def _special(self, step: Step, target: Target) -> None:
         parent = target.enter(step.parts[:-1], self._make)

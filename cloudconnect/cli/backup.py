@@ -142,6 +142,7 @@ async def _back_up(
 ) -> tuple[BackupResult, str]:
     """One session; the command behind standard input is started only once the keys are open."""
     description, keys = line.keys()
+    heads = line.heads(description, keys)
     cache = cache_folder(os.environ, line.account.provider, description.repository)
     console = line.settings.console
     (stdin_name, command_name, words), (host, job, tags) = standard, labelled
@@ -166,6 +167,7 @@ async def _back_up(
             session,
             lambda progress: _show(console, progress),
             lambda: interrupt.happened,
+            heads=heads,
         ).run()
 
     try:
@@ -284,6 +286,11 @@ def _report(console: Console, result: BackupResult, session: str) -> None:
         console.note(f"not backed up: {shown_path(problem.path)}: {problem.reason}")
     for problem in result.changed.listed:
         console.note(f"changed while it was read: {shown_path(problem.path)}")
+    for path in result.devices:
+        console.note(
+            f"{shown_path(path)} is a block device: its content is in the restore point as a file; "
+            "what was written to it meanwhile may be in there in part"
+        )
     fields = {
         "point": result.point.hex(),
         "session": session,
@@ -301,6 +308,7 @@ def _report(console: Console, result: BackupResult, session: str) -> None:
             {"path": json_path(p.path), "reason": p.reason}
             for p in (*result.unreadable.listed, *result.changed.listed)
         ],
+        "devices": [json_path(path) for path in result.devices],
         "unreadable": result.unreadable.count,
         "changed": result.changed.count,
         "seconds": round(result.seconds, 3),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
 
 import attrs
 import click
 
+from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
 from cloudconnect.config.profile import (
@@ -21,45 +25,69 @@ from cloudconnect.config.profile import (
 from cloudconnect.content.atrest import (
     EncryptionMode,
     RepositoryDescription,
+    RepositoryKeys,
     SlotKind,
     describe,
+    make_open_slot,
     make_slot,
     unlock,
 )
-from cloudconnect.errors import Refused, UsageError
+from cloudconnect.content.kit import Kit
+from cloudconnect.errors import ContextMismatch, Refused, UsageError
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.transports.trust import TrustPolicy
 
+#: Who can read, as a person is told it after connecting.
+_READERS: Final = {
+    EncryptionMode.TENANT: "Only you can read what is stored. Keep the encryption passphrase "
+    "somewhere else too: without it no backup can be read.",
+    EncryptionMode.PROVIDER: "The PROVIDER CAN READ everything that you store, and so can whoever "
+    "has your login: it keeps the key, and there is no passphrase.",
+    EncryptionMode.NONE: "NOTHING IS ENCRYPTED where it is stored: everybody who gets at the "
+    "provider's disks, or has your login, can read it. There is no passphrase.",
+}
+
 
 @click.command()
-@click.argument("host", metavar="HOST[:PORT]")
-@click.option(
-    "--encryption",
-    type=click.Choice([mode.value for mode in EncryptionMode]),
-    default=EncryptionMode.TENANT.value,
-    show_default=True,
-    help="Who can read what is stored; chosen once, when the repository is made.",
-)
+@click.argument("host", metavar="HOST[:PORT]", required=False)
+@click.option("--kit-output", metavar="F", help="Write a new repository's recovery kit there.")
 @functools.partial(tenant_command, fresh=True)
-def connect(settings: TenantSettings, host: str, encryption: str) -> None:
+def connect(settings: TenantSettings, host: str | None, kit_output: str | None) -> None:
     """Connect to a provider once, and remember how in a profile.
 
-    The first time, this makes the tenant's repository and its encryption key. The key is wrapped by
-    your encryption passphrase and nobody else has it: without the passphrase nothing that was
-    stored can ever be read.
+    The first time, this makes the tenant's repository and its encryption key. --encryption says who
+    can read what is stored, and is chosen only now, as far as the provider allows it:
+
+    \b
+    tenant    only you. The key is wrapped by your encryption passphrase and nobody else has it:
+              without the passphrase nothing that was stored can ever be read. The default.
+    provider  you and the provider, which keeps the key. There is no passphrase.
+    none      everybody who gets at the provider's disks or at your login: nothing is encrypted
+              where it is stored. There is no passphrase.
+
+    A new repository's recovery kit is printed on a terminal, or written where --kit-output says. It
+    is all that an empty machine needs: with --kit its text makes a profile again, without HOST.
     """
-    if encryption != EncryptionMode.TENANT.value:
-        raise UsageError("this version stores only with --encryption tenant")
-    profile = attrs.evolve(settings.profile, provider=address_text(host), encryption=encryption)
+    mode = settings.mode
+    if host is None and settings.kit is None:
+        raise UsageError("name the provider: cloudconnect connect HOST[:PORT] --tenant NAME")
+    address = settings.profile.provider if host is None else address_text(host)
+    profile = attrs.evolve(settings.profile, provider=address, encryption=mode.value)
     settings = attrs.evolve(settings, profile=profile)
     _keep_others(settings)
     TrustPolicy(  # says what is wrong with it before anybody is asked for a secret
         profile.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
     )
+    if mode is not EncryptionMode.TENANT and (profile.passphrase_file or profile.key_file):
+        raise UsageError(
+            f"with --encryption {mode.value} there is no passphrase and no key file: nothing would "
+            "be encrypted under it"
+        )
     login = settings.login_password()
     typed = None if profile.password_file else login.reveal()
     # Asked for before the line is up, and twice, since it may be a new one.
-    passphrase = settings.passphrase(new=True)
+    asked = mode is EncryptionMode.TENANT and settings.kit is None
+    passphrase = settings.passphrase(new=True) if asked else None
     connected = on_line(
         settings,
         lambda line, _: _connect(line, settings, passphrase),
@@ -67,6 +95,7 @@ def connect(settings: TenantSettings, host: str, encryption: str) -> None:
         login=login,
     )
     saved = attrs.evolve(profile, **connected["profile"])
+    kit: Kit | None = connected["kit"]
     if typed is not None and not os.environ.get("CLOUDCONNECT_PASSWORD_COMMAND"):
         path = config_folder(os.environ) / f"{settings.profile_name}.login"
         write_private(path, typed + b"\n")
@@ -81,6 +110,9 @@ def connect(settings: TenantSettings, host: str, encryption: str) -> None:
         "profile": str(path),
     }
     made = "A new repository" if connected["created"] else "The repository"
+    hint = _show_kit(settings, kit, kit_output)
+    if kit_output and kit is not None:
+        fields["kit"] = str(Path(kit_output).absolute())
     settings.console.record(
         "summary",
         fields,
@@ -88,13 +120,28 @@ def connect(settings: TenantSettings, host: str, encryption: str) -> None:
         if settings.console.quiet
         else f"Connected to {saved.provider} as {saved.tenant}. {made} "
         f"({saved.repository[:8]}, encryption {saved.encryption}) is ready; saved in {path}.\n"
-        "Keep the encryption passphrase somewhere else too: without it no backup can be read.\n"
+        f"{_READERS[mode]}\n{hint}"
         + (
             "Next: cloudconnect backup FOLDER"
             if connected["created"]
             else "Next: cloudconnect points"
         ),
     )
+
+
+def _show_kit(settings: TenantSettings, kit: Kit | None, output: str | None) -> str:
+    """Print a new repository's recovery kit, or write it; what else is to be said of it."""
+    console = settings.console
+    if kit is None:
+        return ""
+    page = kit_page(kit, time.time())
+    if output:
+        save_kit(Path(output), page, console)
+        return ""
+    if sys.stdout.isatty() and not (console.as_json or console.quiet):
+        console.say(page)
+        return "Above stands the RECOVERY KIT: print it, and keep it safe.\n"
+    return "Make the recovery kit, and keep it safe: cloudconnect key kit --output F\n"
 
 
 def _keep_others(settings: TenantSettings) -> None:
@@ -112,36 +159,55 @@ def _keep_others(settings: TenantSettings) -> None:
         )
 
 
-async def _connect(line: Line, settings: TenantSettings, passphrase: Password) -> dict[str, Any]:
-    account = line.account
-    created = not account.repository
-    if created:
-        if settings.profile.encryption not in account.modes:
+async def _connect(
+    line: Line, settings: TenantSettings, passphrase: Password | None
+) -> dict[str, Any]:
+    account, mode = line.account, settings.mode
+    created, kit = not account.repository, None
+    if settings.kit is not None:
+        description, keys = line.keys()  # NotFound where the provider has nothing
+        await line.look(description, keys)
+    elif created:
+        if mode.value not in account.modes:
             raise Refused(
                 f"the provider allows this tenant only --encryption {' or '.join(account.modes)}"
             )
-        description = await _create(line, settings, passphrase)
+        description, kit = await _create(line, settings, passphrase)
     else:
         description = RepositoryDescription.decode(account.repository)
-        mode = EncryptionMode(settings.profile.encryption)
+        if description.mode is not mode:
+            raise ContextMismatch(
+                f"the provider says that this repository's encryption is {description.mode.value}, "
+                f"not {mode.value}: if you chose that yourself when it was made, say so with "
+                f"--encryption {description.mode.value}; if not, somebody may want to read along"
+            )
         unlock(description, mode, passphrase)
     profile = {
         "provider_id": account.provider.hex(),
         "repository": description.repository.hex(),
         "encryption": description.mode.value,
     }
-    return {"created": created, "profile": profile}
+    return {"created": created, "profile": profile, "kit": kit}
 
 
 async def _create(
-    line: Line, settings: TenantSettings, passphrase: Password
-) -> RepositoryDescription:
-    """Make the master key here, wrap it, and store only the wrapped one at the provider."""
+    line: Line, settings: TenantSettings, passphrase: Password | None
+) -> tuple[RepositoryDescription, Kit]:
+    """Make the master key here, and store it at the provider: wrapped, where only the tenant reads.
+
+    In the other modes it names and signs what is stored, and whoever may log in is handed it.
+    """
     repository = os.urandom(16)
     master = MasterKey.generate()
-    kind = SlotKind.KEY_FILE if settings.profile.key_file else SlotKind.PASSPHRASE
-    slot = make_slot(master, repository, passphrase, kind)
-    description = describe(master, repository, EncryptionMode.TENANT, (slot,))
-    master.forget()
+    if settings.mode is EncryptionMode.TENANT:
+        assert passphrase is not None
+        kind = SlotKind.KEY_FILE if settings.profile.key_file else SlotKind.PASSPHRASE
+        slot = make_slot(master, repository, passphrase, kind)
+    else:
+        slot = make_open_slot(master)
+    description = describe(master, repository, settings.mode, (slot,))
+    keys = RepositoryKeys(master, repository, settings.mode)
     await line.manager.create_repository(description.encode())
-    return description
+    heads = line.heads(description, keys)
+    heads.begin()
+    return description, kit_of(line, description, master, heads.chain)

@@ -11,6 +11,7 @@ import datetime
 import json
 import sys
 import time
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import click
@@ -63,8 +64,28 @@ def size(count: float) -> str:
 
 
 def local_time(seconds: float) -> str:
-    """A moment in the local zone, to the second."""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    """A moment in the local zone, to the second; what no calendar has, as a number."""
+    try:
+        moment = datetime.datetime.fromtimestamp(seconds).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} s from 1970"
+    return moment.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Rows of a table as lines, with two spaces between columns.
+
+    :param rows: all with the same number of columns
+    :param right: the columns, counted from 0, that are aligned to the right
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 class Console:

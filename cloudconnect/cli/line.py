@@ -5,32 +5,54 @@ The work of a command runs inside :func:`on_line`, which closes the line however
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.internet.task import deferLater
 
+from cloudconnect.backup.heads import Anchor, KnownHeads, look
 from cloudconnect.cli.running import Interrupt
-from cloudconnect.cli.tenant import TenantSettings
+from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
+    KeySlot,
     RepositoryDescription,
     RepositoryKeys,
-    unlock,
 )
-from cloudconnect.errors import Busy, ContextMismatch, NotFound
-from cloudconnect.keys import Password
-from cloudconnect.tenant.jobmanager import Account, JobManager
+from cloudconnect.content.description import check_mode, unlock_slot
+from cloudconnect.content.generations import keys_of
+from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
+from cloudconnect.keys import MasterKey, Password
+from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
 
+#: The file in which a machine remembers a repository's heads.
+HEADS_FILE: Final = "heads"
 #: A command that waits for a free task asks again after so many seconds.
 BUSY_SECONDS: Final = 5.0
+
+
+@attrs.frozen
+class Unlocked:
+    """A repository that was unlocked.
+
+    :ivar keys: of all its generations
+    :ivar master: the newest master key
+    :ivar slot: what has opened it; None where the recovery kit has
+    """
+
+    description: RepositoryDescription
+    keys: RepositoryKeys
+    master: MasterKey = attrs.field(repr=False)
+    slot: KeySlot | None
 
 
 @attrs.frozen
@@ -65,12 +87,51 @@ class Line:
     def keys(self) -> tuple[RepositoryDescription, RepositoryKeys]:
         """The repository and its keys; a wrong passphrase is told before anything moves.
 
-        :raises WrongPassphrase: the passphrase or key file is another one
+        :raises WrongPassphrase: the passphrase, key file or recovery kit is another one
+        :raises ContextMismatch: the repository has another encryption mode than was chosen
         """
-        description = self.description
-        mode = EncryptionMode(self.settings.profile.encryption or EncryptionMode.TENANT.value)
-        master = unlock(description, mode, self._passphrase)
-        return description, RepositoryKeys(master, description.repository)
+        unlocked = self.unlocked()
+        return unlocked.description, unlocked.keys
+
+    def unlocked(self) -> Unlocked:
+        """As :meth:`keys`, with the master key itself and what has opened it."""
+        description, mode = self.description, self.settings.mode
+        kit, slot = self.settings.kit, None
+        if kit is None:
+            master, slot = unlock_slot(description, mode, self._passphrase)
+        else:
+            check_mode(description, mode)
+            master = kit.master
+            made = RepositoryKeys(master, description.repository, mode)
+            if made.public_key in description.public_keys[:-1]:
+                raise WrongPassphrase(
+                    "this recovery kit was made before the repository got its newest master key: "
+                    "use a newer kit, or the encryption passphrase"
+                )
+        return Unlocked(description, keys_of(description, master), master, slot)
+
+    def heads(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
+        """What this machine has seen of the repository, for a dialogue to be held against it."""
+        console, kit = self.settings.console, self.settings.kit
+
+        def note(text: str) -> None:
+            console.note(f"note: {text}")
+            if console.as_json:
+                console.record("event", {"name": "heads", "text": text}, "")
+
+        folder = state_folder(os.environ, self.account.provider, description.repository)
+        anchor = None if kit is None else Anchor(kit.head_number, kit.head_value)
+        return KnownHeads(folder / HEADS_FILE, keys, description, note, anchor)
+
+    async def look(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
+        """One session that only compares the repository's past; what is known of it then."""
+        heads = self.heads(description, keys)
+
+        def dialogue(channel: FrameChannel, session: bytes) -> None:
+            look(channel, keys, description, heads)
+
+        await self.session(SessionKind.READ, new_job_id(), host_label(), "heads", dialogue)
+        return heads
 
     async def session(
         self,
@@ -106,7 +167,8 @@ def on_line(
     """Log in, do ``work``, close; returns what ``work`` returns.
 
     :param passphrase: the work needs the repository's keys: ask for the passphrase first, while
-        there is still a terminal and nothing is waiting
+        there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
+        ``none`` there is none to ask for
     :param login: the login password, where it is known already
     """
     host, port = settings.address
@@ -114,7 +176,9 @@ def on_line(
     profile = settings.profile
     trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
     password = login or settings.login_password()
-    phrase = settings.passphrase() if passphrase else None
+    sealed = settings.mode is EncryptionMode.TENANT
+    opened = settings.kit is not None
+    phrase = settings.passphrase() if passphrase and sealed and not opened else None
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:

@@ -16,13 +16,21 @@ from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 #: Command -> module and function.
 _COMMANDS: Final = {
     "backup": ("cloudconnect.cli.backup", "backup"),
+    "check": ("cloudconnect.cli.check", "check"),
     "connect": ("cloudconnect.cli.connect", "connect"),
+    "delete": ("cloudconnect.cli.keeping", "delete"),
+    "diff": ("cloudconnect.cli.diff", "diff"),
     "dump": ("cloudconnect.cli.restore", "dump"),
+    "find": ("cloudconnect.cli.find", "find"),
+    "key": ("cloudconnect.cli.key", "key"),
+    "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
     "points": ("cloudconnect.cli.points", "points"),
     "provider": ("cloudconnect.cli.provider", "provider"),
     "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),
     "restore": ("cloudconnect.cli.restore", "restore"),
+    "retention": ("cloudconnect.cli.retention", "retention"),
+    "undelete": ("cloudconnect.cli.keeping", "undelete"),
 }
 _ALIASES: Final = {"snapshots": "points"}
 

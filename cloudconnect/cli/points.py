@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ import click
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
-from cloudconnect.cli.console import json_path, local_time, printable, shown_path, size
+from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
@@ -22,6 +23,8 @@ from cloudconnect.wire.channel import FrameChannel
 
 #: The word for the newest point of this host and job.
 LATEST = "latest"
+#: The states of points that can be restored: as they are published, and in the bin.
+PUBLISHED, DELETED = "published", "deleted"
 
 
 @click.command()
@@ -29,9 +32,15 @@ LATEST = "latest"
 @click.option("--job", default="", help="Only points of this job.")
 @click.option("--tag", default="", help="Only points with this tag.")
 @click.option("--path", metavar="P", help="Only points made of P, or of what P is in.")
+@click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
 @tenant_command
-def points(settings: TenantSettings, host: str, job: str, tag: str, path: str | None) -> None:
+def points(
+    settings: TenantSettings, host: str, job: str, tag: str, path: str | None, deleted: bool
+) -> None:
     """List the restore points, oldest first.
+
+    What was deleted stays in the bin for a time: it can be listed with --deleted, restored, and
+    taken back with cloudconnect undelete.
 
     The provider does not know the paths of your files: with --path they are looked up with your
     encryption passphrase.
@@ -39,26 +48,31 @@ def points(settings: TenantSettings, host: str, job: str, tag: str, path: str | 
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/") or b"/"
 
     async def work(line: Line, interrupt: object) -> list[dict[str, Any]]:
-        rows = await line.manager.points(host, job, tag)
+        rows = await line.manager.points(host, job, tag, (DELETED if deleted else PUBLISHED,))
         return rows if wanted is None or not rows else await _made_of(line, rows, wanted)
 
     rows = on_line(settings, work, passphrase=wanted is not None)
     console = settings.console
     if not rows:
-        console.say("There are no such restore points.")
-    for row in rows:
-        console.record("point", row, point_line(row))
+        console.say(
+            "There are no such restore points in the bin."
+            if deleted
+            else "There are no such restore points."
+        )
+    for row, line in zip(rows, point_lines(rows), strict=True):
+        console.record("point", row, line)
 
 
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
     """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
     description, keys = line.keys()
+    heads = line.heads(description, keys)
     points = [bytes.fromhex(row["point"]) for row in rows]
 
     def dialogue(channel: FrameChannel, session: bytes) -> set[bytes]:
         return {
             point
-            for point, paths in read_paths(channel, keys, description, points)
+            for point, paths in read_paths(channel, keys, description, points, heads)
             if any(is_below(wanted, source.rstrip(b"/")) for source in paths)
         }
 
@@ -68,13 +82,40 @@ async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> lis
 
 def point_line(row: dict[str, Any]) -> str:
     """One restore point for a person."""
+    return point_lines([row])[0]
+
+
+def point_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Restore points for a person, what belongs together below each other."""
+    return [printable(line) for line in aligned([_cells(row) for row in rows], right=(3, 4, 5))]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     statistics = row["statistics"]
-    tags = f"  [{', '.join(row['tags'])}]" if row["tags"] else ""
-    return printable(
-        f"{row['point'][:8]}  {local_time(row['time'])}  {row['host']}/{row['job']}  "
-        f"{statistics.get('files', 0)} files, {size(statistics.get('bytes_source', 0))}, "
-        f"{size(statistics.get('bytes_new', 0))} new{tags}"
+    return (
+        row["point"][:8],
+        local_time(row["time"]),
+        f"{row['host']}/{row['job']}",
+        f"{statistics.get('files', 0)} files,",
+        f"{size(statistics.get('bytes_source', 0))},",
+        f"{size(statistics.get('bytes_new', 0))} new",
+        f"[{', '.join(row['tags'])}]" if row["tags"] else "",
+        point_state(row).strip(),
     )
+
+
+def point_state(row: dict[str, Any]) -> str:
+    """Whether a restore point is in the bin, locked or gone, for a person."""
+    text = ""
+    if row.get("state") == DELETED and row.get("bin_until"):
+        text += f"  in the bin until {local_time(row['bin_until'])}"
+        if row.get("deleted_by"):
+            text += f", put there by {row['deleted_by']}"
+    elif row.get("state", PUBLISHED) not in (PUBLISHED, DELETED):
+        text += f"  {row['state']}"
+    if row.get("locked_until"):
+        text += f"  locked until {local_time(row['locked_until'])}"
+    return text
 
 
 async def find_point(
@@ -83,7 +124,7 @@ async def find_point(
     """The restore point that a person means.
 
     :param wanted: ``latest`` (of this host and the one job, or of ``job`` where given) or the
-        first digits of an id
+        first digits of an id, in the bin or not
     :param until: with latest: the newest one that arrived not after this moment, in seconds since
         1970
     :raises NotFound: there is none
@@ -110,10 +151,21 @@ async def find_point(
             if not rows:
                 raise NotFound(f"there is no restore point from before {local_time(until)}")
         return rows[-1]
-    rows = await line.manager.points()
+    return match_point(await line.manager.points(states=(PUBLISHED, DELETED)), wanted)
+
+
+def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
+    """The one of ``rows`` whose id begins with the digits ``wanted``.
+
+    :raises NotFound: none does
+    :raises UsageError: several do
+    """
     found = [row for row in rows if row["point"].startswith(wanted.lower())]
-    if not found:
-        raise NotFound(f"there is no restore point {wanted}: list them with cloudconnect points")
+    if not found or not wanted:
+        raise NotFound(
+            f"there is no restore point {wanted}: list them with cloudconnect points, and those in "
+            "the bin with cloudconnect points --deleted"
+        )
     if len(found) > 1:
         raise UsageError(f"{wanted} is the beginning of {len(found)} ids: give more digits")
     return found[0]
@@ -124,31 +176,38 @@ async def find_point(
 @click.argument("path", required=False)
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
+@click.option("--human/--bytes", default=False, help="Sizes in kB, MB and so on.")
 @tenant_command
-def ls(settings: TenantSettings, point: str, path: str | None, host: str, job: str) -> None:
+def ls(
+    settings: TenantSettings, point: str, path: str | None, host: str, job: str, human: bool
+) -> None:
     """List what is in a restore point: everything, or PATH and what is below it."""
     console = settings.console
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/")
-    shown = 0
+    files = others = total = 0
 
-    async def work(line: Line, interrupt: object) -> int:
+    async def work(line: Line, interrupt: object) -> None:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
 
-        def dialogue(channel: FrameChannel, session: bytes) -> int:
-            nonlocal shown
-            with PointReader(channel, keys, description) as reader:
+        def dialogue(channel: FrameChannel, session: bytes) -> None:
+            nonlocal files, others, total
+            with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 for entry in reader.entries():
                     if wanted is None or is_below(entry.path, wanted):
-                        shown += 1
-                        console.record("entry", entry_map(entry), entry_line(entry))
-            return shown
+                        files += entry.type is EntryType.FILE
+                        others += entry.type is not EntryType.FILE
+                        total += 0 if entry.link is not None else entry.size
+                        console.record("entry", entry_map(entry), entry_line(entry, human))
 
-        return await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
+        await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
 
-    if on_line(settings, work) == 0 and wanted is not None:
+    on_line(settings, work)
+    if files + others == 0 and wanted is not None:
         raise NotFound(f"{path} is not in this restore point")
+    console.say(f"{files} files, {size(total)}; {others} folders and other things")
 
 
 def is_below(path: bytes, top: bytes) -> bool:
@@ -167,13 +226,19 @@ _LETTERS = {
 }
 
 
-def entry_line(entry: Entry) -> str:
-    """One entry for a person, as ``ls -l`` shows it."""
+def entry_line(entry: Entry, human: bool = False) -> str:
+    """One entry for a person, as ``ls -l`` shows it.
+
+    :param human: its size in kB, MB and so on, not in bytes
+    """
     mode = stat.filemode(_LETTERS[entry.type] | entry.mode)
     owner = f"{entry.user or entry.uid}/{entry.group or entry.gid}"
     arrow = f" -> {shown_path(entry.target)}" if entry.target is not None else ""
+    if entry.link is not None:
+        arrow = f" (another name of {shown_path(entry.link)})"
     when = local_time(entry.mtime_ns / 1e9)
-    return f"{mode} {owner:>17} {entry.size:>12} {when} {shown_path(entry.path)}{arrow}"
+    shown = f"{size(entry.size):>9}" if human else f"{entry.size:>14}"
+    return f"{mode} {printable(owner):>17} {shown} {when} {shown_path(entry.path)}{arrow}"
 
 
 def entry_map(entry: Entry) -> dict[str, Any]:
@@ -189,4 +254,5 @@ def entry_map(entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "mtime_ns": entry.mtime_ns,
         "target": None if entry.target is None else json_path(entry.target),
+        "link": None if entry.link is None else json_path(entry.link),
     }

@@ -1,49 +1,26 @@
 """Layer 6: ``provider``: what an admin does with one provider's directory.
 
-While the provider runs, commands go through its admin socket and act at once; where none runs they
-work on the directory themselves, under its lock.
+Acts go through :mod:`cloudconnect.cli.administering`; those on tenants are in
+:mod:`cloudconnect.cli.tenants`.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectError
 
-from cloudconnect.cli.console import Console, local_time, printable, size
-from cloudconnect.cli.points import point_line
-from cloudconnect.cli.running import Interrupt, run, run_at_once
-from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.administering import Acts, administrate, listed, rows
+from cloudconnect.cli.console import Console, local_time, printable
+from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
+from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
-from cloudconnect.commands.admin import AddTenant, List
-from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
-from cloudconnect.errors import Busy, NotReachable
-from cloudconnect.keys import Password
-from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import Administration
-from cloudconnect.settings import PAGE_ROWS_MAX
-
-_T = TypeVar("_T")
-
-#: A login password of fewer characters is warned of.
-SHORT_PASSWORD = 12
-
-_directory = click.option(
-    "--directory",
-    required=True,
-    envvar="CLOUDCONNECT_DIRECTORY",
-    type=click.Path(path_type=Path),
-    help="The provider's directory.",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
-_debug = click.option("--debug", is_flag=True, help="The log and tracebacks on standard error.")
+from cloudconnect.errors import Busy, CloudConnectError, ExitCode
+from cloudconnect.provider.maintenance import counts_text
 
 
 @click.group()
@@ -51,17 +28,20 @@ def provider() -> None:
     """Be a service provider."""
 
 
+provider.add_command(tenant)
+
+
 # --- the directory -------------------------------------------------------------------------------
 
 
 @provider.command()
-@_directory
+@directory_option
 @click.option("--host", "hosts", multiple=True, help="Name or address that tenants connect to.")
 @click.option("--advertise", multiple=True, metavar="HOST:PORT", help="A gateway tenants are told.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM file to use.")
 @click.option("--key", type=click.Path(path_type=Path), help="PEM file of its key.")
 @click.option("--listen", default="tcp:6180", show_default=True, help="Endpoint string.")
-@_json
+@json_option
 def init(
     directory: Path,
     hosts: tuple[str, ...],
@@ -86,8 +66,8 @@ def init(
 
 
 @provider.command()
-@_directory
-@_json
+@directory_option
+@json_option
 def fingerprint(directory: Path, as_json: bool) -> None:
     """Print the fingerprints to hand to tenants; the first one survives a renewal."""
     _print_fingerprints(load(directory), Console(as_json))
@@ -101,7 +81,7 @@ def _print_fingerprints(settings: ProviderSettings, console: Console) -> None:
 
 
 @provider.command()
-@_directory
+@directory_option
 @click.option("--listen", metavar="ENDPOINT", help="In place of provider.toml's.")
 def serve(directory: Path, listen: str | None) -> None:
     """Run the provider: the same as twist cloudconnect-provider --directory DIR."""
@@ -117,199 +97,124 @@ def serve(directory: Path, listen: str | None) -> None:
     Twist.main(words + (["--listen", listen] if listen else []))
 
 
-# --- through the admin socket, or on the directory ------------------------------------------------
-
-
-class _Here:
-    """The acts on a directory on which no provider runs."""
-
-    def __init__(self, administration: Administration) -> None:
-        self._administration = administration
-
-    async def add_tenant(
-        self, name: str, password: Password | None, settings: dict[str, Any]
-    ) -> Password | None:
-        return self._administration.add_tenant(name, password, settings)
-
-    async def page(
-        self, what: str, filters: dict[str, str], after: int
-    ) -> tuple[list[dict[str, Any]], bool]:
-        return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
-
-
-class _There:
-    """The acts at a running provider, through its admin socket."""
-
-    def __init__(self, link: BoundedAMP) -> None:
-        self._link = link
-
-    async def add_tenant(
-        self, name: str, password: Password | None, settings: dict[str, Any]
-    ) -> Password | None:
-        answer = await self._link.call(AddTenant, name=name, password=password, settings=settings)
-        token: Password | None = answer["token"]
-        return token
-
-    async def page(
-        self, what: str, filters: dict[str, str], after: int
-    ) -> tuple[list[dict[str, Any]], bool]:
-        answer = await self._link.call(
-            List, what=what, filters=filters, after=after, limit=PAGE_ROWS_MAX
-        )
-        return answer["rows"], answer["more"]
-
-
-async def _rows(acts: _Here | _There, what: str, filters: dict[str, str]) -> list[dict[str, Any]]:
-    """All pages of a listing."""
-    rows: list[dict[str, Any]] = []
-    more = True
-    while more:
-        page, more = await acts.page(what, filters, rows[-1]["cursor"] if rows else 0)
-        rows.extend(page)
-        more = more and bool(page)
-    return rows
-
-
-def _administrate(
-    directory: Path, work: Callable[[_Here | _There], Coroutine[Any, Any, _T]], debug: bool
-) -> _T:
-    """Do ``work`` at the running provider, or on its directory where none runs."""
-    settings = load(directory)
-
-    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
-        endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
-        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
-        try:
-            return await work(_There(link))
-        finally:
-            if link.transport is not None:
-                link.transport.loseConnection()
-
-    try:
-        with running(settings):
-            accounts = Accounts(settings.accounts_url)
-            try:
-                acts = _Here(Administration(accounts, settings.repositories))
-                return run_at_once(work(acts))
-            finally:
-                accounts.close()
-    except Busy:
-        try:
-            return run(remotely, debug)
-        except ConnectError as error:
-            raise NotReachable(
-                f"a provider runs on {settings.directory} but its admin socket does not answer: "
-                f"{error}"
-            ) from None
-
-
-def _listed(
-    directory: Path, what: str, filters: dict[str, str], debug: bool
-) -> list[dict[str, Any]]:
-    return _administrate(directory, lambda acts: _rows(acts, what, filters), debug)
-
-
-@provider.group()
-def tenant() -> None:
-    """The provider's tenants."""
-
-
-@tenant.command("add")
-@click.argument("name")
-@_directory
-@click.option("--password-file", type=click.Path(path_type=Path), help="The login password.")
-@click.option("--quota", metavar="SIZE", help="Such as 50GB; no limit where it is left out.")
-@click.option("--lease", metavar="YYYY-MM-DD", help="Last day of the lease.")
-@click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time; 4 by default.")
-@click.option("--encryption", default="tenant", show_default=True, help="At-rest modes allowed.")
-@_json
-@_debug
-def tenant_add(
-    name: str,
-    directory: Path,
-    password_file: Path | None,
-    quota: str | None,
-    lease: str | None,
-    max_tasks: int | None,
-    encryption: str,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    """Make a tenant. Without --password-file a token of 256 bits is made and printed once."""
-    what = f"login password of {name}"
-    password = None
-    if password_file is not None:
-        password = as_password(read_bounded(password_file, what, SECRET_MAX), what)
-    settings: dict[str, Any] = {
-        "quota": None if quota is None else parse_size(quota),
-        "lease_end": lease,
-        "max_tasks": max_tasks,
-        "modes": [mode.strip() for mode in encryption.split(",")],
-    }
-    token = _administrate(directory, lambda acts: acts.add_tenant(name, password, settings), debug)
-    console = Console(as_json)
-    console.say(f"Tenant {name} is there.")
-    if password is not None and len(password.reveal()) < SHORT_PASSWORD:
-        console.note(
-            f"The password has fewer than {SHORT_PASSWORD} characters: who gets the tenant to "
-            "connect to a false server can guess it. Without --password-file a token is made."
-        )
-    if lease is not None and lease < datetime.date.today().isoformat():
-        console.note(f"The lease has ended already ({lease}): this tenant cannot back up.")
-    if token is not None:
-        shown = token.reveal().decode()
-        console.say("Its login token, shown only now; hand it over on a safe way:")
-        console.record("tenant", {"name": name, "token": shown}, shown)
-    else:
-        console.record("tenant", {"name": name}, "")
-
-
-@tenant.command("list")
-@_directory
-@_json
-@_debug
-def tenant_list(directory: Path, as_json: bool, debug: bool) -> None:
-    """List the tenants."""
-    console = Console(as_json)
-    for row in _listed(directory, "tenant", {}, debug):
-        quota = "no quota" if row["quota"] is None else size(row["quota"])
-        lease = f"lease until {row['lease_end']}" if row["lease_end"] else "no lease end"
-        state = "disabled" if row["disabled"] else "enabled"
-        text = f"{row['name']}  {state}  {quota}  {lease}  {row['max_tasks']} tasks"
-        console.record("tenant", row, text)
+async def _names(acts: Acts, tenant_name: str) -> list[str]:
+    """The tenant that was named, or each that has a repository."""
+    if tenant_name:
+        return [tenant_name]
+    return [row["name"] for row in await rows(acts, "tenant", {}) if row["repository"]]
 
 
 @provider.command()
-@_directory
+@directory_option
 @click.option("--tenant", "tenant_name", default="", help="Only of this tenant.")
-@_json
-@_debug
-def points(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
+@click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
+@json_option
+@debug_option
+def points(directory: Path, tenant_name: str, deleted: bool, as_json: bool, debug: bool) -> None:
     """List restore points."""
+    state = DELETED if deleted else PUBLISHED
 
-    async def work(acts: _Here | _There) -> list[dict[str, Any]]:
-        names = [tenant_name]
-        if not tenant_name:
-            tenants = await _rows(acts, "tenant", {})
-            names = [row["name"] for row in tenants if row["repository"]]
-        return [row for name in names for row in await _rows(acts, "point", {"tenant": name})]
+    async def work(acts: Acts) -> list[dict[str, Any]]:
+        names = await _names(acts, tenant_name)
+        filters = [{"tenant": name, "state": state} for name in names]
+        return [row for wanted in filters for row in await rows(acts, "point", wanted)]
 
     console = Console(as_json)
-    for row in _administrate(directory, work, debug):
+    for row in administrate(directory, work, debug):
         console.record("point", row, f"{row['tenant']}  {point_line(row)}")
 
 
+def _for_each(
+    directory: Path,
+    tenant_name: str,
+    act: Callable[[Acts, str], Coroutine[Any, Any, dict[str, Any]]],
+    console: Console,
+    debug: bool,
+) -> tuple[list[tuple[str, dict[str, Any]]], CloudConnectError | None]:
+    """Do something for each tenant, also where it fails for another one; the first such error."""
+    failed: list[CloudConnectError] = []
+
+    async def work(acts: Acts) -> list[tuple[str, dict[str, Any]]]:
+        done = []
+        for name in await _names(acts, tenant_name):
+            try:
+                done.append((name, await act(acts, name)))
+            except CloudConnectError as error:
+                failed.append(error)
+                if not tenant_name:
+                    console.note(printable(f"{name}: {error}"))
+        return done
+
+    done = administrate(directory, work, debug)
+    return done, failed[0] if failed else None
+
+
 @provider.command()
-@_directory
+@directory_option
+@click.option("--tenant", "tenant_name", default="", help="Only of this tenant.")
+@json_option
+@debug_option
+def gc(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
+    """Collect garbage now: give back the room of what no restore point needs.
+
+    What is in the bin, what is locked, and all of a frozen tenant stays. While the provider runs it
+    does this by itself every day.
+    """
+
+    async def act(acts: Acts, name: str) -> dict[str, Any]:
+        return await acts.collect(name)
+
+    console = Console(as_json)
+    done, failed = _for_each(directory, tenant_name, act, console, debug)
+    for name, result in done:
+        text = f"{name}  {counts_text(result)}"
+        console.record("collection", {"tenant": name, **result}, text)
+    if failed is not None:
+        raise failed
+
+
+@provider.command()
+@directory_option
+@click.option("--tenant", "tenant_name", default="", help="Only of this tenant.")
+@click.option("--limit", metavar="SIZE", help="Read at most so much of each tenant's.")
+@json_option
+@debug_option
+def scrub(directory: Path, tenant_name: str, limit: str | None, as_json: bool, debug: bool) -> int:
+    """Read what is stored and compare it with its digests; no key is needed for that.
+
+    What was not looked at for longest comes first. Exit status 20 says that something was found:
+    it is named, with the restore points that it hits, and kept among the warnings of provider
+    events. While the provider runs it does this by itself, over some weeks.
+    """
+    most = 0 if limit is None else max(1, parse_size(limit))
+
+    async def act(acts: Acts, name: str) -> dict[str, Any]:
+        return await acts.scrub(name, most)
+
+    console, found = Console(as_json), 0
+    done, failed = _for_each(directory, tenant_name, act, console, debug)
+    for name, result in done:
+        found += result["found"]
+        for finding in result["findings"]:
+            if not console.as_json:
+                console.note(printable(f"SECURITY WARNING stored_data_damaged: {name}: {finding}"))
+        console.record("scrub", {"tenant": name, **result}, f"{name}  {counts_text(result)}")
+    if failed is not None and not found:
+        raise failed
+    return int(ExitCode.SECURITY_WARNING if found else ExitCode.DONE)
+
+
+@provider.command()
+@directory_option
 @click.option("--tenant", "tenant_name", default="", help="Only of this tenant.")
 @click.option("--warnings", is_flag=True, help="Only security warnings.")
-@_json
-@_debug
+@json_option
+@debug_option
 def events(directory: Path, tenant_name: str, warnings: bool, as_json: bool, debug: bool) -> None:
     """List what happened, security warnings among it."""
     filters = {"tenant": tenant_name, "type": "warning" if warnings else ""}
     console = Console(as_json)
-    for row in _listed(directory, "event", filters, debug):
+    for row in listed(directory, "event", filters, debug):
         mark = "SECURITY WARNING " if row["type"] == "warning" else ""
         text = (
             f"{local_time(row['time'])}  {row['tenant'] or '-'}  {mark}{row['name']}: {row['text']}"
@@ -318,14 +223,14 @@ def events(directory: Path, tenant_name: str, warnings: bool, as_json: bool, deb
 
 
 @provider.command()
-@_directory
+@directory_option
 @click.option("--tenant", "tenant_name", default="", help="Only of this tenant.")
-@_json
-@_debug
+@json_option
+@debug_option
 def sessions(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
     """List sessions: who, what, how they ended, and the identifiers of their keys."""
     console = Console(as_json)
-    for row in _listed(directory, "session", {"tenant": tenant_name}, debug):
+    for row in listed(directory, "session", {"tenant": tenant_name}, debug):
         text = (
             f"{row['session'][:8]}  {local_time(row['started'])}  {row['tenant']}  {row['kind']}  "
             f"{row['host']}/{row['job']}  {row['state']}  key A {row['key_a']}  "
@@ -341,7 +246,7 @@ def gateway() -> None:
 
 @gateway.command("enroll")
 @click.argument("name")
-@_directory
+@directory_option
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="New directory.")
 @click.option("--service", required=True, metavar="HOST:PORT", help="The provider's LAN port.")
 @click.option("--advertise", default="", metavar="HOST:PORT", help="What tenants are told.")

@@ -16,11 +16,12 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.points import find_point
+from cloudconnect.cli.points import entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.content.manifest import Entry
 from cloudconnect.errors import ExitCode, NotFound, UsageError
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
@@ -41,7 +42,7 @@ from cloudconnect.wire.channel import FrameChannel
     show_default=True,
     help="What happens to files that are there already.",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Look and count, write nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Write nothing; with -v list the paths.")
 @click.option("--at", metavar="TIME", help="With latest: the newest point not after TIME.")
 @click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
 @click.option("--limit-download", metavar="R", help="At most so much a second.")
@@ -69,7 +70,8 @@ def restore(
     """Restore a point, or some paths of it, below a folder.
 
     The absolute source paths are made again below --target. POINT is the beginning of an id, or
-    latest. Nothing is ever written outside the folder.
+    latest. Nothing is ever written outside the folder. Run again after an interruption, it fetches
+    only what is missing or wrong.
     """
     options = RestoreOptions(
         target=absolute(os.fsencode(target)),
@@ -87,8 +89,13 @@ def restore(
     until = None if at is None else parse_time(at)
     rates = Rates(parse_rate(limit_upload), parse_rate(limit_download))
 
+    def listed(entry: Entry) -> None:
+        if dry_run and console.verbose:
+            console.record("entry", entry_map(entry), entry_line(entry))
+
     async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job, until)
         identifier = ""
 
@@ -103,6 +110,8 @@ def restore(
                 options,
                 lambda progress: _show(console, progress),
                 lambda: interrupt.happened,
+                listed=listed,
+                heads=heads,
             ).run()
 
         result = await line.session(
@@ -155,7 +164,9 @@ def _report(
         "directories": result.directories,
         "other": result.other,
         "kept": result.kept,
+        "unchanged": result.unchanged,
         "bytes_restored": result.bytes_restored,
+        "bytes_there": result.bytes_there,
         "bytes_sent": result.bytes_sent,
         "bytes_received": result.bytes_received,
         "problems": result.problems.count,
@@ -171,6 +182,10 @@ def _report(
         f"{verb} {result.files} files and {result.directories} folders, "
         f"{size(result.bytes_restored)}, below {target} in {result.seconds:.1f} s"
     )
+    if result.bytes_there:
+        text += f"; {size(result.bytes_there)} of it were there already"
+    if result.unchanged:
+        text += f", with {result.unchanged} files that needed nothing"
     if result.kept:
         text += f"; {result.kept} files were left as they are"
     console.record("summary", fields, text)
@@ -188,10 +203,11 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
 
     async def work(line: Line, interrupt: Interrupt) -> None:
         description, keys = line.keys()
+        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
-            with PointReader(channel, keys, description) as reader:
+            with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 entry = _find(reader, wanted)
                 for piece in reader.read(entry):

@@ -23,6 +23,8 @@ from cloudconnect.cli.console import Console
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
+from cloudconnect.content.atrest import EncryptionMode
+from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 
@@ -44,6 +46,12 @@ _OPTIONS: Final = [
     click.option("--ca", metavar="FILE", help="PEM file of the authorities to accept."),
     click.option("--passphrase-file", metavar="F", help="File with the encryption passphrase."),
     click.option("--key-file", metavar="F", help="File used as key in place of a passphrase."),
+    click.option("--kit", "kit_file", metavar="F", help="File with the recovery kit's text."),
+    click.option(
+        "--encryption",
+        type=click.Choice([mode.value for mode in EncryptionMode]),
+        help="Who can read what is stored, as chosen at connect; tenant (only you) by default.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
     click.option("-q", "--quiet", is_flag=True, help="Only errors."),
     click.option("-v", "--verbose", is_flag=True, help="Every step of the session."),
@@ -59,6 +67,7 @@ class TenantSettings:
     :ivar profile: the three of them in one
     :ivar profile_name: the name it is saved under
     :ivar wait: seconds to wait for a free task
+    :ivar kit: the recovery kit whose master key is used in the place of a passphrase, or None
     """
 
     profile: Profile
@@ -66,6 +75,7 @@ class TenantSettings:
     console: Console
     debug: bool
     wait: float = 0.0
+    kit: Kit | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -89,6 +99,19 @@ class TenantSettings:
         if not self.profile.tenant:
             raise UsageError("no tenant is known: give --tenant, or run cloudconnect connect once")
         return self.profile.tenant
+
+    @property
+    def mode(self) -> EncryptionMode:
+        """The encryption mode that the tenant chose, ``tenant`` where none is known.
+
+        :raises UsageError: the profile or the environment says something else
+        """
+        try:
+            return EncryptionMode(self.profile.encryption or EncryptionMode.TENANT.value)
+        except ValueError:
+            raise UsageError(
+                f"{self.profile.encryption!r} is not an encryption mode: tenant, provider or none"
+            ) from None
 
     def login_password(self) -> Password:
         """The login password, from a file, a command or a prompt.
@@ -139,6 +162,8 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
                 "ca",
                 "passphrase_file",
                 "key_file",
+                "kit_file",
+                "encryption",
                 "as_json",
                 "quiet",
                 "verbose",
@@ -163,6 +188,8 @@ def resolve(
     ca: str | None,
     passphrase_file: str | None,
     key_file: str | None,
+    kit_file: str | None,
+    encryption: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -172,17 +199,27 @@ def resolve(
 ) -> TenantSettings:
     """Put options, environment and profile together.
 
+    A recovery kit stands between environment and profile. Its master key is used where no file with
+    a passphrase or key is named beside it.
+
     :param fresh: leave the profile out
-    :raises UsageError: a profile was named that there is not, or that cannot be used
+    :raises UsageError: a profile was named that there is not, or that cannot be used; the recovery
+        kit is mistyped
     """
     environment = os.environ
     name = profile_name or environment.get("CLOUDCONNECT_PROFILE") or DEFAULT_PROFILE
     saved = Profile() if fresh else load(environment, name)
     if saved is None:
         named = profile_name or environment.get("CLOUDCONNECT_PROFILE")
-        if named and not (provider or environment.get("CLOUDCONNECT_PROVIDER")):
+        if named and not (provider or kit_file or environment.get("CLOUDCONNECT_PROVIDER")):
             raise UsageError(f"there is no profile {name}: make it with cloudconnect connect")
         saved = Profile()
+    kit = None
+    if kit_file:
+        kit = read_kit(Path(kit_file))
+        saved = with_kit(saved, kit)
+        if passphrase_file or key_file:
+            kit = None
     given: dict[str, Any] = {
         "provider": provider or environment.get("CLOUDCONNECT_PROVIDER"),
         "tenant": tenant or environment.get("CLOUDCONNECT_TENANT"),
@@ -193,6 +230,7 @@ def resolve(
             passphrase_file or environment.get("CLOUDCONNECT_PASSPHRASE_FILE")
         ),
         "key_file": _absolute(key_file or environment.get("CLOUDCONNECT_KEY_FILE")),
+        "encryption": encryption or environment.get("CLOUDCONNECT_ENCRYPTION"),
     }
     if given["passphrase_file"] and given["key_file"]:
         raise UsageError("give a passphrase file or a key file, not both")
@@ -210,6 +248,37 @@ def resolve(
         console=Console(as_json, quiet, verbose),
         debug=debug,
         wait=parse_duration(wait) if wait else 0.0,
+        kit=kit,
+    )
+
+
+def read_kit(path: Path) -> Kit:
+    """The recovery kit in a file.
+
+    :raises UsageError: there is none, or it is mistyped
+    """
+    octets = read_bounded(path, "recovery kit", KIT_MAX)
+    try:
+        return parse_kit(octets.decode())
+    except UnicodeDecodeError:
+        raise UsageError(f"recovery kit: {path} is not text") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def with_kit(saved: Profile, kit: Kit) -> Profile:
+    """What a recovery kit says, above what the profile says of the same repository."""
+    if saved.repository != kit.repository.hex():
+        saved = Profile()
+    return attrs.evolve(
+        saved,
+        provider=kit.provider,
+        tenant=kit.tenant,
+        fingerprints=kit.pins or saved.fingerprints,
+        encryption=kit.mode.value,
+        repository=kit.repository.hex(),
+        passphrase_file="",
+        key_file="",
     )
 
 

@@ -45,3 +45,64 @@ class List(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"rows", rows_argument()), (b"more", amp.Boolean())]
+
+
+# --- what is agreed with a tenant, and how points are kept ----------------------------------------
+
+
+class SetTenant(BoundedCommand):
+    """Change what is agreed with a tenant; what is not in ``settings`` stays.
+
+    ``settings``: ``quota``, ``lease_end``, ``max_tasks``, ``modes``, and ``rules``: a map of
+    changed fields of :class:`cloudconnect.repository.rules.Rules`. ``password``: another login
+    password; ``new_token``: a token in its place, which is the answer. Either way the old one ends.
+    """
+
+    commandName = b"SetTenant"
+    arguments = [
+        (b"name", amp.Unicode()),
+        (b"password", SecretArgument(Password, optional=True)),
+        (b"new_token", amp.Boolean()),
+        (b"settings", CBORArgument()),
+    ]
+    response = [(b"token", SecretArgument(Password, optional=True))]
+
+
+class ShowTenant(BoundedCommand):
+    """What is agreed with a tenant, and what its repository holds, as a map."""
+
+    commandName = b"ShowTenant"
+    arguments = [(b"name", amp.Unicode())]
+    response = [(b"tenant", CBORArgument())]
+
+
+class Freeze(BoundedCommand):
+    """Freeze a tenant (nothing is deleted, expires or is removed), or thaw it.
+
+    ``kept``: whether that is written down; if not, the disk cannot be written, and it holds for as
+    long as the provider runs.
+    """
+
+    commandName = b"Freeze"
+    arguments = [(b"name", amp.Unicode()), (b"frozen", amp.Boolean())]
+    response = [(b"kept", amp.Boolean())]
+
+
+class Collect(BoundedCommand):
+    """Collect the garbage of one tenant now; answered when done. ``result``: counts by name."""
+
+    commandName = b"Collect"
+    arguments = [(b"name", amp.Unicode())]
+    response = [(b"result", CBORArgument())]
+
+
+class Scrub(BoundedCommand):
+    """Compare one tenant's stored bytes with their digests now; answered when done.
+
+    ``limit``: bytes to read, 0 for all. ``result``: counts by name, and ``findings``: a list of
+    texts, the first ones.
+    """
+
+    commandName = b"Scrub"
+    arguments = [(b"name", amp.Unicode()), (b"limit", amp.Integer())]
+    response = [(b"result", CBORArgument())]

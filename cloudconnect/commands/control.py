@@ -85,6 +85,22 @@ class CreateRepository(BoundedCommand):
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
+class ReplaceDescription(BoundedCommand):
+    """Take a new description of the tenant's repository: other key slots, or a new master key.
+
+    ``head`` and ``head_signature``: its entry in the chain of heads, signed by the key before it;
+    where another machine was faster the answer is ``head_moved``.
+    """
+
+    commandName = b"ReplaceDescription"
+    arguments = [
+        (b"description", amp.String()),
+        (b"head", amp.String()),
+        (b"head_signature", FixedBytes(64)),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class Start(BoundedCommand):
     """Ask for a session.
 
@@ -142,7 +158,8 @@ class ListPoints(BoundedCommand):
     """One page of the tenant's restore points, oldest first.
 
     ``after``: the last arrival number already seen, 0 at first. ``more``: ask again from the last
-    row's arrival number. An empty ``host``, ``job`` or ``tag`` does not filter.
+    row's arrival number. An empty ``host``, ``job`` or ``tag`` does not filter. ``states``: a list
+    of ``published``, ``deleted``, ``removed`` and ``withdrawn``; published ones where left out.
     """
 
     commandName = b"ListPoints"
@@ -152,8 +169,106 @@ class ListPoints(BoundedCommand):
         (b"tag", amp.Unicode()),
         (b"after", amp.Integer()),
         (b"limit", amp.Integer()),
+        (b"states", CBORArgument(optional=True)),
     ]
     response = [(b"points", rows_argument()), (b"more", amp.Boolean())]
+
+
+# --- how restore points are kept --------------------------------------------------------------
+
+#: Most restore points that one act may name.
+ACT_POINTS_MAX = 256
+
+
+class DeletePoints(BoundedCommand):
+    """Put restore points into the bin, all of them or none.
+
+    ``points``: a list of at most 256 ids of 16 bytes, here and in the answers to the next two; one
+    that is in the bin already stays there. ``points`` of the answer: for each a map of ``point``
+    (hexadecimal digits), ``state``, ``bin_until`` and ``locked_until`` (seconds since 1970, or
+    null), in the order asked. The provider refuses it for a locked point, while the tenant is
+    frozen, and where the bin is full (``no_space``).
+    """
+
+    commandName = b"DeletePoints"
+    arguments = [(b"points", CBORArgument())]
+    response = [(b"points", rows_argument())]
+
+
+class UndeletePoints(BoundedCommand):
+    """Take restore points out of the bin again, all of them or none."""
+
+    commandName = b"UndeletePoints"
+    arguments = [(b"points", CBORArgument())]
+    response = [(b"points", rows_argument())]
+
+
+class LockPoints(BoundedCommand):
+    """Nobody can delete these restore points until a moment, in whole seconds since 1970.
+
+    A lock can be made longer, never shorter.
+    """
+
+    commandName = b"LockPoints"
+    arguments = [(b"points", CBORArgument()), (b"until", amp.Integer())]
+    response = [(b"points", rows_argument())]
+
+
+class GetRetention(BoundedCommand):
+    """One page of what is kept of which host and job.
+
+    ``after``: number of rows already seen. ``policies``: maps of ``host`` and ``job`` (empty: of
+    every one), ``policy`` (a map, or null: keep everything), ``set_time``, and where another one is
+    to take its place ``has_pending``, ``pending`` and ``pending_time``. ``rules``: what the
+    provider demands and allows.
+    """
+
+    commandName = b"GetRetention"
+    arguments = [(b"after", amp.Integer()), (b"limit", amp.Integer())]
+    response = [
+        (b"policies", rows_argument()),
+        (b"rules", CBORArgument()),
+        (b"more", amp.Boolean()),
+    ]
+
+
+class SetRetention(BoundedCommand):
+    """Set what is kept of a host and a job; empty: of every one.
+
+    ``policy``: a map of ``keep_last``, ``keep_hourly``, ``keep_daily``, ``keep_weekly``,
+    ``keep_monthly``, ``keep_yearly`` and ``keep_within`` (seconds); left out: keep everything. What
+    keeps less than before takes force only after the days that the provider set. The answer is the
+    row of GetRetention.
+    """
+
+    commandName = b"SetRetention"
+    arguments = [
+        (b"host", amp.Unicode()),
+        (b"job", amp.Unicode()),
+        (b"policy", CBORArgument(optional=True)),
+    ]
+    response = [(b"policy", CBORArgument())]
+
+
+class PreviewRetention(BoundedCommand):
+    """One page of what retention would keep and remove, and why, without doing it.
+
+    ``proposed``: as if ``policy`` were set for ``host`` and ``job``, and in force; otherwise these
+    three are not looked at. ``decisions``: maps of ``arrival``, ``point``, ``host``, ``job``,
+    ``time``, ``keep`` and ``why`` (a list of texts). ``after``: the last arrival number already
+    seen.
+    """
+
+    commandName = b"PreviewRetention"
+    arguments = [
+        (b"proposed", amp.Boolean()),
+        (b"host", amp.Unicode()),
+        (b"job", amp.Unicode()),
+        (b"policy", CBORArgument(optional=True)),
+        (b"after", amp.Integer()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"decisions", rows_argument()), (b"more", amp.Boolean())]
 
 
 class Ping(BoundedCommand):

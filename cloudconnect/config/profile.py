@@ -3,7 +3,8 @@
 Profiles are TOML under ``$XDG_CONFIG_HOME/cloudconnect``, mode 0600; the environment and the
 options of a command stand above them. Secrets are never in a profile, only the paths of the files
 that hold them; a login password that was typed at ``connect`` gets a file of its own beside it.
-Caches hang on the provider's and the repository's ids, not on a host name.
+Caches, and what is remembered of a repository, hang on the provider's and the repository's ids, not
+on a host name.
 """
 
 from __future__ import annotations
@@ -111,10 +112,18 @@ def cache_folder(environment: Mapping[str, str], provider: bytes, repository: by
     return Path(base) / "cloudconnect" / provider.hex() / repository.hex()
 
 
+def state_folder(environment: Mapping[str, str], provider: bytes, repository: bytes) -> Path:
+    """Where this machine remembers what it has seen of one repository at one provider."""
+    base = environment.get("XDG_STATE_HOME") or str(Path(_home(environment)) / ".local" / "state")
+    return Path(base) / "cloudconnect" / provider.hex() / repository.hex()
+
+
 def _home(environment: Mapping[str, str]) -> str:
     home = environment.get("HOME") or str(Path("~").expanduser())
     if not home or home == "~":
-        raise UsageError("HOME is not set: set it, or XDG_CONFIG_HOME and XDG_CACHE_HOME")
+        raise UsageError(
+            "HOME is not set: set it, or XDG_CONFIG_HOME, XDG_CACHE_HOME and XDG_STATE_HOME"
+        )
     return home
 
 

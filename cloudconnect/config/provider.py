@@ -44,6 +44,9 @@ class ProviderSettings:
     :ivar lan_listen: endpoint string for gateways of their own process, or empty
     :ivar backend_listen: endpoint string for what they relay, or empty
     :ivar backend_address: ``HOST:PORT`` of it, as those gateways connect to it
+    :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
+    :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
+    :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
     """
 
     directory: Path
@@ -55,6 +58,9 @@ class ProviderSettings:
     lan_listen: str = ""
     backend_listen: str = ""
     backend_address: str = ""
+    maintenance_hours: int = 1
+    gc_hours: int = 24
+    scrub_days: int = 30
 
     @property
     def identity(self) -> ServerIdentity:
@@ -72,6 +78,21 @@ class ProviderSettings:
     def repositories(self) -> Path:
         """Folder of the repositories."""
         return self.directory / "repositories"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the provider's own keys of repositories in encryption mode ``provider``."""
+        return self.directory / "keys"
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the directory lies on a file system that is mounted read-only."""
+        return bool(os.statvfs(self.directory).f_flag & os.ST_RDONLY)
+
+    @property
+    def reserve(self) -> Path:
+        """Path of the file that keeps room for when the disk is full."""
+        return self.directory / "reserve"
 
     @property
     def admin_socket(self) -> Path:
@@ -98,8 +119,15 @@ class ProviderSettings:
             f"lan_listen = {quoted(self.lan_listen)}",
             f"backend_listen = {quoted(self.backend_listen)}",
             f"backend_address = {quoted(self.backend_address)}",
+            "# How often the provider tends what is stored: hours from one round to the next and",
+            "# from one collection of garbage to the next, days in which all of it is read once.",
+            *(f"{name} = {getattr(self, name)}" for name in _NUMBERS),
         ]
         return "\n".join(lines) + "\n"
+
+
+#: The settings that are numbers, with the most that each may be.
+_NUMBERS = {"maintenance_hours": 24, "gc_hours": 720, "scrub_days": 365}
 
 
 def quoted(text: str) -> str:
@@ -146,6 +174,9 @@ def _from_values(directory: Path, path: Path, values: dict[str, Any]) -> Provide
             if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
                 raise UsageError(f"{path}: {name} is a list of texts")
             values[name] = tuple(value)
+        elif name in _NUMBERS:
+            if type(value) is not int or not 1 <= value <= _NUMBERS[name]:
+                raise UsageError(f"{path}: {name} is a number from 1 to {_NUMBERS[name]}")
         elif not isinstance(value, str):
             raise UsageError(f"{path}: {name} is a text")
     if not values.get("hosts"):
@@ -193,6 +224,7 @@ def initialize(
     else:
         make_server_certificate(list(hosts), tls)
     settings.repositories.mkdir(mode=0o700)
+    settings.keys.mkdir(mode=0o700)
     settings.node_authority.mkdir(mode=0o700)
     node = settings.node_authority / "service"
     node.mkdir(mode=0o700)
@@ -227,7 +259,8 @@ def running(settings: ProviderSettings) -> Iterator[None]:
 
     :raises Busy: one runs already
     """
-    descriptor = os.open(settings.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    flags = os.O_RDONLY if settings.read_only else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(settings.directory / "lock", flags, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 import attrs
 import cbor2
 
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run, RunList, check_run
 from cloudconnect.errors import StoredDataDamaged
-from cloudconnect.settings import (
-    CHUNK_MAX,
-    MANIFEST_ENTRY_MAX,
-    MANIFEST_PIECE_RUNS,
-    MANIFEST_RUNS_MAX,
-)
-from cloudconnect.wire.frames import ID_SIZE
+from cloudconnect.settings import MANIFEST_ENTRY_MAX, MANIFEST_PIECE_RUNS, MANIFEST_RUNS_MAX
 
-__all__ = ["Entry", "EntryDecoder", "EntryType", "PointRecord", "Run", "encode_entry"]
+__all__ = [
+    "Entry",
+    "EntryDecoder",
+    "EntryType",
+    "PointRecord",
+    "Run",
+    "RunList",
+    "encode_entry",
+    "encode_pieces",
+]
 
 #: In :attr:`Entry.flags`: the file was changed while it was read, so its content may be mixed.
 FLAG_CHANGED: Final = 0x01
@@ -52,20 +56,6 @@ class EntryType(StrEnum):
 
 
 @attrs.frozen
-class Run:
-    """A piece of a file's content; the file is its runs one behind the other.
-
-    :ivar id: the chunk that holds it, 32 bytes, or None for a hole (zeros that take no space)
-    :ivar offset: where in the chunk's plain bytes it begins; 0 for a hole
-    :ivar length: its bytes, at least 1
-    """
-
-    id: bytes | None
-    offset: int
-    length: int
-
-
-@attrs.frozen
 class Entry:
     """One file, directory or other thing.
 
@@ -78,7 +68,7 @@ class Entry:
     :ivar group: group's name or "", likewise
     :ivar mtime_ns: time of last change of content, nanoseconds since 1970, may be negative
     :ivar size: bytes of a file's content; the runs add up to it. 0 for everything else
-    :ivar runs: a file's content
+    :ivar runs: a file's content: a tuple, or a :class:`RunList` where there are very many
     :ivar target: where a symlink points, as the system's bytes
     :ivar device: what a device special file stands for (``st_rdev``)
     :ivar link: path of the first entry with the same inode: this is a hard link to it, without
@@ -96,7 +86,7 @@ class Entry:
     group: str
     mtime_ns: int
     size: int = 0
-    runs: tuple[Run, ...] = attrs.field(default=(), repr=lambda runs: f"<{len(runs)} runs>")
+    runs: Sequence[Run] = attrs.field(default=(), repr=lambda runs: f"<{len(runs)} runs>")
     target: bytes | None = None
     device: int | None = None
     link: bytes | None = None
@@ -141,15 +131,12 @@ class Entry:
             return
         if self.type is not EntryType.FILE:
             raise ValueError("only files have content")
-        total = 0
-        for run in self.runs:
-            total += run.length
-            if run.id is None:
-                good = run.offset == 0
-            else:
-                good = len(run.id) == ID_SIZE and 0 <= run.offset <= CHUNK_MAX - run.length
-            if not good or run.length < 1:
-                raise ValueError("a run is out of bounds")
+        if isinstance(self.runs, RunList):  # checked as it was made
+            total = self.runs.total
+        elif all(map(check_run, self.runs)):
+            total = sum(run.length for run in self.runs)
+        else:
+            raise ValueError("a run is out of bounds")
         if total != self.size or len(self.runs) > MANIFEST_RUNS_MAX:
             raise ValueError("a file's runs do not add up to its size, or are too many")
 
@@ -159,15 +146,31 @@ def encode_entry(entry: Entry) -> bytes:
 
     :raises ValueError: it has more extended attributes than MANIFEST_ENTRY_MAX allows
     """
+    if len(entry.runs) <= MANIFEST_PIECE_RUNS:
+        return _first_item(entry, entry.runs)
+    return b"".join(encode_pieces(entry))
+
+
+def encode_pieces(entry: Entry) -> Iterator[bytes]:
+    """The same, item by item: at most MANIFEST_ENTRY_MAX bytes at a time.
+
+    :raises ValueError: (from the iterator) likewise
+    """
+    runs = entry.runs
+    yield _first_item(entry, runs[:MANIFEST_PIECE_RUNS])
+    for start in range(MANIFEST_PIECE_RUNS, len(runs), MANIFEST_PIECE_RUNS):
+        yield _item(_flat(runs[start : start + MANIFEST_PIECE_RUNS]))
+
+
+def _first_item(entry: Entry, first: Sequence[Run]) -> bytes:
     # In the canonical order of the keys, which spares the encoder from sorting them.
     fields: dict[str, Any] = {}
     if entry.group:
         fields["G"] = entry.group.encode("utf-8", "surrogateescape")
     if entry.user:
         fields["U"] = entry.user.encode("utf-8", "surrogateescape")
-    runs = entry.runs
-    if len(runs) > MANIFEST_PIECE_RUNS:
-        fields["c"] = len(runs)
+    if len(entry.runs) > MANIFEST_PIECE_RUNS:
+        fields["c"] = len(entry.runs)
     if entry.device is not None:
         fields["d"] = entry.device
     if entry.flags:
@@ -180,35 +183,32 @@ def encode_entry(entry: Entry) -> bytes:
     fields["m"] = entry.mode
     fields["n"] = entry.mtime_ns
     fields["p"] = entry.path
-    if runs:
-        fields["r"] = _flat(runs[:MANIFEST_PIECE_RUNS])
+    if first:
+        fields["r"] = _flat(first)
     if entry.size:
         fields["s"] = entry.size
     fields["t"] = entry.type.value
     fields["u"] = entry.uid
     if entry.xattrs:
         fields["x"] = [octets for pair in entry.xattrs for octets in pair]
-    item = _item(fields)
-    if len(runs) <= MANIFEST_PIECE_RUNS:
-        return item
-    items = [item]
-    for start in range(MANIFEST_PIECE_RUNS, len(runs), MANIFEST_PIECE_RUNS):
-        items.append(_item(_flat(runs[start : start + MANIFEST_PIECE_RUNS])))
-    return b"".join(items)
+    return _item(fields)
 
 
 class EntryDecoder:
     """Reads a manifest that comes in pieces of any size, with bounds.
 
     After an error it stays failed: where the next entry would begin is not known.
+
+    :param spill: makes a file for the runs of an entry that has very many; see :class:`RunList`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spill: Callable[[], IO[bytes]] | None = None) -> None:
+        self._spill = spill
         self._buffer = bytearray()
         self._position = 0  # what of the buffer is done with
         self._need = 1  # bytes behind it before another look is worth while
         self._long: tuple[dict[str, Any], int] | None = None  # an entry of which runs are missing
-        self._runs: list[Run] = []
+        self._runs = RunList()
         self._failed = False
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Entry]:
@@ -287,21 +287,22 @@ class EntryDecoder:
                 return _entry(piece, tuple(runs))
             if type(count) is not int or not MANIFEST_PIECE_RUNS < count <= MANIFEST_RUNS_MAX:
                 raise ValueError("it has an impossible number of runs")
-            self._long, self._runs = (piece, count), runs
+            self._long, self._runs = (piece, count), RunList(self._spill)
+            self._runs.extend(runs)
             return None
         fields, count = self._long
         more = _unflat(piece)
-        self._runs += more
+        self._runs.extend(more)
         if not more or len(self._runs) > count:
             raise ValueError("it has other runs than it said")
         if len(self._runs) < count:
             return None
-        entry = _entry(fields, tuple(self._runs))
-        self._long, self._runs = None, []
+        entry = _entry(fields, self._runs)
+        self._long, self._runs = None, RunList()
         return entry
 
 
-def _entry(fields: dict[str, Any], runs: tuple[Run, ...]) -> Entry:
+def _entry(fields: dict[str, Any], runs: Sequence[Run]) -> Entry:
     """The entry of a decoded map; the class checks values, the types of octets are checked here."""
     take = fields.pop
     xattrs = take("x", [])

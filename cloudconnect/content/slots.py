@@ -135,6 +135,7 @@ def make_slot(
     :param passphrase: what a person types, or the content of a key file
     :param costs: other costs than the default ones
     """
+    _check_master(master)
     costs = costs or Argon2Costs()
     identifier, salt, nonce = os.urandom(8).hex(), os.urandom(_SALT_SIZE), os.urandom(_NONCE_SIZE)
     key, commitment = _stretch(passphrase, salt, costs)
@@ -145,6 +146,7 @@ def make_slot(
 
 def make_open_slot(master: MasterKey) -> KeySlot:
     """A slot that anybody opens who can read it: for modes in which the provider may read."""
+    _check_master(master)
     return KeySlot(os.urandom(8).hex(), SlotKind.OPEN, None, b"", b"", master.reveal())
 
 
@@ -172,6 +174,11 @@ def open_slot(slot: KeySlot, repository: bytes, passphrase: Password | None) -> 
         raise WrongPassphrase(
             f"the encryption passphrase or key file does not open key slot {slot.identifier}"
         ) from None
+
+
+def _check_master(master: MasterKey) -> None:
+    if not isinstance(master, MasterKey):
+        raise TypeError("a key slot holds a repository's master key, and no other key")
 
 
 def _stretch(passphrase: Password, salt: bytes, costs: Argon2Costs) -> tuple[bytes, bytes]:

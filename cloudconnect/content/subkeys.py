@@ -8,9 +8,9 @@ session, and no session key opens anything here: the constructor takes a :class:
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +29,8 @@ IDENTIFIER_SIZE: Final = 16
 ID_CHECK_SIZE: Final = 8
 #: Most paths in the private part of a restore point: those that were given to one backup.
 PATHS_MAX: Final = 4096
+
+_T = TypeVar("_T")
 
 BlobKind = Literal["chunk", "manifest"]
 _KIND_OCTETS: Final = {"chunk": b"\x05chunk", "manifest": b"\x08manifest"}
@@ -51,6 +53,8 @@ class RepositoryKeys:
     :param mode: in TENANT mode blobs are sealed, and only sealed ones are opened; in the others
         they are compressed only, and the provider's mover seals them with a key of its own
         (:meth:`seal_stored`) or not at all
+    :param older: the keys of this repository's earlier master keys, the oldest first
+        (:mod:`cloudconnect.content.generations`); what they signed is read with them
     :ivar head: key for what a tenant keeps of a repository's newest state
     """
 
@@ -59,6 +63,7 @@ class RepositoryKeys:
         master: MasterKey,
         repository: bytes,
         mode: EncryptionMode = EncryptionMode.TENANT,
+        older: Sequence[RepositoryKeys] = (),
     ) -> None:
         if not isinstance(master, MasterKey):
             raise TypeError("a repository's keys come from its master key only")
@@ -66,6 +71,8 @@ class RepositoryKeys:
             raise ValueError(f"a repository is named by {IDENTIFIER_SIZE} bytes")
         self.repository = bytes(repository)
         self.mode = mode
+        self.older = tuple(older)
+        self._last: RepositoryKeys | None = None  # the generation that has opened something last
 
         def subkey(purpose: bytes) -> Subkey:
             return Subkey(hkdf(master.reveal(), _INFO + purpose + self.repository))
@@ -76,6 +83,8 @@ class RepositoryKeys:
         self._openers = {kind: Opener(key) for kind, key in data_keys.items()}
         private = subkey(b"private")
         self._private_sealer, self._private_opener = Sealer(private), Opener(private)
+        previous = subkey(b"previous")
+        self._previous_sealer, self._previous_opener = Sealer(previous), Opener(previous)
         self.head = subkey(b"head")
         self._signing = Ed25519PrivateKey.from_private_bytes(subkey(b"signing").reveal())
         self.public_key = self._signing.public_key().public_bytes_raw()
@@ -123,12 +132,18 @@ class RepositoryKeys:
     def open_blob(self, kind: BlobKind, blob: StoredBlob) -> bytes:
         """The plain bytes, once everything that can be checked was checked.
 
+        What an older generation has sealed is opened too. As the name is checked with the key of
+        the same generation, who has an older key cannot put anything in the place of a newer blob.
+
         :raises StoredDataDamaged: the digest, the seal, the compression, the length or the name is
             wrong, or it is sealed where it should not be or the other way round
         """
         if bool(blob.coding & SEALED) is not self.sealing:
             raise StoredDataDamaged(f"a {kind} is not stored in the mode of this repository")
         _check_digest(kind, blob)
+        return self._by_any(lambda keys: keys._open_own(kind, blob))
+
+    def _open_own(self, kind: BlobKind, blob: StoredBlob) -> bytes:
         if self.sealing:
             blob = self._unsealed(kind, blob)
         if blob.coding == Coding.PLAIN:
@@ -140,6 +155,26 @@ class RepositoryKeys:
         if len(plain) != blob.plain_length or self.blob_id(kind, plain) != blob.id:
             raise StoredDataDamaged(f"a {kind} does not have the content that its name says")
         return plain
+
+    def _by_any(self, attempt: Callable[[RepositoryKeys], _T]) -> _T:
+        """What the first generation that can do it makes; the last one that could is asked first.
+
+        :raises StoredDataDamaged: none can: why the newest cannot
+        """
+        last = self._last or self
+        error: StoredDataDamaged | None = None
+        for keys in (last, self, *reversed(self.older)):
+            if keys is last and error is not None:
+                continue
+            try:
+                result = attempt(keys)
+            except StoredDataDamaged as failed:
+                error = failed if error is None or keys is self else error
+                continue
+            self._last = keys
+            return result
+        assert error is not None
+        raise error
 
     def seal_stored(self, kind: BlobKind, blob: StoredBlob) -> StoredBlob:
         """``blob`` sealed with the data key of its kind; what it was before is kept inside.
@@ -184,15 +219,41 @@ class RepositoryKeys:
 
         :raises StoredDataDamaged: it was not sealed for this point with this key
         """
-        inside = self._private_opener.open(private, point + self.repository)
+        bound = point + self.repository
+        inside = self._by_any(lambda keys: keys._private_opener.open(private, bound))
         paths = canonical.decode_map(inside, max_depth=2, max_items=PATHS_MAX + 3).get("paths")
         if not isinstance(paths, list) or not all(isinstance(path, bytes) for path in paths):
             raise StoredDataDamaged("the private part of a restore point is not a list of paths")
         return tuple(paths)
 
+    def seal_previous(self, master: MasterKey, public_key: bytes) -> bytes:
+        """An earlier master key, for whoever has this one: 72 bytes.
+
+        :param public_key: what restore points of that master key are signed with, 32 bytes
+        """
+        if not isinstance(master, MasterKey):
+            raise TypeError("an earlier master key is a master key, and no other key")
+        return bytes(self._previous_sealer.seal(master.reveal(), self.repository + public_key))
+
+    def open_previous(self, wrapped: bytes, public_key: bytes) -> MasterKey:
+        """The master key that :meth:`seal_previous` sealed.
+
+        :raises StoredDataDamaged: it was not sealed for this repository and public key by this one
+        """
+        return MasterKey(self._previous_opener.open(wrapped, self.repository + public_key))
+
     def sign(self, data: bytes, purpose: bytes = b"point") -> bytes:
         """Ed25519 (RFC 8032) over ``data`` for one purpose: 64 bytes."""
         return self._signing.sign(_signed(data, purpose))
+
+    def signer(self, data: bytes, signature: bytes, purpose: bytes = b"point") -> RepositoryKeys:
+        """The keys, these or older ones, that signed ``data``: with them it is read.
+
+        :raises StoredDataDamaged: none of them did
+        """
+        generations = (*self.older, self)
+        public_keys = [keys.public_key for keys in generations]
+        return generations[public_keys.index(verify_any(public_keys, signature, data, purpose))]
 
     def __repr__(self) -> str:
         return f"<RepositoryKeys of {self.repository.hex()}, {self.mode.value}>"
@@ -208,6 +269,22 @@ def verify(public_key: bytes, signature: bytes, data: bytes, purpose: bytes = b"
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _signed(data, purpose))
     except (InvalidSignature, ValueError):
         raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold") from None
+
+
+def verify_any(
+    public_keys: Sequence[bytes], signature: bytes, data: bytes, purpose: bytes = b"point"
+) -> bytes:
+    """Which of ``public_keys``, 32 bytes each, has signed ``data``.
+
+    :raises StoredDataDamaged: none of them
+    """
+    for public_key in reversed(public_keys):  # most often the newest
+        try:
+            verify(public_key, signature, data, purpose)
+        except StoredDataDamaged:
+            continue
+        return public_key
+    raise StoredDataDamaged(f"the signature of a {purpose.decode()} does not hold")
 
 
 def _signed(data: bytes, purpose: bytes) -> bytes:

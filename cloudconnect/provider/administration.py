@@ -11,19 +11,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
-from cloudconnect.commands.admin import AddTenant, List
+from cloudconnect.commands.admin import (
+    AddTenant,
+    Collect,
+    Freeze,
+    List,
+    Scrub,
+    SetTenant,
+    ShowTenant,
+)
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.paging import fit_page
-from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.errors import NotFound, ProtocolViolation, Refused, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT, Accounts
-from cloudconnect.repository.store import Repository
+from cloudconnect.provider.acts import RepositoryActs
+from cloudconnect.provider.maintenance import scrub_warnings
+from cloudconnect.provider.reserve import Reserve
+from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.repository.rules import Rules
 from cloudconnect.settings import PAGE_ROWS_MAX, TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import is_token, make_token, make_verifier
+from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
 
 #: What :meth:`Administration.page` can list.
 LISTINGS = ("tenant", "point", "event", "session")
@@ -36,11 +49,14 @@ class Administration:
 
     :param accounts: the accounts data base
     :param repositories: the folder of the repositories
+    :ivar acts: what can be done to these
     """
 
-    def __init__(self, accounts: Accounts, repositories: Path) -> None:
+    def __init__(
+        self, accounts: Accounts, repositories: Path, reserve: Reserve | None = None
+    ) -> None:
         self._accounts = accounts
-        self._repositories = repositories
+        self.acts = RepositoryActs(repositories, reserve)
 
     def add_tenant(
         self, name: str, password: Password | None, settings: dict[str, Any]
@@ -49,29 +65,84 @@ class Administration:
 
         :raises UsageError: a name, password or setting that cannot be used
         """
-        unknown = set(settings) - set(TENANT_SETTINGS)
-        if unknown:
-            raise UsageError(f"a tenant has no setting {', '.join(sorted(unknown))}")
-        modes = tuple(settings.get("modes") or ("tenant",))
-        if not set(modes) <= {"tenant", "provider", "none"}:
-            raise UsageError("encryption modes are tenant, provider and none")
+        _check_settings(settings)
         token = make_token() if password is None else None
         secret = password if password is not None else token
         assert secret is not None
-        verifier = (
-            make_verifier(secret, TOKEN_ITERATIONS_MIN)
-            if is_token(secret)
-            else make_verifier(secret)
-        )
         self._accounts.add_tenant(
             name,
-            verifier,
+            _verifier(secret),
             quota=settings.get("quota"),
             lease_end=settings.get("lease_end"),
             max_tasks=settings.get("max_tasks") or MAX_TASKS_DEFAULT,
-            modes=modes,
+            modes=tuple(settings.get("modes") or ("tenant",)),
         )
         return token
+
+    def set_tenant(
+        self, name: str, password: Password | None, new_token: bool, settings: dict[str, Any]
+    ) -> Password | None:
+        """Change what is agreed with a tenant; returns the token that was made, if one was.
+
+        A repository hears of new rules with :meth:`tell_rules`, or from the service.
+
+        :param settings: what changes; ``rules`` holds the rules that change
+        :raises NotFound: there is no such tenant
+        :raises UsageError: a password or setting that cannot be used
+        """
+        _check_settings({key: value for key, value in settings.items() if key != "rules"})
+        tenant = self._accounts.tenant(name)
+        values = dict(settings)
+        if "rules" in values:
+            values["rules"] = _changed_rules(tenant.rules, values["rules"])
+        self._accounts.change_tenant(name, values)
+        token = make_token() if new_token and password is None else None
+        secret = password if password is not None else token
+        if secret is not None:
+            self._accounts.change_verifier(name, _verifier(secret))
+        return token
+
+    def tell_rules(self, name: str) -> bool:
+        """Put what is agreed with a tenant into force in its repository, where no provider runs.
+
+        :return: whether it could be written down there
+        """
+        tenant = self._accounts.tenant(name)
+        if tenant.repository is None:
+            return True
+        return self.acts.set_rules(tenant.repository, tenant.rules, tenant.frozen)
+
+    def freeze(self, name: str, frozen: bool) -> bool:
+        """Freeze a tenant or thaw it, where no provider runs; whether it could be written down."""
+        self._accounts.change_tenant(name, {"frozen": frozen})
+        return self.tell_rules(name)
+
+    def repository(self, name: str) -> bytes:
+        """A tenant's repository.
+
+        :raises NotFound: there is none
+        """
+        tenant = self._accounts.tenant(name)
+        if tenant.repository is None:
+            raise NotFound(f"tenant {name} has no repository yet")
+        return tenant.repository
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What is agreed with a tenant, its rules whole, as a map."""
+        tenant = self._accounts.tenant(name)
+        fields = attrs.asdict(tenant)
+        del fields["group"]
+        return {
+            **fields,
+            "modes": list(tenant.modes),
+            "repository": None if tenant.repository is None else tenant.repository.hex(),
+            "rules": Rules.from_map(tenant.rules).as_map(),
+        }
+
+    def keep_findings(self, name: str, result: dict[str, Any]) -> None:
+        """Keep what a scrub found, where no provider runs."""
+        for warning in scrub_warnings(name, result):
+            self._accounts.keep_warning(warning, warning.role)
 
     def page(
         self, what: str, filters: dict[str, str], after: int, limit: int
@@ -103,32 +174,59 @@ class Administration:
         tenant = self._accounts.tenant(name)
         if tenant.repository is None:
             raise NotFound(f"tenant {name} has no repository yet")
-        repository = Repository.open(self._repositories / tenant.repository.hex())
-        try:
-            rows = repository.points(
-                host=filters.get("host") or None,
-                job=filters.get("job") or None,
-                tag=filters.get("tag") or None,
-                after=after,
-                limit=limit,
-            )
-        finally:
-            repository.close()
-        return [{"tenant": name, **row.as_map(), "cursor": row.arrival} for row in rows]
+        query = {name: filters.get(name, "") for name in ("host", "job", "tag")}
+        states = [filters["state"]] if filters.get("state") else None
+        rows, _ = self.acts.points(
+            tenant.repository, {**query, "after": after, "limit": limit, "states": states}
+        )
+        return [{"tenant": name, **row, "cursor": row["arrival"]} for row in rows]
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    unknown = set(settings) - set(TENANT_SETTINGS)
+    if unknown:
+        raise UsageError(f"a tenant has no setting {', '.join(sorted(unknown))}")
+    modes = settings.get("modes")
+    if modes is not None and (not modes or not set(modes) <= {"tenant", "provider", "none"}):
+        raise UsageError("encryption modes are tenant, provider and none")
+
+
+def _changed_rules(rules: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return Rules.from_map({**Rules.from_map(rules).as_map(), **changes}).as_map()
+    except (ProtocolViolation, TypeError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _verifier(secret: Password) -> Verifier:
+    return (
+        make_verifier(secret, TOKEN_ITERATIONS_MIN) if is_token(secret) else make_verifier(secret)
+    )
 
 
 class AdminProtocol(BoundedAMP):
-    """One connection to the admin socket."""
+    """One connection to the admin socket.
+
+    :param service: reaches the mover, for acts on repositories
+    """
 
     def __init__(
         self,
         reactor: Any,
         administration: Administration,
         in_accounts_thread: Callable[..., Deferred[Any]],
+        service: CloudConnectService | None = None,
     ) -> None:
         super().__init__(reactor)
         self._administration = administration
         self._run = in_accounts_thread
+        self._service = service
+
+    @property
+    def _repositories(self) -> CloudConnectService:
+        if self._service is None:
+            raise Refused("nothing can be done to repositories here")
+        return self._service
 
     @AddTenant.responder
     def add_tenant(
@@ -148,6 +246,56 @@ class AdminProtocol(BoundedAMP):
         done = self._run(self._administration.page, what, filters, after, limit)
         return done.addCallback(lambda found: {"rows": found[0], "more": found[1]})
 
+    # --- what is agreed with a tenant, and how points are kept -----------------------------------
+
+    @SetTenant.responder
+    def set_tenant(
+        self, name: str, password: Password | None, new_token: bool, settings: Any
+    ) -> Deferred[dict[str, Any]]:
+        """Change what is agreed with a tenant."""
+        if not isinstance(settings, dict) or not isinstance(settings.get("rules", {}), dict):
+            raise UsageError("settings and rules are maps")
+        return Deferred.fromCoroutine(self._set_tenant(name, password, new_token, settings))
+
+    async def _set_tenant(
+        self, name: str, password: Password | None, new_token: bool, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        token = await self._run(
+            self._administration.set_tenant, name, password, new_token, settings
+        )
+        if "rules" in settings:
+            await self._repositories.rules_changed(name)
+        return {"token": token}
+
+    @ShowTenant.responder
+    def show_tenant(self, name: str) -> Deferred[dict[str, Any]]:
+        """What is agreed with a tenant, and what its repository holds."""
+        return Deferred.fromCoroutine(self._show_tenant(name))
+
+    async def _show_tenant(self, name: str) -> dict[str, Any]:
+        fields = await self._run(self._administration.describe, name)
+        if fields["repository"] is not None:
+            fields |= await self._repositories.measure(name)
+        return {"tenant": fields}
+
+    @Freeze.responder
+    def freeze(self, name: str, frozen: bool) -> Deferred[dict[str, Any]]:
+        """Freeze a tenant, or thaw it."""
+        done = Deferred.fromCoroutine(self._repositories.freeze(name, frozen))
+        return done.addCallback(lambda kept: {"kept": kept})
+
+    @Collect.responder
+    def collect(self, name: str) -> Deferred[dict[str, Any]]:
+        """Collect garbage."""
+        done = Deferred.fromCoroutine(self._repositories.collect(name))
+        return done.addCallback(lambda result: {"result": result})
+
+    @Scrub.responder
+    def scrub(self, name: str, limit: int) -> Deferred[dict[str, Any]]:
+        """Compare stored bytes with their digests."""
+        done = Deferred.fromCoroutine(self._repositories.scrub(name, limit))
+        return done.addCallback(lambda result: {"result": result})
+
 
 class AdminFactory(Factory):
     """Serves the admin socket."""
@@ -159,8 +307,9 @@ class AdminFactory(Factory):
         reactor: Any,
         administration: Administration,
         in_accounts_thread: Callable[..., Deferred[Any]],
+        service: CloudConnectService | None = None,
     ) -> None:
-        self._make = lambda: AdminProtocol(reactor, administration, in_accounts_thread)
+        self._make = lambda: AdminProtocol(reactor, administration, in_accounts_thread, service)
 
     def buildProtocol(self, addr: IAddress | None) -> AdminProtocol:
         """One for this connection."""

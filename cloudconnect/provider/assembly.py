@@ -7,6 +7,7 @@ process, and a third (``backend``) what they relay (``docs/howto/gateway.rst``).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import Refused
+from cloudconnect.errors import NoSpace, Refused
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.acceptance import MoverTarget
 from cloudconnect.provider.accounts import Accounts
@@ -31,7 +32,9 @@ from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import HERE, NodeFactory, ServiceEnd
+from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService, GatewayPlace
 from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.identity import ServerIdentity
@@ -45,8 +48,11 @@ class Places:
 
     :ivar accounts_url: SQLAlchemy URL of the accounts data base
     :ivar repositories: folder of the repositories
+    :ivar keys: folder of the provider's own keys of them; ``keys`` beside it where it is None
+    :ivar reserve: file that keeps room for when the disk is full, or None
+    :ivar intervals: how often the mover does what it does by itself
     :ivar identity: what the control channel shows
-    :ivar admin_socket: path of the admin socket
+    :ivar admin_socket: path of the admin socket, or None on a read-only file system
     :ivar public: where the gateway listens
     :ivar lan: where gateways of their own process register, with the TLS of the LAN, or None
     :ivar backend: where what they relay arrives, or None; nobody else may reach it, because who
@@ -58,12 +64,15 @@ class Places:
     accounts_url: str
     repositories: Path
     identity: ServerIdentity
-    admin_socket: Path
+    admin_socket: Path | None
     public: IStreamServerEndpoint
     lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
     backend: IStreamServerEndpoint | None = None
     backend_address: str = ""
     advertise: tuple[str, ...] = ()
+    keys: Path | None = None
+    reserve: Path | None = None
+    intervals: Intervals | None = None
 
 
 class AccountsThread(Service):
@@ -137,8 +146,12 @@ class EmbeddedProvider(MultiService):
 
     def __init__(self, reactor: Any, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        reserve = None if places.reserve is None else Reserve(places.reserve)
+        if reserve is not None:
+            reserve.look()
         accounts = Accounts(places.accounts_url)
-        accounts.abandon_sessions()
+        with contextlib.suppress(NoSpace):  # nothing can be written: then that waits
+            accounts.abandon_sessions()
         thread = AccountsThread(reactor, accounts)
         service = CloudConnectService(
             reactor,
@@ -148,7 +161,9 @@ class EmbeddedProvider(MultiService):
             decoy_key=accounts.provider_value("decoy-key", 32),
             advertise=places.advertise,
         )
-        mover = TargetDataMover(reactor, places.repositories)
+        mover = TargetDataMover(
+            reactor, places.repositories, places.keys, reserve, places.intervals
+        )
         control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
@@ -169,15 +184,16 @@ class EmbeddedProvider(MultiService):
         mover.link = mover_end
         gateway_link, _ = link_in_process(reactor, None, gateway)
         service.add_gateway(gateway_link, GatewayPlace(HERE))
-        administration = Administration(accounts, places.repositories)
-        self._listeners: list[Gateway | Listener] = [
-            gateway,
-            Listener(
-                UNIXServerEndpoint(reactor, str(places.admin_socket), mode=0o600),
-                AdminFactory(reactor, administration, thread.run),
-                "admin socket",
-            ),
-        ]
+        administration = Administration(accounts, places.repositories, reserve)
+        self._listeners: list[Gateway | Listener] = [gateway]
+        if places.admin_socket is not None:
+            self._listeners.append(
+                Listener(
+                    UNIXServerEndpoint(reactor, str(places.admin_socket), mode=0o600),
+                    AdminFactory(reactor, administration, thread.run, service),
+                    "admin socket",
+                )
+            )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
             self._listeners += [

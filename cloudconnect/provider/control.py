@@ -25,14 +25,22 @@ from cloudconnect.commands.control import (
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
+    DeletePoints,
     Finish,
+    GetRetention,
     ListPoints,
+    LockPoints,
     Ping,
+    PreviewRetention,
+    ReplaceDescription,
     SessionKind,
+    SetRetention,
     Start,
+    UndeletePoints,
     Warn,
 )
 from cloudconnect.errors import (
+    CloudConnectError,
     ControlTampered,
     Downgrade,
     LoginRefused,
@@ -198,6 +206,8 @@ class ControlProtocol(BoundedAMP):
         self.set_limits(BOX_MAX, REQUESTS_MAX)
         self.log.info("tenant {tenant} logged in from {peer}", tenant=tenant, peer=address)
         self._ping_later()
+        # Behind the answer to the log-in, so that the command hears it in time.
+        service.reactor.callLater(0, self._tell_found, tenant)
         return {
             "message": proof,
             "version": self._version,
@@ -233,18 +243,20 @@ class ControlProtocol(BoundedAMP):
         done = Deferred.fromCoroutine(self._service.create_repository(self._known(), description))
         return done.addCallback(lambda _: {})
 
+    @ReplaceDescription.responder
+    def replace_description(self, **values: bytes) -> Deferred[dict[str, Any]]:
+        """Take a new description of the tenant's repository."""
+        done = Deferred.fromCoroutine(self._service.replace_description(self._known(), **values))
+        return done.addCallback(lambda _: {})
+
     @ListPoints.responder
     def list_points(
-        self, host: str, job: str, tag: str, after: int, limit: int
+        self, host: str, job: str, tag: str, after: int, limit: int, states: Any
     ) -> Deferred[dict[str, Any]]:
         """One page of restore points."""
-        if not 0 < limit <= PAGE_ROWS_MAX or not 0 <= after < 1 << 63:
-            raise ProtocolViolation(f"a page has 1 to {PAGE_ROWS_MAX} rows")
-        return Deferred.fromCoroutine(
-            self._service.points(
-                self._known(), host=host, job=job, tag=tag, after=after, limit=limit
-            )
-        )
+        _check_page(after, limit)
+        asked = {"host": host, "job": job, "tag": tag, "after": after, "limit": limit}
+        return Deferred.fromCoroutine(self._service.points(self._known(), **asked, states=states))
 
     @Start.responder
     def start(self, **asked: Any) -> Deferred[dict[str, Any]]:
@@ -283,6 +295,21 @@ class ControlProtocol(BoundedAMP):
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
 
+    def _tell_found(self, tenant: str) -> None:
+        """Tell a tenant that has just logged in what was found damaged since it was told last."""
+        telling = Deferred.fromCoroutine(self._told_found(tenant))
+        telling.addErrback(lambda f: self.log.failure("a tenant was not told of findings", f))
+
+    async def _told_found(self, tenant: str) -> None:
+        for number, warning in await self._service.untold(tenant):
+            if self.transport is None:
+                return
+            try:
+                await self.call(Warn, warning=warning.as_dict())
+            except CloudConnectError:
+                return  # it is told the next time
+            await self._service.told(tenant, number)
+
     @Finish.responder
     def finish(
         self, session: bytes, outcome: str, summary: Any, warnings: Any
@@ -311,6 +338,45 @@ class ControlProtocol(BoundedAMP):
         live = self._service.live(self._known(), bytes.fromhex(told.session))
         return self._service.warned_by_tenant(live, told).addCallback(lambda _: {})
 
+    # --- how points are kept ---------------------------------------------------------------------
+
+    @DeletePoints.responder
+    def delete_points(self, points: Any) -> Deferred[dict[str, Any]]:
+        """Put restore points into the bin."""
+        return Deferred.fromCoroutine(self._service.delete_points(self._known(), points))
+
+    @UndeletePoints.responder
+    def undelete_points(self, points: Any) -> Deferred[dict[str, Any]]:
+        """Take restore points out of the bin."""
+        return Deferred.fromCoroutine(self._service.undelete_points(self._known(), points))
+
+    @LockPoints.responder
+    def lock_points(self, points: Any, until: int) -> Deferred[dict[str, Any]]:
+        """Lock restore points."""
+        return Deferred.fromCoroutine(self._service.lock_points(self._known(), points, until))
+
+    @GetRetention.responder
+    def get_retention(self, after: int, limit: int) -> Deferred[dict[str, Any]]:
+        """One page of what is kept."""
+        _check_page(after, limit)
+        return Deferred.fromCoroutine(self._service.retention(self._known(), after, limit))
+
+    @SetRetention.responder
+    def set_retention(self, host: str, job: str, policy: Any) -> Deferred[dict[str, Any]]:
+        """Set what is kept."""
+        return Deferred.fromCoroutine(self._service.set_retention(self._known(), host, job, policy))
+
+    @PreviewRetention.responder
+    def preview_retention(
+        self, proposed: bool, host: str, job: str, policy: Any, after: int, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """One page of what retention would do."""
+        _check_page(after, limit)
+        asked = {"host": host, "job": job, "policy": policy, "after": after, "limit": limit}
+        return Deferred.fromCoroutine(
+            self._service.preview_retention(self._known(), proposed=proposed, **asked)
+        )
+
     def exporter(self, label: bytes, context: bytes, length: int) -> bytes:
         """Keying material of the TLS connection below (RFC 8446, section 7.5).
 
@@ -337,6 +403,11 @@ class ControlFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:
         """One for this connection."""
         return ControlProtocol(self._service)
+
+
+def _check_page(after: int, limit: int) -> None:
+    if not 0 < limit <= PAGE_ROWS_MAX or not 0 <= after < 1 << 63:
+        raise ProtocolViolation(f"a page has 1 to {PAGE_ROWS_MAX} rows")
 
 
 #: Most warnings that one report may carry.

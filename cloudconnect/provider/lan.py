@@ -23,7 +23,7 @@ from twisted.protocols.amp import CommandLocator
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import Register, ReportEvent, ReportWarning
+from cloudconnect.commands.lan import AskOwner, Register, ReportEvent, ReportWarning
 from cloudconnect.errors import ProtocolViolation, Refused
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.service import CloudConnectService, GatewayPlace
@@ -57,6 +57,11 @@ class ServiceEnd(CommandLocator):
         except TypeError:
             raise ProtocolViolation("an event cannot be read") from None
         return self._service.happened(told, self._role).addCallback(lambda _: {})
+
+    @AskOwner.responder
+    def ask_owner(self, repository: bytes) -> Deferred[dict[str, Any]]:
+        """Whose a repository is."""
+        return Deferred.fromCoroutine(self._service.owner(repository))
 
 
 class NodeLink(BoundedAMP):

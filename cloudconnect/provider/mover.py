@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,34 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import (
+    AskOwner,
+    CollectGarbage,
+    DeleteRepositoryPoints,
     DescribeRepository,
     EndSession,
+    GetRepositoryRetention,
     ListRepositoryPoints,
+    LockRepositoryPoints,
     MakeRepository,
+    MeasureRepository,
     OfferKeyA,
+    PreviewRepositoryRetention,
+    ReplaceRepositoryDescription,
     ReportEvent,
     ReportWarning,
+    ScrubRepository,
+    SetRepositoryRetention,
+    SetRules,
+    UndeleteRepositoryPoints,
 )
-from cloudconnect.commands.paging import fit_page
-from cloudconnect.content.atrest import RepositoryDescription
+from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription, RepositoryKeys
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.manifest import PointRecord
 from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
     ContextMismatch,
+    NoSpace,
     NotFound,
     Refused,
     SecurityError,
@@ -48,7 +62,11 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA, frame_key
+from cloudconnect.provider.acts import RepositoryActs, is_read_only
+from cloudconnect.provider.key_folder import KeyFolder
+from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
+from cloudconnect.provider.reserve import Reserve, is_no_room
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
@@ -86,19 +104,35 @@ class MoverSession:
 
 
 class TargetDataMover(Service, CommandLocator):
-    """Serves sessions against the repositories below one directory.
+    """Serves sessions against the repositories below one directory, and does what else is to do.
 
     :param reactor: clock and threads
     :param directory: where repositories lie, each in a folder named by its id in hexadecimal
+    :param keys: where the provider's own keys of repositories lie; ``keys`` beside ``directory`` by
+        default
+    :param reserve: what is let go of where the disk is full
+    :param intervals: how often what is done by itself
+    :ivar acts: what is done to repositories beside sessions
+    :ivar maintenance: does some of that by itself
     """
 
     _log = Logger()
     role = Role.TARGET_MOVER.value
 
-    def __init__(self, reactor: Any, directory: Path) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        directory: Path,
+        keys: Path | None = None,
+        reserve: Reserve | None = None,
+        intervals: Intervals | None = None,
+    ) -> None:
         CommandLocator.__init__(self)
         self.reactor = reactor
         self._directory = directory
+        self.acts = RepositoryActs(directory, reserve)
+        self.maintenance = Maintenance(reactor, self.acts, self._owner, self._keep, intervals)
+        self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
         self._quotas = Quotas()
         self._by_route: dict[bytes, MoverSession] = {}
@@ -110,13 +144,15 @@ class TargetDataMover(Service, CommandLocator):
         Service.startService(self)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pool.start()
+        self.maintenance.startService()
 
     def stopService(self) -> Deferred[Any]:
         """End every session, then the threads."""
         Service.stopService(self)
         for session in list(self._by_session.values()):
             self._abort(session, Aborted("the provider is stopping"))
-        waiting = [d for s in self._by_session.values() for d in s.workers]
+        waiting: list[Deferred[Any]] = [self.maintenance.stopService()]
+        waiting += [d for s in self._by_session.values() for d in s.workers]
         return DeferredList(waiting).addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
@@ -139,7 +175,7 @@ class TargetDataMover(Service, CommandLocator):
             raise Refused("a Key A package cannot be read") from None
         if offered.version not in PROTOCOL_VERSIONS or offered.role != self.role:
             raise Refused("this mover cannot take part in such a session")
-        if not self._folder(offered.repository).is_dir():
+        if not self.acts.folder(offered.repository).is_dir():
             raise NotFound("this mover does not have that repository")
         if offered.session in self._by_session or offered.route in self._by_route:
             raise Refused("this mover has that session or route already")
@@ -193,7 +229,17 @@ class TargetDataMover(Service, CommandLocator):
         return made.addCallback(lambda _: {})
 
     def _make(self, description: RepositoryDescription) -> None:
-        Repository.create(self._folder(description.repository), description).close()
+        provided = description.mode is EncryptionMode.PROVIDER
+        if provided:  # before anything could be stored that it must seal
+            try:
+                self._keys.make(description.repository)
+            except OSError as error:
+                if is_no_room(error):
+                    raise NoSpace("the provider's disk is full") from error
+                raise
+        with Repository.create(self.acts.folder(description.repository), description) as made:
+            if provided:
+                self._keys.note(made)
 
     @DescribeRepository.responder
     def describe_repository(self, repository: bytes) -> Deferred[dict[str, Any]]:
@@ -202,32 +248,120 @@ class TargetDataMover(Service, CommandLocator):
         return described.addCallback(lambda encoded: {"description": encoded})
 
     def _describe(self, repository: bytes) -> bytes:
-        opened = self._open(repository)
+        opened = self.acts.open(repository)
         try:
             return opened.description.encode()
         finally:
             opened.close()
 
+    @ReplaceRepositoryDescription.responder
+    def replace_description(
+        self, repository: bytes, description: bytes, head: bytes, head_signature: bytes
+    ) -> Deferred[dict[str, Any]]:
+        """Take a new description, signed for by the key before it."""
+        signed = SignedHead(head, head_signature)
+        done = self._in_thread(self._replace_description, repository, description, signed)
+        return done.addCallback(lambda _: {})
+
+    def _replace_description(self, repository: bytes, encoded: bytes, head: SignedHead) -> None:
+        with self.acts.open(repository) as opened:
+            opened.replace_description(encoded, head)
+
     @ListRepositoryPoints.responder
     def list_points(self, repository: bytes, **query: Any) -> Deferred[dict[str, Any]]:
         """One page of a repository's points."""
-        return self._in_thread(self._list, repository, query)
+        listed = self._in_thread(self.acts.points, repository, query)
+        return listed.addCallback(lambda found: {"points": found[0], "more": found[1]})
 
-    def _list(self, repository: bytes, query: dict[str, Any]) -> dict[str, Any]:
-        opened = self._open(repository)
-        try:
-            limit = query["limit"]
-            rows = opened.points(
-                host=query["host"] or None,
-                job=query["job"] or None,
-                tag=query["tag"] or None,
-                after=query["after"],
-                limit=limit + 1,
-            )
-            page, more = fit_page([row.as_map() for row in rows], limit)
-            return {"points": page, "more": more}
-        finally:
-            opened.close()
+    # --- how points are kept; from the service too ----------------------------------------------
+
+    @SetRules.responder
+    def set_rules(self, repository: bytes, rules: Any, frozen: bool) -> Deferred[dict[str, Any]]:
+        """What the provider demands and allows, from now on."""
+        done = self._in_thread(self.acts.set_rules, repository, rules, frozen)
+        return done.addCallback(lambda kept: {"kept": kept})
+
+    @DeleteRepositoryPoints.responder
+    def delete_points(self, repository: bytes, points: Any, by: str) -> Deferred[dict[str, Any]]:
+        """Put points into the bin."""
+        done = self._in_thread(self.acts.delete, repository, points, by)
+        return done.addCallback(lambda rows: {"points": rows})
+
+    @UndeleteRepositoryPoints.responder
+    def undelete_points(self, repository: bytes, points: Any) -> Deferred[dict[str, Any]]:
+        """Take points out of the bin."""
+        done = self._in_thread(self.acts.undelete, repository, points)
+        return done.addCallback(lambda rows: {"points": rows})
+
+    @LockRepositoryPoints.responder
+    def lock_points(self, repository: bytes, points: Any, until: int) -> Deferred[dict[str, Any]]:
+        """Lock points."""
+        done = self._in_thread(self.acts.lock, repository, points, until)
+        return done.addCallback(lambda rows: {"points": rows})
+
+    @GetRepositoryRetention.responder
+    def get_retention(self, repository: bytes, after: int, limit: int) -> Deferred[dict[str, Any]]:
+        """One page of the retention policies."""
+        found = self._in_thread(self.acts.retention, repository, after, limit)
+        return found.addCallback(lambda f: {"policies": f[0], "rules": f[1], "more": f[2]})
+
+    @SetRepositoryRetention.responder
+    def set_retention(
+        self, repository: bytes, host: str, job: str, policy: Any
+    ) -> Deferred[dict[str, Any]]:
+        """Set a retention policy."""
+        done = self._in_thread(self.acts.set_retention, repository, host, job, policy)
+        return done.addCallback(lambda row: {"policy": row})
+
+    @PreviewRepositoryRetention.responder
+    def preview_retention(
+        self,
+        repository: bytes,
+        proposed: bool,
+        host: str,
+        job: str,
+        policy: Any,
+        after: int,
+        limit: int,
+    ) -> Deferred[dict[str, Any]]:
+        """One page of what retention would do."""
+        as_if = (host, job, policy) if proposed else None
+        found = self._in_thread(self.acts.preview_retention, repository, as_if, after, limit)
+        return found.addCallback(lambda f: {"decisions": f[0], "more": f[1]})
+
+    @MeasureRepository.responder
+    def measure(self, repository: bytes) -> Deferred[dict[str, Any]]:
+        """What a repository holds."""
+        done = self._in_thread(self.acts.measure, repository)
+        return done.addCallback(lambda numbers: {"measured": numbers})
+
+    @CollectGarbage.responder
+    def collect(self, repository: bytes, tenant: str) -> Deferred[dict[str, Any]]:
+        """Collect garbage now; answered when done."""
+        done = self.maintenance.collect(repository, tenant)
+        return done.addCallback(lambda result: {"result": result})
+
+    @ScrubRepository.responder
+    def scrub(self, repository: bytes, tenant: str, limit: int) -> Deferred[dict[str, Any]]:
+        """Scrub now; answered when done."""
+        done = self.maintenance.scrub(repository, tenant, limit)
+        return done.addCallback(lambda result: {"result": result})
+
+    async def _ask_owner(self, repository: bytes) -> Owner | None:
+        if self.link is None:
+            return None
+        answer = await self.link.call(AskOwner, repository=repository)
+        found = Owner(answer["tenant"], answer["rules"], answer["frozen"])
+        return found if found.tenant else None
+
+    def _owner(self, repository: bytes) -> Deferred[Owner | None]:
+        return Deferred.fromCoroutine(self._ask_owner(repository))
+
+    def _keep(self, told: SessionEvent | SecurityWarning) -> Deferred[Any]:
+        """Have the service keep something that belongs to no session."""
+        if isinstance(told, SecurityWarning):
+            return self._tell(ReportWarning, warning=told.as_dict())
+        return self._tell(ReportEvent, event=attrs.asdict(told))
 
     def _taken_back(self, session: MoverSession) -> Deferred[None]:
         taken = Deferred.fromCoroutine(self._take_back(session))
@@ -246,18 +380,12 @@ class TargetDataMover(Service, CommandLocator):
 
     def _withdraw(self, repository: bytes, points: list[bytes]) -> int:
         count = 0
-        with self._open(repository) as opened:
+        with self.acts.open(repository) as opened:
             for point in points:
                 with contextlib.suppress(NotFound):  # noted, but then not published
                     opened.withdraw([point])
                     count += 1
         return count
-
-    def _folder(self, repository: bytes) -> Path:
-        return self._directory / repository.hex()
-
-    def _open(self, repository: bytes) -> Repository:
-        return Repository.open(self._folder(repository))
 
     # --- from connections (see acceptance) -----------------------------------------------------
 
@@ -323,11 +451,11 @@ class TargetDataMover(Service, CommandLocator):
         package = session.package
         try:
             with (
-                self._open(package.repository) as repository,
+                self._opened(package, channel) as (repository, keys),
                 self._quotas.session(
                     package.repository,
                     package.quota,
-                    lambda: repository.statistics()["bytes_stored"],
+                    lambda: repository.statistics()["bytes_counted"],
                 ) as reserve,
             ):
                 return serve_session(
@@ -338,10 +466,35 @@ class TargetDataMover(Service, CommandLocator):
                     package.session,
                     lambda record: self._check_point(session, record),
                     reserve,
+                    keys,
                 )
         except BaseException as error:
             pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))
             raise
+
+    @contextlib.contextmanager
+    def _opened(
+        self, package: KeyAPackage, channel: FrameChannel
+    ) -> Iterator[tuple[Repository, RepositoryKeys | None]]:
+        """The session's repository and the provider's own keys of it; else the peer is told why."""
+        with contextlib.ExitStack() as held:
+            try:
+                repository = held.enter_context(self.acts.open(package.repository))
+                mode = repository.description.mode.value
+                if mode != package.mode:
+                    raise ContextMismatch(
+                        f"the repository's encryption is {mode}, and the service says "
+                        f"{package.mode}"
+                    )
+                if package.kind == "backup" and is_read_only(self.acts.folder(package.repository)):
+                    raise NoSpace("the provider's disk is read-only: no backups, restores go on")
+                if package.kind == "backup" and not self.acts.look_at_reserve():
+                    raise NoSpace("the provider's disk is full: no backups, restores go on")
+                keys = self._keys.keys(repository)
+            except CloudConnectError as error:
+                channel.give_up(error)
+                raise
+            yield repository, keys
 
     @staticmethod
     def _check_point(session: MoverSession, record: PointRecord) -> None:

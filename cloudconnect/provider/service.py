@@ -21,24 +21,37 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.box import BoundedAMP, BoundedCommand
 from cloudconnect.commands.control import DIRECT_HOP, Role, SessionKind
 from cloudconnect.commands.lan import (
+    CollectGarbage,
+    DeleteRepositoryPoints,
     DescribeRepository,
     EndSession,
+    GetRepositoryRetention,
     ListRepositoryPoints,
+    LockRepositoryPoints,
     MakeRepository,
+    MeasureRepository,
     OfferKeyA,
+    PreviewRepositoryRetention,
     PublishRoute,
+    ReplaceRepositoryDescription,
     RetireRoute,
+    ScrubRepository,
+    SetRepositoryRetention,
+    SetRules,
+    UndeleteRepositoryPoints,
 )
 from cloudconnect.commands.tunnel import agreed_digest
-from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    NoSpace,
     NotFound,
     NotReachable,
     Refused,
@@ -67,6 +80,8 @@ CAPABILITIES = {
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 #: What the mover is told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
+#: Findings in its repository that a tenant is told at one log-in.
+UNTOLD_MAX = 5
 #: Longest host or job label, in characters.
 LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
@@ -160,6 +175,7 @@ class CloudConnectService(Service):
         self._mover: BoundedAMP | None = None
         self._sessions: dict[bytes, LiveSession] = {}
         self._creating: set[str] = set()
+        self._unwritten: dict[str, bool] = {}  # who is frozen, or not, while nothing can be written
 
     # --- LAN -------------------------------------------------------------------------------------
 
@@ -200,13 +216,23 @@ class CloudConnectService(Service):
         live = self._sessions.get(bytes.fromhex(warning.session)) if warning.session else None
         if live is not None and warning.role != Role.SOURCE_MOVER.value:
             live.notify(warning)
-        return self._run(self._accounts.keep_warning, warning, warning.role)
+        return self._keep(self._accounts.keep_warning, warning, warning.role)
 
     def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
         """A role saw one step of a session: keep it."""
         live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
         tenant = live.tenant if live is not None else str(event.fields.get("tenant", ""))
-        return self._run(self._accounts.keep_event, event, tenant, reported_by)
+        return self._keep(self._accounts.keep_event, event, tenant, reported_by)
+
+    def _keep(self, call: Callable[..., None], *arguments: Any, **values: Any) -> Deferred[None]:
+        """Write something down that nobody waits for: where the disk is full or read-only it is
+        only logged, and a restore goes on."""
+
+        def unwritten(failure: Failure) -> None:
+            failure.trap(NoSpace)
+            self._log.warn("not written down: {why}", why=failure.getErrorMessage())
+
+        return self._run(call, *arguments, **values).addErrback(unwritten)
 
     def _note(self, name: str, session: str, text: str, **fields: Any) -> Deferred[None]:
         event = SessionEvent(time=time.time(), name=name, session=session, text=text, fields=fields)
@@ -224,9 +250,57 @@ class CloudConnectService(Service):
         coin = hmac.digest(self.decoy_key, b"iterations " + tenant.encode(), "sha256")[0] & 1
         return TOKEN_ITERATIONS_MIN if coin else PASSWORD_ITERATIONS_MIN
 
+    async def _tenant(self, name: str) -> Tenant:
+        """What is agreed with a tenant, and what could not be written down of it."""
+        record: Tenant = await self._run(self._accounts.tenant, name)
+        frozen = self._unwritten.get(name)
+        return record if frozen is None else attrs.evolve(record, frozen=frozen)
+
+    async def owner(self, repository: bytes) -> dict[str, Any]:
+        """Whose a repository is, as AskOwner answers it."""
+        found: Tenant | None = await self._run(self._accounts.owner, repository)
+        if found is None:
+            return {"tenant": "", "rules": {}, "frozen": False}
+        if found.name in self._unwritten:
+            await self._write_frozen(found.name, self._unwritten[found.name])
+        record = await self._tenant(found.name)
+        return {"tenant": record.name, "rules": record.rules, "frozen": record.frozen}
+
+    async def freeze(self, tenant: str, frozen: bool) -> bool:
+        """Freeze a tenant, or thaw it; whether it could be written down.
+
+        Where it could not, because the disk is full or read-only, it holds for as long as service
+        and mover run, and is written down when it can be.
+        """
+        record = await self._tenant(tenant)
+        kept = await self._write_frozen(tenant, frozen)
+        if record.repository is not None:
+            kept = await self._tell_rules(await self._tenant(tenant), record.repository) and kept
+        word = "frozen" if frozen else "thawed"
+        await self._note(f"tenant_{word}", "", f"tenant {tenant} is {word}", tenant=tenant)
+        return kept
+
+    async def _write_frozen(self, tenant: str, frozen: bool) -> bool:
+        try:
+            await self._run(self._accounts.change_tenant, tenant, {"frozen": frozen})
+        except NoSpace as error:
+            self._unwritten[tenant] = frozen
+            self._log.warn("freezing {tenant} is not written down: {e}", tenant=tenant, e=error)
+            return False
+        self._unwritten.pop(tenant, None)
+        return True
+
+    def untold(self, tenant: str) -> Deferred[Any]:
+        """Fires with the first warnings that a tenant was not told yet, each with its number."""
+        return self._run(self._accounts.untold, tenant, UNTOLD_MAX)
+
+    def told(self, tenant: str, number: int) -> Deferred[Any]:
+        """A tenant was told of everything up to this number."""
+        return self._keep(self._accounts.tell, tenant, number)
+
     async def account(self, tenant: str) -> tuple[Tenant, bytes]:
         """The tenant's record, and its encoded repository description or ``b""``."""
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         if record.repository is None:
             return record, b""
         answer = await self.mover.call(DescribeRepository, repository=record.repository)
@@ -237,7 +311,7 @@ class CloudConnectService(Service):
 
         :raises Refused: it has one, or the mode is not allowed
         """
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         record.check_active(self._today())
         if record.repository is not None:
             raise Refused(
@@ -249,26 +323,189 @@ class CloudConnectService(Service):
                 f"the provider does not allow encryption mode {description.mode.value} for "
                 f"tenant {tenant}, only {', '.join(record.modes)}"
             )
-        if description.mode is not EncryptionMode.TENANT:
-            raise Refused("this version stores only in encryption mode tenant")
         if tenant in self._creating:
             raise Busy(f"the repository of tenant {tenant} is being made")
         self._creating.add(tenant)
         try:
             await self.mover.call(MakeRepository, description=encoded)
-            await self._run(self._accounts.set_repository, tenant, description.repository)
+            await self._tell_rules(record, description.repository)
+            await self._run(
+                self._accounts.set_repository,
+                tenant,
+                description.repository,
+                description.mode.value,
+            )
         finally:
             self._creating.discard(tenant)
         await self._note(
-            "repository_made", "", f"tenant {tenant} made its repository", tenant=tenant
+            "repository_made",
+            "",
+            f"tenant {tenant} made its repository, encryption {description.mode.value}",
+            tenant=tenant,
+            mode=description.mode.value,
+        )
+
+    async def replace_description(
+        self, tenant: str, description: bytes, head: bytes, head_signature: bytes
+    ) -> None:
+        """Take a new description of the tenant's repository; the mover judges who has signed it.
+
+        Also after the end of the lease: who must lock somebody out must not wait for that.
+        """
+        record = await self._tenant(tenant)
+        if record.disabled:
+            record.check_active(self._today())
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        await self.mover.call(
+            ReplaceRepositoryDescription,
+            repository=record.repository,
+            description=description,
+            head=head,
+            head_signature=head_signature,
+        )
+        await self._note(
+            "description_replaced", "", f"tenant {tenant} changed its keys", tenant=tenant
         )
 
     async def points(self, tenant: str, **query: Any) -> dict[str, Any]:
         """One page of the tenant's restore points."""
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         if record.repository is None:
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
         return await self.mover.call(ListRepositoryPoints, repository=record.repository, **query)
+
+    # --- how points are kept ---------------------------------------------------------------------
+
+    async def delete_points(self, tenant: str, points: Any) -> dict[str, Any]:
+        """Put restore points into the bin.
+
+        :raises LeaseEnded: the tenant is not active
+        :raises Refused: it is frozen, or a point is locked
+        """
+        record, repository = await self._acting(tenant, "nothing can be deleted")
+        if record.frozen:
+            raise Refused(
+                f"the provider has frozen tenant {tenant}: for now nothing is deleted, expires or "
+                "is removed; ask the provider"
+            )
+        answer = await self.mover.call(
+            DeleteRepositoryPoints, repository=repository, points=points, by="tenant"
+        )
+        await self._note_points("points_deleted", "put into the bin", tenant, answer["points"])
+        return answer
+
+    async def undelete_points(self, tenant: str, points: Any) -> dict[str, Any]:
+        """Take restore points out of the bin; also after the end of the lease."""
+        _, repository = await self._acting(tenant, None)
+        answer = await self.mover.call(
+            UndeleteRepositoryPoints, repository=repository, points=points
+        )
+        await self._note_points("points_undeleted", "taken from the bin", tenant, answer["points"])
+        return answer
+
+    async def lock_points(self, tenant: str, points: Any, until: int) -> dict[str, Any]:
+        """Lock restore points."""
+        _, repository = await self._acting(tenant, "nothing can be locked")
+        answer = await self.mover.call(
+            LockRepositoryPoints, repository=repository, points=points, until=until
+        )
+        await self._note_points("points_locked", "locked", tenant, answer["points"])
+        return answer
+
+    async def retention(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
+        """One page of the retention policies."""
+        _, repository = await self._acting(tenant, None)
+        return await self.mover.call(
+            GetRepositoryRetention, repository=repository, after=after, limit=limit
+        )
+
+    async def set_retention(self, tenant: str, host: str, job: str, policy: Any) -> dict[str, Any]:
+        """Set what is kept of a host and a job."""
+        _, repository = await self._acting(tenant, "retention cannot be changed")
+        answer = await self.mover.call(
+            SetRepositoryRetention, repository=repository, host=host, job=job, policy=policy
+        )
+        await self._note(
+            "retention_set",
+            "",
+            f"tenant {tenant} set what is kept of {host or 'every host'}, {job or 'every job'}",
+            tenant=tenant,
+            **answer["policy"],
+        )
+        return answer
+
+    async def preview_retention(self, tenant: str, **query: Any) -> dict[str, Any]:
+        """One page of what retention would do."""
+        _, repository = await self._acting(tenant, None)
+        return await self.mover.call(PreviewRepositoryRetention, repository=repository, **query)
+
+    async def rules_changed(self, tenant: str) -> None:
+        """An admin has changed what is agreed with a tenant, in the accounts: the mover hears it.
+
+        :raises Refused: there is no mover; it hears it before the next act
+        """
+        record = await self._tenant(tenant)
+        if record.repository is not None:
+            await self._tell_rules(record, record.repository)
+
+    async def measure(self, tenant: str) -> dict[str, Any]:
+        """What the tenant's repository holds, as numbers, for its admin."""
+        answer = await self._at_mover(tenant, MeasureRepository)
+        measured: dict[str, Any] = answer["measured"]
+        return measured
+
+    async def collect(self, tenant: str) -> dict[str, Any]:
+        """Collect the garbage of a tenant's repository, for its admin; the counts."""
+        answer = await self._at_mover(tenant, CollectGarbage, tenant=tenant)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def scrub(self, tenant: str, limit: int) -> dict[str, Any]:
+        """Scrub a tenant's repository, for its admin; counts and findings.
+
+        :param limit: bytes to read, 0 for all
+        """
+        answer = await self._at_mover(tenant, ScrubRepository, tenant=tenant, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def _at_mover(
+        self, name: str, command: type[BoundedCommand], **values: Any
+    ) -> dict[str, Any]:
+        """What the mover answers after however long it takes."""
+        record = await self._tenant(name)
+        if record.repository is None:
+            raise NotFound(f"tenant {name} has no repository yet")
+        await self._tell_rules(record, record.repository)
+        return await self.mover.call(command, timeout=None, repository=record.repository, **values)
+
+    async def _acting(self, tenant: str, forbidden: str | None) -> tuple[Tenant, bytes]:
+        """The tenant and its repository, once the mover has the newest rules.
+
+        :param forbidden: what an ended lease does not allow; None: a lease that has ended allows it
+        """
+        record = await self._tenant(tenant)
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        if forbidden is not None or record.disabled:
+            record.check_active(self._today(), forbidden or "")
+        await self._tell_rules(record, record.repository)
+        return record, record.repository
+
+    async def _tell_rules(self, record: Tenant, repository: bytes) -> bool:
+        answer = await self.mover.call(
+            SetRules, repository=repository, rules=record.rules, frozen=record.frozen
+        )
+        kept: bool = answer["kept"]
+        return kept
+
+    def _note_points(
+        self, name: str, done: str, tenant: str, points: list[dict[str, Any]]
+    ) -> Deferred[None]:
+        text = f"tenant {tenant}: {len(points)} restore point(s) {done}"
+        ids = [row["point"] for row in points]
+        return self._note(name, "", text, tenant=tenant, points=ids)
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -286,7 +523,7 @@ class CloudConnectService(Service):
         :param notify: tells the tenant of a warning
         :return: the session, the plan, and the Key A of each of its entries
         """
-        record: Tenant = await self._run(self._accounts.tenant, tenant)
+        record = await self._tenant(tenant)
         if ask.kind is SessionKind.BACKUP or record.disabled:
             record.check_active(self._today())
         if record.repository is None:
@@ -328,13 +565,13 @@ class CloudConnectService(Service):
                 name=ask.name,
                 repository=ask.repository,
                 quota=record.quota,
-                mode=EncryptionMode.TENANT.value,
+                mode=record.mode,
                 capabilities=CAPABILITIES[ask.kind],
                 hops=(DIRECT_HOP,),
                 streams=ask.streams,
                 wan=False,
             )
-            await self._run(
+            await self._keep(
                 self._accounts.session_started,
                 session=live.identifier,
                 tenant=tenant,
@@ -461,7 +698,7 @@ class CloudConnectService(Service):
             call = link.call(RetireRoute, route=live.route)
             call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
         try:
-            await self._run(self._accounts.session_ended, live.identifier, state, summary)
+            await self._keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
             live.ended.callback(None)

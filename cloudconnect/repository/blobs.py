@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore, IBlobWriter
+from cloudconnect.repository.locking import LEASES, LOCKS, LocalLease, lock, make_lease, read_leases
 
 #: Bytes that are collected before they are handed to the system.
 BUFFER_SIZE: Final = 1 << 20
@@ -31,6 +32,8 @@ FREE_MIN: Final = 64 << 20
 #: The directory of files that have no name yet.
 TEMPORARY: Final = "temporary"
 
+#: Directories in which no blob lies.
+_APART: Final = frozenset(f"{name}/" for name in (TEMPORARY, LEASES, LOCKS))
 _NAME: Final = re.compile(r"(?=.{1,200}\Z)[a-z0-9_-]+(/[a-z0-9_-]+)*", re.ASCII)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,7 +71,8 @@ class LocalBlobStore:
         self._root: int | None = os.open(directory, _DIRECTORY)
         self._free_min = free_min
         if create:
-            self._make(TEMPORARY)
+            for directory in (TEMPORARY, LEASES, LOCKS):
+                self._make(directory)
 
     @property
     def _at(self) -> int:
@@ -123,6 +127,24 @@ class LocalBlobStore:
             os.unlink(last, dir_fd=parent)
             os.fsync(parent)
 
+    def lease(self, number: int) -> LocalLease:
+        """See :meth:`IBlobStore.lease`."""
+        return make_lease(self._at, number)
+
+    def leases(self) -> Iterator[int]:
+        """See :meth:`IBlobStore.leases`."""
+        return read_leases(self._at)
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str, wait: bool = False) -> Iterator[None]:
+        """See :meth:`IBlobStore.exclusive`."""
+        with _full_is_no_space():
+            held = lock(self._at, name, wait)
+        try:
+            yield
+        finally:
+            os.close(held)
+
     def clean(self) -> int:
         """Remove the temporary files of processes that are gone, and say how many there were."""
         removed = 0
@@ -148,7 +170,7 @@ class LocalBlobStore:
             if not name.endswith("/"):
                 if name.startswith(prefix) and _NAME.fullmatch(name):
                     yield name
-            elif name.startswith(prefix[: len(name)]) and name != f"{TEMPORARY}/":
+            elif name.startswith(prefix[: len(name)]) and name not in _APART:
                 yield from self._names(name, prefix)
 
     @contextlib.contextmanager

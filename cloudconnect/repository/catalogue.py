@@ -9,10 +9,11 @@ from the blob store (:mod:`cloudconnect.repository.rebuild`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,7 +22,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cloudconnect.errors import NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.errors import Busy, NoSpace, Refused, StoredDataDamaged, UsageError
 from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
 
@@ -31,17 +32,38 @@ REVISION: Final = "0002"
 BUSY_SECONDS: Final = 60.0
 #: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.
 LOOKUP_IDS: Final = 1024
+#: Up to so many rows for each id that is looked for are read in a row: a lookup costs as much as
+#: that.
+SCAN_RATIO: Final = 4
 #: The data base's page cache for each session, in KiB.
 _CACHE_KIB: Final = 16 << 10
 #: Pages of the write-ahead log after which it is moved into the data base (4 KiB each): a pack
 #: changes some 500 pages here and there, so several packs change many of them once only.
 _LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
+_lookups: dict[tuple[str, str, str, int], tuple[str, bool]] = {}
+#: What the system said, by SQLite's word for it.
+_SYSTEM: Final = {
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+}
 
 _located = sa.select(blobs_table, packs_table.c.name).where(
     blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
     blobs_table.c.damaged.is_(False),
     packs_table.c.number == blobs_table.c.pack,
+)
+_scan = (
+    sa.select(blobs_table.c.id)
+    .where(
+        blobs_table.c.id.between(sa.bindparam("first"), sa.bindparam("last")),
+        blobs_table.c.damaged.is_(sa.false()),
+        blobs_table.c.condemned == sa.literal_column("0"),
+    )
+    .order_by(blobs_table.c.id)
+    .limit(sa.bindparam("most"))
 )
 
 
@@ -50,9 +72,11 @@ class Catalogue:
     """The data base of one repository; used by one thread at a time.
 
     :ivar engine: for statements that have no method here
+    :ivar read_only: nothing can be written
     """
 
     engine: sa.Engine
+    read_only: bool = False
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -65,13 +89,18 @@ class Catalogue:
         """A transaction that may write, one at a time over all sessions; durable at its end.
 
         :raises NoSpace: the disk is full
+        :raises OSError: the system reports anything else
+        :raises Busy: another session writes and does not end
         """
         writer = self.engine.execution_options(**{_WRITES: True})
         with _errors_by_name(), writer.begin() as connection:
             yield connection
 
     def present(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
-        """Those of ``ids`` that are stored and not known to be damaged."""
+        """Those of ``ids`` that are stored to stay, and not known to be damaged.
+
+        Not those that are condemned: see :meth:`rescue`.
+        """
         statement, positional = _lookup(self.engine.dialect)
         found: set[bytes] = set()
         for batch in _batches(ids):
@@ -83,6 +112,23 @@ class Catalogue:
             found.update(bytes(row[0]) for row in rows)
         return found
 
+    def present_near(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
+        """As :meth:`present`, for ids that are close to each other: a part of a sorted list.
+
+        Where the list names much of what is stored, as a restore point of most of a repository
+        does, its part of the index is read in a row; where it names little, ids are looked up.
+        """
+        wanted = sorted(ids)
+        if len(wanted) < LOOKUP_IDS:
+            return self.present(connection, wanted)
+        most = SCAN_RATIO * len(wanted)
+        scan = connection.execute(_scan, {"first": wanted[0], "last": wanted[-1], "most": most})
+        scanned = [bytes(row[0]) for row in scan.cursor.fetchall()]  # rows as objects cost as much
+        found = set(scanned).intersection(wanted)
+        if len(scanned) == most:
+            found |= self.present(connection, wanted[bisect_right(wanted, scanned[-1]) :])
+        return found
+
     def locate(self, ids: Iterable[bytes]) -> dict[bytes, tuple[str, Entry]]:
         """Pack name and place of those of ``ids`` that are stored and not known to be damaged."""
         found: dict[bytes, tuple[str, Entry]] = {}
@@ -92,6 +138,59 @@ class Catalogue:
                     found[row.id] = (row.name, _entry(row))
         return found
 
+    def rescue(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
+        """Keep those of ``ids`` that are condemned, and say which of them are stored now.
+
+        Under the lock of publishing (:mod:`cloudconnect.repository.points`), or nobody knows what
+        the next moment brings.
+        """
+        wanted = set(ids)
+        for batch in _batches(wanted):
+            connection.execute(
+                sa.update(blobs_table)
+                .where(blobs_table.c.id.in_(batch), blobs_table.c.condemned > 0)
+                .values(condemned=0)
+            )
+        return self.present(connection, wanted)
+
+    def epoch(self, connection: sa.Connection) -> int:
+        """How many fences there have been (:mod:`cloudconnect.repository.leases`)."""
+        return connection.execute(sa.select(repository_table.c.epoch)).scalar() or 0
+
+    def refuse_frozen(self, connection: sa.Connection) -> None:
+        """Part of every transaction that takes something away.
+
+        :raises Refused: the repository is frozen
+        """
+        if connection.execute(sa.select(repository_table.c.frozen)).scalar():
+            raise Refused("the repository is frozen: nothing is deleted or removed")
+
+    def entries(self, connection: sa.Connection, ids: Iterable[bytes], pack: int) -> list[Entry]:
+        """Where those of ``ids`` are that lie in one pack and are not known to be damaged.
+
+        :param pack: its number
+        """
+        b = blobs_table.c
+        query = sa.select(blobs_table).where(b.pack == pack, b.damaged.is_(sa.false()))
+        return [
+            _entry(row)
+            for batch in _batches(ids)
+            for row in connection.execute(query.where(b.id.in_(batch)))
+        ]
+
+    def rows(
+        self, connection: sa.Connection, ids: Iterable[bytes]
+    ) -> dict[bytes, tuple[int, Entry, bool]]:
+        """What the catalogue says of ``ids``: number of the pack, place, whether it is damaged."""
+        query = sa.select(blobs_table).where(
+            blobs_table.c.id.in_(sa.bindparam("ids", expanding=True))
+        )
+        return {
+            row.id: (row.pack, _entry(row), row.damaged)
+            for batch in _batches(ids)
+            for row in connection.execute(query, {"ids": batch})
+        }
+
     def add_pack(
         self,
         connection: sa.Connection,
@@ -99,40 +198,60 @@ class Catalogue:
         size: int,
         entries: Sequence[Entry],
         arrival_time: float,
-    ) -> None:
-        """Index a pack that is durable. A blob that is stored elsewhere stays there.
+    ) -> int:
+        """Index a pack that is durable. A blob that is stored elsewhere, to stay, stays there.
 
         :param size: of the pack in bytes
         :param arrival_time: seconds since 1970
+        :return: number of the pack
         """
+        number = self.insert_pack(connection, name, size, entries, arrival_time)
+        if entries:
+            insert = self._insert(blobs_table)
+            moved = {column.name: column for column in insert.excluded if column.name != "id"}
+            statement = insert.on_conflict_do_update(
+                index_elements=["id"],
+                set_=moved,
+                where=sa.or_(blobs_table.c.damaged, blobs_table.c.condemned > 0),
+            )
+            ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
+            connection.execute(statement, [_row(entry, number) for entry in ordered])
+        return number
+
+    def insert_pack(
+        self,
+        connection: sa.Connection,
+        name: str,
+        size: int,
+        entries: Sequence[Entry],
+        arrival_time: float,
+    ) -> int:
+        """Its row alone: :meth:`add_pack` without the blobs."""
         values = {
             "name": name,
             "size": size,
             "blobs": len(entries),
             "plain_length": sum(entry.plain_length for entry in entries),
             "arrival_time": arrival_time,
+            "epoch": self.epoch(connection),
         }
         insert = self._insert(packs_table)
         connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
-        number = connection.execute(
-            sa.select(packs_table.c.number).where(packs_table.c.name == name)
-        ).scalar_one()
-        if entries:
-            insert = self._insert(blobs_table)
-            moved = {column.name: column for column in insert.excluded if column.name != "id"}
-            statement = insert.on_conflict_do_update(
-                index_elements=["id"], set_=moved, where=blobs_table.c.damaged
-            )
-            ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
-            connection.execute(statement, [_row(entry, number) for entry in ordered])
+        number = sa.select(packs_table.c.number).where(packs_table.c.name == name)
+        return int(connection.execute(number).scalar_one())
 
-    def mark_damaged(self, ids: Sequence[bytes]) -> None:
-        """From now on these are as if they were not stored, until somebody sends them again."""
+    def mark_damaged(self, ids: Sequence[bytes], pack: str | None = None) -> None:
+        """From now on these are as if they were not stored, until somebody sends them again.
+
+        :param pack: name of the one in which they are damaged; what lies elsewhere by now is not
+        """
+        damaged = sa.update(blobs_table).values(damaged=True)
+        if pack is not None:
+            number = sa.select(packs_table.c.number).where(packs_table.c.name == pack)
+            damaged = damaged.where(blobs_table.c.pack == number.scalar_subquery())
         with self.writing() as connection:
             for batch in _batches(ids):
-                connection.execute(
-                    sa.update(blobs_table).where(blobs_table.c.id.in_(batch)).values(damaged=True)
-                )
+                connection.execute(damaged.where(blobs_table.c.id.in_(batch)))
             self.count_removal(connection)
 
     def count_removal(self, connection: sa.Connection) -> None:
@@ -165,7 +284,7 @@ def open_catalogue(url: str, read_only: bool = False) -> Catalogue:
     engine = sa.create_engine(url, pool_size=1, max_overflow=2, **_engine_options(url))
     if engine.dialect.name == "sqlite":
         _configure_sqlite(engine, read_only)
-    catalogue = Catalogue(engine)
+    catalogue = Catalogue(engine, read_only)
     try:
         with catalogue.reading() as connection:
             revision = current_revision(connection)
@@ -256,22 +375,34 @@ def _errors_by_name() -> Iterator[None]:
             raise NoSpace("the provider's disk is full") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Busy("another session has held the repository's catalogue too long") from error
+        if code in _SYSTEM:
+            text = f"the repository's catalogue: {error.orig}"
+            raise OSError(_SYSTEM[code], text) from error
         raise
 
 
-@cache
 def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
     """Which of so many ids are there, compiled once: this is the statement that has to be fast.
 
-    Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python.
+    Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python. Every engine
+    has a dialect of its own, and compiling takes as long as opening the rest: so once for all.
     """
-    names: list[sa.BindParameter[bytes]] = [
-        sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
-    ]
-    ids = blobs_table.c.id
-    here = sa.select(ids).where(ids.in_(names), blobs_table.c.damaged.is_(sa.false()))
-    compiled = here.compile(dialect=dialect)
-    return str(compiled), compiled.positional
+    key = (dialect.name, dialect.driver, dialect.paramstyle, LOOKUP_IDS)
+    if key not in _lookups:
+        names: list[sa.BindParameter[bytes]] = [
+            sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
+        ]
+        ids = blobs_table.c.id
+        here = sa.select(ids).where(
+            ids.in_(names),
+            blobs_table.c.damaged.is_(sa.false()),
+            blobs_table.c.condemned == sa.literal_column("0"),
+        )
+        compiled = here.compile(dialect=dialect)
+        _lookups[key] = str(compiled), compiled.positional
+    return _lookups[key]
 
 
 def _batches(ids: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -291,6 +422,7 @@ def _row(entry: Entry, pack: int) -> dict[str, Any]:
         "digest": entry.digest,
         "pack": pack,
         "damaged": False,
+        "condemned": 0,
     }
 
 

@@ -35,6 +35,7 @@ _TRAILER: Final = struct.Struct(">BI32s")
 
 _CODINGS: Final = frozenset(Coding)
 _MAGIC: Final = b"CCPACK01"
+_ID_SIZE: Final = 16
 _ENTRY_MARK: Final = 0xE1
 _TRAILER_MARK: Final = 0xD1
 
@@ -139,6 +140,19 @@ class PackBuilder:
         self._writer.discard()
 
 
+@attrs.frozen
+class PackContents:
+    """What is in a pack, as far as it can be told.
+
+    :ivar entries: its blobs in order; that their stored bytes are unchanged was looked at only
+        where the directory is damaged
+    :ivar problem: what is wrong with the pack apart from its blobs, or empty
+    """
+
+    entries: list[Entry]
+    problem: str
+
+
 def read_entries(store: IBlobStore, name: str, repository: bytes) -> list[Entry]:
     """What the pack ``name`` holds, from its directory or else from its entry headers.
 
@@ -147,16 +161,40 @@ def read_entries(store: IBlobStore, name: str, repository: bytes) -> list[Entry]
     :raises StoredDataDamaged: not a pack of this repository
     :raises NotFound: no such pack
     """
+    return read_pack(store, name, repository).entries
+
+
+def read_pack(store: IBlobStore, name: str, repository: bytes) -> PackContents:
+    """As :func:`read_entries`, with what is wrong with the pack.
+
+    A pack whose header is damaged, or that lies where another one should, is read all the same:
+    each blob has its digest.
+
+    :param repository: 16 bytes
+    :raises StoredDataDamaged: nothing in it can be used, or it is of another repository
+    :raises NotFound: no such pack
+    """
     size = store.size(name)
     if size < HEADER_SIZE:
         raise StoredDataDamaged(f"{name} is not a pack")
     header = store.read(name, 0, HEADER_SIZE)
-    magic, owner, _ = _HEADER.unpack(header)
-    if magic != _MAGIC or owner != repository:
-        raise StoredDataDamaged(f"{name} is not a pack of this repository")
+    magic, owner, pack = _HEADER.unpack(header)
+    right = _HEADER.pack(_MAGIC, repository, _id_of(name) or pack)
+    problem = "" if header == right else "its header was changed"
     directory = _read_directory(store, name, size, header)
+    if directory is not None:
+        if magic != _MAGIC or owner != repository:
+            raise StoredDataDamaged(f"{name} is not a pack of this repository")
+        if header != right:
+            problem = f"it is the pack {pack.hex()}, under a wrong name"
+    else:
+        # The header alone may be damaged: then the directory agrees with what it should be.
+        directory = _read_directory(store, name, size, right)
     if directory is None:
-        return list(_walk(store, name, size))
+        entries = list(_walk(store, name, size))
+        if problem and not entries:
+            raise StoredDataDamaged(f"{name} is not a pack of this repository")
+        return PackContents(entries, problem or "its directory was changed, or its end")
     entries, offset = [], HEADER_SIZE
     for at in range(0, len(directory), _ENTRY.size):
         entry = _parse(directory[at : at + _ENTRY.size], offset)
@@ -164,7 +202,25 @@ def read_entries(store: IBlobStore, name: str, repository: bytes) -> list[Entry]
             raise StoredDataDamaged(f"{name} has an impossible directory")
         entries.append(entry)
         offset = entry.offset + entry.stored_length
-    return entries
+    if offset != size - _TRAILER.size - len(directory):
+        problem = problem or "there is something between its blobs and its directory"
+    return PackContents(entries, problem)
+
+
+def entry_head(entry: Entry) -> bytes:
+    """The header that stands before the stored bytes of ``entry``."""
+    fields = (entry.id, entry.plain_length, entry.coding, entry.kind, entry.stored_length)
+    return _ENTRY.pack(_ENTRY_MARK, *fields, entry.digest)
+
+
+def _id_of(name: str) -> bytes | None:
+    """The id of the pack that should lie under this name, or None where it names none."""
+    digits = name.removeprefix("packs/")
+    try:
+        pack = bytes.fromhex(digits)
+    except ValueError:
+        return None
+    return pack if name == pack_name(pack) and len(pack) == _ID_SIZE else None
 
 
 def _read_directory(store: IBlobStore, name: str, size: int, header: bytes) -> bytes | None:

@@ -6,10 +6,11 @@ blobs are handed out before the next window is read.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cloudconnect.errors import NotFound, StoredDataDamaged
+from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.packs import Entry
@@ -29,7 +30,8 @@ def read_blobs(
     """Each of ``ids`` in order: its blob, or why there is none.
 
     The stored bytes have their digest. What does not is marked in the catalogue, so that the next
-    backup that has it sends it again.
+    backup that has it sends it again. What has moved to another pack since it was looked up (a
+    reader without a lease may see that, :mod:`cloudconnect.repository.leases`) is read there.
     """
     places = catalogue.locate(set(ids))
     at = 0
@@ -47,14 +49,43 @@ def _window(
     store: IBlobStore, catalogue: Catalogue, ids: Sequence[bytes], places: dict[bytes, _Place]
 ) -> Iterator[StoredBlob | StoredDataDamaged]:
     wanted = {name: places[name] for name in ids if name in places}
+    found = _read(store, wanted)
+    damaged = {name for name, got in found.items() if isinstance(got, StoredDataDamaged)}
+    if damaged:
+        now = catalogue.locate(damaged)
+        moved = {name: place for name, place in now.items() if place != wanted[name]}
+        found.update(_read(store, moved))
+        places.update(moved)
+        _mark(catalogue, places, {name for name in damaged if name in now}, found)
+    for name in ids:
+        yield found.get(name) or StoredDataDamaged(f"{name.hex()} is in no pack of the repository")
+
+
+def _read(
+    store: IBlobStore, wanted: dict[bytes, _Place]
+) -> dict[bytes, StoredBlob | StoredDataDamaged]:
     found: dict[bytes, StoredBlob | StoredDataDamaged] = {}
     for pack, entries in _ranges(wanted):
         found.update(_read_range(store, pack, entries))
-    damaged = [name for name, got in found.items() if isinstance(got, StoredDataDamaged)]
-    if damaged:
-        catalogue.mark_damaged(damaged)
-    for name in ids:
-        yield found.get(name) or StoredDataDamaged(f"{name.hex()} is in no pack of the repository")
+    return found
+
+
+def _mark(
+    catalogue: Catalogue,
+    places: dict[bytes, _Place],
+    names: set[bytes],
+    found: dict[bytes, StoredBlob | StoredDataDamaged],
+) -> None:
+    """Note which of ``names`` are damaged, each in the pack in which it was seen to be."""
+    if catalogue.read_only:
+        return
+    packs: dict[str, list[bytes]] = {}
+    for name in sorted(names):
+        if isinstance(found[name], StoredDataDamaged):
+            packs.setdefault(places[name][0], []).append(name)
+    with contextlib.suppress(NoSpace):  # a full disk must not end a restore
+        for pack, damaged in packs.items():
+            catalogue.mark_damaged(damaged, pack)
 
 
 def _ranges(wanted: dict[bytes, _Place]) -> Iterator[tuple[str, list[Entry]]]:

@@ -1,7 +1,9 @@
 """Layer 3: a catalogue made again from what lies in the blob store, and from nothing else.
 
 For the day on which the catalogue is lost or believed to be wrong. Packs say themselves what they
-hold, and a restore point's record lies beside its references. No key is needed.
+hold, and a restore point's record lies beside its references, with what became of it
+(:mod:`cloudconnect.repository.states`). No key is needed. Rules and retention policies are not in
+the blob store: without them everything is kept.
 """
 
 from __future__ import annotations
@@ -12,23 +14,33 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.content.atrest import RepositoryDescription, verify
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.subkeys import verify_any
 from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.chain_files import rebuild_heads
+from cloudconnect.repository.clock import observe
+from cloudconnect.repository.freezing import FROZEN
+from cloudconnect.repository.heads import head_in
+from cloudconnect.repository.leases import COLLECTING
 from cloudconnect.repository.packs import Entry, read_entries
-from cloudconnect.repository.points import WITHDRAWN, insert_point, point_values, withdrawn
+from cloudconnect.repository.points import insert_point, point_values, record_name
 from cloudconnect.repository.references import references_name
-from cloudconnect.repository.tables import blobs_table, packs_table, points_table
+from cloudconnect.repository.states import States, point_names
+from cloudconnect.repository.tables import (
+    blobs_table,
+    orphans_table,
+    packs_table,
+    points_table,
+    repository_table,
+)
 from cloudconnect.settings import FRAME_BODY_MAX
 from cloudconnect.wire import canonical
 from cloudconnect.wire.frames import ID_SIZE
 
 _FIELDS: Final = {"record", "signature", "reference_count", "reference_digest", "arrival_time"}
-_POINTS: Final = "points/"
-#: Length of the name of a point's record, and of nothing else below ``points/``.
-_RECORD_NAME_SIZE: Final = len(_POINTS) + 32
 
 
 @attrs.frozen
@@ -61,12 +73,16 @@ def rebuild_index(
     :param now: seconds since 1970
     :param read_data: compare every blob's stored bytes with their digest, and leave out those that
         were changed; otherwise only the packs' directories are read
+    :raises Busy: a collection is running
     """
     damaged: list[str] = []
     packs = blobs = 0
-    with catalogue.writing() as connection:
-        connection.execute(sa.delete(blobs_table))
-        connection.execute(sa.delete(packs_table))
+    with store.exclusive(COLLECTING), catalogue.writing() as connection:
+        # A lease of before a lost catalogue's end must not look like one of today.
+        epoch = max(catalogue.epoch(connection), *store.leases(), 0) + 1
+        connection.execute(sa.update(repository_table).values(epoch=epoch))
+        for table in (blobs_table, packs_table, orphans_table):
+            connection.execute(sa.delete(table))
         for name in store.names("packs/"):
             try:
                 entries = read_entries(store, name, description.repository)
@@ -74,26 +90,31 @@ def rebuild_index(
                 damaged.append(str(error))
                 continue
             if read_data:
-                entries = list(_unchanged(store, name, entries, damaged))
+                entries = list(unchanged_entries(store, name, entries, damaged))
             catalogue.add_pack(connection, name, store.size(name), entries, now)
             packs += 1
             blobs += len(entries)
+        if next(store.names(FROZEN), None) == FROZEN:
+            connection.execute(sa.update(repository_table).values(frozen=True))
+        states = States(store, catalogue, connection, observe(connection, now), damaged)
         known = set(connection.execute(sa.select(points_table.c.point)).scalars())
-        found = [
-            values
-            for name in store.names(_POINTS)
-            if len(name) == _RECORD_NAME_SIZE and name[len(_POINTS) :] not in known
-            for values in _point(store, name, description, damaged)
-        ]
+        found: list[dict[str, Any]] = []
+        for point, names in point_names(store):
+            if point.hex() in known:
+                states.raise_lock(point, names)
+            else:
+                found += found_rows(states, point, names, description)
         for values in sorted(found, key=lambda row: row["arrival_time"]):
             insert_point(connection, values)
+        rebuild_heads(store, connection, description, damaged)
         catalogue.count_removal(connection)
     return RebuildResult(packs, blobs, len(found), tuple(damaged))
 
 
-def _unchanged(
+def unchanged_entries(
     store: IBlobStore, name: str, entries: list[Entry], damaged: list[str]
 ) -> Iterator[Entry]:
+    """Those of ``entries`` whose stored bytes have their digest; a sentence for each other."""
     for entry in entries:
         try:
             entry.blob(store.read(name, entry.offset, entry.stored_length), name)
@@ -103,19 +124,36 @@ def _unchanged(
             yield entry
 
 
-def _point(
+def found_rows(
+    states: States, point: bytes, names: list[str], description: RepositoryDescription
+) -> Iterator[dict[str, Any]]:
+    """The row of a point that the catalogue does not know; nothing where there is no point."""
+    if record_name(point) in names:
+        for values in found_point(states.store, record_name(point), description, states.damaged):
+            yield states.settled(values, names)
+            return
+    tombstone = states.tombstone(point, names)
+    if tombstone is not None:
+        yield tombstone
+
+
+def found_point(
     store: IBlobStore, name: str, description: RepositoryDescription, damaged: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The row of a point, from the blob of its record; nothing where that cannot be used."""
+    """The row of a point, as it was published, from the blob of its record; nothing where that
+    cannot be used.
+    """
     try:
         size = min(store.size(name), 2 * FRAME_BODY_MAX)
         fields = canonical.decode_map(store.read(name, 0, size))
-        if set(fields) != _FIELDS:
+        head_in(fields)
+        stored = fields.pop("bytes_stored", 0)  # releases before the bin do not say it
+        if set(fields) != _FIELDS or type(stored) is not int or not 0 <= stored < 1 << 63:
             raise StoredDataDamaged(f"{name} has other fields than a point's")
-        verify(description.public_key, fields["signature"], fields["record"])
+        verify_any(description.public_keys, fields["signature"], fields["record"])
         record = PointRecord.decode(fields["record"])
         count = fields["reference_count"]
-        if name != f"{_POINTS}{record.point.hex()}" or (
+        if name != record_name(record.point) or (
             store.size(references_name(record.point)) != count * ID_SIZE
         ):
             raise StoredDataDamaged(f"{name} does not match its references")
@@ -130,6 +168,4 @@ def _point(
         fields["reference_digest"],
         float(fields["arrival_time"]),
     )
-    if withdrawn(store, record.point):
-        values["state"] = WITHDRAWN
-    yield values
+    yield values | {"bytes_stored": stored}

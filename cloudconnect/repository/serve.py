@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
+from cloudconnect.content.heads import NUMBER_MAX
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.sealing import OVERHEAD
 from cloudconnect.errors import (
@@ -24,12 +25,14 @@ from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
     DigestMismatch,
+    HeadMoved,
     NotFound,
     ProtocolViolation,
     Refused,
     SecurityError,
     StoredDataDamaged,
 )
+from cloudconnect.repository.heads import ABOUT_MAX, head_in
 from cloudconnect.repository.packs import ENTRY_SIZE
 from cloudconnect.repository.references import ReferenceWriter
 from cloudconnect.repository.store import Repository
@@ -53,16 +56,19 @@ from cloudconnect.wire.frames import (
 
 #: Restore points of one session: a backup makes one.
 POINTS_MAX: Final = 16
+_READING: Final = {FrameKind.GET, FrameKind.OPEN, FrameKind.HEADS}
 #: What a session's purpose lets it ask for, where its capabilities do too.
 _PURPOSES: Final = {
-    "backup": {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, FrameKind.GET, FrameKind.OPEN},
-    "restore": {FrameKind.GET, FrameKind.OPEN},
-    "read": {FrameKind.GET, FrameKind.OPEN},
-    "check": {FrameKind.HAVE, FrameKind.GET, FrameKind.OPEN},
+    "backup": {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, *_READING},
+    "restore": _READING,
+    "read": _READING,
+    "check": {FrameKind.HAVE, *_READING},
 }
 #: Which capability a kind of frame needs.
 _NEEDS: Final = {FrameKind.CHUNK: "write", FrameKind.POINT: "write"}
 _READ: Final = "read"
+#: What needs none.
+_FREE: Final = {FrameKind.HAVE, FrameKind.HEADS}
 
 
 @attrs.frozen(kw_only=True)
@@ -137,7 +143,7 @@ class _Dialogue:
         self._allowed = {
             kind
             for kind in _PURPOSES.get(purpose, set())
-            if _NEEDS.get(kind, _READ if kind is not FrameKind.HAVE else "") in {*capabilities, ""}
+            if kind in _FREE or _NEEDS.get(kind, _READ) in capabilities
         }
         self._session = session
         self._on_point = on_point
@@ -147,18 +153,22 @@ class _Dialogue:
         self._references: ReferenceWriter | None = None
         self._points: list[bytes] = []
         self._chunks_received = self._bytes_stored = self._chunks_sent = 0
+        self._bytes_new = 0  # added to packs since the last restore point
         self._answers: dict[FrameKind, Callable[[Frame], None]] = {
             FrameKind.HAVE: self._have,
             FrameKind.CHUNK: self._chunk,
             FrameKind.POINT: self._point,
             FrameKind.GET: self._get,
             FrameKind.OPEN: self._open,
+            FrameKind.HEADS: self._heads,
         }
 
     def run(self) -> ServeResult:
         """Greet, answer until the totals, and end."""
         if self._mode is EncryptionMode.PROVIDER and self._keys is None:
             raise Refused("the provider's key of this repository is not there")
+        if self._purpose == "backup":
+            self._repository.check_bin_room()
         self._greet(self._channel.receive())
         while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
             self._answer(frame)
@@ -255,6 +265,7 @@ class _Dialogue:
         self._stored(self._repository.add(blob, kind))
         self._chunks_received += 1
         self._bytes_stored += len(blob.data)
+        self._bytes_new += len(blob.data) + ENTRY_SIZE
 
     def _point(self, frame: Frame) -> None:
         if self._references is None:
@@ -266,11 +277,25 @@ class _Dialogue:
         references, self._references = self._references, None
         try:
             self._publish(frame, references)
-        finally:
+        except HeadMoved:
+            self._references = references  # for the same POINT, which comes with another head
+            raise
+        except BaseException:
             references.discard()
+            raise
 
     def _publish(self, frame: Frame, references: ReferenceWriter) -> None:
-        body = _fields(frame, record=bytes, signature=bytes, references=int, digest=bytes)
+        body = _fields(
+            frame,
+            together=("head", "head_signature"),
+            record=bytes,
+            signature=bytes,
+            references=int,
+            digest=bytes,
+            head=bytes,
+            head_signature=bytes,
+        )
+        head = head_in(body)
         if (body["references"], body["digest"]) != (references.count, references.digest):
             raise DigestMismatch(
                 f"the restore point names {body['references']} references, and {references.count} "
@@ -285,8 +310,9 @@ class _Dialogue:
         self._on_point(record)
         self._reserve(len(body["record"]))
         arrival, time = self._repository.publish(
-            record, body["record"], body["signature"], references
+            record, body["record"], body["signature"], references, head, self._bytes_new
         )
+        self._bytes_new = 0
         self._points.append(record.point)
         answer = encode_body(point=record.point, arrival=arrival, time=time)
         self._channel.send(FrameKind.POINTED, frame.request, answer)
@@ -316,6 +342,24 @@ class _Dialogue:
         body = encode_body(record=stored.record, signature=stored.signature, arrival=stored.arrival)
         self._channel.send(FrameKind.OPENED, frame.request, body)
 
+    def _heads(self, frame: Frame) -> None:
+        body = _fields(frame, after=int, about=list)
+        after, about = body["after"], body["about"]
+        numbers = [number for number in (after, *about) if type(number) is int]
+        if len(numbers) != len(about) + 1 or len(about) > ABOUT_MAX:
+            raise ProtocolViolation("a HEADS does not name numbers, or too many")
+        if not all(0 <= number <= NUMBER_MAX for number in numbers):
+            raise ProtocolViolation("a HEADS names a number that no head has")
+        page = self._repository.heads(after, about)
+        answer = encode_body(
+            number=page.number,
+            chain=page.value,
+            entries=[[head.encoded, head.signature] for head in page.heads],
+            live=page.live,
+            about=[[state.number, state.state, state.by, state.time] for state in page.about],
+        )
+        self._channel.send(FrameKind.HEADED, frame.request, answer)
+
     def _flush(self) -> None:
         self._stored(self._repository.flush())
 
@@ -333,13 +377,18 @@ class _Dialogue:
         return CHUNK_MAX - (OVERHEAD if self._mode is EncryptionMode.PROVIDER else 0)
 
 
-def _fields(frame: Frame, more: bool = False, **types: type) -> dict[str, Any]:
+def _fields(
+    frame: Frame, more: bool = False, together: Collection[str] = (), **types: type
+) -> dict[str, Any]:
     """The fields of a frame's map, each of exactly its type.
 
     :param more: whether there may be others
+    :param together: fields that may all be left out, which older releases do
     :raises ProtocolViolation: others
     """
     body = decode_body(frame)
+    if not body.keys() & set(together):
+        types = {name: kind for name, kind in types.items() if name not in together}
     found = {name: type(value) for name, value in body.items() if not more or name in types}
     if found != types:
         raise ProtocolViolation(f"a {frame.kind.name} does not have its fields")

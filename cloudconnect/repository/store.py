@@ -11,24 +11,41 @@ one directory; each is used by one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+import attrs
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import BlobKind, RepositoryDescription
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.content.retention import RetentionPolicy
+from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.interfaces import ILease
+from cloudconnect.repository.accounting import Measured, read_measured, stored_bytes
+from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
+from cloudconnect.repository.clock import observe
+from cloudconnect.repository.collect import CollectResult, Progress, collect
+from cloudconnect.repository.descriptions import newest_description, replace_description
+from cloudconnect.repository.findings import ScrubResult
+from cloudconnect.repository.freezing import freeze, is_frozen, thaw
+from cloudconnect.repository.heads import HeadsPage, read_page
+from cloudconnect.repository.leases import Leases
 from cloudconnect.repository.packs import KINDS, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
 from cloudconnect.repository.reading import read_blobs
 from cloudconnect.repository.rebuild import RebuildResult, rebuild_index
 from cloudconnect.repository.references import ReferenceWriter
+from cloudconnect.repository.retention import Retention, RetentionDecision, RetentionRow
+from cloudconnect.repository.rules import Rules, read_rules, write_rules
+from cloudconnect.repository.scrub import scrub
 from cloudconnect.repository.tables import packs_table, points_table, repository_table
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.frames import StoredBlob
@@ -39,6 +56,18 @@ FORMAT_VERSION: Final = 1
 CATALOGUE: Final = "catalogue.sqlite"
 #: The blob that holds the description a second time, for a repository without a catalogue.
 DESCRIPTION: Final = "description"
+
+
+@attrs.frozen
+class Expired:
+    """What had its time, and went.
+
+    :ivar removed: points that left the bin for good
+    :ivar activated: hosts and jobs of retention policies that came into force
+    """
+
+    removed: list[PointRow]
+    activated: list[tuple[str, str]]
 
 
 class Repository:
@@ -60,11 +89,14 @@ class Repository:
         self.catalogue = catalogue
         self.description = description
         self._clock = clock
-        self._points = Points(store, catalogue, description, clock)
+        self._points = Points(store, catalogue, clock)
+        self._bin = Bin(store, catalogue, clock)
+        self._retention = Retention(self._bin, catalogue, clock)
         self._builders: dict[int, PackBuilder] = {}
         self._pending: set[bytes] = set()
         self._lists: list[ReferenceWriter] = []
         self._failed = False
+        self._lease: ILease | None = None
 
     @classmethod
     def create(
@@ -78,10 +110,12 @@ class Repository:
 
         :param url: of the catalogue, for SQLAlchemy; by default a SQLite file in ``directory``
         :param clock: seconds since 1970, for arrival times
-        :raises Refused: there is one already
+        :raises Refused: there is one already, or the description is not the first of one
         :raises NoSpace: the disk is full
         """
         encoded = description.encode()
+        if description.revision:
+            raise Refused("the description of a new repository has the revision 0")
         store = LocalBlobStore(os.fspath(directory))
         try:
             try:
@@ -89,7 +123,8 @@ class Repository:
             except FileExistsError:
                 if _read_description(store) != encoded:
                     raise Refused("there is another repository in this place already") from None
-            return cls(store, _new_catalogue(directory, description, url), description, clock)
+            catalogue = _new_catalogue(directory, description, url)
+            return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
@@ -101,10 +136,14 @@ class Repository:
         url: str | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
+        lease: bool = True,
     ) -> Self:
         """Open a repository; an older catalogue is migrated first.
 
         :param read_only: write nothing at all: for a read-only file system
+        :param lease: hold a lease until it is closed (:mod:`cloudconnect.repository.leases`), so
+            that nothing is taken away that this object was told of; without one nothing can be
+            stored. A read-only repository has none
         :raises NotFound: there is none
         :raises UsageError: a newer release made it
         :raises StoredDataDamaged: its catalogue is missing or of another repository
@@ -127,7 +166,8 @@ class Repository:
                 description = _described(catalogue)
                 if not read_only:
                     store.clean()
-                return cls(store, catalogue, description, clock)
+                opened = cls(store, catalogue, description, clock)
+                return opened._leased() if lease and not read_only else opened
             except BaseException:
                 catalogue.close()
                 raise
@@ -149,8 +189,9 @@ class Repository:
         """
         store = LocalBlobStore(os.fspath(directory), create=False)
         try:
-            description = RepositoryDescription.decode(_read_description(store))
-            return cls(store, _new_catalogue(directory, description, url), description, clock)
+            description = newest_description(store, _read_description(store))
+            catalogue = _new_catalogue(directory, description, url)
+            return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
@@ -195,6 +236,8 @@ class Repository:
         :raises OSError: anything else that the system reports; likewise
         :raises Refused: an earlier write failed
         """
+        if self._lease is None and not self._failed:
+            return []  # opened for reading only: nothing was added
         self._check_usable()
         try:
             return [name for number in sorted(self._builders) for name in self._close_pack(number)]
@@ -236,6 +279,8 @@ class Repository:
         encoded: bytes,
         signature: bytes,
         references: ReferenceWriter | Iterable[bytes],
+        head: SignedHead | None = None,
+        bytes_stored: int = 0,
     ) -> tuple[int, float]:
         """Commit a restore point; once this has returned, it can be restored.
 
@@ -245,7 +290,11 @@ class Repository:
         :param encoded: the bytes that were signed
         :param signature: 64 bytes
         :param references: ids of the chunks that it needs, 32 bytes each
+        :param head: its entry in the chain of heads; older releases make none
+        :param bytes_stored: bytes that its session added to packs
         :return: arrival number and arrival time in seconds since 1970
+        :raises HeadMoved: another session has published since the head was made; a
+            :class:`ReferenceWriter` that was given is still good for another head
         :raises Refused: wrong signature or repository, a blob that it needs is not durable, or
             there is another point of this id
         :raises NoSpace: the disk is full
@@ -256,11 +305,21 @@ class Repository:
             for name in listed:
                 references.extend(name)
         try:
-            return self._points.publish(record, encoded, signature, references)
-        finally:
-            references.discard()
-            if references in self._lists:
-                self._lists.remove(references)
+            answer = self._points.publish(
+                record, encoded, signature, references, head, bytes_stored
+            )
+        except HeadMoved:
+            raise
+        except BaseException:
+            self._drop(references)
+            raise
+        self._drop(references)
+        return answer
+
+    def _drop(self, references: ReferenceWriter) -> None:
+        references.discard()
+        if references in self._lists:
+            self._lists.remove(references)
 
     def points(
         self,
@@ -270,17 +329,21 @@ class Repository:
         after: int = 0,
         limit: int = PAGE_ROWS_MAX,
         newest_first: bool = False,
+        states: Collection[str] = ("published",),
     ) -> list[PointRow]:
-        """Published restore points, in the order of arrival.
+        """Restore points, published ones by default, in the order of arrival.
 
         :param after: arrival number behind which to begin; 0 for all
         :param limit: most rows
         :param newest_first: the other way round; ``after`` then is where to go on downwards
+        :param states: of ``published``, ``deleted`` (in the bin), ``withdrawn``, ``removed``
         """
-        return self._points.rows(host, job, tag, after, limit, newest_first)
+        return self._points.rows(host, job, tag, after, limit, newest_first, states)
 
     def point(self, point: bytes | str) -> StoredPoint:
-        """The published point with this id (16 bytes), or whose hexadecimal id begins so.
+        """The point with this id (16 bytes), or whose hexadecimal id begins so.
+
+        A published one, or else one in the bin.
 
         :raises NotFound: none, or several
         """
@@ -301,12 +364,159 @@ class Repository:
         """
         self._points.withdraw(points)
 
+    # --- what is kept, and for how long ----------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """What the provider demands and allows here."""
+        with self.catalogue.reading() as connection:
+            return read_rules(connection)
+
+    def set_rules(self, rules: Rules) -> None:
+        """Put rules into force; deadlines that are set already stay as they are."""
+        if rules != self.rules:
+            with self.catalogue.writing() as connection:
+                write_rules(connection, rules)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is deleted, expires or is collected."""
+        with self.catalogue.reading() as connection:
+            return is_frozen(connection)
+
+    def freeze(self) -> None:
+        """Stop every deletion and expiry, collecting, and the expiry clock, from now on."""
+        freeze(self.store, self.catalogue, self._clock())
+
+    def thaw(self) -> None:
+        """Let all of that go on."""
+        thaw(self.store, self.catalogue, self._clock())
+
+    def observe_clock(self) -> None:
+        """Let the expiry clock count: call it more often than every 26 hours."""
+        with self.catalogue.writing() as connection:
+            observe(connection, self._clock())
+
+    def delete(self, points: Iterable[bytes], by: str = "tenant") -> list[PointRow]:
+        """Put points into the bin: all of them, or none. What is there already stays as it is.
+
+        :param points: their ids, 16 bytes each
+        :param by: ``tenant``, ``retention`` or ``provider``
+        :return: the points, in their order
+        :raises NotFound: there is no such point, or it was removed
+        :raises Refused: one is locked, or the repository is frozen
+        :raises NoSpace: the bin or the disk is full
+        """
+        return self._bin.delete(points, by)
+
+    def undelete(self, points: Iterable[bytes]) -> list[PointRow]:
+        """Take points out of the bin; nothing happens to those that are not in it.
+
+        :param points: their ids, 16 bytes each
+        :return: the points, in their order
+        :raises NotFound: there is no such point, or it was removed
+        """
+        return self._bin.undelete(points)
+
+    def lock(self, points: Iterable[bytes], until: float) -> list[PointRow]:
+        """See to it that nobody can delete points until then; a longer lock stays.
+
+        :param points: their ids, 16 bytes each
+        :param until: in seconds since 1970; rounded up
+        :return: the points, in their order
+        :raises NotFound: there is no such point
+        :raises Refused: one is in the bin, or ``until`` is past or more than 100 years away
+        :raises NoSpace: the disk is full
+        """
+        return self._bin.lock(points, until)
+
+    def expire(self) -> Expired:
+        """Remove points whose time in the bin is over, and put pending retention into force.
+
+        Nothing happens while the repository is frozen.
+
+        :raises NoSpace: the disk is full
+        """
+        return Expired(self._bin.expire(), self._retention.activate())
+
+    def bin_usage(self) -> tuple[int, int | None]:
+        """At most so many bytes are in the bin, and with how many it is full, or None."""
+        return self._bin.usage()
+
+    def check_bin_room(self) -> None:
+        """That the bin is not full: while it is, there is no new backup.
+
+        :raises NoSpace: it is
+        """
+        self._bin.check_room()
+
+    def retention(self) -> list[RetentionRow]:
+        """The retention policies, in the order of hosts and jobs."""
+        return self._retention.rows()
+
+    def set_retention(self, host: str, job: str, policy: RetentionPolicy | None) -> RetentionRow:
+        """Set what is kept of a job on a host.
+
+        :param host: empty: of every host that has no policy of its own
+        :param job: likewise
+        :param policy: None: everything
+        :raises Refused: outside of the rules
+        """
+        return self._retention.set(host, job, policy)
+
+    def apply_retention(self, dry_run: bool = False) -> list[RetentionDecision]:
+        """Put what no policy keeps into the bin.
+
+        Points that are locked stay, and all once the bin is full or while the repository is frozen:
+        the decision says so.
+
+        :param dry_run: only say what would go and what would stay
+        :return: a decision on every point that no policy keeps; of a dry run, on all that are
+            published
+        :raises NoSpace: the disk is full
+        """
+        return self._retention.apply(dry_run)
+
+    def preview_retention(
+        self, host: str, job: str, policy: RetentionPolicy | None
+    ) -> list[RetentionDecision]:
+        """What would stay and go if this policy were in force for that host and job.
+
+        :raises Refused: outside of the rules
+        """
+        return self._retention.preview(host, job, policy)
+
+    # --- heads and descriptions ------------------------------------------------------------------
+
+    def heads(self, after: int = 0, about: Sequence[int] = ()) -> HeadsPage:
+        """A page of the chain of heads behind number ``after``, and the newest one.
+
+        :param about: numbers of heads whose points' states are wanted, at most 256
+        """
+        with self.catalogue.reading() as connection:
+            return read_page(connection, after, about)
+
+    def replace_description(self, encoded: bytes, head: SignedHead) -> None:
+        """Take a new description: other key slots, or a new master key.
+
+        The same again, exactly, is taken again: the first answer may have been lost.
+
+        :param encoded: the description
+        :param head: its entry in the chain, signed by the key before it
+        :raises HeadMoved: the chain has moved since the head was made
+        :raises Refused: it is not the next one of this repository, or not signed so
+        :raises NoSpace: the disk is full
+        """
+        self.description = replace_description(self.store, self.catalogue, encoded, head)
+
     # --- the whole -------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, int]:
         """Packs, their size in bytes, blobs in them, plain bytes of those, published points.
 
         A blob that two sessions stored at once counts twice, as it takes room twice.
+        ``bytes_counted`` is what counts against a quota: without what only the bin needs, and
+        without packs that only wait to be removed.
         """
         p = packs_table.c
         sums = sa.select(
@@ -317,14 +527,66 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
+            used = stored_bytes(connection, retired=False) - read_measured(connection).bin
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
+            "bytes_counted": max(0, used),
             "blobs": blobs,
             "bytes_plain": plain,
             "points": points,
         }
         return {name: int(value) for name, value in values.items()}
+
+    @property
+    def measured(self) -> Measured:
+        """Which bytes are needed, as of the last collection."""
+        with self.catalogue.reading() as connection:
+            return read_measured(connection)
+
+    def collect(
+        self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> CollectResult:
+        """Find and remove what no restore point needs (:mod:`cloudconnect.repository.collect`).
+
+        This object's lease is renewed: it counts on nothing that it was told before.
+
+        :param progress: is told the step, how much of it is done, and how much there is
+        :param cancelled: is asked now and then whether to stop
+        :raises Busy: a collection is running already
+        :raises Refused: the repository is frozen, or what was added here was not flushed
+        :raises StoredDataDamaged: it cannot be told what a point needs; nothing was deleted
+        :raises Cancelled: it was stopped
+        :raises NoSpace: the disk is so full that the catalogue cannot be changed
+        """
+        with self._alone():
+            return collect(
+                self.store, self.catalogue, self._points, self._clock, progress, cancelled
+            )
+
+    def scrub(
+        self,
+        limit_bytes: int | None = None,
+        rate: float | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> ScrubResult:
+        """Read and compare what is stored (:mod:`cloudconnect.repository.scrub`).
+
+        What is damaged is a finding, not an error.
+
+        :param limit_bytes: of packs to read, those first that were not read for the longest time;
+            one pack is read at least. None: everything
+        :param rate: bytes a second; None: as fast as it goes
+        :param progress: is told the step, the bytes that were read, and how many there are
+        :param cancelled: is asked now and then whether to stop; what was found is returned
+        :raises Busy: a scrub is running already
+        :raises Refused: what was added here was not flushed
+        """
+        with self._alone():
+            return scrub(
+                self.store, self.catalogue, self._clock, limit_bytes, rate, progress, cancelled
+            )
 
     def rebuild_index(self, read_data: bool = True) -> RebuildResult:
         """Make the index again from the packs, and the rows of points that have none.
@@ -339,6 +601,7 @@ class Repository:
     def close(self) -> None:
         """Forget what was not flushed, and let go of everything; may be called again."""
         self._fail()
+        self._release()
         self.catalogue.close()
         self.store.close()
 
@@ -358,7 +621,37 @@ class Repository:
         self._pending.difference_update(ids)
         return ids
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Without this object's lease, which would be in its own way."""
+        if self.catalogue.read_only:
+            raise Refused("the repository was opened to be read only")
+        if self._builders or self._lists:
+            raise Refused("what was added has to be flushed first")
+        leased = self._lease is not None
+        self._release()
+        try:
+            yield
+        finally:
+            if leased:
+                self._lease = Leases(self.store, self.catalogue).take()
+
+    def _leased(self) -> Self:
+        try:
+            self._lease = Leases(self.store, self.catalogue).take()
+        except BaseException:
+            self.catalogue.close()
+            raise
+        return self
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
     def _check_usable(self) -> None:
+        if self._lease is None and not self._failed:
+            raise Refused("nothing can be stored here: it was opened without a lease")
         if self._failed:
             raise Refused(
                 "nothing more can be stored here: an earlier write failed, or it is closed"
@@ -391,6 +684,7 @@ def _new_catalogue(
                     "repository": description.repository,
                     "format_version": FORMAT_VERSION,
                     "description": description.encode(),
+                    "description_revision": description.revision,
                     "removals": 0,
                 },
             )

@@ -16,6 +16,7 @@ from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 
 
@@ -64,9 +65,13 @@ class ProviderProcess(Service):
     async def _start(self) -> None:
         settings = self._settings
         self._held.enter_context(running(settings))
-        settings.admin_socket.unlink(
-            missing_ok=True
-        )  # of a process that was killed; we hold the lock
+        read_only = settings.read_only
+        if read_only:
+            self._log.warn(
+                "{where} is read-only: no backups, no admin socket", where=settings.directory
+            )
+        else:  # of a process that was killed; we hold the lock
+            settings.admin_socket.unlink(missing_ok=True)
         lan = None
         if settings.lan_listen:
             lan = (
@@ -79,7 +84,7 @@ class ProviderProcess(Service):
                 accounts_url=settings.accounts_url,
                 repositories=settings.repositories,
                 identity=settings.identity,
-                admin_socket=settings.admin_socket,
+                admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
                 backend=endpoint_from(self._reactor, settings.backend_listen)
@@ -87,6 +92,13 @@ class ProviderProcess(Service):
                 else None,
                 backend_address=settings.backend_address,
                 advertise=settings.advertise,
+                keys=settings.keys,
+                reserve=settings.reserve,
+                intervals=Intervals(
+                    maintenance_hours=settings.maintenance_hours,
+                    gc_hours=settings.gc_hours,
+                    scrub_days=settings.scrub_days,
+                ),
             ),
         )
         port = await self._provider.listen()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -19,16 +19,25 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 
+from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.control import (
     BINDING_LABEL,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
+    DeletePoints,
+    GetRetention,
     ListPoints,
+    LockPoints,
+    PreviewRetention,
+    ReplaceDescription,
     SessionKind,
+    SetRetention,
     Start,
+    UndeletePoints,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
     ControlTampered,
@@ -56,6 +65,10 @@ from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.scram import ScramClient
 
 _T = TypeVar("_T")
+
+#: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
+#: answer must come before the line is taken for dead.
+ACT_POINTS = 64
 
 
 @attrs.frozen
@@ -172,6 +185,11 @@ class JobManager:
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property
+    def presented(self) -> str:
+        """The ``SPKI-SHA256:`` fingerprint of the certificate that the provider has shown."""
+        return str(self.control.transport.facts.peer_spki)  # type: ignore[union-attr]
+
+    @property
     def control(self) -> ControlClient:
         """The control channel.
 
@@ -185,18 +203,102 @@ class JobManager:
         """Store the description of the tenant's new repository at the provider."""
         await self.control.call(CreateRepository, description=description)
 
-    async def points(self, host: str = "", job: str = "", tag: str = "") -> list[dict[str, Any]]:
-        """All restore points with these labels, oldest first, as maps."""
+    async def replace_description(self, description: bytes, head: SignedHead) -> None:
+        """Replace the description of the tenant's repository.
+
+        :param head: its entry in the chain of heads, signed by the key before it
+        :raises HeadMoved: another machine was faster
+        """
+        await self.control.call(
+            ReplaceDescription,
+            description=description,
+            head=head.encoded,
+            head_signature=head.signature,
+        )
+
+    async def points(
+        self,
+        host: str = "",
+        job: str = "",
+        tag: str = "",
+        states: tuple[str, ...] = ("published",),
+    ) -> list[dict[str, Any]]:
+        """All restore points with these labels, oldest first, as maps.
+
+        :param states: of ``published``, ``deleted`` (in the bin), ``removed`` and ``withdrawn``
+        """
+        asked: dict[str, Any] = {"host": host, "job": job, "tag": tag, "states": list(states)}
+        return await self._pages(ListPoints, "points", **asked)
+
+    # --- how points are kept ---------------------------------------------------------------------
+
+    async def delete_points(self, points: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Put restore points into the bin; what became of each.
+
+        :param points: ids, 16 bytes each; more than fit into one act are done act by act
+        """
+        return await self._act(DeletePoints, points)
+
+    async def undelete_points(self, points: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Take restore points out of the bin; what became of each."""
+        return await self._act(UndeletePoints, points)
+
+    async def lock_points(self, points: Sequence[bytes], until: int) -> list[dict[str, Any]]:
+        """Lock restore points until a moment, in seconds since 1970; what became of each."""
+        return await self._act(LockPoints, points, until=until)
+
+    async def retention(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Every retention policy, and what the provider demands and allows."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.control.call(GetRetention, after=len(found), limit=PAGE_ROWS_MAX)
+            found.extend(page["policies"])
+            if not page["more"] or not page["policies"]:
+                return found, page["rules"]
+
+    async def set_retention(
+        self, host: str, job: str, policy: dict[str, int] | None
+    ) -> dict[str, Any]:
+        """Set what is kept of a host and a job (empty: of every one); how it stands now."""
+        answer = await self.control.call(SetRetention, host=host, job=job, policy=policy)
+        row: dict[str, Any] = answer["policy"]
+        return row
+
+    async def preview_retention(
+        self, proposed: tuple[str, str, dict[str, int] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """What retention would keep and remove, and why.
+
+        :param proposed: host, job and policy as if they were set
+        """
+        host, job, policy = proposed or ("", "", None)
+        asked: dict[str, Any] = {"host": host, "job": job, "policy": policy}
+        return await self._pages(
+            PreviewRetention, "decisions", proposed=proposed is not None, **asked
+        )
+
+    async def _act(
+        self, command: type[BoundedCommand], points: Sequence[bytes], **values: Any
+    ) -> list[dict[str, Any]]:
+        done: list[dict[str, Any]] = []
+        for at in range(0, len(points), ACT_POINTS):
+            part = list(points[at : at + ACT_POINTS])
+            answer = await self.control.call(command, points=part, **values)
+            done.extend(answer["points"])
+        return done
+
+    async def _pages(
+        self, command: type[BoundedCommand], field: str, **asked: Any
+    ) -> list[dict[str, Any]]:
+        """All rows of a listing whose pages go on behind an arrival number."""
         found: list[dict[str, Any]] = []
         after = 0
         while True:
-            page = await self.control.call(
-                ListPoints, host=host, job=job, tag=tag, after=after, limit=PAGE_ROWS_MAX
-            )
-            found.extend(page["points"])
-            if not page["more"] or not page["points"]:
+            page = await self.control.call(command, after=after, limit=PAGE_ROWS_MAX, **asked)
+            found.extend(page[field])
+            if not page["more"] or not page[field]:
                 return found
-            after = page["points"][-1]["arrival"]
+            after = page[field][-1]["arrival"]
 
     async def close(self) -> None:
         """End the control channel and the worker thread."""

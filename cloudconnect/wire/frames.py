@@ -94,6 +94,8 @@ class FrameKind(enum.IntEnum):
     OPENED = 11
     TOTALS = 12
     FAIL = 13
+    HEADS = 14
+    HEADED = 15
 
 
 # Smallest and largest body of each kind, and what its length must be a multiple of.
@@ -115,6 +117,8 @@ _BOUNDS: Final = {
     FrameKind.OPENED: _LARGE,
     FrameKind.TOTALS: _SMALL,
     FrameKind.FAIL: _SMALL,
+    FrameKind.HEADS: _SMALL,
+    FrameKind.HEADED: _LARGE,
 }
 _FLAGS: Final = {FrameKind.POINT: FLAG_PART, FrameKind.CHUNK: FLAG_MANIFEST}
 

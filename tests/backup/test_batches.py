@@ -6,7 +6,10 @@ import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.backup.batches import Batch, Budget, RecentIds, Stopped
+from cloudconnect.backup.batches import Batch, Budget, Outgoing, RecentIds, Stopped
+from cloudconnect.content.manifest import Run, encode_entry
+from cloudconnect.settings import MANIFEST_PIECE_RUNS
+from tests.backup.cases import file_of
 
 
 class BatchTests(SynchronousTestCase):
@@ -21,6 +24,35 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(batch.size, 8)
         self.assertEqual(len(batch.ids), 3)
         self.assertIsNone(batch.plains[1])
+
+    def test_entries(self) -> None:
+        """What entries take is counted, with the ids of unchanged files."""
+        batch = Batch()
+        batch.place(Outgoing(b"x" * 100))
+        batch.place(Outgoing(b"x" * 50, (b"1" * 32, b"2" * 32), b"/x", 1))
+        self.assertEqual(batch.entry_bytes, 150 + 2 * 80)
+        self.assertEqual(len(batch.entries), 2)
+
+
+class OutgoingTests(SynchronousTestCase):
+    """Entries on their way."""
+
+    def test_short(self) -> None:
+        """A short one is what is encoded of it, and needs its ids; a lost one is nothing."""
+        one = Outgoing(b"entry", (b"1" * 32,), b"/x", 1)
+        self.assertEqual((list(one.pieces()), list(one.needed)), ([b"entry"], [b"1" * 32]))
+        self.assertEqual(list(Outgoing(b"", replaces=1).pieces()), [])
+
+    def test_long(self) -> None:
+        """A long one is encoded piece by piece, any number of times."""
+        runs = tuple(Run(b"%032d" % number, 0, 10) for number in range(MANIFEST_PIECE_RUNS + 1))
+        entry = file_of(b"/x", size=10 * len(runs), runs=runs)
+        one = Outgoing(b"", path=b"/x", token=1, entry=entry)
+        for _ in range(2):
+            pieces = list(one.pieces())
+            self.assertEqual(len(pieces), 2)
+            self.assertEqual(b"".join(pieces), encode_entry(entry))
+            self.assertEqual(list(one.needed), [run.id for run in runs])
 
 
 class RecentIdsTests(SynchronousTestCase):

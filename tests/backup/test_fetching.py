@@ -19,6 +19,7 @@ from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
     NoSpace,
+    NotFound,
     ProtocolViolation,
     StoredDataDamaged,
     Truncated,
@@ -110,6 +111,41 @@ class FetchTests(Case):
         self.assertEqual(list(fetcher.entries(self.record)), self.entries)
         self.assertEqual(list(fetcher.entries(self.record)), self.entries)
         fetcher.close()
+
+    def test_several_points(self) -> None:
+        """Records of several points come over one dialogue; one that is not there, or is damaged,
+        does not end it."""
+        other = self.place.publish([entry(b"/other")])
+        fetcher = self.fetcher(self.place.open("check"))
+        fetcher.greet("check")
+        self.assertEqual(fetcher.record(self.point).point, self.point)
+        with self.assertRaises(NotFound):
+            fetcher.record(bytes(16))
+        record = fetcher.record(other)
+        self.assertEqual([one.path for one in fetcher.entries(record)], [b"/other"])
+        self.assertIsNone(fetcher.failure)
+        fetcher.close()
+
+    def test_have(self) -> None:
+        """Which chunks are missing, of several questions at once, chunks asked for in between."""
+        fetcher = self.fetcher(self.place.open("check"))
+        fetcher.greet("check")
+        asked = [[self.ids[0], bytes(32)], [b"x" * 32], self.ids]
+        replies = [fetcher.have(ids) for ids in asked]
+        slots = fetcher.get(self.ids[:2])
+        found = [fetcher.missing(*pair) for pair in zip(replies, asked, strict=True)]
+        self.assertEqual(found, [[bytes(32)], [b"x" * 32], []])
+        self.assertEqual([fetcher.wait(slot) for slot in slots], self.contents[:2])
+        fetcher.close()
+
+    def test_have_is_refused(self) -> None:
+        """Where the session's purpose has no such question the dialogue ends, and who waits is
+        told."""
+        fetcher = self.opened()
+        reply = fetcher.have(self.ids[:1])
+        with self.assertRaises(CloudConnectError):
+            fetcher.missing(reply, self.ids[:1])
+        self.assertIsNotNone(fetcher.failure)
 
     def test_long_manifest(self) -> None:
         """A manifest of more chunks than are asked for ahead."""
@@ -332,8 +368,15 @@ class HostileTests(Case):
         limits = {"ids": 8192, "chunk": 4 << 20, "body": 8 << 20}
         repository = self.place.description.repository
         body = encode_body(version=1, repository=repository, codings=[16], limits=limits)
-        right.send(FrameKind.WELCOME, 0, body)
-        answer(right, Frame(FrameKind.OPEN, 0, 0, 1, b""))
+
+        def run() -> None:
+            right.receive()
+            right.send(FrameKind.WELCOME, 0, body)
+            answer(right, right.receive())
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join, 10)
         self.fetcher(left).open(self.point, "restore")
 
     def opened(self, record: bytes, signature: bytes) -> Callable[[FrameChannel, Frame], None]:

@@ -183,6 +183,48 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual(cache._enter(self.top).firsts, [b"a"])
         self.assertEqual(set(cache._records(self.top, b"a")), {b"a", b"c", b"d"})
 
+    def test_much_vanished(self) -> None:
+        """Where many files vanished, what is to be forgotten is written before it is much."""
+        self.patch(filecache, "_BATCH", 40)
+        self.patch(filecache, "ROW_FILES", 16)
+        names = [b"%03d" % number for number in range(300)]
+        cache = self.cache()
+        for name in names:
+            self.make(name)
+        for name in names:
+            self.remember(cache, name, b"entry of " + name)
+        cache.close()
+        kept = names[::7]
+        for name in set(names) - set(kept):
+            os.unlink(self.top + b"/" + name)
+        later, waiting = self.cache(), []
+        for name in kept:
+            self.assertEqual(self.known(later, name), b"entry of " + name)
+            waiting.append(later._waiting)
+        self.assertLess(max(waiting), 60)
+        later.close()
+        self.assertIsNone(later.trouble)
+        last = self.cache()
+        for name in kept:
+            self.assertEqual(self.known(last, name), b"entry of " + name)
+
+    def test_many_folders_seen(self) -> None:
+        """That many folders are still there is written before it is much."""
+        self.patch(filecache, "_BATCH", 10)
+        cache = self.cache()
+        names = [b"%03d/file" % number for number in range(50)]
+        for name in names:
+            self.make(name)
+        for name in names:
+            self.remember(cache, name)
+        cache.close()
+        self.now += 5 * 86400 * 1_000_000_000
+        later, seen = self.cache(), []
+        for name in names:
+            self.assertIsNotNone(self.known(later, name))
+            seen.append(len(later._seen))
+        self.assertLessEqual(max(seen), 10)
+
     def test_whole_rows_are_passed_over(self) -> None:
         """Rows of which no file is asked for are looked through for files that are gone."""
         self.patch(filecache, "ROW_FILES", 2)

@@ -127,6 +127,26 @@ class WriteTests(Case):
         self.assertEqual((status.st_uid, status.st_gid), (12345, 54321))
         self.assertEqual(stat.S_IMODE(status.st_mode), 0o6755)
 
+    def test_set_id_bits_without_the_owner(self) -> None:
+        """Where the owner or group could not be set, nobody gets to run it with another's
+        rights; a folder's bit, which says whom new files belong to, stays."""
+        for changes, mode in (
+            ({"uid": 12345}, 0o2755),
+            ({"gid": 12345}, 0o4755),
+            ({"uid": 12345, "gid": 12345}, 0o755),
+            ({}, 0o6755),
+        ):
+            entry = attrs.evolve(self.entry, mode=0o6755, **changes)  # type: ignore[arg-type]
+            self.assertEqual(stat.S_IMODE(self.apply(entry, False).st_mode), mode)
+        os.mkdir(self.top + b"/folder")
+        descriptor = os.open(self.top + b"/folder", os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        entry = attrs.evolve(
+            self.entry, type=EntryType.DIRECTORY, mode=0o2755, gid=12345, size=0, runs=()
+        )
+        self.writer(False).apply(entry, descriptor)
+        self.assertEqual(stat.S_IMODE(os.fstat(descriptor).st_mode), 0o2755)
+
     def test_owner_without_privileges(self) -> None:
         """Without privileges owners are left alone, and that is noted, not reported each time."""
         entry = attrs.evolve(self.entry, uid=12345)
@@ -174,6 +194,25 @@ class WriteTests(Case):
         again = dict(read_attributes(self.top + b"/file"))
         self.assertEqual(again[b"system.posix_acl_access"], value)
 
+    def test_inherited_access_list(self) -> None:
+        """A list that comes from the folder, and not from the backup, goes."""
+        value = access_list(12345)
+        self.need_attributes(b"system.posix_acl_access", value)
+        os.setxattr(self.top, b"system.posix_acl_default", value)
+        self.apply(self.entry)
+        self.assertEqual(read_attributes(self.top + b"/file"), ())
+        os.mkdir(self.top + b"/folder")
+        self.assertEqual(len(read_attributes(self.top + b"/folder")), 2)
+        descriptor = os.open(self.top + b"/folder", os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        entry = attrs.evolve(self.entry, type=EntryType.DIRECTORY, size=0, runs=())
+        self.writer().apply(entry, descriptor)
+        self.assertEqual(read_attributes(self.top + b"/folder"), ())
+        os.mkfifo(self.top + b"/fifo")
+        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o622)
+        self.writer().apply_to_name(entry, self.folder, b"fifo")
+        self.assertEqual(read_attributes(self.top + b"/fifo"), ())
+
     def test_what_cannot_be_set_is_reported(self) -> None:
         """An attribute that the system refuses is reported with the path, and the rest goes on."""
         entry = attrs.evolve(self.entry, xattrs=((b"nonsense", b"1"),))
@@ -198,6 +237,21 @@ class WriteTests(Case):
         self.assertEqual((other.st_mtime_ns, other.st_uid), (5, os.geteuid()))
         self.assertEqual(stat.S_IMODE(other.st_mode), 0o600)
         self.assertEqual(self.problems, [])
+
+    def test_exchanged(self) -> None:
+        """What is not the thing that was made, or has other names, is left alone."""
+        write(self.top + b"/victim", b"", 0o600, mtime_ns=5)
+        os.mkfifo(self.top + b"/fifo", 0o600)
+        os.link(self.top + b"/fifo", self.top + b"/fifo2")
+        os.symlink(b"fifo", self.top + b"/link")
+        os.link(self.top + b"/victim", self.top + b"/other")
+        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o777)
+        for name in (b"victim", b"fifo2", b"link", b"other"):
+            with self.assertRaises(OSError):
+                self.writer().apply_to_name(entry, self.folder, name)
+        self.assertEqual(os.stat(self.top + b"/victim").st_mtime_ns, 5)
+        for name in (b"victim", b"fifo"):
+            self.assertEqual(stat.S_IMODE(os.stat(self.top + b"/" + name).st_mode), 0o600)
 
     def test_fifo(self) -> None:
         """A FIFO, which must not be opened, gets everything too."""

@@ -89,11 +89,19 @@ class NewFileTests(Case):
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_temporary_name_is_taken(self) -> None:
-        """What has the temporary name already, a link say, is not written to."""
+        """What has the temporary name already, a link say, is not written to: it goes, or a folder
+        stays and the file gets another name."""
         write(self.top + b"/victim", b"victim")
-        os.symlink(b"victim", self.top + b"/" + TEMPORARY)
-        with self.assertRaises(FileExistsError):
-            NewFile(self.parent, TEMPORARY, verify=False)
+        for make in (os.symlink, os.link):
+            make(self.top + b"/victim", self.top + b"/" + TEMPORARY)
+            new = NewFile(self.parent, TEMPORARY, verify=False)
+            new.write(b"content")
+            new.finish(self.entry, self.metadata, b"x")
+            self.assertEqual(self.names(), [b"victim", b"x"])
+        os.mkdir(self.top + b"/" + TEMPORARY)
+        new = NewFile(self.parent, TEMPORARY, verify=False, other=b".other")
+        self.assertEqual(self.names(), [b".other", TEMPORARY, b"victim", b"x"])
+        new.finish(self.entry, self.metadata, b"x")
         with open(self.top + b"/victim", "rb") as file:
             self.assertEqual(file.read(), b"victim")
 

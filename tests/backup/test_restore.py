@@ -308,13 +308,31 @@ class DamageTests(RestoreCase):
         self.assertEqual((restored.damaged.count, restored.files), (1, 1))
 
     def test_damaged_manifest(self) -> None:
-        """A damaged manifest ends the restore with that error."""
+        """A damaged manifest is reported: nothing that stands behind the damage is restored."""
         write(self.top + b"/file", b"x")
         result = self.place.backup(self.top)
         assert result.record is not None
         self.place.damage(result.record.manifest[0])
-        with self.assertRaises(StoredDataDamaged):
-            self.restore(result.point)
+        restored = self.restore(result.point)
+        self.assertEqual((restored.damaged.count, restored.files), (1, 0))
+        self.assertIn("manifest", restored.damaged.listed[0].reason)
+
+    def test_end_of_a_manifest(self) -> None:
+        """What stands before the damage is restored, folders' metadata and all, also where it was
+        chosen."""
+        for number in range(9000):
+            write(self.top + b"/d/%04d" % number, b"")
+        age_tree(self.top)
+        result = self.place.backup(self.top)
+        assert result.record is not None
+        self.assertGreater(len(result.record.manifest), 2)
+        self.place.damage(result.record.manifest[-1])
+        for paths in ((), (self.top + b"/d",)):
+            restored = self.restore(result.point, paths=paths)
+            self.assertEqual((restored.damaged.count, restored.problems.count), (1, 0))
+            self.assertTrue(1000 < restored.files < 9000, restored.files)
+            made, real = (os.stat(path + b"/d") for path in (self.target + b"/source", self.top))
+            self.assertEqual(made.st_mtime_ns, real.st_mtime_ns)
 
     def test_point_signed_by_somebody_else(self) -> None:
         """A point that this master key did not sign is not restored from."""

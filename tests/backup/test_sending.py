@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,56 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(self.budget._bytes, 0)
         self.assertEqual(self.sender.bytes_stored, stored)
         self.assertEqual(self.errors, [])
+
+    def test_much_of_a_manifest(self) -> None:
+        """Who sends more of a manifest than waits already, waits until some of it was sent."""
+        self.left, self.right = channels(PipePair(timeout=20.0, high_water=50_000))
+        self.sender = ChunkSender(self.left, self.keys, 0, self.budget, self.errors.append)
+        self.patch(sending, "GROUP_BYTES", 10_000)
+        plains = [os.urandom(10_000) for _ in range(60)]
+        sent: list[int] = []
+
+        def send() -> None:
+            for plain in plains:
+                self.sender.send("manifest", [(self.keys.manifest_id(plain), plain)])
+                sent.append(1)
+            self.sender.finish()
+            self.left.finish()
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        came, most = 0, 0
+        while self.right.receive().kind is not FrameKind.TOTALS:
+            came += 1
+            most = max(most, len(sent) - came)
+        thread.join(20)
+        self.assertEqual((came, self.errors), (60, []))
+        self.assertLess(most, 30)
+
+    def test_stop_while_waiting(self) -> None:
+        """A stop lets go of who waits."""
+        self.left, self.right = channels(PipePair(timeout=20.0, high_water=10_000))
+        self.sender = ChunkSender(self.left, self.keys, 0, self.budget, self.errors.append)
+        plain = os.urandom(10_000)
+        chunk: tuple[bytes, Plain] = (self.keys.manifest_id(plain), plain)
+        waits = threading.Event()
+
+        def send() -> None:
+            try:
+                for number in range(100):
+                    if number == sending.MANIFEST_GROUPS:
+                        waits.set()
+                    self.sender.send("manifest", [chunk])
+            except RuntimeError:
+                pass  # its threads have ended
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        self.assertTrue(waits.wait(10))
+        self.sender.stop()
+        self.left.abort(Truncated("the line broke"))
+        thread.join(10)
+        self.assertFalse(thread.is_alive())
 
     def test_failure(self) -> None:
         """A broken line is reported."""

@@ -160,6 +160,21 @@ class BackupTests(BackupCase):
         self.assertEqual(entries[b"/t"].link, self.top + b"/s")
         self.assertEqual((result.bytes_source, result.files, result.other), (1000, 2, 2))
 
+    def test_small_files_share_chunks(self) -> None:
+        """10,000 files of 200 bytes make as few chunks as one file of their size."""
+        os.makedirs(self.top + b"/many")
+        for number in range(10_000):
+            with open(self.top + b"/many/%04d" % number, "wb", buffering=0) as file:
+                file.write(os.urandom(200))
+        result = self.place.backup(self.top)
+        self.assertEqual(result.files, 10_000)
+        with Repository.open(self.place.directory) as repository:
+            stored = repository.statistics()["blobs"]
+            (point,) = repository.points()
+        self.assertEqual(result.bytes_source, 2_000_000)
+        self.assertLess(point.reference_count, 60)
+        self.assertLess(stored, 80)  # with the manifest's
+
     def test_progress(self) -> None:
         """Progress goes up to what the result says, and never back."""
         self.patch(upload_module, "LOOK_SECONDS", 0.0)
@@ -214,6 +229,27 @@ class CacheTests(BackupCase):
         self.assertEqual(second.unreadable.count, 0)
         self.assertEqual(second.bytes_source, first.bytes_source)
         self.assertEqual(self.entries(first.point), self.entries(second.point))
+
+    def test_waiting_is_bounded(self) -> None:
+        """Where one small file changed, the unchanged ones behind it do not wait for the end."""
+        self.patch(source_module, "WAITING_ENTRIES", 50)
+        self.patch(source_module, "BATCH_ENTRIES", 20)
+        for number in range(400):
+            write(self.top + b"/%03d" % number, b"content %d" % number)
+        self.backup()
+        write(self.top + b"/000", b"changed")
+        waiting: list[int] = []
+        real = source_module.Source._settle
+
+        def settle(source: Any) -> None:
+            real(source)
+            waiting.append(len(source._order))
+
+        self.patch(source_module.Source, "_settle", settle)
+        second = self.backup()
+        self.assertEqual(second.files_unchanged, 399)
+        self.assertLess(max(waiting), 60)
+        self.assertEqual(len(self.entries(second.point)), 401)
 
     def test_changed_file_among_unchanged_ones(self) -> None:
         """Only what changed is read and sent."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 
+import cloudconnect.cli.connect
 from cloudconnect.config.profile import Profile, load, save
+from cloudconnect.errors import NotReachable
 from tests.cli.commands import CommandCase
+
+#: Not the command of the same name in it.
+module = sys.modules[cloudconnect.cli.connect.__name__]
 
 
 class BeforeTests(CommandCase):
@@ -51,3 +57,29 @@ class BeforeTests(CommandCase):
         done = self.call("connect", "127.0.0.1:1")
         self.assertEqual(2, done.status)
         self.assertIn("--tenant", done.err)
+
+    def test_no_passphrase(self) -> None:
+        """In modes in which the provider may read, no passphrase is asked for, and none is taken:
+        nobody shall believe that something is encrypted under it."""
+
+        def on_line(*_: object, **__: object) -> None:
+            raise NotReachable("nobody is there")
+
+        self.patch(module, "on_line", on_line)
+        for mode in ("provider", "none"):
+            words = ("connect", "127.0.0.1:1", "--tenant", "acme", "--encryption", mode)
+            words += ("--password-file", self.file(b"x" * 20, "login"))
+            self.assertEqual(22, self.call(*words).status)  # as far as the provider
+            done = self.call(*words, "--passphrase-file", self.file(b"y" * 20, "phrase"))
+            self.assertEqual(2, done.status)
+            self.assertIn("no passphrase", done.err)
+
+    def test_help(self) -> None:
+        """Help says of each mode who can read."""
+        done = self.call("connect", "--help")
+        for words in (
+            "tenant    only you",
+            "provider  you and the provider",
+            "none      everybody",
+        ):
+            self.assertIn(words, done.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -12,8 +13,22 @@ from cloudconnect.cli.line import BUSY_SECONDS, Line
 from cloudconnect.cli.tenant import TenantSettings, resolve
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import Profile, save
-from cloudconnect.content.atrest import Argon2Costs, EncryptionMode, describe, make_slot
-from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
+from cloudconnect.content.atrest import (
+    Argon2Costs,
+    EncryptionMode,
+    RepositoryDescription,
+    describe,
+    make_slot,
+)
+from cloudconnect.content.generations import new_master
+from cloudconnect.content.kit import Kit
+from cloudconnect.errors import (
+    Busy,
+    ContextMismatch,
+    NotFound,
+    StoredDataDamaged,
+    WrongPassphrase,
+)
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.jobmanager import Account
 from tests.cli.commands import CommandCase
@@ -42,6 +57,7 @@ class LineTests(CommandCase):
         super().setUp()
         self.clock = Clock()
         master, self.repository = MasterKey.generate(), os.urandom(16)
+        self.master = master
         costs = Argon2Costs(iterations=1, lanes=1, memory_kib=64)
         slot = make_slot(master, self.repository, Password(PASSPHRASE), costs=costs)
         self.encoded = describe(master, self.repository, EncryptionMode.TENANT, (slot,)).encode()
@@ -80,6 +96,50 @@ class LineTests(CommandCase):
         self.assertRaises(ContextMismatch, self.line().keys)
         save(self.environment, "default", Profile(repository=self.repository.hex()))
         self.line().keys()
+
+    def kit_of(self, master: MasterKey, **changes: Any) -> str:
+        """The file of a recovery kit of this repository."""
+        kit = Kit(
+            provider="p:1",
+            tenant="acme",
+            pins=(),
+            repository=self.repository,
+            mode=EncryptionMode.TENANT,
+            head_number=0,
+            head_value=bytes(32),
+            master=master,
+        )
+        return self.file(attrs.evolve(kit, **changes).text().encode(), "kit.txt")
+
+    def test_kit(self) -> None:
+        """The master key of a recovery kit opens the repository, and no passphrase is looked at."""
+        line = self.line(passphrase=b"another", kit_file=self.kit_of(self.master))
+        unlocked = line.unlocked()
+        self.assertEqual((unlocked.master, unlocked.slot), (self.master, None))
+
+    def test_wrong_kit(self) -> None:
+        """A kit of another repository, mode or key does not; one from before a new master key says
+        what is wrong with it."""
+        other = self.line(kit_file=self.kit_of(self.master, repository=bytes(16)))
+        self.assertRaises(ContextMismatch, other.keys)
+        other = self.line(kit_file=self.kit_of(self.master, mode=EncryptionMode.NONE))
+        self.assertRaises(ContextMismatch, other.keys)
+        fresh = MasterKey.generate()
+        self.assertRaises(StoredDataDamaged, self.line(kit_file=self.kit_of(fresh)).keys)
+        renewed = new_master(RepositoryDescription.decode(self.encoded), self.master, fresh, ())
+        old = self.line(encoded=renewed.encode(), kit_file=self.kit_of(self.master))
+        error = self.assertRaises(WrongPassphrase, old.keys)
+        self.assertIn("newer kit", str(error))
+        new = self.line(encoded=renewed.encode(), kit_file=self.kit_of(fresh))
+        self.assertEqual(len(new.keys()[1].older), 1)
+
+    def test_heads(self) -> None:
+        """What is remembered lies by the provider's and the repository's ids."""
+        line = self.line()
+        description, keys = line.keys()
+        line.heads(description, keys).begin()
+        path = self.home / ".local/state/cloudconnect" / (b"p" * 16).hex() / self.repository.hex()
+        self.assertTrue((path / "heads").is_file())
 
     def test_printed(self) -> None:
         """What is printed of a line does not show the passphrase."""

@@ -6,8 +6,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from cloudconnect.cli.points import entry_line, entry_map, find_point, is_below, point_line
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.cli.points import (
+    entry_line,
+    entry_map,
+    find_point,
+    is_below,
+    point_line,
+    point_lines,
+)
+from cloudconnect.content.manifest import Entry, EntryType, Run
 from cloudconnect.errors import NotFound, UsageError
 from tests.cli.commands import CommandCase
 
@@ -16,6 +23,7 @@ def row(point: str, time: float = 1.0, **changes: Any) -> dict[str, Any]:
     """A point as the provider lists it."""
     return {
         "point": point.ljust(32, "0"),
+        "arrival": int(time),
         "time": time,
         "host": "here",
         "job": "default",
@@ -32,8 +40,15 @@ class Line:
         self.rows = list(rows)
         self.manager = self
 
-    async def points(self, host: str = "", job: str = "", tag: str = "") -> list[dict[str, Any]]:
-        return [r for r in self.rows if host in ("", r["host"]) and job in ("", r["job"])]
+    async def points(
+        self,
+        host: str = "",
+        job: str = "",
+        tag: str = "",
+        states: tuple[str, ...] = ("published",),
+    ) -> list[dict[str, Any]]:
+        rows = [r for r in self.rows if r.get("state", "published") in states]
+        return [r for r in rows if host in ("", r["host"]) and job in ("", r["job"])]
 
 
 class FindTests(CommandCase):
@@ -99,6 +114,14 @@ class ShownTests(CommandCase):
         line = point_line(row("ab", host=evil, job=evil, tags=[evil]))
         self.assertTrue(line.isprintable())
 
+    def test_points_are_aligned(self) -> None:
+        """In a list, what belongs together stands below each other."""
+        counts = {"files": 1_000_000, "bytes_source": 9_000_000_000, "bytes_new": 7}
+        lines = point_lines([row("a"), row("b", host="a-longer-name", statistics=counts)])
+        for word in ("files,", " new"):
+            self.assertEqual(lines[0].index(word), lines[1].index(word), lines)
+        self.assertEqual(lines[0].index("here/"), lines[1].index("a-longer"), lines)
+
     def entry(self, **changes: Any) -> Entry:
         fields: dict[str, Any] = {
             "path": b"/home/a",
@@ -119,6 +142,18 @@ class ShownTests(CommandCase):
         self.assertTrue(line.startswith("-rw-r-----"), line)
         self.assertIn("me/100", line)
         self.assertTrue(line.endswith("/home/a"), line)
+
+    def test_human_sizes(self) -> None:
+        """Sizes in bytes, or as people read them."""
+        entry = self.entry(size=1_500_000, runs=(Run(None, 0, 1_500_000),))
+        self.assertIn(" 1500000 ", entry_line(entry))
+        self.assertIn(" 1.5 MB ", entry_line(entry, human=True))
+
+    def test_further_name(self) -> None:
+        """A hard link says what it is another name of."""
+        entry = self.entry(link=b"/home/first", size=5)
+        self.assertTrue(entry_line(entry).endswith("/home/a (another name of /home/first)"))
+        self.assertEqual("/home/first", entry_map(entry)["link"])
 
     def test_types(self) -> None:
         """Each type has its letter; a link shows where it leads."""

@@ -15,8 +15,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 import cloudconnect
-from cloudconnect.cli import provider as provider_module
-from cloudconnect.cli.provider import _Here, _rows
+from cloudconnect.cli import administering
+from cloudconnect.cli.administering import _Here, rows
 from cloudconnect.cli.running import run_at_once
 from cloudconnect.config.provider import load, running
 from cloudconnect.errors import WarningKind
@@ -237,7 +237,7 @@ class ListingTests(DirectoryCase):
         accounts = self.accounts()
         for number in range(3):
             accounts.add_tenant(f"t{number}", VERIFIER)
-        self.patch(provider_module, "PAGE_ROWS_MAX", 2)
+        self.patch(administering, "PAGE_ROWS_MAX", 2)
         rows = self.call("provider", "tenant", "list", "--json", *self.where).lines()
         self.assertEqual(["acme", "t0", "t1", "t2"], [row["name"] for row in rows])
 
@@ -255,17 +255,17 @@ class HereTests(DirectoryCase):
                 rows = [{"cursor": after + 1}] if after < 5 else []
                 return rows, True
 
-        rows = run_at_once(_rows(Endless(), "event", {}))  # type: ignore[arg-type]
-        self.assertEqual([1, 2, 3, 4, 5], [row["cursor"] for row in rows])
+        found = run_at_once(rows(Endless(), "event", {}))  # type: ignore[arg-type]
+        self.assertEqual([1, 2, 3, 4, 5], [row["cursor"] for row in found])
 
     def test_here(self) -> None:
         """On the directory itself they are done at once."""
         acts = _Here(Administration(self.accounts(), self.directory / "repositories"))
         token = run_at_once(acts.add_tenant("acme", None, {}))
         self.assertIsNotNone(token)
-        rows = run_at_once(_rows(acts, "tenant", {}))
-        self.assertEqual(["acme"], [row["name"] for row in rows])
-        self.assertLessEqual(len(rows), PAGE_ROWS_MAX)
+        found = run_at_once(rows(acts, "tenant", {}))
+        self.assertEqual(["acme"], [row["name"] for row in found])
+        self.assertLessEqual(len(found), PAGE_ROWS_MAX)
 
 
 class ThereTests(TestCase):
@@ -300,6 +300,11 @@ class ThereTests(TestCase):
             out = yield self.command("tenant", "list", *where)
             self.assertTrue(out.startswith("acme"), out)
             yield self.command("tenant", "add", "acme", *where, status=2)
+            out = yield self.command("tenant", "set", "acme", "--bin-days", "3", *where)
+            self.assertIn("3 days", out)
+            out = yield self.command("tenant", "freeze", "acme", *where)
+            self.assertIn("frozen", out)
+            yield self.command("gc", "--tenant", "acme", *where, status=10)
             yield provider.stopService()
             # The lock is held, and nobody answers at the socket: a provider that hangs.
             yield self.command("tenant", "list", *where, status=22)

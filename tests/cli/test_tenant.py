@@ -32,6 +32,8 @@ NOTHING: dict[str, Any] = {
     "ca": None,
     "passphrase_file": None,
     "key_file": None,
+    "kit_file": None,
+    "encryption": None,
     "as_json": False,
     "quiet": False,
     "verbose": False,
@@ -49,6 +51,18 @@ class ResolveTests(CommandCase):
 
     def save(self, name: str = "default", **values: Any) -> None:
         save(self.environment, name, Profile(**values))
+
+    def test_mode(self) -> None:
+        """The encryption mode is tenant unless another was chosen, by option, environment, or
+        profile; what is no mode is refused."""
+        self.assertEqual("tenant", self.resolve().mode.value)
+        self.save(encryption="provider")
+        self.assertEqual("provider", self.resolve().mode.value)
+        self.environment["CLOUDCONNECT_ENCRYPTION"] = "none"
+        self.assertEqual("none", self.resolve().mode.value)
+        self.assertEqual("tenant", self.resolve(encryption="tenant").mode.value)
+        self.environment["CLOUDCONNECT_ENCRYPTION"] = "some"
+        self.assertRaises(UsageError, lambda: self.resolve().mode)
 
     def test_order(self) -> None:
         """For every setting that has all three."""
@@ -248,9 +262,12 @@ class ArgumentTests(CommandCase):
             for _, command in commands(cloudconnect)
             for parameter in command.params
             for option in parameter.opts
+            if not getattr(parameter, "is_flag", False)
             if any(word in option.lower() for word in words)
         }
-        self.assertEqual({"--password-file", "--passphrase-file", "--key-file", "--key"}, found)
+        files = {"--password-file", "--passphrase-file", "--key-file", "--key"}
+        new = {"--new-passphrase-file", "--new-key-file"}
+        self.assertEqual(files | new, found)
         (init,) = [c for name, c in commands(cloudconnect) if name == "provider init"]
         (key,) = [p for p in init.params if "--key" in p.opts]
         self.assertIsInstance(key.type, click.Path)

@@ -37,7 +37,7 @@ class LanTests(SynchronousTestCase):
 
     def test_round_trips(self) -> None:
         """Each arrives as it was sent."""
-        query = {"host": "", "job": "", "tag": "", "after": 0, "limit": 500}
+        query = {"host": "", "job": "", "tag": "", "after": 0, "limit": 500, "states": None}
         for command, values in (
             (OfferKeyA, {"package": {"session": b"s" * 16}, "key_a": KeyA(bytes(32))}),
             (PublishRoute, ROUTE),

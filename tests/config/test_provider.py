@@ -36,6 +36,7 @@ class InitializeTests(ProviderCase):
         self.assertEqual(made, load(self.directory))
         self.assertEqual(("a.example.com", "192.0.2.1"), made.hosts)
         self.assertTrue(made.repositories.is_dir())
+        self.assertEqual(0o700, stat.S_IMODE(made.keys.stat().st_mode))
         spki, certificate = made.identity.fingerprints()
         self.assertTrue(spki.startswith("SPKI-SHA256:") and certificate.startswith("SHA256:"))
         for name in ("ca.pem", "certificate.pem", "key.pem"):
@@ -131,6 +132,8 @@ class LoadTests(ProviderCase):
             load(self.directory),
         )
         self.assertEqual("tcp:6180", load(self.directory).listen)
+        made = load(self.directory)
+        self.assertEqual((1, 24, 30), (made.maintenance_hours, made.gc_hours, made.scrub_days))
 
     def test_places(self) -> None:
         """Everything lies in the directory, wherever the command was called."""
@@ -139,6 +142,12 @@ class LoadTests(ProviderCase):
         self.assertEqual(self.directory / "admin.sock", made.admin_socket)
         self.assertEqual(f"sqlite:///{self.directory}/accounts.sqlite", made.accounts_url)
         self.assertEqual(str(self.directory / "tls/key.pem"), made.identity.key_path)
+
+    def test_how_often(self) -> None:
+        """How often the provider tends what it stores can be said in whole hours and days."""
+        self.write('hosts = ["a.example.com"]\nmaintenance_hours = 6\nscrub_days = 90')
+        made = load(self.directory)
+        self.assertEqual((6, 24, 90), (made.maintenance_hours, made.gc_hours, made.scrub_days))
 
     def test_nothing_there(self) -> None:
         """Where there is no provider the text says how to make one."""
@@ -157,6 +166,10 @@ class LoadTests(ProviderCase):
             ('hosts = ["a"]\nlistne = "tcp:1"', "listne"),
             ('hosts = ["a"]\ndirectory = "/"', "directory"),
             ('hosts = ["a"]\nadvertise = "a:1"', "advertise"),
+            ('hosts = ["a"]\nmaintenance_hours = 0', "maintenance_hours"),
+            ('hosts = ["a"]\ngc_hours = 721', "gc_hours"),
+            ('hosts = ["a"]\nscrub_days = true', "scrub_days"),
+            ('hosts = ["a"]\nscrub_days = "30"', "scrub_days"),
         ):
             self.write(text)
             error = self.assertRaises(UsageError, load, self.directory)

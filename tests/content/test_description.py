@@ -12,7 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.content.chunking import ChunkingParameters
 from cloudconnect.content.description import (
     DESCRIPTION_MAX,
+    PREVIOUS_MAX,
+    REVISION_MAX,
     SLOTS_MAX,
+    PreviousMaster,
     RepositoryDescription,
     describe,
     unlock,
@@ -101,6 +104,9 @@ class UnlockTests(SynchronousTestCase):
             {"slots": (cheap_slot(self.master),)},
             {"signature": bytes(64)},
             {"signature": b""},
+            {"revision": 1},
+            {"previous": (PreviousMaster(bytes(32), bytes(8), bytes(72)),)},
+            {"version": 1},
         ]
         for change in changes:
             bad = attrs.evolve(self.description, **change)
@@ -162,8 +168,58 @@ class EncodingTests(SynchronousTestCase):
 
     def test_newer_version(self) -> None:
         """A version that this release does not know is refused, not guessed at."""
-        for version in (0, 2, True, "1"):
+        for version in (0, 3, True, "1"):
             self.refused(canonical.encode({**self.fields, "version": version}))
+
+    def test_version_1(self) -> None:
+        """What an older release has stored is read, holds, and encodes to the same bytes."""
+        keys = RepositoryKeys(MasterKey(bytes(32)), REPOSITORY)
+        old = attrs.evolve(described(MasterKey(bytes(32))), version=1).signed(keys)
+        encoded = old.encode()
+        fields = canonical.decode(encoded)
+        self.assertEqual(set(self.fields) - set(fields), {"revision", "previous"})
+        back = RepositoryDescription.decode(encoded)
+        self.assertEqual((back, back.encode()), (old, encoded))
+        self.assertEqual(unlock(back, TENANT, PASSPHRASE), MasterKey(bytes(32)))
+        self.refused(canonical.encode({**fields, "revision": 0, "previous": []}))
+        self.refused(canonical.encode({**fields, "version": 2}))
+        self.assertRaises(ValueError, attrs.evolve, old, revision=1)
+
+    def test_revisions(self) -> None:
+        """A revision fits into 8 hexadecimal digits."""
+        self.refused(canonical.encode({**self.fields, "revision": 1 << 32}))
+        encoded = canonical.encode({**self.fields, "revision": REVISION_MAX})
+        self.assertEqual(RepositoryDescription.decode(encoded).revision, REVISION_MAX)
+
+    def test_previous(self) -> None:
+        """As many earlier master keys as are allowed fit beside all slots; one more is refused,
+        and so is one that is named twice or has fields of another size."""
+        master = MasterKey.generate()
+        full = describe(
+            master, REPOSITORY, TENANT, tuple(cheap_slot(master) for _ in range(SLOTS_MAX))
+        )
+        previous = tuple(
+            PreviousMaster(bytes([n]) * 32, bytes(8), bytes(72)) for n in range(PREVIOUS_MAX)
+        )
+        full = attrs.evolve(full, previous=previous, revision=REVISION_MAX)
+        encoded = full.encode()
+        self.assertLess(len(encoded), DESCRIPTION_MAX)
+        self.assertEqual(RepositoryDescription.decode(encoded), full)
+        self.assertEqual(len(full.public_keys), PREVIOUS_MAX + 1)
+        fields = canonical.decode(encoded)
+        one = fields["previous"][0]
+        more = {**one, "public_key": bytes([99]) * 32}
+        for bad in (
+            [*fields["previous"], more],
+            [one, one],
+            [{**one, "public_key": fields["public_key"]}],
+            [{**one, "wrapped": bytes(71)}],
+            [{**one, "more": 1}],
+            [{"public_key": bytes(32)}],
+            [5],
+            [None],
+        ):
+            self.refused(canonical.encode({**fields, "previous": bad}))
 
     def test_fields(self) -> None:
         """Missing, unknown and impossible fields are refused."""
@@ -175,6 +231,7 @@ class EncodingTests(SynchronousTestCase):
                 if value != self.fields[name] and (name, value) not in (
                     ("slots", []),
                     ("signature", b""),
+                    ("revision", 5),
                 ):
                     self.refused(canonical.encode({**self.fields, name: value}))
         self.refused(canonical.encode({**self.fields, "more": 1}))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import Any
+from typing import IO, Any
 
 import attrs
 import cbor2
@@ -19,7 +20,9 @@ from cloudconnect.content.manifest import (
     EntryType,
     PointRecord,
     Run,
+    RunList,
     encode_entry,
+    encode_pieces,
 )
 from cloudconnect.errors import StoredDataDamaged
 from cloudconnect.settings import CHUNK_MAX, MANIFEST_ENTRY_MAX, MANIFEST_PIECE_RUNS
@@ -176,6 +179,29 @@ class ThereAndBackTests(SynchronousTestCase):
             after = entry(b"/srv/next")
             data = encode_entry(one) + encode_entry(after)
             self.assertEqual(decoded(data, *range(70_000, len(data), 70_000)), [one, after])
+
+    def test_pieces(self) -> None:
+        """Piece by piece gives the same items, each within the bounds; a file takes many runs."""
+        count = 2 * MANIFEST_PIECE_RUNS + 3
+        kept, files = RunList(), list[io.BytesIO]()
+        kept.extend(Run(CHUNK, number % 7, 1 + number % 1000) for number in range(count))
+        one = entry(runs=kept, size=kept.total)
+        pieces = list(encode_pieces(one))
+        self.assertEqual(len(pieces), 3)
+        self.assertLess(max(map(len, pieces)), MANIFEST_ENTRY_MAX)
+        self.assertEqual(b"".join(pieces), encode_entry(one))
+
+        def spill() -> IO[bytes]:
+            files.append(io.BytesIO())
+            return files[-1]
+
+        decoder, found = EntryDecoder(spill), list[Entry]()
+        for piece in pieces:
+            found += decoder.feed(piece)
+        decoder.finish()
+        self.assertEqual(found, [one])
+        self.assertEqual(len(files), 1)
+        self.assertGreater(len(files[0].getvalue()), 1 << 20)
 
     def test_defaults_take_no_space(self) -> None:
         """Fields that say nothing are left out."""

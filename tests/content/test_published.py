@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 from pathlib import Path
 from unittest import mock
 
@@ -11,9 +12,20 @@ import attrs
 from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.content import chunking, compression, description, points, sealing, slots, subkeys
+from cloudconnect.content import (
+    chunking,
+    compression,
+    description,
+    heads,
+    points,
+    sealing,
+    slots,
+    subkeys,
+)
 from cloudconnect.content.chunking import Chunker, ChunkingParameters
-from cloudconnect.content.description import RepositoryDescription
+from cloudconnect.content.description import PreviousMaster, RepositoryDescription
+from cloudconnect.content.heads import Chain, HeadEntry, HeadKind, SignedHead, first_chain
+from cloudconnect.content.kit import Kit, parse_kit
 from cloudconnect.content.manifest import PATH_MAX, Entry, EntryType, Run, encode_entry
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.sealing import Sealer
@@ -36,6 +48,7 @@ PURPOSES = [
     "chunk_data",
     "manifest_data",
     "private",
+    "previous",
     "head",
     "signing",
 ]
@@ -47,6 +60,7 @@ INPUTS = {
     "passphrase": b"correct horse",
     "salt": b"\2" * 16,
     "slot_nonce": b"\3" * 12,
+    "earlier_master": b"\4" * 32,
 }
 
 
@@ -116,6 +130,30 @@ def slot_vectors() -> dict[str, bytes]:
     return {"commitment": slot.commitment, "slot_associated": bound, "wrapped": slot.wrapped}
 
 
+def generation_vectors() -> dict[str, bytes]:
+    """An earlier master key, and two heads."""
+    nonce = INPUTS["nonce"]
+    with mock.patch.object(sealing.os, "urandom", lambda size: nonce[:size]):
+        keys = made_keys()
+    keys._previous_sealer._sealed = int.from_bytes(nonce[12:], "big")
+    master = MasterKey(INPUTS["earlier_master"])
+    earlier = RepositoryKeys(master, INPUTS["repository"])
+    with mock.patch.object(sealing, "MESSAGES_MAX", 1 << 96):
+        wrapped = keys.seal_previous(master, earlier.public_key)
+    start = first_chain(earlier)
+    one = start.next_point(earlier, b"P" * 16, INPUTS["plain"])
+    two = start.follow(one).next_description(earlier, INPUTS["plain"], keys.public_key)
+    return {
+        "earlier_public_key": earlier.public_key,
+        "earlier_wrapped": wrapped,
+        "head_of_point": one.encoded,
+        "head_of_point_signature": one.signature,
+        "head_of_description": two.encoded,
+        "head_of_description_signature": two.signature,
+        "head_hash": two.value,
+    }
+
+
 def entry_vectors() -> dict[str, bytes]:
     """An entry of a manifest."""
     runs = (Run(bytes(range(32)), 7, 3), Run(None, 0, 2))
@@ -131,8 +169,13 @@ class VectorTests(SynchronousTestCase):
     def test_all(self) -> None:
         """Every vector is what the code makes of the inputs, and there is no other."""
         made = {
-            **INPUTS, **key_vectors(), **seal_vectors(), **slot_vectors(), **entry_vectors()
-        }  # fmt: skip
+            **INPUTS,
+            **key_vectors(),
+            **seal_vectors(),
+            **slot_vectors(),
+            **generation_vectors(),
+            **entry_vectors(),
+        }
         self.assertEqual(published(), made)
 
     def test_read_back(self) -> None:
@@ -158,8 +201,32 @@ class VectorTests(SynchronousTestCase):
         )
         master = open_slot(slot, page["repository"], Password(page["passphrase"]))
         self.assertEqual(master.reveal(), page["master"])
+        earlier = keys.open_previous(page["earlier_wrapped"], page["earlier_public_key"])
+        self.assertEqual(earlier.reveal(), page["earlier_master"])
+        chain = Chain(repository=page["repository"], key=page["earlier_public_key"])
+        for name in ("head_of_point", "head_of_description"):
+            chain = chain.follow(SignedHead(page[name], page[f"{name}_signature"]))
+        self.assertEqual((chain.value, chain.key), (page["head_hash"], page["public_key"]))
         opener = sealing.Opener(Subkey(page["chunk_data"]))
         self.assertEqual(opener.open(page["stored"], page["associated"]), page["plain"])
+
+    def test_kit(self) -> None:
+        """The published recovery kit is the one that is printed, and is read again."""
+        text = PAGE.read_text("utf-8")
+        begin = text.index("    -----BEGIN CLOUDCONNECT RECOVERY KIT-----")
+        shown = text[begin:].partition("\n\n")[0]
+        kit = Kit(
+            provider="backup.example.net:6180",
+            tenant="acme",
+            pins=("SPKI-SHA256:" + "ab" * 32,),
+            repository=INPUTS["repository"],
+            mode=EncryptionMode.TENANT,
+            head_number=2,
+            head_value=published()["head_hash"],
+            master=MasterKey(INPUTS["master"]),
+        )
+        self.assertEqual(textwrap.dedent(shown) + "\n", kit.text())
+        self.assertEqual(parse_kit(textwrap.dedent(shown)), kit)
 
     def test_boundaries(self) -> None:
         """The published boundaries are where the default parameters cut."""
@@ -179,8 +246,10 @@ class NumberTests(SynchronousTestCase):
     def test_limits(self) -> None:
         """Each limit stands on the page with the value that the code has."""
         for sentence in (
-            f"at most {description.DESCRIPTION_MAX} bytes, 4 levels of nesting and 512 items",
+            f"at most {description.DESCRIPTION_MAX} bytes, 4 levels of nesting and 1024 items",
             f"list of at most {description.SLOTS_MAX} key slots",
+            f"list of at most {description.PREVIOUS_MAX} earlier master keys",
+            f"Canonical CBOR, at most {heads.HEAD_MAX} bytes",
             f"``iterations`` (1 to {slots.ITERATIONS_MAX})",
             f"``lanes`` (1 to {slots.LANES_MAX})",
             f"to {slots.MEMORY_KIB_MAX})",
@@ -203,7 +272,15 @@ class NumberTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """Each field of the stored maps stands on the page, and so does each default."""
-        for cls in (RepositoryDescription, KeySlot, Argon2Costs, ChunkingParameters, PointRecord):
+        for cls in (
+            RepositoryDescription,
+            PreviousMaster,
+            KeySlot,
+            Argon2Costs,
+            ChunkingParameters,
+            PointRecord,
+            HeadEntry,
+        ):
             for name in attrs.fields_dict(cls):
                 self.assertIn(f"``{name}``", self.text, f"{cls.__name__}.{name}")
         for name, value in ChunkingParameters().as_map().items():
@@ -217,7 +294,7 @@ class NumberTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """Modes, kinds of slots, types of entries and purposes of keys stand on the page."""
-        for word in (*EncryptionMode, *SlotKind, *PURPOSES):
+        for word in (*EncryptionMode, *SlotKind, *HeadKind, *PURPOSES):
             self.assertIn(f"``{word}``", self.text)
         for kind in EntryType:
             self.assertIn(f"``{kind.value}`` ", self.text)

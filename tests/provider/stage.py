@@ -30,11 +30,23 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from cloudconnect.backup.dialogue import greet
-from cloudconnect.backup.options import BackupOptions, BackupResult, Labels
+from cloudconnect.backup.options import (
+    BackupOptions,
+    BackupResult,
+    Labels,
+    RestoreOptions,
+    RestoreResult,
+)
+from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription, RepositoryKeys
+from cloudconnect.content.atrest import (
+    EncryptionMode,
+    RepositoryDescription,
+    RepositoryKeys,
+    make_open_slot,
+)
 from cloudconnect.content.atrest import describe as described
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import MasterKey, Password
@@ -222,18 +234,23 @@ class Provider(Service):
 class Tenant:
     """A tenant's job manager, its keys, and what it was told."""
 
-    def __init__(self, provider: Provider, name: str = TENANT, **settings: Any) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        name: str = TENANT,
+        mode: EncryptionMode = EncryptionMode.TENANT,
+        **settings: Any,
+    ) -> None:
         self.provider = provider
         self.reactor = provider.reactor
         self.name = name
         self.events: list[SessionEvent] = []
         self.warnings: list[SecurityWarning] = []
-        self.token = provider.add_tenant(name, **settings)
+        self.token = provider.add_tenant(name, **{"modes": [mode.value], **settings})
         master, self.repository = MasterKey.generate(), os.urandom(16)
-        self.description: RepositoryDescription = described(
-            master, self.repository, EncryptionMode.TENANT, ()
-        )
-        self.keys = RepositoryKeys(master, self.repository)
+        slots = () if mode is EncryptionMode.TENANT else (make_open_slot(master),)
+        self.description: RepositoryDescription = described(master, self.repository, mode, slots)
+        self.keys = RepositoryKeys(master, self.repository, mode)
         self.manager = self.make_manager()
 
     def make_manager(self) -> JobManager:
@@ -288,6 +305,15 @@ class Tenant:
             return run() if around is None else around(run)
 
         return self.session(dialogue, SessionKind.BACKUP, job_id)
+
+    def restore(self, point: bytes, target: str) -> Deferred[RestoreResult]:
+        """Begin to restore all of a point."""
+
+        def dialogue(channel: FrameChannel, session: bytes) -> RestoreResult:
+            options = RestoreOptions(target=os.fsencode(os.path.abspath(target)))
+            return RestoreRun(channel, self.keys, self.description, point, options).run()
+
+        return self.session(dialogue, SessionKind.RESTORE)
 
     def names(self) -> list[str]:
         """The names of the steps that it was told."""

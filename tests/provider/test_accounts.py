@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import LeaseEnded, NotFound, UsageError, WarningKind
+from cloudconnect.errors import LeaseEnded, NoSpace, NotFound, UsageError, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT, Accounts, metadata
 from cloudconnect.wire.scram import Verifier
@@ -79,6 +81,17 @@ class MigrationTests(AccountsCase):
         self.accounts.add_tenant("acme", VERIFIER)
         self.accounts.close()
         self.assertEqual("acme", self.opened().tenant("acme").name)
+
+    def test_older(self) -> None:
+        """A data base of the first release is migrated, with its tenants and credentials."""
+        self.accounts.add_tenant("acme", VERIFIER)
+        self.accounts.close()
+        for column in ("mode", "rules", "frozen", "told"):
+            self.execute(f"ALTER TABLE tenants DROP COLUMN {column}")
+        self.execute("UPDATE alembic_version SET version_num = 'accounts_0001'")
+        tenant = self.opened().tenant("acme")
+        self.assertEqual(("tenant", {}, False), (tenant.mode, tenant.rules, tenant.frozen))
+        self.assertEqual(VERIFIER, self.opened().verifier("acme"))
 
     def test_newer(self) -> None:
         """A data base of a newer release is refused and not touched."""
@@ -203,6 +216,15 @@ class TenantTests(AccountsCase):
         self.assertEqual(b"r" * 16, self.accounts.tenant("acme").repository)
         self.assertRaises(UsageError, self.accounts.set_repository, "acme", b"s" * 16)
         self.assertEqual(b"r" * 16, self.accounts.tenant("acme").repository)
+
+    def test_mode(self) -> None:
+        """The encryption mode of a repository is kept with it; of older ones it is tenant."""
+        for name, mode in (("acme", ()), ("other", ("none",))):
+            self.accounts.add_tenant(name, VERIFIER)
+            self.accounts.set_repository(name, name.encode() * 4, *mode)
+        modes = [self.accounts.tenant(name).mode for name in ("acme", "other")]
+        self.assertEqual(["tenant", "none"], modes)
+        self.assertEqual(modes, [row["encryption"] for row in self.accounts.tenants()])
 
     def test_repository_of_another(self) -> None:
         """A repository belongs to one tenant: another one cannot be given it as well."""
@@ -341,3 +363,49 @@ class EventTests(AccountsCase):
         (row,) = self.accounts.events({"type": "warning"}, 0, 10)
         self.assertEqual(self.warning, SecurityWarning.from_dict(row["fields"]))
         self.assertEqual("target-mover", row["reported_by"])
+
+
+class DiskTests(AccountsCase):
+    """A disk that is full, or read-only."""
+
+    def full(self, name: str) -> None:
+        """From now on SQLite says this of each commit."""
+
+        def fail(connection: Any) -> None:
+            error = sqlite3.OperationalError(name)
+            error.sqlite_errorcode = getattr(sqlite3, name)  # type: ignore[attr-defined]
+            raise sa.exc.OperationalError("COMMIT", None, error)
+
+        sa.event.listen(self.accounts._engine, "commit", fail)
+
+    def test_no_room(self) -> None:
+        """What cannot be written is said by name; what is there can be read."""
+        self.accounts.add_tenant("acme", VERIFIER)
+        for name, word in (("SQLITE_FULL", "full"), ("SQLITE_READONLY", "read-only")):
+            self.accounts.close()
+            self.accounts = self.opened()
+            self.full(name)
+            error = self.assertRaises(NoSpace, self.accounts.add_tenant, "b", VERIFIER)
+            self.assertIn(word, str(error))
+            self.assertEqual("acme", self.accounts.tenant("acme").name)
+
+    def test_read_only(self) -> None:
+        """On a read-only file system it is opened for reading, and nothing is made beside it."""
+        self.accounts.add_tenant("acme", VERIFIER)
+        value = self.accounts.provider_value("provider-id", 16)
+        self.accounts.close()
+        real = os.statvfs
+
+        class ReadOnly:
+            f_flag = os.ST_RDONLY
+
+        self.patch(os, "statvfs", lambda path: ReadOnly)
+        accounts = self.opened()
+        self.patch(os, "statvfs", real)
+        self.assertEqual("acme", accounts.tenant("acme").name)
+        self.assertEqual(value, accounts.provider_value("provider-id", 16))
+        self.assertRaises(NoSpace, accounts.change_tenant, "acme", {"frozen": True})
+        self.assertRaises(NoSpace, accounts.abandon_sessions)
+        accounts.close()
+        self.assertFalse(Path(f"{self.path}-shm").exists())
+        self.assertFalse(self.opened().tenant("acme").frozen)

@@ -11,12 +11,21 @@ from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint, connectProtocol
 from twisted.trial.unittest import TestCase
 
-from cloudconnect.commands.admin import AddTenant, List
+from cloudconnect.commands.admin import (
+    AddTenant,
+    Collect,
+    Freeze,
+    List,
+    Scrub,
+    SetTenant,
+    ShowTenant,
+)
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT
 from cloudconnect.provider.administration import LISTINGS, AdminFactory
+from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from cloudconnect.settings import PAGE_ROWS_MAX, PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
 from cloudconnect.transports.memory import MemoryPair
@@ -85,6 +94,69 @@ class ActTests(StageCase):
             self.assertRaises(UsageError, self.acts.add_tenant, TENANT, None, settings)
         self.assertRaises(UsageError, self.acts.add_tenant, TENANT, Password(b""), {})
         self.assertEqual([], self.provider.accounts.tenants())
+
+    def test_set_tenant(self) -> None:
+        """What is named changes, the rest stays; a limit can be taken away."""
+        self.provider.add_tenant(quota=5, lease_end="2030-01-31", modes=["tenant", "none"])
+        changes = {"quota": None, "max_tasks": 2, "rules": {"bin_days": 3}}
+        self.assertIsNone(self.acts.set_tenant(TENANT, None, False, changes))
+        self.acts.set_tenant(TENANT, None, False, {"rules": {"lock_days": 1}})
+        tenant = self.provider.accounts.tenant(TENANT)
+        self.assertEqual(
+            (None, "2030-01-31", 2, ("tenant", "none")),
+            (tenant.quota, tenant.lease_end, tenant.max_tasks, tenant.modes),
+        )
+        rules = Rules.from_map(tenant.rules)
+        self.assertEqual((3, 1), (rules.bin_days, rules.lock_days))
+
+    def test_set_password(self) -> None:
+        """Another password or token logs in from then on, and the old one does not."""
+        old = self.provider.add_tenant()
+        token = self.acts.set_tenant(TENANT, None, True, {})
+        assert token is not None
+        self.assertTrue(self.logs_in(TENANT, token))
+        self.assertFalse(self.logs_in(TENANT, old))
+        self.assertIsNone(self.acts.set_tenant(TENANT, Password(b"a password"), False, {}))
+        self.assertTrue(self.logs_in(TENANT, Password(b"a password")))
+        self.assertFalse(self.logs_in(TENANT, token))
+        self.assert_unsaid(token.reveal())
+
+    def test_set_wrongly(self) -> None:
+        """What cannot be changes nothing, neither the password."""
+        old = self.provider.add_tenant()
+        for settings in (
+            {"quota": -1},
+            {"lease_end": "soon"},
+            {"max_tasks": 0},
+            {"modes": []},
+            {"modes": ["rot13"]},
+            {"colour": 1},
+            {"rules": {"bin_days": -1}},
+            {"rules": {"colour": 1}},
+            {"rules": {"floor": {"keep_last": 3}, "ceiling": {"keep_last": 2}}},
+        ):
+            self.assertRaises(UsageError, self.acts.set_tenant, TENANT, None, True, settings)
+        self.assertRaises(NotFound, self.acts.set_tenant, "nobody", None, True, {})
+        self.assertTrue(self.logs_in(TENANT, old))
+        self.assertEqual({}, self.provider.accounts.tenant(TENANT).rules)
+
+    def test_rules_reach_the_repository(self) -> None:
+        """Where no provider runs, rules and freeze are put into the repository at once."""
+        tenant = self.connected()
+        self.acts.set_tenant(TENANT, None, False, {"rules": {"bin_days": 3}})
+        self.assertTrue(self.acts.freeze(TENANT, True))
+        with Repository.open(self.provider.repositories / tenant.repository.hex()) as opened:
+            self.assertEqual((3, True), (opened.rules.bin_days, opened.frozen))
+        self.assertTrue(self.acts.describe(TENANT)["frozen"])
+        self.provider.add_tenant("new")
+        self.assertTrue(self.acts.freeze("new", True))
+
+    def test_findings(self) -> None:
+        """What a scrub found is kept among the warnings of the tenant."""
+        self.provider.add_tenant()
+        self.acts.keep_findings(TENANT, {"found": 1, "findings": ["pack 1 is damaged"]})
+        (row,) = self.provider.events(type="warning", tenant=TENANT)
+        self.assertEqual(("stored_data_damaged", "pack 1 is damaged"), (row["name"], row["text"]))
 
 
 class PageTests(StageCase):
@@ -161,7 +233,9 @@ class SocketTests(StageCase):
 
     def setUp(self) -> None:
         super().setUp()
-        factory = AdminFactory(self.reactor, self.provider.administration, maybeDeferred)
+        factory = AdminFactory(
+            self.reactor, self.provider.administration, maybeDeferred, self.provider.service
+        )
         self.admin = BoundedAMP(self.reactor)
         MemoryPair(self.reactor).connect(self.admin, factory.buildProtocol(None))
 
@@ -188,6 +262,62 @@ class SocketTests(StageCase):
             self.failure_of(asked, UsageError)
         asked = self.admin.call(List, what="tenant", filters=[], after=0, limit=10)
         self.failure_of(asked, UsageError)
+
+    def test_set_and_show(self) -> None:
+        """A change takes force in the repository at once, and is shown with what is stored."""
+        tenant = self.connected()
+        self.reactor.result_of(tenant.back_up(self.source()))
+        answer = self.ask(
+            SetTenant,
+            name=TENANT,
+            password=None,
+            new_token=True,
+            settings={"quota": 10**9, "rules": {"bin_days": 3}},
+        )
+        self.assertTrue(is_token(answer["token"]))
+        self.assert_unsaid(answer["token"].reveal())
+        with Repository.open(self.provider.repositories / tenant.repository.hex()) as opened:
+            self.assertEqual(3, opened.rules.bin_days)
+        shown = self.ask(ShowTenant, name=TENANT)["tenant"]
+        self.assertEqual(
+            (10**9, 3, 1), (shown["quota"], shown["rules"]["bin_days"], shown["points"])
+        )
+        self.assertGreater(shown["bytes_stored"], 3000)
+        wrong = self.admin.call(
+            SetTenant, name=TENANT, password=None, new_token=False, settings={"rules": 1}
+        )
+        self.failure_of(wrong, UsageError)
+
+    def test_freeze(self) -> None:
+        """A freeze reaches the repository, and an end of it too."""
+        tenant = self.connected()
+        for frozen in (True, False):
+            self.assertEqual({"kept": True}, self.ask(Freeze, name=TENANT, frozen=frozen))
+            with Repository.open(self.provider.repositories / tenant.repository.hex()) as opened:
+                self.assertEqual(frozen, opened.frozen)
+        self.assertLess({"tenant_frozen", "tenant_thawed"}, set(self.provider.names()))
+
+    def test_collect_and_scrub(self) -> None:
+        """Garbage is collected, and stored bytes are compared, when an admin asks."""
+        tenant = self.connected()
+        self.reactor.result_of(tenant.back_up(self.source()))
+        result = self.ask(Collect, name=TENANT)["result"]
+        self.assertEqual((0, 1), (result["points_removed"], result["points"]))
+        self.assertEqual(0, self.ask(Scrub, name=TENANT, limit=0)["result"]["found"])
+        for command, values in ((Collect, {}), (Scrub, {"limit": 0})):
+            self.failure_of(self.admin.call(command, name="nobody", **values), NotFound)
+
+    def test_deleted_points(self) -> None:
+        """What is in the bin is listed by its state."""
+        tenant = self.connected()
+        point = self.reactor.result_of(tenant.back_up(self.source())).point
+        self.reactor.result_of(tenant.manager.delete_points([point]))
+        counts = []
+        for state in ("published", "deleted"):
+            filters = {"tenant": TENANT, "state": state}
+            answer = self.ask(List, what="point", filters=filters, after=0, limit=10)
+            counts.append(len(answer["rows"]))
+        self.assertEqual([0, 1], counts)
 
     def test_list(self) -> None:
         """Pages come as they are made."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,32 +13,42 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.protocols.amp import CommandLocator
 
-from cloudconnect.commands.control import SessionKind
+from cloudconnect.commands.control import (
+    DeletePoints,
+    ListPoints,
+    ReplaceDescription,
+    SessionKind,
+)
 from cloudconnect.commands.lan import EndSession, OfferKeyA, PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.tunnel import agreed_digest
-from cloudconnect.content.atrest import EncryptionMode, describe
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.heads import SignedHead, first_chain
+from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    HeadMoved,
     LeaseEnded,
+    NoSpace,
     NotFound,
     ProtocolViolation,
     Refused,
     WarningKind,
 )
 from cloudconnect.events import SecurityWarning
-from cloudconnect.keys import KeyA, MasterKey
-from cloudconnect.provider.service import PUBLISH_SECONDS, Ask, GatewayPlace
+from cloudconnect.keys import KeyA, MasterKey, Password
+from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX, Ask, GatewayPlace
 from cloudconnect.provider.session import KeyAPackage
+from cloudconnect.repository.store import Repository
 from cloudconnect.settings import (
     KEY_A_SECONDS,
     ORPHAN_SECONDS,
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
-from tests.provider.stage import TENANT, StageCase
+from tests.provider.stage import LABELS, TENANT, StageCase
 
 
 class ToldMover(CommandLocator):
@@ -519,6 +530,7 @@ class OrphanTests(ServiceCase):
         self.service.orphan(sessions[:1])
         self.reactor.result_of(self.service.stopService())
         self.assertEqual(["interrupted"] * 2, [self.state(session) for session in sessions])
+        self.reactor.result_of(self.provider.mover.maintenance.stopService())
         self.assertEqual([], self.reactor.getDelayedCalls())
 
 
@@ -567,12 +579,14 @@ class RepositoryTests(StageCase):
         self.assertEqual((thief.name, 1), ("thief", self.folders()))
 
     def test_mode(self) -> None:
-        """A mode that the provider did not allow, or that this release cannot store, is refused."""
+        """A mode that the provider did not allow is refused; what was made is known ever after."""
         self.provider.add_tenant()
         self.provider.add_tenant("lax", modes=["tenant", "none"])
-        for tenant in (TENANT, "lax"):
-            self.failure_of(self.create(tenant, self.described(EncryptionMode.NONE)), Refused)
+        self.failure_of(self.create(TENANT, self.described(EncryptionMode.NONE)), Refused)
+        self.failure_of(self.create("lax", self.described(EncryptionMode.PROVIDER)), Refused)
         self.assertEqual(0, self.folders())
+        self.reactor.result_of(self.create("lax", self.described(EncryptionMode.NONE)))
+        self.assertEqual("none", self.provider.accounts.tenant("lax").mode)
 
     def test_lease(self) -> None:
         """After the end of the lease no repository is made."""
@@ -589,6 +603,260 @@ class RepositoryTests(StageCase):
         self.provider.add_tenant()
         query = {"host": "", "job": "", "tag": "", "after": 0, "limit": 10}
         self.failure_of(self.provider.service.points(TENANT, **query), NotFound)
+
+
+class DescriptionTests(StageCase):
+    """Another description of a repository, from the job manager to the mover."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.connected()
+
+    def offer(self, tenant: Any, description: Any, head: SignedHead) -> Any:
+        return tenant.manager.replace_description(description.encode(), head)
+
+    def changed(self, tenant: Any) -> tuple[Any, SignedHead]:
+        """A new description of a tenant's repository, and its head."""
+        old = tenant.description
+        description = attrs.evolve(old, revision=1).signed(tenant.keys)
+        chain = first_chain(tenant.keys)
+        encoded = description.encode()
+        return description, chain.next_description(tenant.keys, encoded, old.public_key)
+
+    def account(self) -> bytes:
+        _, found = self.reactor.result_of(self.provider.service.account(TENANT))
+        return bytes(found)
+
+    def test_replaced(self) -> None:
+        """What its key has signed takes the place of the old one, and is told to the admin; also
+        after the lease, for who must lock somebody out."""
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+        description, head = self.changed(self.acme)
+        for _ in range(2):  # the answer may be lost
+            self.reactor.result_of(self.offer(self.acme, description, head))
+        self.assertEqual(description.encode(), self.account())
+        self.assertIn("description_replaced", self.provider.names(tenant=TENANT))
+
+    def test_login_alone(self) -> None:
+        """Who has only the login replaces nothing: not with own keys, not with a made-up head."""
+        master = MasterKey.generate()
+        own = describe(master, self.acme.repository, EncryptionMode.TENANT, ())
+        thief = RepositoryKeys(master, self.acme.repository)
+        forged = attrs.evolve(own, revision=1).signed(thief)
+        chain = first_chain(thief)
+        head = chain.next_description(thief, forged.encode(), forged.public_key)
+        description, good = self.changed(self.acme)
+        for offered, signed in (
+            (forged, head),
+            (description, SignedHead(good.encoded, bytes(64))),
+            (description, head),
+        ):
+            self.failure_of(self.offer(self.acme, offered, signed), Refused)
+        self.assertEqual(self.acme.description.encode(), self.account())
+
+    def test_of_another(self) -> None:
+        """A tenant's signed description does nothing to another's repository."""
+        other = self.connected("other")
+        description, head = self.changed(self.acme)
+        self.failure_of(self.offer(other, description, head), Refused)
+        self.assertEqual(self.acme.description.encode(), self.account())
+
+    def test_moved(self) -> None:
+        """A head that others have overtaken is told so by its word."""
+        description, _ = self.changed(self.acme)
+        chain = attrs.evolve(first_chain(self.acme.keys), number=7, value=bytes([1]) * 32)
+        encoded = description.encode()
+        head = chain.next_description(self.acme.keys, encoded, description.public_key)
+        self.failure_of(self.offer(self.acme, description, head), HeadMoved)
+
+    def test_none(self) -> None:
+        """Who has no repository, or is disabled, replaces nothing; garbage neither."""
+        description, head = self.changed(self.acme)
+        nobody = self.tenant("nobody")
+        nobody.log_in()
+        self.failure_of(self.offer(nobody, description, head), NotFound)
+        call = self.acme.manager.control.call
+        values = {"head": head.encoded, "head_signature": head.signature}
+        self.failure_of(call(ReplaceDescription, description=b"x", **values), ProtocolViolation)
+        self.provider.accounts.change_tenant(TENANT, {"disabled": True})
+        self.failure_of(self.offer(self.acme, description, head), LeaseEnded)
+
+
+class KeepingTests(StageCase):
+    """Deleting, locking and retention, from the job manager to the repository."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.acme = self.connected()
+        source = self.source()
+        self.points = [self.reactor.result_of(self.acme.back_up(source)).point for _ in range(3)]
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        return self.reactor.result_of(getattr(self.acme.manager, name)(*arguments))
+
+    def refused(self, kind: type[Exception], name: str, *arguments: Any) -> str:
+        return str(self.failure_of(getattr(self.acme.manager, name)(*arguments), kind))
+
+    def listed(self, *states: str) -> list[str]:
+        rows = self.reactor.result_of(self.acme.manager.points(states=states or ("published",)))
+        return [row["point"] for row in rows]
+
+    def lease_over(self) -> None:
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+
+    def test_delete(self) -> None:
+        """What is deleted is in the bin, restorable from there, and comes back."""
+        (row,) = self.call("delete_points", self.points[:1])
+        self.assertEqual((self.points[0].hex(), "deleted"), (row["point"], row["state"]))
+        self.assertEqual([point.hex() for point in self.points[1:]], self.listed())
+        self.assertEqual([self.points[0].hex()], self.listed("deleted"))
+        restored = self.reactor.result_of(self.acme.restore(self.points[0], self.mktemp()))
+        self.assertEqual((1, 0), (restored.files, restored.damaged.count))
+        self.call("undelete_points", self.points[:1])
+        self.assertEqual(3, len(self.listed()))
+        names = self.provider.names(tenant=TENANT)
+        self.assertTrue({"points_deleted", "points_undeleted"} <= set(names))
+
+    def test_of_another(self) -> None:
+        """A tenant can do nothing to another's points, not even learn that they are there."""
+        thief = self.connected("thief")
+        for name in ("delete_points", "undelete_points"):
+            self.failure_of(getattr(thief.manager, name)(self.points), NotFound)
+        self.failure_of(thief.manager.lock_points(self.points, 4_000_000_000), NotFound)
+        self.assertEqual(3, len(self.listed()))
+
+    def test_all_or_none(self) -> None:
+        """One point that cannot be deleted keeps the others of the same act."""
+        self.call("lock_points", self.points[2:], 4_000_000_000)
+        text = self.refused(Refused, "delete_points", self.points)
+        self.assertIn("locked", text)
+        self.assertEqual(3, len(self.listed()))
+
+    def test_malformed(self) -> None:
+        """What names no points is refused."""
+        for points in ([b"short"], []):
+            calling = self.acme.manager.control.call(DeletePoints, points=points)
+            self.failure_of(calling, ProtocolViolation)
+        asked = {"host": "", "job": "", "tag": "", "after": 0, "limit": 10, "states": ["all"]}
+        self.failure_of(self.acme.manager.control.call(ListPoints, **asked), ProtocolViolation)
+
+    def test_lease_over(self) -> None:
+        """After the lease nothing is deleted, locked or shortened; listing, restore and taking
+        back go on."""
+        self.call("delete_points", self.points[:1])
+        self.lease_over()
+        self.assertIn("2020-01-31", self.refused(LeaseEnded, "delete_points", self.points[1:]))
+        self.refused(LeaseEnded, "lock_points", self.points[1:], 4_000_000_000)
+        self.refused(LeaseEnded, "set_retention", "", "", {"keep_last": 1})
+        self.reactor.result_of(self.acme.restore(self.points[1], self.mktemp()))
+        self.call("undelete_points", self.points[:1])
+        self.call("retention")
+        self.assertEqual(3, len(self.listed()))
+
+    def test_frozen(self) -> None:
+        """While the provider has frozen a tenant nothing is deleted, and the text says so."""
+        service = self.provider.service
+        self.assertTrue(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.assertIn("frozen", self.refused(Refused, "delete_points", self.points))
+        with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
+            self.assertTrue(opened.frozen)
+        self.assertTrue(self.reactor.result_of(service.freeze(TENANT, False)))
+        self.call("delete_points", self.points)
+        self.assertEqual([], self.listed())
+
+    def test_frozen_without_room(self) -> None:
+        """A freeze that cannot be written down holds, and is written down when it can be."""
+        accounts, service = self.provider.accounts, self.provider.service
+        real = accounts.change_tenant
+
+        def full(*_: Any) -> None:
+            raise NoSpace("the disk is full")
+
+        self.patch(accounts, "change_tenant", full)
+        self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.refused(Refused, "delete_points", self.points)
+        self.patch(accounts, "change_tenant", real)
+        answer = self.reactor.result_of(service.owner(self.acme.repository))
+        self.assertEqual((TENANT, True), (answer["tenant"], answer["frozen"]))
+        self.assertTrue(accounts.tenant(TENANT).frozen)
+
+    def test_rules(self) -> None:
+        """The newest rules hold for the next act."""
+        self.provider.accounts.change_tenant(TENANT, {"rules": {"bin_days": 3}})
+        (row,) = self.call("delete_points", self.points[:1])
+        self.assertTrue(2.9 * 86400 < row["bin_until"] - time.time() < 3.1 * 86400)
+
+    def test_retention(self) -> None:
+        """A policy is set within the rules, takes force later, and can be tried before."""
+        floor = RetentionPolicy(keep_last=2).as_map()
+        self.provider.accounts.change_tenant(TENANT, {"rules": {"floor": floor}})
+        self.refused(Refused, "set_retention", "", "", {"keep_last": 1})
+        row = self.call("set_retention", LABELS[0], "", {"keep_last": 2})
+        self.assertTrue(row["has_pending"])
+        policies, rules = self.call("retention")
+        self.assertEqual([row], policies)
+        self.assertEqual(floor, rules["floor"])
+        decisions = self.call("preview_retention", (LABELS[0], "", {"keep_last": 2}))
+        self.assertEqual([False, True, True], [row["keep"] for row in decisions])
+        self.assertEqual(3, len(self.listed()))
+
+    def damaged(self, text: str, tenant: str = TENANT, session: str = "") -> None:
+        """Something was found in a tenant's repository."""
+        warning = SecurityWarning(
+            time=1.0,
+            kind=WarningKind.STORED_DATA_DAMAGED,
+            tenant=tenant,
+            session=session,
+            role="target-mover",
+            text=text,
+        )
+        self.reactor.result_of(self.provider.service.warned(warning))
+
+    def test_told_of_damage(self) -> None:
+        """A tenant is told at its next log-in what was found in its repository, once."""
+        self.damaged("pack 1 is damaged")
+        self.damaged("of another", tenant="other")
+        self.damaged("of a session", session="ab" * 16)
+        for count in (1, 0):
+            self.acme.warnings.clear()
+            manager = self.acme.make_manager()
+            self.reactor.result_of(manager.log_in(TENANT, Password(self.acme.token.reveal())))
+            self.reactor.pass_time(1)
+            self.assertEqual(
+                ["pack 1 is damaged"] * count, [warning.text for warning in self.acme.warnings]
+            )
+            self.reactor.result_of(manager.close())
+
+    def test_told_later(self) -> None:
+        """Who has gone before it was told is told the next time; many are told bit by bit."""
+        for number in range(UNTOLD_MAX + 2):
+            self.damaged(f"pack {number} is damaged")
+        heard: list[str] = []
+        for _ in range(3):
+            self.acme.warnings.clear()
+            manager = self.acme.make_manager()
+            self.reactor.result_of(manager.log_in(TENANT, Password(self.acme.token.reveal())))
+            self.reactor.pass_time(1)
+            heard += [warning.text for warning in self.acme.warnings]
+            self.reactor.result_of(manager.close())
+        wanted = [f"pack {number} is damaged" for number in range(UNTOLD_MAX + 2)]
+        self.assertEqual(wanted, heard)
+
+    def test_disk_full(self) -> None:
+        """Where nothing can be written down a restore goes on."""
+
+        def full(*_: Any, **__: Any) -> None:
+            raise NoSpace("the disk is full")
+
+        for name in ("keep_event", "keep_warning", "session_started", "session_ended"):
+            self.patch(self.provider.accounts, name, full)
+        restored = self.reactor.result_of(self.acme.restore(self.points[0], self.mktemp()))
+        self.assertEqual((1, 0), (restored.files, restored.damaged.count))
+
+    def test_nobodys(self) -> None:
+        """A repository of nobody has no owner."""
+        answer = self.reactor.result_of(self.provider.service.owner(b"x" * 16))
+        self.assertEqual("", answer["tenant"])
 
 
 class DecoyTests(StageCase):

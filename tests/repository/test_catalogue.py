@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import stat
 import threading
@@ -15,7 +16,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.repository import catalogue as catalogue_module
 from cloudconnect.repository.catalogue import (
     LOOKUP_IDS,
     REVISION,
@@ -55,6 +57,48 @@ class CatalogueCase(SynchronousTestCase):
     def present(self, *numbers: int) -> set[bytes]:
         with self.catalogue.reading() as connection:
             return self.catalogue.present(connection, map(name_of, numbers))
+
+
+class NearTests(CatalogueCase):
+    """Looking up a part of a sorted list gives the same as looking up each."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(catalogue_module, "LOOKUP_IDS", 8)
+        self.names = sorted(map(name_of, range(400)))
+        number = {name_of(number): number for number in range(400)}
+        self.add("packs/a", *(entry(number[name]) for name in self.names))
+        self.catalogue.mark_damaged(self.names[100:110])
+        with self.catalogue.writing() as connection:
+            doomed = sa.update(blobs_table).where(blobs_table.c.id.in_(self.names[200:210]))
+            connection.execute(doomed.values(condemned=5))
+
+    def assertSame(self, ids: list[bytes]) -> None:
+        with self.catalogue.reading() as connection:
+            here = set(self.names) - set(self.names[100:110]) - set(self.names[200:210])
+            found = self.catalogue.present_near(connection, ids)
+        self.assertEqual(found, here.intersection(ids))
+
+    def test_dense(self) -> None:
+        """A list of all that is there, with ids between that are not."""
+        strangers = [name_of(number) for number in range(1000, 1100)]
+        self.assertSame(self.names)
+        self.assertSame(sorted(self.names + strangers))
+        self.assertSame(self.names[95:130])
+
+    def test_sparse(self) -> None:
+        """A list of little of what is there: the rest is looked up."""
+        self.assertSame(self.names[::20])
+        self.assertSame([*self.names[:10], *self.names[90::30]])
+
+    def test_few_and_none(self) -> None:
+        """A short list, and an empty one."""
+        self.assertSame(self.names[98:102])
+        self.assertSame([])
+
+    def test_any_order(self) -> None:
+        """The order is not relied upon."""
+        self.assertSame(self.names[::-1])
 
 
 class OpeningTests(CatalogueCase):
@@ -122,7 +166,23 @@ class OpeningTests(CatalogueCase):
         self.add("packs/a", entry(1))
         catalogue = self.another(read_only=True)
         self.assertIn(name_of(1), catalogue.locate([name_of(1)]))
-        self.assertRaises(sa.exc.OperationalError, catalogue.mark_damaged, [name_of(1)])
+        error = self.assertRaises(OSError, catalogue.mark_damaged, [name_of(1)])
+        self.assertEqual(error.errno, errno.EROFS)
+
+    def test_system_error(self) -> None:
+        """What the system refuses is an OSError, by whatever name SQLite calls it."""
+        self.path.with_name("folder").mkdir()
+        url = sa.URL.create("sqlite", database=str(self.path.with_name("folder")))
+        error = self.assertRaises(OSError, open_catalogue, url.render_as_string())
+        self.assertEqual(error.errno, errno.EIO)
+
+    def test_busy(self) -> None:
+        """A writer that waits too long for another one is told so."""
+        waiting = self.another()
+        with waiting.reading() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=1")
+        with self.catalogue.writing():
+            self.assertRaises(Busy, waiting.mark_damaged, [name_of(1)])
 
     def test_odd_path(self) -> None:
         """A path with characters that mean something in a URL is a path."""

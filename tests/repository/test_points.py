@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
 from cloudconnect.content.atrest import EncryptionMode
-from cloudconnect.errors import Busy, NoSpace, NotFound, Refused, StoredDataDamaged
+from cloudconnect.errors import (
+    Busy,
+    NoSpace,
+    NotFound,
+    Refused,
+    StoredDataDamaged,
+    UsageError,
+)
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.points import ATTEMPTS
 from cloudconnect.repository.tables import point_tags_table, points_table
@@ -208,6 +218,29 @@ class PublishTests(PointsCase):
         self.assertRaises(NoSpace, self.publish, b"p" * 16, [name_of(1)])
         self.nothing_there()
 
+    def test_doubtful_commit(self) -> None:
+        """A point whose row's commit failed, and may be there all the same, has what it needs."""
+        writing = Catalogue.writing
+
+        @contextlib.contextmanager
+        def doubtful(catalogue: Catalogue) -> Iterator[sa.Connection]:
+            with writing(catalogue) as connection:
+                yield connection
+            raise OSError(errno.EIO, "the log was written, and its fsync failed")
+
+        with self.patched(Catalogue, "writing", doubtful):
+            self.assertRaises(OSError, self.publish, b"p" * 16, [name_of(1)])
+        reopened = self.opened()
+        [row] = reopened.points()
+        point = reopened.point(row.point)
+        self.assertEqual(list(reopened.references(point)), [[name_of(1)]])
+
+    @contextlib.contextmanager
+    def patched(self, *where: Any) -> Iterator[None]:
+        patcher = self.patch(*where)
+        yield
+        patcher.restore()
+
 
 class ListTests(PointsCase):
     """Points are listed by what they belong to, page by page."""
@@ -258,6 +291,38 @@ class ListTests(PointsCase):
             self.assertRaises(NotFound, self.repository.point, prefix)
         self.assertRaises(NotFound, self.repository.point, b"\x09" * 16)
 
+    def test_states(self) -> None:
+        """By what became of them; by default those that are published."""
+        ids = [bytes((number,)) * 16 for number in range(6)]
+        self.repository.delete([ids[1], ids[2]])
+        self.repository.withdraw([ids[3]])
+        self.assertEqual(self.arrivals(), [1, 5, 6])
+        self.assertEqual(self.arrivals(states=["deleted"]), [2, 3])
+        self.assertEqual(self.arrivals(states=["deleted"], host="web"), [3])
+        self.assertEqual(self.arrivals(states=("deleted", "withdrawn"), after=2), [3, 4])
+        self.assertEqual(self.arrivals(states=["removed"]), [])
+        self.assertEqual(self.arrivals(states=[]), [])
+        everything = ("published", "deleted", "withdrawn", "removed")
+        self.assertEqual(self.arrivals(states=everything, newest_first=True, limit=2), [6, 5])
+        self.assertRaises(UsageError, self.arrivals, states=["lost"])
+
+    def test_prefix_of_deleted(self) -> None:
+        """A point in the bin is found too, where no published one begins so."""
+        self.publish(b"\x01\xff" + bytes(14))
+        self.repository.delete([b"\x01" * 16])
+        self.assertEqual(self.repository.point("01").arrival, 7)
+        self.assertEqual(self.repository.point("0101").state, "deleted")
+        self.repository.delete([b"\x01\xff" + bytes(14)])
+        self.assertRaises(NotFound, self.repository.point, "01")
+        self.assertEqual(self.repository.point("01ff").arrival, 7)
+
+    def test_bytes_stored(self) -> None:
+        """What a point's session added to packs is kept with it."""
+        made = record(b"n" * 16)
+        encoded = made.encode()
+        self.repository.publish(made, encoded, keys().sign(encoded), [], bytes_stored=77)
+        self.assertEqual(self.repository.point(b"n" * 16).bytes_stored, 77)
+
     def test_numbers_are_not_used_again(self) -> None:
         """The number of a point that is gone is not given to another one."""
         with self.repository.catalogue.writing() as connection:
@@ -286,6 +351,8 @@ class WithdrawTests(PointsCase):
         self.assertRaises(NotFound, self.repository.point, b"p" * 16)
         self.assertRaises(Refused, self.publish, b"p" * 16)
         self.assertEqual(self.repository.statistics()["points"], 1)
+        (row,) = self.repository.points(states=["withdrawn"])
+        self.assertEqual(row.point, b"p" * 16)
 
     def test_unknown(self) -> None:
         """There must be such a point."""

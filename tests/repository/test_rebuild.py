@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from cloudconnect.errors import NotFound, Refused
 from cloudconnect.repository import packs
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.points import STATES
 from cloudconnect.repository.store import CATALOGUE, Repository
 from cloudconnect.repository.tables import blobs_table, packs_table, points_table
 from cloudconnect.wire import canonical
@@ -39,13 +40,14 @@ class RebuildTests(RepositoryCase):
         return repository
 
     def rows(self, catalogue: Catalogue) -> list[list[tuple[object, ...]]]:
-        """All that a catalogue knows, but the numbers and times of its packs."""
+        """All that a catalogue knows, but numbers and times of its packs, and its own clock's."""
         blobs = sa.select(
             packs_table.c.name, *(c for c in blobs_table.c if c.name != "pack")
         ).where(packs_table.c.number == blobs_table.c.pack)
+        points = (c for c in points_table.c if c.name not in ("bin_clock", "locked_clock"))
         queries = (
             blobs.order_by(blobs_table.c.id),
-            sa.select(points_table).order_by(points_table.c.arrival),
+            sa.select(*points).order_by(points_table.c.arrival),
             sa.select(packs_table.c.name, packs_table.c.size).order_by(packs_table.c.name),
         )
         with catalogue.reading() as connection:
@@ -128,6 +130,56 @@ class RebuildTests(RepositoryCase):
         self.assertEqual(repository.have([name_of(4)]), [True])
         self.assertEqual(len(repository.rebuild_index().damaged), 1)
         self.assertEqual(repository.have([name_of(4)]), [False])
+
+    def test_before_the_bin(self) -> None:
+        """The record of a point of an earlier release, which has less in it, is understood."""
+        repository = self.opened()
+        self.assertEqual(repository.point(b"\x02" * 16).bytes_stored, 0)
+        path = self.directory / "points" / ("02" * 16)
+        fields = canonical.decode_map(path.read_bytes())
+        self.assertEqual(fields.pop("bytes_stored"), 0)
+        path.write_bytes(canonical.encode(fields))
+        repository.close()
+        self.assertEqual(self.lose().rebuild_index().damaged, ())
+        for wrong in (-1, 1 << 63, "1", None):
+            path.write_bytes(canonical.encode(fields | {"bytes_stored": wrong}))
+            self.assertEqual(len(self.lose().rebuild_index().damaged), 1)
+
+    def test_what_became_of_points(self) -> None:
+        """The bin and the locks come back with their points."""
+        repository = self.opened()
+        repository.delete([b"\x00" * 16], "provider")
+        repository.lock([b"\x02" * 16], self.time + 86400)
+        rows = self.rows(repository.catalogue)
+        repository.close()
+        repository = self.lose()
+        self.assertEqual(repository.rebuild_index().damaged, ())
+        self.assertEqual(self.rows(repository.catalogue), rows)
+        repository.rebuild_index()
+        self.assertEqual(self.rows(repository.catalogue), rows)
+        states = {row.point[0]: row.state for row in repository.points(states=STATES)}
+        self.assertEqual(states, {0: "deleted", 1: "withdrawn", 2: "published"})
+
+    def test_damaged_tombstone(self) -> None:
+        """A tombstone that cannot be read is named, and makes no point."""
+        repository = self.opened()
+        repository.delete([b"\x00" * 16])
+        repository.close()
+        for octets in (b"damaged", canonical.encode({"removed_time": 5.0})):
+            (self.directory / "points" / ("07" * 16 + "-removed")).write_bytes(octets)
+            repository = self.lose()
+            (sentence,) = repository.rebuild_index().damaged
+            self.assertIn("07" * 16, sentence)
+            self.assertEqual(len(repository.points(states=STATES)), 3)
+
+    def test_strange_names(self) -> None:
+        """Names that are of no point are left alone."""
+        repository = self.opened()
+        for name in ("points/other", "points/" + "0g" * 16, "points/" + "00" * 15, "points/a/b"):
+            repository.store.put(name, [b"other"])
+        repository.close()
+        result = self.lose().rebuild_index()
+        self.assertEqual((result.points, result.damaged), (3, ()))
 
     def test_foreign_pack(self) -> None:
         """A pack of another repository, put among ours, is named and not used."""

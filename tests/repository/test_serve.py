@@ -7,13 +7,17 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
+
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.heads import Chain, SignedHead, first_chain
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
     DigestMismatch,
     FrameMismatch,
+    HeadMoved,
     NoSpace,
     NotFound,
     ProtocolViolation,
@@ -24,8 +28,10 @@ from cloudconnect.errors import (
 from cloudconnect.keys import MasterKey, Subkey
 from cloudconnect.repository import packs, serve
 from cloudconnect.repository.packs import ENTRY_SIZE
+from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
+from cloudconnect.repository.tables import repository_table
 from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX
 from cloudconnect.testing import PipePair
 from cloudconnect.wire.channel import FrameChannel, failure
@@ -404,6 +410,34 @@ class StoringTests(ServeCase):
         there = self.opened().have([name_of(number) for number in range(3)])
         self.assertEqual(there, [True, True, False])
 
+    def test_bin_full(self) -> None:
+        """With a full bin there is no backup, and everything else."""
+        self.repository.set_rules(Rules(bin_bytes=1))
+        self.published(self.repository, b"p" * 16, 0)
+        self.repository.check_bin_room()
+        with self.repository.catalogue.writing() as connection:
+            connection.execute(sa.update(repository_table).values(measured={"bin": 1, "time": 0}))
+        served = self.served(greet=False)
+        self.assertIn("bin is full", str(self.ended_by(served, NoSpace)))
+        for purpose in ("restore", "read", "check"):
+            served = self.served(purpose)
+            frame = served.ask(FrameKind.OPEN, 3, encode_body(point=b"p" * 16))
+            self.assertEqual(frame.kind, FrameKind.OPENED)
+            served.end()
+
+    def test_bytes_stored(self) -> None:
+        """Each point knows what its session added to packs since the one before."""
+        served = self.served()
+        for number in range(3):
+            served.mover.send_chunk(0, blob(number))
+        for point in (b"p" * 16, b"q" * 16):
+            served.point(record(point))
+            while served.mover.receive().kind is not FrameKind.POINTED:
+                pass
+        served.end()
+        self.assertEqual(self.repository.point(b"p" * 16).bytes_stored, 3 * (100 + ENTRY_SIZE))
+        self.assertEqual(self.repository.point(b"q" * 16).bytes_stored, 0)
+
     def test_disk_full(self) -> None:
         """A full disk is reported as such."""
 
@@ -459,6 +493,15 @@ class ReadingTests(ServeCase):
         self.failed(missing, 4, NotFound)
         served.end()
 
+    def test_open_deleted(self) -> None:
+        """A point in the bin is opened too."""
+        self.published(self.repository, b"p" * 16, 0)
+        self.repository.delete([b"p" * 16])
+        served = self.served("restore")
+        frame = served.ask(FrameKind.OPEN, 3, encode_body(point=b"p" * 16))
+        self.assertEqual(decode_body(frame)["record"], record(b"p" * 16).encode())
+        served.end()
+
     def test_bad_open(self) -> None:
         """Half an id opens nothing: prefixes are for listings."""
         self.published(self.repository, b"p" * 16, 0)
@@ -476,10 +519,129 @@ class ReadingTests(ServeCase):
         served.end()
 
 
+class HeadsTests(ServeCase):
+    """HEADS, and POINT with a head."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.chain = first_chain(keys())
+
+    def ask(self, served: Served, after: Any = 0, about: Any = ()) -> dict[str, Any]:
+        body = encode_body(after=after, about=list(about))
+        frame = served.ask(FrameKind.HEADS, 5, body)
+        self.assertEqual((frame.kind, frame.request), (FrameKind.HEADED, 5))
+        return decode_body(frame)
+
+    def with_head(self, made: PointRecord, chain: Chain | None = None) -> dict[str, bytes]:
+        """What a POINT says of a head that continues ``chain``."""
+        head = (chain or self.chain).next_point(keys(), made.point, made.encode())
+        self.chain = self.chain.follow(head) if chain is None else self.chain
+        return {"head": head.encoded, "head_signature": head.signature}
+
+    def test_published(self) -> None:
+        """Heads come with points, and are handed out with their points' states, in every kind of
+        session, whatever the credential may."""
+        served = self.served()
+        none = {"number": 0, "chain": bytes(32), "entries": [], "live": b"", "about": []}
+        self.assertEqual(self.ask(served), none)
+        sent = []
+        for number in range(3):
+            made = record(bytes([number]) * 16)
+            sent.append(self.with_head(made))
+            served.point(made, **sent[-1])
+            self.assertEqual(served.mover.receive().kind, FrameKind.POINTED)
+        served.end()
+        self.repository.withdraw([bytes([1]) * 16])
+        expected = {
+            "number": 3,
+            "chain": self.chain.value,
+            "entries": [[fields["head"], fields["head_signature"]] for fields in sent],
+            "live": b"\5",
+            "about": [[2, "withdrawn", "", 1000.0], [7, "missing", "", 0.0]],
+        }
+        for purpose in ("backup", "restore", "read", "check"):
+            served = self.served(purpose, capabilities=())
+            self.assertEqual(self.ask(served, about=[2, 7]), expected)
+            after = {**expected, "entries": expected["entries"][2:], "about": []}
+            self.assertEqual(self.ask(served, after=2), after)
+            served.end()
+
+    def test_moved(self) -> None:
+        """Where another session was faster the same POINT comes again with another head; its
+        references need not."""
+        self.stored(1, 2)
+        served = self.served()
+        stale = self.with_head(record(b"p" * 16), self.chain)
+        other = record(b"o" * 16)
+        fields = self.with_head(other)
+        head = SignedHead(fields["head"], fields["head_signature"])
+        encoded = other.encode()
+        self.repository.publish(other, encoded, keys().sign(encoded), [], head)
+        references = join_ids(map(name_of, (1, 2)))
+        told = {"references": 2, "digest": hashlib.sha256(references).digest()}
+        made = record(b"p" * 16)
+        served.mover.send(FrameKind.POINT, 9, references, FLAG_PART)
+        served.point(made, 9, **stale, **told)
+        self.failed(served.mover.receive(), 9, HeadMoved)
+        served.point(made, 10, **stale, **told)
+        self.failed(served.mover.receive(), 10, HeadMoved)
+        served.point(made, 11, **self.with_head(made), **told)
+        self.assertEqual(served.mover.receive().kind, FrameKind.POINTED)
+        self.assertEqual(served.end().points, (b"p" * 16,))
+        point = self.opened().point(b"p" * 16)
+        self.assertEqual(list(self.repository.references(point)), [[name_of(1), name_of(2)]])
+        self.assertEqual(self.files("temporary"), [])
+
+    def test_given_up(self) -> None:
+        """References that are waiting for another head go with the session."""
+        served = self.served()
+        made = record(b"p" * 16)
+        encoded = made.encode()
+        other = Chain(repository=REPOSITORY, key=keys().public_key, number=4, value=bytes([1]) * 32)
+        served.point(made, **self.with_head(made, other))
+        self.failed(served.mover.receive(), 9, HeadMoved)
+        served.end()
+        self.repository.close()
+        self.assertEqual(self.files("temporary"), [])
+        self.assertGreater(len(encoded), 0)
+
+    def test_bad_head(self) -> None:
+        """A head that is not of this point is refused, and the dialogue goes on."""
+        served = self.served()
+        made = record(b"p" * 16)
+        served.point(made, **self.with_head(record(b"o" * 16), self.chain))
+        self.failed(served.mover.receive(), 9, Refused)
+        served.point(made, 10, **self.with_head(made))
+        self.assertEqual(served.mover.receive().kind, FrameKind.POINTED)
+        served.end()
+
+    def test_violations(self) -> None:
+        """Half a head, and questions that name no numbers or too many, end the session."""
+        for body in (
+            {"after": 0},
+            {"after": -1, "about": []},
+            {"after": True, "about": []},
+            {"after": 1 << 53, "about": []},
+            {"after": 0, "about": [1.5]},
+            {"after": 0, "about": [True]},
+            {"after": 0, "about": [1] * 257},
+            {"after": 0, "about": {}},
+            {"after": 0, "about": [], "more": 1},
+        ):
+            served = self.served("read")
+            served.mover.send(FrameKind.HEADS, 5, encode_body(**body))
+            self.ended_by(served, ProtocolViolation)
+        for changes in ({"head": b""}, {"head_signature": b""}, {"head": 1, "head_signature": b""}):
+            served = self.served()
+            served.point(record(b"p" * 16), **changes)
+            self.ended_by(served, ProtocolViolation)
+
+
 class PurposeTests(ServeCase):
     """A session does what it was started for, and nothing else."""
 
     FRAMES: tuple[tuple[FrameKind, bytes], ...] = (
+        (FrameKind.HEADS, encode_body(after=0, about=[])),
         (FrameKind.HAVE, bytes(32)),
         (FrameKind.GET, bytes(32)),
         (FrameKind.OPEN, encode_body(point=bytes(16))),

@@ -183,6 +183,8 @@ class OpeningTests(RepositoryCase):
         repository = self.opened(read_only=True)
         self.assertEqual(list(repository.read([name_of(1)])), [blob(1)])
         self.assertEqual(repository.point(b"p" * 16).arrival, 1)
+        self.assertEqual([], repository.flush())  # there is nothing, and a session asks so
+        self.assertRaises(Refused, repository.add, blob(2))
         repository.close()
         after = {path: path.stat().st_mtime_ns for path in self.directory.rglob("*")}
         changed = {path.name for path in before if before[path] != after.get(path)}
@@ -340,6 +342,7 @@ class StoringTests(RepositoryCase):
             {
                 "packs": 2,
                 "bytes_stored": sum(sizes),
+                "bytes_counted": sum(sizes),
                 "blobs": 4,
                 "bytes_plain": 4000,
                 "points": 0,

@@ -19,7 +19,8 @@ SIDES = ["initiator", "responder"]
 RECORDS = {1: (1, 1 << 20), 2: (0, 0), 3: (16, 16), 4: (2, 2), 5: (8, 8), 6: (8, 8)}
 #: Fewest and most bytes in the body of a frame, and what their number is a multiple of.
 IDS, LARGE, SMALL = (32, 8192 * 32, 32), (1, 8 << 20, 1), (1, 16 << 10, 1)
-BODIES = {3: IDS, 4: (1, 1024, 1), 5: (70, 69 + (4 << 20), 1), 6: IDS, 7: LARGE, 9: IDS, 11: LARGE}
+BODIES = {3: IDS, 4: (1, 1024, 1), 5: (70, 69 + (4 << 20), 1), 6: IDS, 9: IDS}
+BODIES |= dict.fromkeys((7, 11, 15), LARGE)
 #: BLAKE3: its constants, which words are mixed with each other, the order of the next round.
 IV = [int(prime**0.5 % 1 * 2**32) for prime in (2, 3, 5, 7, 11, 13, 17, 19)]
 MIX = [[4 * row + (i + n * row) % 4 for row in range(4)] for n in (0, 1) for i in range(4)]
@@ -255,7 +256,7 @@ class Conversation:
             part = kind == 7 and flags == 1
             low, high, step = (32, 8 << 20, 32) if part else BODIES.get(kind, SMALL)
             good = low <= size <= high and size % step == 0 and header[2:4] == stream
-            need(good and 1 <= kind <= 13 and flags <= (kind in (5, 7)), "frame_mismatch")
+            need(good and 1 <= kind <= 15 and flags <= (kind in (5, 7)), "frame_mismatch")
             body, tag = (yield size), (yield 16)
             covered = counter.to_bytes(8, "big") + header + (body[:69] if kind == 5 else body)
             need(blake3(covered, key)[:16] == tag, "frame_mismatch")
@@ -265,7 +266,7 @@ class Conversation:
             if kind == 12:
                 need(value.keys() == {"bytes", "frames"})
                 need(value == {"bytes": at, "frames": counter}, "frame_mismatch")
-                self.ended[side] = True
+            self.ended[side] = kind == 12
             at, counter = at + 28 + size, counter + 1
             self.tell(side, "frame", kind, flags, request, value)
 
@@ -281,14 +282,13 @@ class Conversation:
             length, coding = struct.unpack(">IB", body[32:37])
             need(1 <= length <= 4 << 20 and coding in (0, 1, 16, 17))
             return [body[:32].hex(), length, coding, body[69:].hex()]
-        found = (reader := Cbor(body)).value()
-        need(isinstance(found, dict) and not reader.read())
+        need(isinstance(found := (reader := Cbor(body)).value(), dict) and not reader.read())
         return found
 
 
 def outcome(vector):
     """The events up to the first error, and its word, or None where both sides are content."""
-    conversation, error = Conversation({**vector["test_secrets"], **vector["inputs"]}), None
+    conversation, error = Conversation(vector["test_secrets"] | vector["inputs"]), None
     try:
         conversation.run(getattr(Conversation, vector["protocol"]), vector["bytes"])
         if any(conversation.data) and "integrity_key" in conversation.given:

@@ -20,9 +20,8 @@ from tests.vectors.talks import (
 )
 
 MOVER, REPOSITORY = INITIATOR, RESPONDER
-HELLO, WELCOME, HAVE, WANT, CHUNK, STORED, POINT, POINTED, GET, OPEN, OPENED, TOTALS, FAIL = (
-    FrameKind
-)
+HELLO, WELCOME, HAVE, WANT, CHUNK, STORED, POINT, POINTED, GET, OPEN, OPENED, *_ = FrameKind
+TOTALS, FAIL, HEADS, HEADED = FrameKind.TOTALS, FrameKind.FAIL, FrameKind.HEADS, FrameKind.HEADED
 IDS = tuple(bytes([0xA0 + n]) * 32 for n in range(9))
 POINT_ID = b"\x70" * 16
 RECORD, SIGNATURE = b"the encoded record of a restore point", b"\x73" * 64
@@ -84,6 +83,9 @@ def kinds() -> Iterator[Case]:
     fields = {"record": RECORD, "signature": SIGNATURE, "references": 0, "digest": digest()}
     talk = FrameTalk().map(MOVER, POINT, 3, **fields).totals(MOVER)
     yield Case("frames/point", 7, "POINT without references.", talk)
+    headed = {**fields, "head": b"an encoded head", "head_signature": SIGNATURE}
+    talk = FrameTalk().map(MOVER, POINT, 3, **headed).totals(MOVER)
+    yield Case("frames/point-with-head", 7, "POINT with its entry in the chain of heads.", talk)
     talk = FrameTalk().ids(MOVER, POINT, 3, IDS[0], IDS[1], flags=FLAG_PART)
     talk.ids(MOVER, POINT, 3, IDS[2], flags=FLAG_PART)
     fields = {**fields, "references": 3, "digest": digest(*IDS[:3])}
@@ -102,6 +104,23 @@ def kinds() -> Iterator[Case]:
     fields = {"record": RECORD, "signature": SIGNATURE, "arrival": 7}
     talk = FrameTalk().map(REPOSITORY, OPENED, 1, **fields).totals(REPOSITORY)
     yield Case("frames/opened", 7, "OPENED.", talk)
+    talk = FrameTalk().map(MOVER, HEADS, 1, after=0, about=[]).totals(MOVER)
+    yield Case("frames/heads", 7, "HEADS from the beginning.", talk)
+    talk = FrameTalk().map(MOVER, HEADS, 1, after=300, about=[1, 256]).totals(MOVER)
+    yield Case("frames/heads-about", 7, "HEADS with questions about two heads.", talk)
+    none = {"number": 0, "chain": bytes(32), "entries": [], "live": b"", "about": []}
+    talk = FrameTalk().map(REPOSITORY, HEADED, 1, **none).totals(REPOSITORY)
+    yield Case("frames/headed-none", 7, "HEADED of a repository without heads.", talk)
+    fields = {
+        "number": 2,
+        "chain": b"\x68" * 32,
+        "entries": [[b"an encoded head", SIGNATURE], [b"the next one", SIGNATURE]],
+        "live": b"\2",
+        "about": [[1, "removed", "retention", 1790000000.25], [9, "missing", "", 0.0]],
+    }
+    talk = FrameTalk().map(REPOSITORY, HEADED, 1, **fields).totals(REPOSITORY)
+    shows = "HEADED with two heads, of which the point of the second is published."
+    yield Case("frames/headed", 7, shows, talk)
     yield Case("frames/totals", 7, "TOTALS of no frames.", FrameTalk().totals(MOVER))
     fields = {"reason": "no_space", "text": "the quota is used up"}
     talk = FrameTalk().map(REPOSITORY, FAIL, 0, **fields).totals(REPOSITORY)
@@ -124,7 +143,7 @@ def impossible() -> Iterator[Case]:
     one = IDS[0]
     headers = {
         "kind-0": (0, one, {}, "There is no kind 0."),
-        "kind-14": (14, one, {}, "There is no kind 14."),
+        "kind-16": (16, one, {}, "There is no kind 16."),
         "kind-255": (255, one, {}, "There is no kind 255."),
         "flag-on-get": (GET, one, {"flags": 1}, "Flag 1 on a kind that has no flags."),
         "flag-on-point": (POINT, one, {"flags": 2}, "Flag 2 on POINT."),
@@ -140,6 +159,7 @@ def impossible() -> Iterator[Case]:
         "part-empty": (POINT, b"", {"flags": 1}, "A part of a POINT without ids."),
         "point-empty": (POINT, b"", {}, "POINT without a map."),
         "hello-empty": (HELLO, b"", {}, "HELLO without a map."),
+        "flag-on-heads": (HEADS, one, {"flags": 1}, "Flag 1 on HEADS."),
     }
     for name, (kind, body, fields, shows) in headers.items():
         talk = FrameTalk()
@@ -153,6 +173,8 @@ def impossible() -> Iterator[Case]:
         "fail-over": (FAIL, 0, (16 << 10) + 1, "FAIL of more than 16 KiB"),
         "point-over": (POINT, 0, (8 << 20) + 1, "POINT of more than 8 MiB"),
         "part-over": (POINT, 1, (8 << 20) + 32, "A part of a POINT of more than 8 MiB"),
+        "heads-over": (HEADS, 0, (16 << 10) + 1, "HEADS of more than 16 KiB"),
+        "headed-over": (HEADED, 0, (8 << 20) + 1, "HEADED of more than 8 MiB"),
         "longest": (OPENED, 0, 0xFFFFFFFF, "OPENED of 4 GiB"),
     }
     for name, (kind, flags, size, shows) in sizes.items():

@@ -1,0 +1,225 @@
+"""Layer 6: the acts of a provider's admin: at the running provider, or on its directory.
+
+While the provider runs they go through its admin socket and take effect at once; where none runs
+they are done on the directory itself, under its lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError
+
+from cloudconnect.cli.running import Interrupt, run, run_at_once
+from cloudconnect.commands.admin import (
+    AddTenant,
+    Collect,
+    Freeze,
+    List,
+    Scrub,
+    SetTenant,
+    ShowTenant,
+)
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.config.provider import ProviderSettings, load, running
+from cloudconnect.errors import Busy, NotReachable
+from cloudconnect.keys import Password
+from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.reserve import Reserve
+from cloudconnect.settings import PAGE_ROWS_MAX
+
+_T = TypeVar("_T")
+
+
+class Acts(Protocol):
+    """What an admin can do; see :class:`cloudconnect.provider.administration.Administration`."""
+
+    async def add_tenant(
+        self, name: str, password: Password | None, settings: dict[str, Any]
+    ) -> Password | None:
+        """Make a tenant; the token, if one was made."""
+
+    async def set_tenant(
+        self, name: str, password: Password | None, new_token: bool, settings: dict[str, Any]
+    ) -> Password | None:
+        """Change what is agreed with a tenant; the token, if one was made."""
+
+    async def show_tenant(self, name: str) -> dict[str, Any]:
+        """What is agreed with a tenant, and what its repository holds."""
+
+    async def freeze(self, name: str, frozen: bool) -> bool:
+        """Freeze a tenant, or thaw it; whether it could be written down."""
+
+    async def collect(self, name: str) -> dict[str, Any]:
+        """Collect a tenant's garbage; the counts."""
+
+    async def scrub(self, name: str, limit: int) -> dict[str, Any]:
+        """Scrub a tenant's repository; counts and findings."""
+
+    async def page(
+        self, what: str, filters: dict[str, str], after: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """One page of a listing, and whether there is more."""
+
+
+class _Here:
+    """The acts on a directory on which no provider runs."""
+
+    def __init__(self, administration: Administration) -> None:
+        self._administration = administration
+
+    async def add_tenant(
+        self, name: str, password: Password | None, settings: dict[str, Any]
+    ) -> Password | None:
+        return self._administration.add_tenant(name, password, settings)
+
+    async def set_tenant(
+        self, name: str, password: Password | None, new_token: bool, settings: dict[str, Any]
+    ) -> Password | None:
+        token = self._administration.set_tenant(name, password, new_token, settings)
+        if "rules" in settings:
+            self._administration.tell_rules(name)
+        return token
+
+    async def show_tenant(self, name: str) -> dict[str, Any]:
+        fields = self._administration.describe(name)
+        if fields["repository"] is not None:
+            repository = self._administration.repository(name)
+            fields |= self._administration.acts.measure(repository)
+        return fields
+
+    async def freeze(self, name: str, frozen: bool) -> bool:
+        return self._administration.freeze(name, frozen)
+
+    async def collect(self, name: str) -> dict[str, Any]:
+        self._administration.tell_rules(name)
+        return self._administration.acts.collect(self._administration.repository(name))
+
+    async def scrub(self, name: str, limit: int) -> dict[str, Any]:
+        repository = self._administration.repository(name)
+        result: dict[str, Any] = self._administration.acts.scrub(repository, limit or None)
+        self._administration.keep_findings(name, result)
+        return result
+
+    async def page(
+        self, what: str, filters: dict[str, str], after: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
+
+
+class _There:
+    """The acts at a running provider, through its admin socket."""
+
+    def __init__(self, link: BoundedAMP) -> None:
+        self._link = link
+
+    async def add_tenant(
+        self, name: str, password: Password | None, settings: dict[str, Any]
+    ) -> Password | None:
+        answer = await self._link.call(AddTenant, name=name, password=password, settings=settings)
+        token: Password | None = answer["token"]
+        return token
+
+    async def set_tenant(
+        self, name: str, password: Password | None, new_token: bool, settings: dict[str, Any]
+    ) -> Password | None:
+        answer = await self._link.call(
+            SetTenant, name=name, password=password, new_token=new_token, settings=settings
+        )
+        token: Password | None = answer["token"]
+        return token
+
+    async def show_tenant(self, name: str) -> dict[str, Any]:
+        answer = await self._link.call(ShowTenant, name=name)
+        fields: dict[str, Any] = answer["tenant"]
+        return fields
+
+    async def freeze(self, name: str, frozen: bool) -> bool:
+        answer = await self._link.call(Freeze, name=name, frozen=frozen)
+        kept: bool = answer["kept"]
+        return kept
+
+    async def collect(self, name: str) -> dict[str, Any]:
+        answer = await self._link.call(Collect, timeout=None, name=name)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def scrub(self, name: str, limit: int) -> dict[str, Any]:
+        answer = await self._link.call(Scrub, timeout=None, name=name, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def page(
+        self, what: str, filters: dict[str, str], after: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        answer = await self._link.call(
+            List, what=what, filters=filters, after=after, limit=PAGE_ROWS_MAX
+        )
+        return answer["rows"], answer["more"]
+
+
+async def rows(acts: Acts, what: str, filters: dict[str, str]) -> list[dict[str, Any]]:
+    """All pages of a listing."""
+    found: list[dict[str, Any]] = []
+    more = True
+    while more:
+        page, more = await acts.page(what, filters, found[-1]["cursor"] if found else 0)
+        found.extend(page)
+        more = more and bool(page)
+    return found
+
+
+def administrate(
+    directory: Path, work: Callable[[Acts], Coroutine[Any, Any, _T]], debug: bool = False
+) -> _T:
+    """Do ``work`` at the running provider, or on its directory where none runs.
+
+    :raises NotReachable: one runs, and does not answer
+    """
+    settings = load(directory)
+
+    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
+        endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
+        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
+        try:
+            return await work(_There(link))
+        finally:
+            if link.transport is not None:
+                link.transport.loseConnection()
+
+    with ExitStack() as held:
+        if not settings.read_only:  # else nobody has a socket, and nothing can be changed
+            try:
+                held.enter_context(running(settings))
+            except Busy:
+                return _at_running(settings, remotely, debug)
+        accounts = Accounts(settings.accounts_url)
+        held.callback(accounts.close)
+        reserve = Reserve(settings.reserve)
+        administration = Administration(accounts, settings.repositories, reserve)
+        return run_at_once(work(_Here(administration)))
+
+
+def _at_running(
+    settings: ProviderSettings,
+    remotely: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]],
+    debug: bool,
+) -> _T:
+    try:
+        return run(remotely, debug)
+    except ConnectError as error:
+        raise NotReachable(
+            f"a provider runs on {settings.directory} but its admin socket does not answer: {error}"
+        ) from None
+
+
+def listed(
+    directory: Path, what: str, filters: dict[str, str], debug: bool
+) -> list[dict[str, Any]]:
+    """All rows of a listing."""
+    return administrate(directory, lambda acts: rows(acts, what, filters), debug)

@@ -1,0 +1,78 @@
+"""``make crash SECONDS=n SEED=s``: every campaign for its share of the time.
+
+Each campaign prints one JSON line, which is appended to the ledger as well. The exit status is 1
+where something was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.crash import cuts, faults, kills, states
+from tests.crash.ledger import LEDGER, append, code, sums
+from tests.crash.stage import Failed
+
+
+def _always() -> str:
+    return ""
+
+
+#: By name: why it cannot run here, and the campaign.
+CAMPAIGNS: Final[dict[str, tuple[Callable[[], str], Callable[..., None]]]] = {
+    "kills": (_always, kills.run),
+    "cuts": (cuts.missing, cuts.run),
+    "faults": (faults.missing, faults.run),
+    "states": (_always, states.run),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run campaigns; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash")
+    parser.add_argument("--seconds", type=float, default=600.0, help="for all campaigns together")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--campaign", choices=[*CAMPAIGNS, "all"], default="all")
+    parser.add_argument("--most", type=int, help="most kills, cuts, faults ... of each campaign")
+    parser.add_argument("--ledger", type=Path, default=LEDGER)
+    parser.add_argument("--sums", action="store_true", help="add up the ledger and run nothing")
+    chosen = parser.parse_args(arguments)
+    if chosen.sums:
+        for total in sums(chosen.ledger):
+            print(json.dumps(total))
+        return 0
+    names = list(CAMPAIGNS) if chosen.campaign == "all" else [chosen.campaign]
+    results = [
+        _one(name, chosen.seed, chosen.seconds / len(names), chosen.most, chosen.ledger)
+        for name in names
+    ]
+    return max(results)
+
+
+def _one(name: str, seed: int, seconds: float, most: int | None, ledger: Path) -> int:
+    missing, run = CAMPAIGNS[name]
+    why = missing()
+    if why:
+        print(json.dumps({"campaign": name, "skipped": why}), flush=True)
+        return 0
+    counts: Counter[str] = Counter()
+    begun, ran = time.monotonic(), code()
+    found: Any = ""
+    try:
+        run(seed, seconds, counts, most)
+    except Failed as failure:
+        found = str(failure)
+        print(f"{name}: {found}", file=sys.stderr, flush=True)
+    line = append(name, seed, time.monotonic() - begun, counts, found[:2000], ledger, ran)
+    print(json.dumps(line), flush=True)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
