@@ -95,7 +95,8 @@ class Decoder:
             raise ProtocolViolation("pieces came that were not asked for")
         known = sum(len(piece.data) for piece in pending.pieces if piece.data is not None)
         size = sum(length for _, length in resend.pieces)
-        if known + size != pending.batch.plain:
+        fits = known + size == pending.batch.plain
+        if not fits and pending.asked_all:
             raise ProtocolViolation("pieces came that do not fill their batch")
         if resend.coding == Coding.RAW:
             plain = bytes(resend.data)
@@ -112,7 +113,10 @@ class Decoder:
             piece.data, piece.name, piece.healed = plain[at : at + length], b"", True
             at += length
         pending.holes.clear()
-        return self._pass_on(Decoded())
+        decoded = Decoded()
+        if not fits:  # then something that was found here is not what was meant
+            self._ask_for_all(pending, decoded)
+        return self._pass_on(decoded)
 
     def end(self, end: End) -> Decoded:
         """The far end's END has come.

@@ -10,7 +10,7 @@ from cloudconnect.dedup.interfaces import Place
 from cloudconnect.dedup.limits import BASES_MAX, MARGIN, PREFIX_MAX
 from cloudconnect.dedup.memory import MemoryCache
 from tests.dedup.contract import block, fill
-from tests.dedup.test_exchange import damage
+from tests.dedup.storm import damage
 
 
 class PlanTests(SynchronousTestCase):

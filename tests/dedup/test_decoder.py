@@ -271,6 +271,20 @@ class MissTests(Case):
         resend = Resend(0, [(0, 1000), (1, 1000)], Coding.RAW, b"".join(pieces))
         self.assertEqual(b"".join(self.decoder.resent(resend).plain), b"".join(pieces))
 
+    def test_another_order_and_a_hole(self) -> None:
+        """So is one that has another length beside a piece that is missing."""
+        other = self.data[16][:900]
+        pieces = (self.data[0], other, self.data[15])
+        made = [Instruction(Act.NAMED, 2), Instruction(Act.NAMED, 1)]
+        one = batch(made, b"", (self.names[0], self.names[15]), pieces)
+        self.assertEqual(self.decoder.batch(one).answers, [Miss(0, [2])])
+        decoded = self.decoder.resent(Resend(0, [(2, 1000)], Coding.RAW, self.data[15]))
+        self.assertEqual((decoded.plain, decoded.answers), ([], [Miss(0, [0, 1])]))
+        short = Resend(0, [(0, 1000), (1, 899)], Coding.RAW, self.data[0] + other[1:])
+        self.assertRaises(ProtocolViolation, self.decoder.resent, short)
+        resend = Resend(0, [(0, 1000), (1, 900)], Coding.RAW, self.data[0] + other)
+        self.assertEqual(b"".join(self.decoder.resent(resend).plain), b"".join(pieces))
+
     def test_wrong_resend(self) -> None:
         """What is resent must be what was asked for, and have the digest."""
         made = [Instruction(Act.NAMED, 1), Instruction(Act.NAMED, 1)]
@@ -281,7 +295,6 @@ class MissTests(Case):
             attrs.evolve(good, number=1),
             attrs.evolve(good, pieces=[(0, 1000)]),
             attrs.evolve(good, pieces=[(0, 1000), (1, 1000)], data=self.data[15] * 2),
-            attrs.evolve(good, pieces=[(1, 999)], data=self.data[15][1:]),
             attrs.evolve(good, data=self.data[15][1:]),
             attrs.evolve(good, coding=Coding.ANEW),
         ):

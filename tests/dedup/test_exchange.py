@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import End, MessageReader, Miss
 from cloudconnect.errors import DigestMismatch, ProtocolViolation, Truncated
 from tests.dedup.pairs import Pair, carry, noise, text
+from tests.dedup.storm import damage, small_batches, storm
 
+#: How many times as many examples as usual are tried.
+TIMES = int(os.environ.get("CLOUDCONNECT_EXAMPLES", "1"))
 #: Parts of which streams are made: what repeats, what is similar, what is not.
 PARTS = [
     b"",
@@ -62,7 +67,7 @@ class ExactTests(SynchronousTestCase):
         st.sampled_from([0, 17, 1000, 70_000]),
         st.booleans(),
     )
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=60 * TIMES)
     def test_any_split(self, datas, places, cutter, level, step, flush) -> None:  # type: ignore
         """Any stream, cut anywhere on either side, over and over through the same caches."""
         source, target = MemoryCache(), MemoryCache()
@@ -80,7 +85,7 @@ class ExactTests(SynchronousTestCase):
         st.integers(1, 4),
         st.integers(1, 4),
     )
-    @settings(deadline=None, max_examples=80)
+    @settings(deadline=None, max_examples=80 * TIMES)
     def test_any_cache(self, datas, happenings, here, there) -> None:  # type: ignore[no-untyped-def]
         """Evictions at any moment, restarts, and caches that are cold, foreign or damaged."""
         caches = [small_cache(here), small_cache(there)]
@@ -106,8 +111,17 @@ class ExactTests(SynchronousTestCase):
                 carry(b"".join(reversed(PARTS)), small_cache(4), caches[1])
             caches.reverse()
 
+    def test_storms(self) -> None:
+        """Everything at once, in both directions; that it is exact is not for want of trouble."""
+        counts: Counter[str] = Counter()
+        with small_batches():
+            for seed in range(12 * TIMES):
+                counts += storm(seed)
+        for name in ("by_reference", "by_delta", "by_compression", "misses", "damaged"):
+            self.assertGreater(counts[name], 0, name)
+
     @given(streams, streams, st.lists(st.integers(0, 300_000), max_size=4))
-    @settings(deadline=None, max_examples=30)
+    @settings(deadline=None, max_examples=30 * TIMES)
     def test_both_ways(self, there, back, places) -> None:  # type: ignore[no-untyped-def]
         """Two streams at once share a connection."""
         pair = Pair(step=30_000)
@@ -119,15 +133,6 @@ class ExactTests(SynchronousTestCase):
             pair.settle()
         pair.finish()
         self.assertEqual((bytes(pair.out[1]), bytes(pair.out[0])), (there, back))
-
-
-def damage(cache: MemoryCache) -> None:
-    """Change a byte of every block, as a disk might."""
-    for segment in cache._segments.values():
-        for index, block in enumerate(segment.blocks):
-            if block is not None:
-                changed = bytes([block.data[0] ^ 1]) + block.data[1:]
-                segment.blocks[index] = type(block)(block.name, changed, block.features)
 
 
 class SavingTests(SynchronousTestCase):
