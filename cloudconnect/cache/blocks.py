@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,7 +25,7 @@ from cloudconnect.cache.index import SegmentRow, remove_index
 from cloudconnect.cache.keys import NodeKey
 from cloudconnect.cache.opening import INDEX, hold, open_directory, segment_path
 from cloudconnect.cache.segments import HEADER_SIZE, OVERHEAD, Entry, SegmentFile, SegmentWriter
-from cloudconnect.dedup.interfaces import IBlockCache, Place
+from cloudconnect.dedup.interfaces import SIMILAR_MAX, IBlockCache, Place
 from cloudconnect.dedup.limits import BLOCK_MAX, BLOCK_MIN
 from cloudconnect.errors import UsageError
 
@@ -151,13 +152,13 @@ class BlockCache:
             found = self._one_after(found) if steps > 0 else self._one_before(found)
         return found
 
-    def similar(self, features: Sequence[int]) -> Place | None:
+    def similar(self, features: Sequence[int]) -> list[Place]:
         """See :meth:`IBlockCache.similar`."""
         masked = [self._keys.masked_feature(feature) for feature in features]
         with self._lock:
             nothing: list[Place] = []
             places = self._guarded(lambda: list(self._index.similar(masked)), nothing)
-            return next((place for place in places if self._use(place.segment)), None)
+            return list(islice((one for one in places if self._use(one.segment)), SIMILAR_MAX))
 
     def drop(self, name: bytes) -> None:
         """See :meth:`IBlockCache.drop`."""

@@ -19,7 +19,8 @@ class Piece:
     :ivar name: BLAKE3-256 of its bytes
     :ivar place: where it is in the cache: of one that is referred to, or None
     :ivar alone: it became known in this batch: the far end has it, but not yet at a place
-    :ivar base: a similar block, for one that is sent
+    :ivar base: the block that is most like it, for one that is sent
+    :ivar more: other similar blocks
     """
 
     data: bytes | memoryview
@@ -28,6 +29,7 @@ class Piece:
     place: Place | None = None
     alone: bool = False
     base: Place | None = None
+    more: Sequence[Place] = ()
 
 
 def find_bases(cache: IBlockCache, pieces: Sequence[Piece]) -> None:
@@ -68,7 +70,8 @@ def take_delta(shelf: Shelf, pieces: Sequence[Piece], fresh: Container[tuple[int
 
     :param fresh: segments and ordinals of what this batch brings: the far end cannot have it yet
     """
-    wanted = {p.base for p in pieces if p.base is not None and p.base[:2] not in fresh}
+    liked = (place for piece in pieces for place in (piece.base, *piece.more))
+    wanted = {place for place in liked if place is not None and place[:2] not in fresh}
     found: set[tuple[int, int]] = set()
     parts, bases, names = [], [], []
     size = 0
@@ -88,6 +91,8 @@ def take_delta(shelf: Shelf, pieces: Sequence[Piece], fresh: Container[tuple[int
         if piece.base is not None and piece.base[:2] in found:
             piece.act = Act.CHANGED
             changed.append(piece.data)
+    if not changed:
+        return Delta(b"", b"", [], [])
     return Delta(b"".join(parts), b"".join(changed), bases, names)
 
 

@@ -196,10 +196,10 @@ class Encoder:
             return
         self._literal += len(data)
         features = self._sketcher.features(data)
-        base = self._cache.similar(features) if features else None
-        if base is not None and not self._trust.believes(base):
-            base = None
-        self._pieces.append(Piece(data, name, Act.NEW, base=base))
+        like = self._cache.similar(features) if features else []
+        like = [place for place in like if self._trust.believes(place)]
+        base = like[0] if like else None
+        self._pieces.append(Piece(data, name, Act.NEW, base=base, more=like[1:]))
         place = self._appender.append(name, data, features[:KEPT])
         if place is not None:
             self._fresh.add(name)

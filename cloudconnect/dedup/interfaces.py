@@ -9,9 +9,12 @@ It need not be believed either: the codec computes the name of everything that i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zope.interface import Interface
+
+#: Similar blocks that are worth having for one block.
+SIMILAR_MAX: Final = 3
 
 
 class Place(NamedTuple):
@@ -62,8 +65,11 @@ class IBlockCache(Interface):
         :return: None where there is none, or it is gone
         """
 
-    def similar(features: Sequence[int]) -> Place | None:
-        """Where a block lies that shares most of these features, or None."""
+    def similar(features: Sequence[int]) -> list[Place]:
+        """Where blocks lie that share some of these features, those that share most first.
+
+        :return: at most SIMILAR_MAX
+        """
 
     def drop(name: bytes) -> None:
         """Forget a block that turned out to be damaged."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 import attrs
 from zope.interface import implementer
 
-from cloudconnect.dedup.interfaces import IAppender, IBlockCache, Place
+from cloudconnect.dedup.interfaces import SIMILAR_MAX, IAppender, IBlockCache, Place
 
 
 @attrs.frozen
@@ -72,12 +73,13 @@ class MemoryCache:
             block = self._block(number, ordinal)
             return None if block is None else Place(number, ordinal, 0, len(block.data))
 
-    def similar(self, features: Sequence[int]) -> Place | None:
+    def similar(self, features: Sequence[int]) -> list[Place]:
         """See :meth:`IBlockCache.similar`."""
         with self._lock:
             known = self._features
             votes = Counter(known[feature] for feature in features if feature in known)
-            return self._places.get(votes.most_common(1)[0][0]) if votes else None
+            found = (self._places.get(name) for name, _ in votes.most_common())
+            return list(islice((place for place in found if place is not None), SIMILAR_MAX))
 
     def drop(self, name: bytes) -> None:
         """See :meth:`IBlockCache.drop`."""

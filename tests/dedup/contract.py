@@ -11,7 +11,7 @@ from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from cloudconnect.dedup.interfaces import IAppender, IBlockCache, Place
+from cloudconnect.dedup.interfaces import SIMILAR_MAX, IAppender, IBlockCache, Place
 from cloudconnect.dedup.limits import BLOCK_MAX
 from tests.dedup.pairs import carry, noise
 
@@ -117,7 +117,7 @@ class CacheContract:
         self.assertIsNone(cache.find(block(0)[0]))
         self.assertIsNone(cache.beside(gone[0], 1))
         self.assertIsNone(cache.beside(places[len(gone)], -1))
-        self.assertIsNone(cache.similar((1,)))
+        self.assertEqual(cache.similar((1,)), [])
         while cache.find(block(24)[0]) is not None:
             self.evict(cache)
         self.assertTrue(cache.empty())
@@ -133,15 +133,18 @@ class CacheContract:
         self.assertEqual(cache.find(block(2)[0]), later[1])
 
     def test_similar(self: SynchronousTestCase) -> None:  # type: ignore[misc]
-        """The block that shares most features is found."""
+        """Blocks that share features are found, those that share most first, and not too many."""
         cache = self.make(8)
         appender = cache.appender()
         one = appender.append(*block(1), (10, 11, 12, 13))
         other = appender.append(*block(2), (11, 20, 21, 22))
-        self.assertEqual(cache.similar((10, 12, 20)), one)
-        self.assertEqual(cache.similar((11, 20)), other)
-        self.assertIsNone(cache.similar((5,)))
-        self.assertIsNone(cache.similar(()))
+        self.assertEqual(cache.similar((10, 12, 20)), [one, other])
+        self.assertEqual(cache.similar((11, 20)), [other])
+        self.assertEqual(cache.similar((5,)), [])
+        self.assertEqual(cache.similar(()), [])
+        for seed in range(30, 36):
+            appender.append(*block(seed), (seed,))
+        self.assertEqual(len(cache.similar(range(30, 36))), SIMILAR_MAX)
         appender.close()
 
     def test_dropped(self: SynchronousTestCase) -> None:  # type: ignore[misc]

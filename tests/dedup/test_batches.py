@@ -116,6 +116,19 @@ class BaseTests(SynchronousTestCase):
         self.assertLess(1000, MARGIN)
         self.assertEqual(delta.prefix, b"".join(block(seed)[1] for seed in (3, 4, 5)))
 
+    def test_more(self) -> None:
+        """Other similar blocks are in the prefix too; alone they make no delta."""
+        pieces = [new(), new()]
+        pieces[0].base, pieces[0].more = self.places[4], (self.places[8],)
+        pieces[1].more = (self.places[1],)
+        delta = take_delta(Shelf(self.cache), pieces, set())
+        self.assertEqual([piece.act for piece in pieces], [Act.CHANGED, Act.NEW])
+        self.assertIn(block(8)[0], delta.names)
+        self.cache.drop(block(4)[0])
+        pieces[0].act = Act.NEW
+        delta = take_delta(Shelf(self.cache), pieces, set())
+        self.assertEqual((pieces[0].act, delta.bases, delta.names), (Act.NEW, [], []))
+
     def test_fresh(self) -> None:
         """What this batch brings is no base, nor around one: the far end does not have it."""
         pieces = [new(), new()]
