@@ -112,6 +112,9 @@ class BlockCache:
                 self._clock = max(self._clock, row.used)
             while self._size > self._limit and self.evict():
                 pass
+        except sqlite3.Error as error:
+            os.close(self._held)
+            raise OSError(f"the block cache in {directory} has no index: {error}") from error
         except BaseException:
             os.close(self._held)
             raise

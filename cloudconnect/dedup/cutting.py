@@ -24,6 +24,9 @@ from cloudconnect.wire.frames import HEADER_SIZE, TAG_SIZE, FrameKind
 #: listings are much the same each time.
 BODY_CUT_MIN: Final = 8 << 10
 
+#: Parts of a body that are kept as they came; each costs as much memory as some hundred bytes.
+PARTS_MAX: Final = 16
+
 _HEADER: Final = struct.Struct(">BBHII")
 _KINDS: Final = frozenset(FrameKind)
 
@@ -86,7 +89,8 @@ class FrameCutter:
         self._between = bytearray()  # tags, headers and small bodies since the last block
         self._head = 0  # bytes of a header at the end of them
         self._body = 0  # bytes of the body that are still to come
-        self._whole: list[memoryview] | None = None  # parts of a body that becomes one block
+        self._whole: list[bytes | memoryview] | None = None  # a body that becomes one block
+        self._rest = bytearray()  # more of it, where it comes in many parts
         self._cutting = False  # whether the body is cut by content
         self._tag = 0  # bytes of the tag that are still to come
         self._frames = True
@@ -130,7 +134,10 @@ class FrameCutter:
     def _take_body(self, part: memoryview) -> Iterator[Cut]:
         self._body -= len(part)
         if self._whole is not None:
-            self._whole.append(part)
+            if len(self._whole) < PARTS_MAX:
+                self._whole.append(part)
+            else:
+                self._rest += part
             if not self._body:
                 yield from self._end_whole()
         elif self._cutting:
@@ -142,6 +149,9 @@ class FrameCutter:
 
     def _end_whole(self) -> Iterator[Cut]:
         parts, self._whole = self._whole, None
+        if parts and self._rest:
+            parts.append(bytes(self._rest))
+            self._rest.clear()
         if parts:
             yield _cut(parts[0] if len(parts) == 1 else b"".join(parts))
 

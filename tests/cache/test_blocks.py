@@ -370,6 +370,14 @@ class BoundTests(DiskCase):
             count = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             self.assertLess(count, 70)
 
+    def test_no_index(self) -> None:
+        """Where no index can be made the directory cannot be used, and is let go of."""
+        index = self.top / "cache" / "index.sqlite"
+        index.mkdir(parents=True)
+        self.assertRaises(OSError, self.open)
+        index.rmdir()
+        self.assertTrue(self.open().empty())
+
     def test_lock(self) -> None:
         """Two caches cannot have one directory; a limit that is too small is refused."""
         self.open()

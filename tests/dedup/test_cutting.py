@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from cloudconnect.dedup.cutting import ContentCutter, Cut, FrameCutter, ICutter
+from cloudconnect.dedup.cutting import PARTS_MAX, ContentCutter, Cut, FrameCutter, ICutter
 from cloudconnect.dedup.limits import BLOCK_MAX, BLOCK_MIN
 from cloudconnect.keys import Subkey
 from cloudconnect.wire.frames import FrameKind, FrameWriter, StoredBlob
@@ -93,6 +93,18 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual([len(b) - 69 for b in blocks(one)], [5000, 300, 60_000, 200_000])
         between = [bytes(cut.data) for cut in one if not cut.block]
         self.assertEqual([len(data) for data in between], [12, 28, 28, 28, 16])
+
+    def test_one_byte_at_a_time(self) -> None:
+        """A body that comes in very many parts is the same block, and takes no more memory."""
+        stream = chunk_frames([noise(3000)])
+        cutter = FrameCutter()
+        for at in range(len(stream) - 20):
+            self.assertFalse([cut for cut in cutter.feed(stream[at : at + 1]) if cut.block])
+        assert cutter._whole is not None
+        self.assertEqual(len(cutter._whole), PARTS_MAX)
+        self.assertEqual(
+            blocks(cuts(FrameCutter(), stream, 1)), blocks(cuts(FrameCutter(), stream))
+        )
 
     def test_small_chunks(self) -> None:
         """Chunks that are too small for a block lie between blocks, together."""
