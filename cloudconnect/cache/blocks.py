@@ -125,7 +125,13 @@ class BlockCache:
         """See :meth:`IBlockCache.find`."""
         masked = self._keys.masked(name)
         with self._lock:
-            place = self._guarded(lambda: self._index.find(masked), None)
+            if self.trouble is not None:
+                return None
+            try:  # as in _guarded(), without its price
+                place = self._index.find(masked)
+            except sqlite3.Error as error:
+                self._fail(error)
+                return None
             return place if place is not None and self._use(place.segment) else None
 
     def read(self, place: Place) -> tuple[bytes, bytes] | None:

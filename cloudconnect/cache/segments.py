@@ -85,10 +85,15 @@ class SegmentFile:
         self._keys = keys
         self._cipher = keys.cipher(salt)
         self.number = number
+        # The last header that was opened: who asks for a place reads what is there next.
+        self._seen: tuple[int, int, Entry] | None = None
 
     def entry(self, ordinal: int, offset: int) -> Entry | None:
         """The header of entry ``ordinal`` at ``offset``; None where there is none, or damaged."""
-        return self._entry(ordinal, os.pread(self._file.fileno(), ENTRY_SIZE, offset))
+        entry = self._entry(ordinal, os.pread(self._file.fileno(), ENTRY_SIZE, offset))
+        if entry is not None:
+            self._seen = (ordinal, offset, entry)
+        return entry
 
     def _entry(self, ordinal: int, sealed: bytes) -> Entry | None:
         if len(sealed) != ENTRY_SIZE:
@@ -105,14 +110,16 @@ class SegmentFile:
 
         :return: None where there is no such entry; no content where it is damaged
         """
-        size = place.length + OVERHEAD
-        octets = os.pread(self._file.fileno(), size, place.offset)
-        entry = self._entry(place.ordinal, octets[:ENTRY_SIZE])
+        seen = self._seen
+        if seen is not None and seen[:2] == (place.ordinal, place.offset):
+            entry: Entry | None = seen[2]
+        else:
+            entry = self.entry(place.ordinal, place.offset)
         if entry is None or entry.length != place.length:
             return None
-        if len(octets) != size:
+        sealed = os.pread(self._file.fileno(), place.length + _TAG, place.offset + ENTRY_SIZE)
+        if len(sealed) != place.length + _TAG:
             return entry.name, None
-        sealed = memoryview(octets)[ENTRY_SIZE:]
         associated = self._keys.associated(entry.name)
         try:
             data = self._cipher.decrypt(_nonce(place.ordinal, True), sealed, associated)
