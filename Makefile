@@ -5,7 +5,7 @@
 #   make test                               the whole test suite
 #   make lint | docs | wheel-check | clean  for developers
 #   make crash [SECONDS=600] [SEED=1] [CAMPAIGN=kills]
-#                                           kills, power cuts, faults: see CONTRIBUTING.rst
+#                                           kills, power cuts, faults, flips: see CONTRIBUTING.rst
 #   make model | model-short                checks the model of the key exchange (docs/model)
 #
 # PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests, JOBS=4 more

@@ -50,6 +50,8 @@ MIB = 1 << 20
 #: Bytes of a chunk of the usual size.
 CHUNK = 64 << 10
 READY = re.compile(r"provider is ready on .*port=(\d+)")
+#: In a command, where the provider listens.
+PLACE = "PLACE"
 PHRASE = b"passphrase of the benchmark\n"
 
 
@@ -248,6 +250,17 @@ class Tenant:
         show(name, row)
         return row
 
+    def points(self) -> list[str]:
+        """Its restore points, the oldest first."""
+        done = subprocess.run(
+            [*PROGRAM, "points", "--host", "benchmark", "--json"],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [row["point"] for row in rows if row["message_type"] == "point"]
+
 
 COUNTS = ("files", "files_unchanged", "bytes_source", "bytes_new", "bytes_sent", "bytes_received")
 PROGRAM = [sys.executable, "-m", "cloudconnect"]
@@ -384,26 +397,40 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     provider = Provider(folder, environment)
     tenant = Tenant(folder, provider, environment)
     rows: dict[str, Any] = {}
-    with provider.running() as port:
-        tenant.at(port)
-        tenant.run("connect", "connect", f"localhost:{port}")
-        age(tree)
-        rows["first"] = tenant.run("first", "backup", str(tree))
+
+    def step(name: str, *words: str) -> dict[str, Any]:
+        # Each with a provider of its own: one that runs for minutes begins to scrub and collect.
+        with provider.running() as port:
+            tenant.at(port)
+            place = f"localhost:{port}"
+            return tenant.run(name, *(place if word is PLACE else word for word in words))
+
+    step("connect", "connect", PLACE)
+    age(tree)
+    rows["first"] = step("first", "backup", str(tree))
     if arguments.chunks:
         rows["fill"] = fill_index(provider, arguments.chunks, tree / "filled", home)
-    with provider.running() as port:
-        tenant.at(port)
-        rows["second"] = tenant.run("second", "backup", str(tree))
-        change(tree)
-        rows["changed"] = tenant.run("some changed", "backup", str(tree))
-        target = ("--target", str(folder / "restored"))
-        rows["dry_run"] = tenant.run("restore, dry run", "restore", "latest", *target, "--dry-run")
-        first = () if arguments.flat else (str(tree / "branch-0000" / "folder-000"),)
-        part = (*first, *(str(tree / name) for name in ("image", "data", "pieces")))
-        kept = [path for path in part if Path(path).exists()]
-        if kept:
-            rows["part"] = tenant.run("restore a part", "restore", "latest", *kept, *target)
-        if arguments.collect:
+    rows["second"] = step("second", "backup", str(tree))
+    change(tree)
+    rows["changed"] = step("some changed", "backup", str(tree))
+    target = ("--target", str(folder / "restored"))
+    rows["dry_run"] = step("restore, dry run", "restore", "latest", *target, "--dry-run")
+    first = () if arguments.flat else (str(tree / "branch-0000" / "folder-000"),)
+    part = (*first, *(str(tree / name) for name in ("image", "data", "pieces")))
+    kept = [path for path in part if Path(path).exists()]
+    if kept:
+        rows["part"] = step("restore a part", "restore", "latest", *kept, *target)
+        rows["again"] = step("and again", "restore", "latest", *kept, *target)
+    if arguments.look:
+        with provider.running() as port:
+            tenant.at(port)
+            points = tenant.points()
+        rows["check"] = step("check", "check", *points)
+        rows["read"] = step("check, read data", "check", "--read-data", *points)
+        rows["diff"] = step("diff", "diff", points[0], points[-1])
+        rows["find"] = step("find", "find", "file-000*", "--host", "benchmark")
+    if arguments.collect:
+        with provider.running():
             rows["collect"] = collect(provider)
     return rows
 
@@ -436,6 +463,7 @@ def main() -> None:
     parser.add_argument("--image", type=float, default=0, help="GB of a sparse image in the tree")
     parser.add_argument("--data", type=float, default=0, help="GB of a file without any holes")
     parser.add_argument("--pieces", type=int, default=0, help="of a file with as many holes")
+    parser.add_argument("--look", action="store_true", help="also check, diff and find")
     parser.add_argument("--collect", action="store_true", help="collect garbage at the end")
     parser.add_argument("--directory", type=Path, help="where (default the system's)")
     parser.add_argument("--keep", action="store_true", help="do not remove what was made")

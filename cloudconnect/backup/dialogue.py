@@ -42,6 +42,13 @@ class Remembers(Protocol):
         """
         ...
 
+    def vouches(self, point: bytes, record: bytes) -> bool | None:
+        """Whether the repository's chain has an entry of this point with this encoded record.
+
+        :return: None: it has no entry of the point
+        """
+        ...
+
 
 def greet(
     channel: FrameChannel,

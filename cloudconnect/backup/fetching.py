@@ -154,7 +154,7 @@ class Fetcher:
         :raises CloudConnectError: anything else
         """
         reply = self._asked(FrameKind.OPEN, encode_body(point=point), FrameKind.OPENED)
-        return believed(self._answer(reply), self._keys, self._description, point)
+        return believed(self._answer(reply), self._keys, self._description, point, self._heads)
 
     def have(self, ids: Sequence[bytes]) -> Reply:
         """Ask which of so many chunks the repository has; :meth:`missing` waits for the answer.

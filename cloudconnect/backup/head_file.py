@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +22,13 @@ from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import StoredDataDamaged, UsageError
 from cloudconnect.wire import canonical
 
-#: Largest file, in bytes: of some 15 million points.
+#: Largest file, in bytes: of some 5 million points.
 FILE_MAX: Final = 256 << 20
+#: Pairs of host and job whose newest own point is remembered.
+OWN_MAX: Final = 1000
 
-_VERSION: Final = 1
+#: The version that is written; version 1 has no digests.
+_VERSION: Final = 2
 _LABEL: Final = b"cloudconnect/1 known heads"
 _MAC_SIZE: Final = 32
 
@@ -38,11 +41,15 @@ class Known:
     :ivar points: the points of the heads 1 to ``chain.number``, 16 bytes each; zeros where a head
         is of a description
     :ivar live: bit n - 1: the point of head n was published when this machine last looked
+    :ivar own: by host and job the number of the newest head that this machine itself made
+    :ivar digests: those of the heads, 32 bytes each; zeros where the file did not have them
     """
 
     chain: Chain
     points: bytes = b""
     live: int = 0
+    own: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
+    digests: bytes = b""
 
 
 class HeadFile:
@@ -76,14 +83,16 @@ class HeadFile:
                 f"{self.path}, in which this machine remembers the repository's newest head, was "
                 "changed. Compare the newest restore point with what you know, then remove the file"
             )
-        fields = canonical.decode_map(encoded, max_depth=1, max_items=32)
-        if fields.pop("version", None) != _VERSION:
+        fields = canonical.decode_map(encoded, max_depth=3, max_items=8 * OWN_MAX)
+        if fields.pop("version", None) not in range(1, _VERSION + 1):
             raise UsageError(f"a newer release is needed for {self.path}")
         points, live = fields.pop("points"), int.from_bytes(fields.pop("live"), "little")
+        digests = fields.pop("digests", bytes(2 * len(points)))
+        own = {(host, job): number for host, job, number in fields.pop("own")}
         chain = Chain(**fields)
         if chain.repository != self._keys.repository:
             raise StoredDataDamaged(f"{self.path} is of another repository")
-        return Known(chain, points, live)
+        return Known(chain, points, live, own, digests)
 
     def save(self, known: Known) -> None:
         """Remember ``known``, unless another command of this machine has seen more by now.
@@ -102,8 +111,16 @@ class HeadFile:
 
     def _write(self, folder: Path, known: Known) -> None:
         live = known.live.to_bytes((known.chain.number + 7) // 8, "little")
-        fields = {**attrs.asdict(known.chain), "points": known.points, "live": live}
-        encoded = canonical.encode({**fields, "version": _VERSION})
+        own = sorted(known.own.items(), key=lambda item: item[1])[-OWN_MAX:]
+        fields = {
+            **attrs.asdict(known.chain),
+            "points": known.points,
+            "digests": known.digests,
+            "live": live,
+            "own": [[*labels, number] for labels, number in own],
+            "version": _VERSION,
+        }
+        encoded = canonical.encode(fields)
         temporary = folder / f".{self.path.name}.{os.getpid()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:

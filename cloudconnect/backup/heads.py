@@ -31,6 +31,9 @@ UNSEEN_MAX: Final = 4096
 NAMED_MAX: Final = 5
 
 _POINT_SIZE: Final = 16
+_DIGEST_SIZE: Final = 32
+#: In the place of a digest that an older file of heads did not have.
+_UNKNOWN: Final = bytes(_DIGEST_SIZE)
 
 
 @attrs.frozen
@@ -69,6 +72,7 @@ class KnownHeads:
         self._note = note
         self._anchor = anchor
         self._known = Known(first_chain(keys))
+        self._latest: tuple[tuple[str, str], bytes] | None = None
         self._described = 0  # number of the newest head of a description that was followed here
 
     @property
@@ -79,6 +83,14 @@ class KnownHeads:
     def begin(self) -> None:
         """Remember a repository that was made just now: it has no heads."""
         self._save()
+
+    def expect_latest(self, host: str, job: str, point: bytes) -> None:
+        """The provider has said that this is the newest point of a host and job: let the next
+        comparison find out if this machine itself has made a newer one, which is still there.
+
+        :param point: its 16 bytes
+        """
+        self._latest = ((host, job), point)
 
     def check(self, channel: FrameChannel) -> None:
         """As :meth:`compare`, over a dialogue that has just been greeted."""
@@ -111,6 +123,21 @@ class KnownHeads:
         if self.chain.key != self._keys.public_key:
             raise Busy("this repository got a new master key just now; run the command again")
 
+    def vouches(self, point: bytes, record: bytes) -> bool | None:
+        """Whether the chain, as far as it was seen, has an entry of this point with this record.
+
+        :param point: its 16 bytes
+        :param record: its encoded record
+        :return: None: it has no entry of the point
+        """
+        points, at = self._known.points, -1
+        while (at := points.find(point, at + 1)) >= 0:
+            if at % _POINT_SIZE == 0:
+                number = at // _POINT_SIZE
+                digest = self._known.digests[_DIGEST_SIZE * number :][:_DIGEST_SIZE]
+                return digest in (hashlib.sha256(record).digest(), _UNKNOWN)
+        return None
+
     def next_point(self, point: bytes, record: bytes) -> SignedHead:
         """The entry of a new restore point.
 
@@ -119,13 +146,18 @@ class KnownHeads:
         """
         return self.chain.next_point(self._keys, point, record)
 
-    def taken(self, head: SignedHead) -> None:
-        """The repository has taken this entry, which continues the chain: remember it."""
+    def taken(self, head: SignedHead, host: str = "", job: str = "") -> None:
+        """The repository has taken this entry, which continues the chain: remember it.
+
+        :param host: of a point's record
+        :param job: likewise
+        """
         entry = head.entry
         self._append([head])
         if entry.kind is HeadKind.POINT:
             live = self._known.live | 1 << (entry.number - 1)
-            self._known = attrs.evolve(self._known, live=live)
+            own = {**self._known.own, (host, job): entry.number}
+            self._known = attrs.evolve(self._known, live=live, own=own)
         self._save()
 
     # --- following -------------------------------------------------------------------------------
@@ -146,7 +178,8 @@ class KnownHeads:
                 return page.live
 
     def _append(self, heads: Sequence[SignedHead]) -> None:
-        chain, points, anchor = self.chain, [self._known.points], self._anchor
+        chain, anchor = self.chain, self._anchor
+        points, digests = [self._known.points], [self._known.digests]
         for head in heads:
             try:
                 chain = chain.follow(head)
@@ -154,13 +187,16 @@ class KnownHeads:
                 raise self._rolled_back(str(error)) from error
             entry = head.entry
             points.append(entry.point or bytes(_POINT_SIZE))
+            digests.append(entry.digest)
             if entry.kind is HeadKind.DESCRIPTION:
                 self._described = entry.number
             if anchor and entry.number == anchor.number and chain.value != anchor.value:
                 raise self._rolled_back(
                     f"its head {entry.number} is another one than the recovery kit says"
                 )
-        self._known = attrs.evolve(self._known, chain=chain, points=b"".join(points))
+        self._known = attrs.evolve(
+            self._known, chain=chain, points=b"".join(points), digests=b"".join(digests)
+        )
 
     def _check_anchor(self) -> None:
         anchor = self._anchor
@@ -216,11 +252,28 @@ class KnownHeads:
             elif gone >> (fate.number - 1) & 1:
                 told[fate.state, fate.by] += 1
                 named.append(self._point(fate.number).hex()[:8])
+        self._check_latest(live)
         if told:
             self._note(_gone(told, named))
         if before is None and number:
             self._first_look(exchange, live)
         self._known = attrs.evolve(self._known, live=live)
+
+    def _check_latest(self, live: int) -> None:
+        if self._latest is None:
+            return
+        labels, point = self._latest
+        number = self._known.own.get(labels, 0)
+        made = self._point(number)
+        if number and live >> (number - 1) & 1 and made != point:
+            points = self._known.points
+            later = [points[at : at + _POINT_SIZE] for at in range(0, len(points), _POINT_SIZE)]
+            if point not in later[number:]:
+                raise StoredDataDamaged(
+                    f"the provider says that {point.hex()[:8]} is the newest restore point of "
+                    f"{labels[0]}/{labels[1]}, but this machine has made {made.hex()[:8]} later, "
+                    "and the repository still has it"
+                )
 
     def _first_look(self, exchange: Exchange, live: int) -> None:
         text = (

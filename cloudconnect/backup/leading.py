@@ -210,7 +210,7 @@ class Upload:
         ):
             raise ProtocolViolation("a POINTED does not answer the restore point that was sent")
         if heads is not None and head is not None:
-            heads.taken(head)
+            heads.taken(head, record.host, record.job)
         result = self._result
         result.point, result.record = record.point, record
         result.arrival, result.time = arrival, float(arrived)

@@ -163,7 +163,5 @@ def _status(there: Target, parts: Parts) -> os.stat_result | None:
     """What is in a place now, or None."""
     try:
         return os.lstat(parts[-1], dir_fd=there.enter(parts[:-1]))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
+    except (OSError, UnsafePath):
         return None

@@ -24,6 +24,7 @@ from cloudconnect.backup.partial import is_partial_name, partial_name, resume
 from cloudconnect.backup.planning import IN_PARTIAL, Step
 from cloudconnect.backup.target import Target
 from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.errors import UnsafePath
 
 #: Files of up to so many bytes are read at once.
 SMALL: Final = 1 << 20
@@ -133,7 +134,7 @@ class Resumer:
         """The file in a step's place, and the descriptor of its folder or -1."""
         try:
             parent = self._there.enter(step.parts[:-1])
-        except OSError:
+        except (OSError, UnsafePath):
             return None, -1
         return open_regular(parent, step.parts[-1], os.O_RDONLY), parent
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from cloudconnect.backup.check import CheckOptions, CheckResult, CheckRun, Damage
+from cloudconnect.backup.check import CheckRun
+from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
 from cloudconnect.backup.options import Progress
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line

@@ -78,7 +78,12 @@ def connect(settings: TenantSettings, host: str | None, kit_output: str | None) 
     TrustPolicy(  # says what is wrong with it before anybody is asked for a secret
         profile.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
     )
-    if mode is not EncryptionMode.TENANT and (profile.passphrase_file or profile.key_file):
+    named = (
+        profile.passphrase_file
+        or profile.key_file
+        or os.environ.get("CLOUDCONNECT_PASSPHRASE_COMMAND")
+    )
+    if mode is not EncryptionMode.TENANT and named:
         raise UsageError(
             f"with --encryption {mode.value} there is no passphrase and no key file: nothing would "
             "be encrypted under it"

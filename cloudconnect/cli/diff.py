@@ -11,7 +11,7 @@ from cloudconnect.backup.changes import Change, ChangeKind, DiffResult, DiffRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.points import entry_map, find_point
+from cloudconnect.cli.points import believe_latest, entry_map, find_point
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import EntryType
@@ -70,6 +70,8 @@ def diff(
         description, keys = line.keys()
         heads = line.heads(description, keys)
         rows = [await find_point(line, one, host, job) for one in (first, second)]
+        for one, row in zip((first, second), rows, strict=True):
+            believe_latest(heads, one, row)
         points = (bytes.fromhex(rows[0]["point"]), bytes.fromhex(rows[1]["point"]))
 
         def dialogue(channel: FrameChannel, session: bytes) -> DiffResult:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cloudconnect.backup.heads import KnownHeads
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
@@ -154,6 +155,17 @@ async def find_point(
     return match_point(await line.manager.points(states=(PUBLISHED, DELETED)), wanted)
 
 
+def believe_latest(
+    heads: KnownHeads, wanted: str, row: dict[str, Any], until: float | None = None
+) -> None:
+    """Where the provider chose what is ``latest``, let the session find out if that is so.
+
+    :param row: what :func:`find_point` returned for ``wanted`` and ``until``
+    """
+    if wanted == LATEST and until is None:
+        heads.expect_latest(row["host"], row["job"], bytes.fromhex(row["point"]))
+
+
 def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
     """The one of ``rows`` whose id begins with the digits ``wanted``.
 
@@ -190,6 +202,7 @@ def ls(
         description, keys = line.keys()
         heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
+        believe_latest(heads, point, row)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
             nonlocal files, others, total

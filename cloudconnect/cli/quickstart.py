@@ -72,6 +72,7 @@ class Story:
             **{k: v for k, v in os.environ.items() if not k.startswith("CLOUDCONNECT_")},
             "XDG_CONFIG_HOME": str(place / "tenant" / "config"),
             "XDG_CACHE_HOME": str(place / "tenant" / "cache"),
+            "XDG_STATE_HOME": str(place / "tenant" / "state"),
             # The source may be this very installation: it must not change while it is compared.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -238,10 +239,11 @@ class Story:
         tenant = self._place / "tenant"
         click.echo(
             "\nThe provider is stopped. To go on with it:\n"
-            f"  export XDG_CONFIG_HOME={tenant}/config XDG_CACHE_HOME={tenant}/cache\n"
+            f"  export XDG_CONFIG_HOME={tenant}/config XDG_CACHE_HOME={tenant}/cache "
+            f"XDG_STATE_HOME={tenant}/state\n"
             f"  {' '.join(_PROGRAM)} provider serve --directory {self._provider} "
             f"--listen tcp:{port}:interface=127.0.0.1\n"
-            "and in another terminal, with the same two variables:\n"
+            "and in another terminal, with the same three variables:\n"
             f"  {' '.join(_PROGRAM)} points\n"
             f"  {' '.join(_PROGRAM)} restore latest --target {self._place}/again\n"
             f"To remove all of it: rm -r {self._place}"

@@ -16,7 +16,7 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.points import entry_line, entry_map, find_point
+from cloudconnect.cli.points import believe_latest, entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
@@ -97,6 +97,7 @@ def restore(
         description, keys = line.keys()
         heads = line.heads(description, keys)
         row = await find_point(line, point, host, job, until)
+        believe_latest(heads, point, row, until)
         identifier = ""
 
         def dialogue(channel: FrameChannel, session: bytes) -> RestoreResult:
@@ -205,6 +206,7 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
         description, keys = line.keys()
         heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
+        believe_latest(heads, point, row)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
             with PointReader(channel, keys, description, heads=heads) as reader:

@@ -68,7 +68,7 @@ from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.reserve import Reserve, is_no_room
 from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
-from cloudconnect.repository.serve import ServeResult, serve_session
+from cloudconnect.repository.serve import POINTS_MAX, ServeResult, serve_session
 from cloudconnect.repository.store import Repository
 from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
 from cloudconnect.transports.blocking import BlockingPipe
@@ -371,19 +371,20 @@ class TargetDataMover(Service, CommandLocator):
         """Withdraw what the session has published; its workers have ended."""
         points, session.core.points = session.core.points, []
         if points:
-            count = await self._in_thread(self._withdraw, session.package.repository, points)
+            count = await self._in_thread(self._withdraw, session.package, points)
             await self.report(
                 session,
                 "points_withdrawn",
                 f"{count} restore point(s) of this session are withdrawn",
             )
 
-    def _withdraw(self, repository: bytes, points: list[bytes]) -> int:
+    def _withdraw(self, package: KeyAPackage, points: list[bytes]) -> int:
         count = 0
-        with self.acts.open(repository) as opened:
+        with self.acts.open(package.repository) as opened:
             for point in points:
-                with contextlib.suppress(NotFound):  # noted, but then not published
-                    opened.withdraw([point])
+                # Noted, but then not published: the id may even be that of another session's point.
+                with contextlib.suppress(NotFound):
+                    opened.withdraw([point], package.session)
                     count += 1
         return count
 
@@ -503,7 +504,11 @@ class TargetDataMover(Service, CommandLocator):
         if told != (package.session, package.job, package.host, package.name, package.repository):
             raise ContextMismatch("the restore point is not of this session, job and host")
         # Before it is published: whatever fails from here on, it can be taken back.
-        session.core.points.append(record.point)
+        noted = session.core.points
+        if record.point not in noted:
+            if len(noted) >= POINTS_MAX:
+                raise Refused(f"a session offers at most {POINTS_MAX} restore points")
+            noted.append(record.point)
 
     def _served(
         self, result: ServeResult, session: MoverSession, pipe: BlockingPipe, connection: int

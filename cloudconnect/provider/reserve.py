@@ -2,9 +2,10 @@
 
 On a disk without a free byte not even a data base can be opened, and collecting garbage, which
 makes room, needs some itself. So a file of :data:`SIZE` bytes takes room while there is enough of
-it, is removed when there is none, and is made again later; meanwhile there are no backups, which
-would use it up. What is stored for tenants stops before the end of the disk
-(:data:`cloudconnect.repository.blobs.FREE_MIN`): it is others that fill it to the last byte.
+it. Where there is none it is emptied, and filled again later; as long as it lies there empty there
+are no backups, which would use up what it gave. What is stored for tenants stops before the end of
+the disk (:data:`cloudconnect.repository.blobs.FREE_MIN`): it is others that fill it to the last
+byte. On a disk that never had the room for it there is none.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from cloudconnect.repository.blobs import FREE_MIN
 #: Bytes of the reserve: as many as must be free for anything to be stored, and as many again for a
 #: catalogue's log and a pack of 32 MiB with what goes into it.
 SIZE: Final = 2 * FREE_MIN
-#: The reserve is let go of when fewer bytes are free.
+#: The reserve is given away when fewer bytes are free.
 LOW: Final = 8 << 20
-#: ... and made again when so many are free, its own among them.
+#: ... and got back when so many are free.
 ENOUGH: Final = 2 * SIZE
 
 
@@ -32,8 +33,8 @@ class Reserve:
 
     :param path: the file
     :param size: its size in bytes
-    :param low: it is removed when fewer bytes are free
-    :param enough: it is made when so many bytes are free
+    :param low: it is emptied when fewer bytes are free
+    :param enough: it is filled when so many bytes are free
     """
 
     def __init__(self, path: Path, size: int = SIZE, low: int = LOW, enough: int = ENOUGH) -> None:
@@ -45,29 +46,45 @@ class Reserve:
 
     @property
     def held(self) -> bool:
-        """Whether the file is there."""
-        return self._path.exists()
+        """Whether it keeps room now."""
+        return self._kept() >= self._size
+
+    @property
+    def given(self) -> bool:
+        """Whether it gave its room away and has not got it back: then nothing new is stored."""
+        return self._path.exists() and not self.held
 
     def look(self, make: bool = True) -> None:
-        """Let go of it where the disk is nearly full, make it where there is room; else nothing.
+        """Empty it where the disk is nearly full, fill it where there is room; else nothing.
 
-        :param make: False: never make it
+        :param make: False: never fill it
         """
         with self._lock, contextlib.suppress(OSError):  # also on a read-only disk
             free = self._free()
             if free < self._low:
-                self._path.unlink(missing_ok=True)
+                self._empty()
             elif make and free >= self._enough and not self.held:
                 self._make()
 
     def release(self) -> bool:
-        """Let go of it now; whether there was anything to let go of."""
+        """Give its room away now; whether it had any."""
         with self._lock:
             try:
-                self._path.unlink()
+                return self._empty()
             except OSError:
                 return False
-            return True
+
+    def _kept(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _empty(self) -> bool:
+        if not self._kept():
+            return False
+        os.truncate(self._path, 0)
+        return True
 
     def _free(self) -> int:
         found = os.statvfs(self._path.parent)

@@ -17,11 +17,19 @@ import sqlalchemy as sa
 
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.packs import ENTRY_SIZE
-from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
+from cloudconnect.repository.tables import (
+    blobs_table,
+    packs_table,
+    points_table,
+    repository_table,
+)
+from cloudconnect.wire.frames import ID_SIZE
 
 #: Rows that one statement counts, about: no reader keeps the write-ahead log from being emptied.
 _ROWS: Final = 16384
 _RANGES_MAX: Final = 1 << 16
+#: States of points whose lists a tenant is charged for.
+_LISTED_STATES: Final = ("published", "withdrawn")
 
 
 @attrs.frozen
@@ -86,6 +94,18 @@ def stored_bytes(connection: sa.Connection, retired: bool = True) -> int:
     if not retired:
         query = query.where(packs_table.c.retired.is_(None))
     return int(connection.execute(query).scalar_one())
+
+
+def list_bytes(connection: sa.Connection) -> int:
+    """Bytes of the reference lists and records of points that are published, or were withdrawn.
+
+    A list may name one small blob many million times: it is counted as it is stored. A record lies
+    there twice.
+    """
+    t = points_table.c
+    each = t.reference_count * ID_SIZE + 2 * sa.func.length(t.record)
+    query = sa.select(sa.func.coalesce(sa.func.sum(each), 0))
+    return int(connection.execute(query.where(t.state.in_(_LISTED_STATES))).scalar_one())
 
 
 def blobs_about(connection: sa.Connection) -> int:

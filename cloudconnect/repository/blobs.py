@@ -71,8 +71,7 @@ class LocalBlobStore:
         self._root: int | None = os.open(directory, _DIRECTORY)
         self._free_min = free_min
         if create:
-            for directory in (TEMPORARY, LEASES, LOCKS):
-                self._make(directory)
+            self._make(TEMPORARY)
 
     @property
     def _at(self) -> int:

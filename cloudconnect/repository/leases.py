@@ -4,8 +4,8 @@ Sessions and collections run side by side, and nobody asks the others to stop. W
 together is one counter in the catalogue, the *epoch*:
 
 * Whoever opens a repository holds a lease that bears the epoch of that moment, until it closes the
-  repository or dies (``flock``). The lease is made first, and the epoch read again behind it: had
-  it changed, whoever raised it might not have seen the lease.
+  repository or dies (``flock``). It is made before anything is read that could be counted on: a
+  collection that did not see it had raised its fence before that.
 * A *fence* raises the epoch by one, in a transaction of its own. What was committed before it is
   seen by every session whose lease has at least the new number, because such a session read
   the epoch, and so everything, later.
@@ -28,8 +28,6 @@ from cloudconnect.repository.tables import repository_table
 
 #: The lock of whoever publishes a point, replaces the description, or condemns blobs.
 PUBLISHING: Final = "publish"
-#: What :meth:`Leases.oldest` says when nobody is here: later than every fence.
-NOBODY: Final = (1 << 63) - 1
 #: The lock of whoever takes something away.
 COLLECTING: Final = "collect"
 
@@ -43,16 +41,7 @@ class Leases:
 
     def take(self) -> ILease:
         """A lease of the present epoch; the caller releases it."""
-        while True:
-            lease: ILease = self.store.lease(self.epoch())
-            try:
-                # A lease of 0 says "older than every fence", whatever the epoch.
-                if lease.number in (0, self.epoch()):
-                    return lease
-            except BaseException:
-                lease.release()
-                raise
-            lease.release()
+        return self.store.lease(self.epoch())
 
     def epoch(self) -> int:
         """How many fences there have been."""
@@ -67,5 +56,9 @@ class Leases:
             return self.catalogue.epoch(connection)
 
     def oldest(self) -> int:
-        """The number of the oldest lease that is held; :data:`NOBODY` where there is none."""
-        return min(self.store.leases(), default=NOBODY)
+        """What was made unreachable before this fence, or an earlier one, nobody can reach.
+
+        The number of the oldest lease that is held; where there is none, the epoch.
+        """
+        epoch = self.epoch()  # first: who takes a lease now has read nothing yet
+        return min(self.store.leases(), default=epoch)

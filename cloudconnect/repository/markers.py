@@ -11,6 +11,7 @@ count is lost with the catalogue: it is counted from there again, so a point is 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -96,7 +97,7 @@ def put_once(store: IBlobStore, name: str, octets: bytes) -> None:
 
 def encode_deleted(row: sa.Row[Any], moment: Moment) -> bytes:
     """The marker of a row that is in the bin."""
-    return canonical.encode(
+    return _with_digest(
         {
             "deleted_time": row.deleted_time,
             "deleted_by": row.deleted_by,
@@ -107,17 +108,22 @@ def encode_deleted(row: sa.Row[Any], moment: Moment) -> bytes:
 
 def encode_lock(until: float, clock: float, moment: Moment) -> bytes:
     """The marker of a lock until then by the time of day, and by the expiry clock."""
-    return canonical.encode(_deadline(until, clock, moment))
+    return _with_digest(_deadline(until, clock, moment))
 
 
 def encode_removed(connection: sa.Connection, row: sa.Row[Any]) -> bytes:
     """The tombstone of a row: what it says, and the entry in the tenant's chain about it."""
+    return _with_digest(removed_fields(connection, row))
+
+
+def removed_fields(connection: sa.Connection, row: sa.Row[Any]) -> dict[str, Any]:
+    """What the tombstone of a row says, as :func:`read_removed` returns it."""
     fields = {name: getattr(row, name) for name in _KEPT}
     h = heads_table.c
     entry = connection.execute(sa.select(h.entry, h.signature).where(h.point == row.point)).first()
     if entry is not None:
         fields |= {"head": entry.entry, "head_signature": entry.signature}
-    return canonical.encode(fields)
+    return fields
 
 
 def read_deleted(store: IBlobStore, point: bytes) -> tuple[float, str, Deadline]:
@@ -135,7 +141,7 @@ def read_deleted(store: IBlobStore, point: bytes) -> tuple[float, str, Deadline]
 def read_lock(store: IBlobStore, name: str, now: float) -> Deadline | None:
     """Until when the lock holds that the blob of this name is; None: the name is not of a lock.
 
-    Of a blob that is damaged the name still says it.
+    Of a blob that is damaged or cannot be read the name still says it.
 
     :param now: seconds since 1970
     """
@@ -143,13 +149,21 @@ def read_lock(store: IBlobStore, name: str, now: float) -> Deadline | None:
     if not name.endswith(f"-{_LOCK}{digits}"):
         return None
     try:
-        fields = _read(store, name, {"until", "seconds"})
-        return Deadline(fields["until"], fields["seconds"])
-    except PeerError:
+        return read_lock_marker(store, name)
+    except (PeerError, OSError):
         with contextlib.suppress(ValueError, StoredDataDamaged, OverflowError):
             until = float(int(digits, 16))
             return Deadline(until, max(until - now, 0.0))
     return None
+
+
+def read_lock_marker(store: IBlobStore, name: str) -> Deadline:
+    """Until when a lock holds, by its marker.
+
+    :raises PeerError: the marker is damaged or missing
+    """
+    fields = _read(store, name, {"until", "seconds"})
+    return Deadline(fields["until"], fields["seconds"])
 
 
 def read_removed(store: IBlobStore, point: bytes) -> dict[str, Any]:
@@ -181,6 +195,15 @@ def _deadline(until: float, clock: float, moment: Moment) -> dict[str, float]:
     return {"until": float(until), "seconds": max(float(clock) - moment.passed, 0.0)}
 
 
+def _with_digest(fields: dict[str, Any]) -> bytes:
+    """A marker, in which each changed bit is seen: not all of it stands in the row too."""
+    return canonical.encode({**fields, "digest": _digest(fields)})
+
+
+def _digest(fields: dict[str, Any]) -> bytes:
+    return hashlib.sha256(canonical.encode(fields)).digest()
+
+
 def _read(
     store: IBlobStore, name: str, fields: set[str], more: frozenset[str] | set[str] = frozenset()
 ) -> dict[str, Any]:
@@ -188,6 +211,9 @@ def _read(
     if size > SIZE_MAX:
         raise StoredDataDamaged(f"{name} is too long")
     found = canonical.decode_map(store.read(name, 0, size))
+    digest = found.pop("digest", None)
+    if digest != _digest(found):
+        raise StoredDataDamaged(f"{name} was changed")
     if not fields <= set(found) <= fields | more:
         raise StoredDataDamaged(f"{name} has other fields than it should")
     return found

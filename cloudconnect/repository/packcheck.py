@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.errors import NotFound, StoredDataDamaged
+from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.accounting import PackRow
 from cloudconnect.repository.catalogue import Catalogue
@@ -26,6 +26,8 @@ from cloudconnect.repository.tables import blobs_table, packs_table
 #: Bytes of a pack that are read at a time, save that one blob always is.
 _WINDOW: Final = 4 << 20
 _HEAD: Final = ENTRY_SIZE // 2
+#: So many packs that are missing are not most of them, however few there are.
+_GONE_MIN: Final = 16
 #: Ids that a sentence names.
 _NAMED: Final = 3
 
@@ -134,6 +136,21 @@ class PackChecker:
         if pack.rows > matched:
             self._stray_rows(pack, {entry.id for entry in found.sound} | set(found.damaged))
 
+    def check_names(self, packs: list[PackRow]) -> set[int]:
+        """See that each of ``packs`` is there; the numbers of those that are not.
+
+        Where most are not, somebody has not mounted the disk: nothing is marked then.
+        """
+        names = set(self.store.names("packs/"))
+        gone = [pack for pack in packs if pack.name not in names and self._row_of(pack)]
+        if len(gone) > max(_GONE_MIN, len(packs) // 2):
+            text = f"{len(gone)} of {len(packs)} packs are not there: is the disk mounted?"
+            self.lost([], Finding(FindingKind.PACK, "packs", text))
+        else:
+            for pack in gone:
+                self._gone(pack, "it is not there")
+        return {pack.number for pack in gone}
+
     def _compare_rows(self, pack: PackRow, found: Examined) -> int:
         """Hold rows against entries; how many rows were looked at."""
         sound = {entry.id: entry for entry in found.sound}
@@ -155,15 +172,14 @@ class PackChecker:
             elif flag:
                 healed.append(entry)
         if found.damaged:
-            self.catalogue.mark_damaged(found.damaged, pack.name)
+            self._mark(found.damaged, pack)
             text = f"the stored bytes of {_ids(found.damaged)} were changed"
             self.lost(damaged, Finding(FindingKind.BLOB, pack.name, text))
-        if wrong or healed:
-            self._rewrite(pack, wrong + healed)
+        mended = bool(wrong or healed) and self._rewrite(pack, wrong + healed)
         if wrong:
             text = f"the catalogue said something else of {_ids([e.id for e in wrong])}"
-            self._say(FindingKind.INDEX, pack, text, mended=True)
-        self.mended += len(healed)
+            self._say(FindingKind.INDEX, pack, text, mended)
+        self.mended += len(healed) * mended
         return count
 
     def examine_unknown(self, name: str) -> None:
@@ -238,7 +254,7 @@ class PackChecker:
         """Nothing in this pack can be used."""
         names = self._rows_in(pack)
         if names:
-            self.catalogue.mark_damaged(names, pack.name)
+            self._mark(names, pack)
             text = f"{text}, and with it {_ids(names)}"
         self.lost(names, Finding(FindingKind.PACK, pack.name, text))
 
@@ -246,12 +262,16 @@ class PackChecker:
         """Rows that say that their blob is in this pack, where it is not."""
         names = [name for name in self._rows_in(pack) if name not in there]
         if names:
-            self.catalogue.mark_damaged(names, pack.name)
+            self._mark(names, pack)
             text = f"the catalogue says that it holds {_ids(names)}, and it does not"
             self.lost(names, Finding(FindingKind.BLOB, pack.name, text))
 
-    def _rewrite(self, pack: PackRow, entries: list[Entry]) -> None:
-        with self.catalogue.writing() as connection:
+    def _mark(self, names: list[bytes], pack: PackRow) -> None:
+        with contextlib.suppress(NoSpace):  # the next scrub finds it again
+            self.catalogue.mark_damaged(names, pack.name)
+
+    def _rewrite(self, pack: PackRow, entries: list[Entry]) -> bool:
+        with contextlib.suppress(NoSpace), self.catalogue.writing() as connection:
             connection.execute(
                 _place,
                 [
@@ -268,13 +288,19 @@ class PackChecker:
                     for entry in entries
                 ],
             )
+            return True
+        return False
 
     def _mend_size(self, pack: PackRow, size: int) -> None:
-        with self.catalogue.writing() as connection:
+        mended = False
+        with contextlib.suppress(NoSpace), self.catalogue.writing() as connection:
             where = packs_table.c.number == pack.number
-            connection.execute(sa.update(packs_table).where(where).values(size=size))
+            mended = (
+                connection.execute(sa.update(packs_table).where(where).values(size=size)).rowcount
+                == 1
+            )
         text = f"the catalogue said that it has {pack.size} bytes, and it has {size}"
-        self._say(FindingKind.INDEX, pack, text, mended=True)
+        self._say(FindingKind.INDEX, pack, text, mended)
 
     def _say(self, kind: FindingKind, pack: PackRow, text: str, mended: bool = False) -> int:
         self.mended += mended

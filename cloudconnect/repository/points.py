@@ -268,10 +268,11 @@ class Points:
             self.store, point.point, point.reference_count, point.reference_digest
         )
 
-    def withdraw(self, points: Iterable[bytes]) -> None:
+    def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
         """See :meth:`cloudconnect.repository.store.Repository.withdraw`."""
         for point in points:
-            if self._known(point) is None:
+            known = self._known(point)
+            if known is None or session not in (None, known.session):
                 raise NotFound(f"there is no restore point {point.hex()}")
             put_once(self.store, withdrawn_name(point), b"withdrawn")
             with self.catalogue.writing() as connection:
@@ -340,7 +341,12 @@ class Points:
             references.commit(point)
             try:
                 self.store.put(record_name(point), [encoded])
+            except FileExistsError:
+                self.store.remove(references_name(point))
+                raise
             except BaseException:
+                # It may have got its name though storing it failed: it never stands alone.
+                self.store.remove(record_name(point))
                 self.store.remove(references_name(point))
                 raise
         except FileExistsError:

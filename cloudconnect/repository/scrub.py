@@ -23,6 +23,7 @@ from typing import Any, Final
 import attrs
 import sqlalchemy as sa
 
+from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import Busy, Cancelled, NoSpace, NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
@@ -40,7 +41,10 @@ from cloudconnect.repository.leases import COLLECTING
 from cloudconnect.repository.marking import GONE, Marks
 from cloudconnect.repository.packcheck import PackChecker
 from cloudconnect.repository.pointcheck import PointChecker
+from cloudconnect.repository.points import record_name
+from cloudconnect.repository.rebuild import found_point
 from cloudconnect.repository.references import read_references
+from cloudconnect.repository.states import point_names
 from cloudconnect.repository.tables import blobs_table, packs_table, points_table, repository_table
 
 #: The lock of a scrub.
@@ -51,6 +55,8 @@ _SMALL_SECONDS: Final = 86400.0
 _LOST_MAX: Final = 1 << 17
 #: Damaged packs whose blobs wait to be moved.
 _BROKEN_MAX: Final = 16
+#: A scrub that is slowed down looks so often whether it is to stop, in seconds.
+_NAP: Final = 1.0
 #: Lines of the data base's own check.
 _LINES: Final = 20
 
@@ -101,8 +107,9 @@ class _Scrub:
             repository = connection.execute(sa.select(repository_table.c.repository)).scalar_one()
         checker = PackChecker(self.store, self.catalogue, bytes(repository), self.tell, self.lost)
         try:
-            self._check_small()
-            self._check_packs(checker)
+            use = pack_use(self.catalogue, lambda: self.tell(0))
+            gone = self._check_small(checker, use)
+            self._check_packs(checker, [pack for pack in use if pack.number not in gone])
         except Cancelled:
             pass
         except StoredDataDamaged as error:
@@ -119,14 +126,17 @@ class _Scrub:
     def tell(self, count: int) -> None:
         """So many bytes were read; wait if that was too fast, stop if somebody wants it."""
         self.read += count
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled("the scrub was stopped")
         if self.progress is not None:
             self.progress(self.step, self.read, self.total)
-        if self.rate:
-            ahead = self.read / self.rate - (monotonic.monotonic() - self.began)
-            if ahead > 0:
-                threading.Event().wait(ahead)
+        while True:
+            if self.cancelled is not None and self.cancelled():
+                raise Cancelled("the scrub was stopped")
+            ahead = 0.0
+            if self.rate:
+                ahead = self.read / self.rate - (monotonic.monotonic() - self.began)
+            if ahead <= 0:
+                return
+            threading.Event().wait(min(ahead, _NAP))
 
     def lost(self, ids: list[bytes], finding: Finding) -> int:
         """Something was found, and these blobs cannot be read for it; the number of the finding."""
@@ -136,15 +146,17 @@ class _Scrub:
 
     # --- everything but packs --------------------------------------------------------------------
 
-    def _check_small(self) -> None:
+    def _check_small(self, checker: PackChecker, use: list[PackRow]) -> set[int]:
+        """Everything but packs; returns the numbers of packs that are not there."""
         now = self.clock()
         with self.catalogue.reading() as connection:
             last = read_measured(connection).scrubbed
             blobs = blobs_about(connection)
-        if self.limit is not None and 0 <= now - last < _SMALL_SECONDS:
-            return
+        if self.limit is not None and last and 0 <= now - last < _SMALL_SECONDS:
+            return set()
         self.step = "catalogue"
         self._check_catalogue()
+        gone = checker.check_names([pack for pack in use if pack.rows and pack.retired is None])
         chain = ChainChecker(self.store, self.catalogue, self.lost)
         description = chain.check()
         self.mended += chain.mended
@@ -155,9 +167,24 @@ class _Scrub:
             )
             points.check()
             self.mended += points.mended
-        with self.catalogue.writing() as connection:
+            self._check_unknown_points(description)
+        with contextlib.suppress(NoSpace), self.catalogue.writing() as connection:
             measured = read_measured(connection)
             write_measured(connection, attrs.evolve(measured, scrubbed=now))
+        return gone
+
+    def _check_unknown_points(self, description: RepositoryDescription) -> None:
+        """Records that have no row: one that cannot be used stops collections."""
+        t = points_table.c
+        for point, names in point_names(self.store):
+            problems: list[str] = []
+            name = record_name(point)
+            if name in names and not any(found_point(self.store, name, description, problems)):
+                with self.catalogue.reading() as connection:
+                    known = sa.select(t.arrival).where(t.point == point.hex())
+                    if connection.execute(known).first() is None:
+                        text = f"it is not in the catalogue, and cannot be used: {problems[0]}"
+                        self.lost([], Finding(FindingKind.RECORD, name, text, (point.hex(),)))
 
     def _check_catalogue(self) -> None:
         """Let the data base look at itself, and look for rows that point nowhere."""
@@ -174,16 +201,17 @@ class _Scrub:
         with self.catalogue.reading() as connection:
             names = list(connection.execute(query).scalars())
         if names:
-            self.catalogue.mark_damaged(names)
+            with contextlib.suppress(NoSpace):
+                self.catalogue.mark_damaged(names)
             text = f"{len(names)} blobs are said to lie in packs that are not there"
             self.lost(names, Finding(FindingKind.CATALOGUE, "blobs", text))
 
     # --- packs -----------------------------------------------------------------------------------
 
-    def _check_packs(self, checker: PackChecker) -> None:
+    def _check_packs(self, checker: PackChecker, packs: list[PackRow]) -> None:
         p = packs_table.c
         self.step = "packs"
-        use = {pack.number: pack for pack in pack_use(self.catalogue, lambda: self.tell(0))}
+        use = {pack.number: pack for pack in packs}
         query = (
             sa.select(p.number)
             .where(p.retired.is_(None))
@@ -211,7 +239,7 @@ class _Scrub:
             text = f"the system cannot read it: {error.strerror}"
             self.lost([], Finding(FindingKind.PACK, pack.name, text))
             return
-        with self.catalogue.writing() as connection:
+        with contextlib.suppress(NoSpace), self.catalogue.writing() as connection:
             where = packs_table.c.number == pack.number
             values = {"scrubbed": self.clock()}
             connection.execute(sa.update(packs_table).where(where).values(**values))
@@ -237,7 +265,7 @@ class _Scrub:
                 with self.store.exclusive(COLLECTING):
                     for at in checker.mend(self.waiting, lambda: None):
                         self.findings[at] = attrs.evolve(self.findings[at], mended=True)
-            except (Busy, NoSpace):
+            except (Busy, NoSpace, StoredDataDamaged):
                 checker.broken.clear()  # the next scrub finds it again
         lost, self.waiting = self.waiting, {}
         if not lost:
@@ -280,7 +308,7 @@ class _Scrub:
         with contextlib.suppress(PeerError):
             manifest = PointRecord.decode(row.record).manifest
             found |= {lost[name] for name in manifest if name in lost}
-        with contextlib.suppress(PeerError):
+        with contextlib.suppress(PeerError, OSError):
             point, count = bytes.fromhex(row.point), row.reference_count
             for batch in read_references(self.store, point, count, row.reference_digest):
                 found |= {lost[name] for name in lost.keys() & set(batch)}

@@ -27,13 +27,17 @@ from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
-from cloudconnect.repository.accounting import Measured, read_measured, stored_bytes
+from cloudconnect.repository.accounting import Measured, list_bytes, read_measured, stored_bytes
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
-from cloudconnect.repository.descriptions import newest_description, replace_description
+from cloudconnect.repository.descriptions import (
+    DESCRIPTION,
+    newest_description,
+    replace_description,
+)
 from cloudconnect.repository.findings import ScrubResult
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
@@ -54,8 +58,6 @@ from cloudconnect.wire.frames import StoredBlob
 FORMAT_VERSION: Final = 1
 #: The catalogue's file in the repository's directory.
 CATALOGUE: Final = "catalogue.sqlite"
-#: The blob that holds the description a second time, for a repository without a catalogue.
-DESCRIPTION: Final = "description"
 
 
 @attrs.frozen
@@ -356,13 +358,16 @@ class Repository:
         """
         return self._points.references(point)
 
-    def withdraw(self, points: Iterable[bytes]) -> None:
-        """Take back points that must not be restored from; what they need stays stored.
+    def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
+        """Take back points that must not be restored from, whether they are locked or not.
+
+        What only they need goes with the next collections: there is no bin for them.
 
         :param points: their ids, 16 bytes each
+        :param session: 16 bytes: only those that this session has published; None: any
         :raises NotFound: there is no such point
         """
-        self._points.withdraw(points)
+        self._points.withdraw(points, session)
 
     # --- what is kept, and for how long ----------------------------------------------------------
 
@@ -515,8 +520,9 @@ class Repository:
         """Packs, their size in bytes, blobs in them, plain bytes of those, published points.
 
         A blob that two sessions stored at once counts twice, as it takes room twice.
-        ``bytes_counted`` is what counts against a quota: without what only the bin needs, and
-        without packs that only wait to be removed.
+        ``bytes_counted`` is what counts against a quota: packs, less what only the bin needs,
+        and the records and reference lists of points. Also packs that only wait to be removed:
+        somebody who kept a session open could store the same blobs beside them again and again.
         """
         p = packs_table.c
         sums = sa.select(
@@ -527,11 +533,12 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
-            used = stored_bytes(connection, retired=False) - read_measured(connection).bin
+            used = max(0, stored_bytes(connection) - read_measured(connection).bin)
+            used += list_bytes(connection)
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
-            "bytes_counted": max(0, used),
+            "bytes_counted": used,
             "blobs": blobs,
             "bytes_plain": plain,
             "points": points,

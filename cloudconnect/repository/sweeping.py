@@ -8,7 +8,7 @@ of a condemned blob is deleted when every session has ended that may have been t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
@@ -40,11 +40,13 @@ _rescue = sa.update(blobs_table).where(_b.id == sa.bindparam("name")).values(con
 _delete = sa.delete(blobs_table).where(
     _b.id == sa.bindparam("name"), _b.condemned > 0, _b.condemned <= sa.bindparam("oldest")
 )
-_deletable = (
-    sa.select(_b.id)
-    # As the index says it, or it is not used.
-    .where(_b.condemned > sa.literal_column("0"), _b.condemned <= sa.bindparam("oldest"))
-    .limit(BATCH)
+_deletable = sa.delete(blobs_table).where(
+    _b.id.in_(
+        sa.select(_b.id)
+        # As the index says it, or it is not used.
+        .where(_b.condemned > sa.literal_column("0"), _b.condemned <= sa.bindparam("oldest"))
+        .limit(BATCH)
+    )
 )
 
 
@@ -118,13 +120,13 @@ class Sweeper:
     def sweep(self) -> None:
         """Delete what nobody counts on any more of all that was condemned before the last fence."""
         oldest = self.leases.oldest()
-        while True:
+        gone = -1
+        while gone:
             self.check()
-            with self.catalogue.reading() as connection:
-                names = list(connection.execute(_deletable, {"oldest": oldest}).scalars())
-            if not names:
-                return
-            self._drop(names, oldest)
+            with self.catalogue.writing() as connection:
+                self.catalogue.refuse_frozen(connection)
+                gone = connection.execute(_deletable, {"oldest": oldest}).rowcount
+            self.deleted += gone
 
     def _old_packs(self, before: int, until: float) -> bytearray:
         """For each pack's number, whether blobs in it may be condemned; others are newer."""
@@ -148,7 +150,7 @@ class Sweeper:
             with self.catalogue.writing() as connection:
                 self.catalogue.refuse_frozen(connection)
                 values = [{"name": name, "oldest": oldest} for name in names]
-                self.deleted += connection.execute(_delete, values).rowcount
+                self.deleted += _execute(connection, _delete, values)
 
     def _condemn(self, blobs: list[tuple[bytes, int]]) -> None:
         """Condemn those of ``blobs`` that are still where they were and not needed.
@@ -169,6 +171,25 @@ class Sweeper:
                 if (connection.execute(newest).scalar() or 0) <= self.marker.newest:
                     fence = self.catalogue.epoch(connection) + 1
                     values = [{"name": name, "where": pack, "fence": fence} for name, pack in blobs]
-                    self.condemned += connection.execute(_condemn, values).rowcount
+                    self.condemned += _execute(connection, _condemn, values)
                     return
             self.marker.mark_new()
+
+
+def _execute(
+    connection: sa.Connection, statement: sa.Update | sa.Delete, values: list[dict[str, Any]]
+) -> int:
+    """Execute ``statement`` with each of ``values``; how many rows that has changed.
+
+    Without what SQLAlchemy does to each of them, which costs more than the row itself: they are
+    plain numbers and octets.
+    """
+    compiled = statement.compile(dialect=connection.dialect)
+    fixed = {name: value for name, value in compiled.params.items() if value is not None}
+    if not compiled.positional:
+        return connection.exec_driver_sql(str(compiled), [fixed | each for each in values]).rowcount
+    names = compiled.positiontup or ()
+    rows = [
+        tuple([each[name] if name in each else fixed[name] for name in names]) for each in values
+    ]
+    return connection.exec_driver_sql(str(compiled), rows).rowcount

@@ -15,9 +15,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.backup import target as target_module
 from cloudconnect.backup import writing as writing_module
 from cloudconnect.backup.metadata import MetadataWriter, read_attributes
-from cloudconnect.backup.options import RestoreResult
+from cloudconnect.backup.options import Overwrite, RestoreResult
 from cloudconnect.backup.partial import partial_name
 from cloudconnect.backup.target import TEMPORARY
 from cloudconnect.content.manifest import Entry, EntryType, Run
@@ -357,6 +358,30 @@ class RaceTests(PathCase):
             os.rename(way + b"-real", way)
 
         self.race(act)
+
+    def test_deep_folders(self) -> None:
+        """The same, high above where the restore is, so that it has to find its way again."""
+        self.patch(target_module, "OPEN_FOLDERS_MAX", 2)
+        scene, way = self.scene, self.scene.target + b"/way"
+        os.makedirs(way + b"/folder")
+
+        def act() -> None:
+            os.rename(way, way + b"-real")
+            os.symlink(scene.outside, way)
+            os.unlink(way)
+            os.mkdir(way)
+            os.rmdir(way)
+            os.rename(way + b"-real", way)
+
+        entries: list[Entry | bytes] = [scene.folder(b"/way")]
+        for number in range(40):
+            deep = b"/way/folder" + b"/%d" % number * 4
+            entries += [scene.evil(deep + b"/inside", mode=0o777), scene.link(deep + b"/link")]
+        point = scene.place.publish(entries, [EVIL])
+        self.begin()
+        with self.attacker(act):
+            for overwrite in Overwrite:
+                scene.place.restore(point, scene.target, overwrite=overwrite)
 
     def test_links_where_files_belong(self) -> None:
         """Links to the outside appear where files belong."""

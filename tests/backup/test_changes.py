@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-from cloudconnect.backup import changes as changes_module
-from cloudconnect.backup.changes import Change, ChangeKind, DiffResult, DiffRun, _differing
+from cloudconnect.backup import same_content as same_module
+from cloudconnect.backup.changes import Change, ChangeKind, DiffResult, DiffRun
 from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY
 from cloudconnect.content.manifest import Entry, EntryType, Run
 from cloudconnect.errors import NotFound, StoredDataDamaged
@@ -237,7 +236,7 @@ class EntryTests(DiffCase):
 
     def test_many_parts(self) -> None:
         """More differing parts than are asked for ahead, and an early end."""
-        self.patch(changes_module, "PARTS_AHEAD", 2)
+        self.patch(same_module, "PARTS_AHEAD", 2)
         contents = [os.urandom(100) for _ in range(20)]
         ids = [self.place.keys.chunk_id(content) for content in contents]
         joined = [
@@ -251,22 +250,3 @@ class EntryTests(DiffCase):
         swapped = (*two.runs[1:], two.runs[0])
         self.of([one], [file_of(b"/x", size=2000, runs=swapped)], *contents, *pairs)
         self.assertEqual(self.kinds(), [("content", b"/x")])
-
-
-def shapes() -> Iterator[tuple[list[Run], list[Run], list[Any]]]:
-    a, b = b"a" * 32, b"b" * 32
-    yield [Run(a, 0, 10)], [Run(a, 0, 10)], []
-    yield [Run(a, 0, 4), Run(a, 4, 6)], [Run(a, 0, 10)], []
-    yield [Run(None, 0, 10)], [Run(None, 0, 3), Run(None, 0, 7)], []
-    yield [Run(a, 0, 10)], [Run(a, 1, 10)], [(a, 0, a, 1, 10)]
-    yield [Run(a, 0, 10)], [Run(b, 0, 4), Run(a, 4, 6)], [(a, 0, b, 0, 4)]
-    yield [Run(a, 5, 4)], [Run(None, 0, 3), Run(b, 9, 1)], [(a, 5, None, 0, 3), (a, 8, b, 9, 1)]
-
-
-class DifferingTests(DiffCase):
-    """Parts that are not the same by name."""
-
-    def test_shapes(self) -> None:
-        """Runs may be cut in any way."""
-        for one, two, wanted in shapes():
-            self.assertEqual(list(_differing(one, two)), wanted)

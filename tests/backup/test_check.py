@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from cloudconnect.backup import check as check_module
 from cloudconnect.backup import fetching as fetching_module
 from cloudconnect.backup import filecache
+from cloudconnect.backup import findings as findings_module
 from cloudconnect.backup import options as options_module
-from cloudconnect.backup.check import CheckOptions, CheckResult, CheckRun
+from cloudconnect.backup.check import CheckRun
 from cloudconnect.backup.comparison import compare_trees
+from cloudconnect.backup.findings import CheckOptions, CheckResult
 from cloudconnect.backup.options import Progress
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.manifest import Run
@@ -277,7 +279,7 @@ class DamageTests(CheckCase):
 
     def test_bounded_list(self) -> None:
         """However much is damaged, the list is bounded and the count is exact."""
-        self.patch(check_module, "LISTED_MAX", 3)
+        self.patch(findings_module, "LISTED_MAX", 3)
         self.assertLessEqual(options_module.LISTED_MAX, 10_000)
         for number in range(10):
             write(self.top + b"/%d" % number, b"x" * 50)

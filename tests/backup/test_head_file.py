@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.backup.head_file import HeadFile, Known
+from cloudconnect.backup.head_file import OWN_MAX, HeadFile, Known
 from cloudconnect.content.heads import first_chain
 from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import StoredDataDamaged, UsageError
@@ -22,7 +22,7 @@ KEYS = RepositoryKeys(MasterKey(b"n" * 32), b"r" * 16, older=[OLD])
 def known(number: int) -> Known:
     """What is known after so many points."""
     chain = attrs.evolve(first_chain(KEYS), number=number, value=bytes([number]) * 32)
-    return Known(chain, b"p" * 16 * number, (1 << number) - 1)
+    return Known(chain, b"p" * 16 * number, (1 << number) - 1, {("host", "job"): number})
 
 
 class FileTests(SynchronousTestCase):
@@ -39,6 +39,14 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.file.load(), known(9))
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.assertEqual(os.listdir(self.path.parent), ["heads"])
+
+    def test_most_labels(self) -> None:
+        """Of very many hosts and jobs the newest are remembered."""
+        own = {("host", str(number)): number for number in range(OWN_MAX + 5)}
+        self.file.save(attrs.evolve(known(9), own=own))
+        loaded = self.file.load()
+        assert loaded is not None
+        self.assertEqual(sorted(loaded.own.values()), list(range(5, OWN_MAX + 5)))
 
     def test_never_back(self) -> None:
         """Who has seen less does not write over more; who has seen as much does."""

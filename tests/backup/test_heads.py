@@ -12,7 +12,7 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.backup import leading as leading_module
-from cloudconnect.backup.heads import Anchor, KnownHeads
+from cloudconnect.backup.heads import Anchor, KnownHeads, look
 from cloudconnect.backup.options import BackupOptions, BackupResult, RestoreOptions
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.records import read_paths
@@ -28,6 +28,7 @@ from cloudconnect.keys import MasterKey, Password
 from cloudconnect.repository import heads as repository_heads
 from cloudconnect.repository import points as repository_points
 from cloudconnect.repository.heads import insert_heads
+from cloudconnect.repository.points import insert_point, point_values
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import heads_table, points_table
 from cloudconnect.wire.channel import FrameChannel
@@ -469,6 +470,39 @@ class AlarmTests(HeadsCase):
         self.assertEqual(self.machine.look().chain.number, number)
 
 
+class LatestTests(HeadsCase):
+    """A provider that calls an older point the latest one."""
+
+    def look(self, point: bytes, host: str = "host", job: str = "job") -> None:
+        heads = self.machine.heads()
+        heads.expect_latest(host, job, point)
+        place = self.place
+        look(place.open("read"), place.keys, place.description, heads)
+
+    def test_older(self) -> None:
+        """The machine that made a newer one finds out, for its own host and job."""
+        first, second = self.machine.backup().point, self.machine.backup().point
+        self.look(second)
+        with self.assertRaises(StoredDataDamaged) as caught:
+            self.look(first)
+        self.assertIn(second.hex()[:8], str(caught.exception))
+        self.look(first, job="another")
+        self.look(first, host="another")
+
+    def test_newer_elsewhere(self) -> None:
+        """A newer one that another machine made under the same labels is believed."""
+        self.machine.backup()
+        self.look(Machine(self, "two").backup().point)
+
+    def test_deleted(self) -> None:
+        """Where its own newest one is gone, with a word, an older one is the latest."""
+        first, second = self.machine.backup().point, self.machine.backup().point
+        with Repository.open(self.place.directory) as repository:
+            repository.withdraw([second])
+        self.look(first)
+        self.assertIn("withdrawn", self.machine.notes[0])
+
+
 class KitTests(HeadsCase):
     """A new machine that has the head of a recovery kit."""
 
@@ -658,6 +692,54 @@ class GenerationTests(HeadsCase):
             with repository.catalogue.writing() as connection:
                 insert_heads(connection, [head])
         self.alarmed()
+
+    def test_forged_as_old(self) -> None:
+        """Nor can they show a point under the old key that was never in the chain; what the old
+        key signed then, and is in it, is read."""
+        first = self.machine.backup().point
+        old = self.place.keys
+        self.renew()
+        place = self.place
+        with Repository.open(place.directory) as repository:
+            made = attrs.evolve(place.record_of(first), point=b"forged".ljust(16, b"!"))
+            encoded = made.encode()
+            with repository.catalogue.writing() as connection:
+                values = point_values(made, encoded, old.sign(encoded), 0, bytes(32), 1000.0)
+                insert_point(connection, values)
+        for point, good in ((first, True), (made.point, False)):
+            reader = PointReader(
+                place.open("read"), place.keys, place.description, heads=self.machine.heads()
+            )
+            if good:
+                with reader:
+                    reader.open(point)
+                continue
+            with self.assertRaises(StoredDataDamaged) as caught, reader:
+                reader.open(point)
+            self.assertIn("older master key", str(caught.exception))
+
+    def test_forged_in_its_place(self) -> None:
+        """Nor can they put another record, under the old key, in the place of one in the chain."""
+        first = self.machine.backup().point
+        old = self.place.keys
+        self.renew()
+        self.machine.look()  # what follows is found by what this machine remembers, too
+        place = self.place
+        made = attrs.evolve(place.record_of(first), tags=("forged",))
+        encoded = made.encode()
+        with (
+            Repository.open(place.directory) as repository,
+            repository.catalogue.writing() as connection,
+        ):
+            forged = {"record": encoded, "signature": old.sign(encoded)}
+            connection.execute(sa.update(points_table).values(**forged))
+        for machine in (self.machine, Machine(self, "new")):
+            reader = PointReader(
+                place.open("read"), place.keys, place.description, heads=machine.heads()
+            )
+            with self.assertRaises(StoredDataDamaged) as caught, reader:
+                reader.open(first)
+            self.assertIn("chain of heads", str(caught.exception))
 
     def test_in_the_middle(self) -> None:
         """A new master key while a backup runs: it publishes nothing under the old one."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cloudconnect.backup import planning as planning_module
 from cloudconnect.backup import restore as restore_module
 from cloudconnect.backup import resuming as resuming_module
+from cloudconnect.backup import target as target_module
 from cloudconnect.backup import writing as writing_module
 from cloudconnect.backup.comparison import compare_trees
+from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.partial import partial_name
+from cloudconnect.backup.planning import Plan, Step
 from cloudconnect.backup.restore import RestoreRun
+from cloudconnect.backup.resuming import Resumer
+from cloudconnect.backup.target import Target
 from cloudconnect.content.atrest import RepositoryKeys
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.manifest import Entry, Run
 from cloudconnect.errors import Cancelled, Truncated
 from cloudconnect.keys import MasterKey
 from tests.backup.cases import RestoreCase, file_of
@@ -431,6 +436,57 @@ class TotalsTests(ResumeCase):
             )
             run.run()
             self.assertEqual(sorted(listed), [b"", b"/a", b"/a/large", b"/link"])
+
+
+class ExchangedTests(RestoreCase):
+    """Folders of the target that are exchanged while it is looked at."""
+
+    def test_folder(self) -> None:
+        """What cannot be looked at any more is taken as not there, and the restore goes on."""
+        self.patch(target_module, "OPEN_FOLDERS_MAX", 1)
+        for name in (b"/a/b/c/x", b"/a/y"):
+            write(self.target + name, b"1234567890")
+        target = Target(self.target, create=False)
+        self.addCleanup(target.close)
+        entries = [
+            file_of(path, size=10, runs=(Run(b"r" * 32, 0, 10),)) for path in (b"/a/b/c/x", b"/a/y")
+        ]
+
+        def planned() -> Iterator[Step]:
+            yield Step(entries[0], (b"a", b"b", b"c", b"x"), runs=entries[0].runs)
+            os.rename(self.target + b"/a", self.target + b"/moved")
+            os.mkdir(self.target + b"/a")
+            yield Step(entries[1], (b"a", b"y"), runs=entries[1].runs)
+
+        metadata = MetadataWriter(lambda path, reason: None)
+        resumer = Resumer(target, lambda name, data: True, metadata, lambda path: None)
+        found = [step.found for step in resumer.steps(planned())]
+        self.assertEqual(found, [[b"1234567890"], [None]])
+
+    def test_folder_when_planning(self) -> None:
+        """Likewise where it is only asked whether a file is there."""
+        self.patch(target_module, "OPEN_FOLDERS_MAX", 1)
+        for name in (b"/a/b/c/x", b"/a/y"):
+            write(self.target + name, b"")
+        target = Target(self.target, create=False)
+        self.addCleanup(target.close)
+
+        def entries() -> Iterator[Entry]:
+            yield file_of(b"/a/b/c/x")
+            os.rename(self.target + b"/a", self.target + b"/moved")
+            os.mkdir(self.target + b"/a")
+            yield file_of(b"/a/y")
+
+        options = RestoreOptions(target=b"", overwrite=Overwrite.NEVER)
+        result = self.result()
+        steps = list(Plan(options, result, True).steps(entries(), target))
+        self.assertEqual([step.entry.path for step in steps], [b"/a/y"])
+        self.assertEqual(result.kept, 1)
+
+    def result(self) -> RestoreResult:
+        write(self.top + b"/any", b"x")
+        point = self.place.backup(self.top).point
+        return RestoreResult(record=self.place.record_of(point))
 
 
 class ForgedTests(ResumeCase):

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from cloudconnect.backup.check import CheckResult, Damage
+from cloudconnect.backup.findings import CheckResult, Damage
 from cloudconnect.cli import check as check_module
 from cloudconnect.cli.check import chosen_points, damage_line, parse_part
 from cloudconnect.errors import NotFound, UsageError

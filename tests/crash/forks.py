@@ -58,6 +58,7 @@ class Child:
         sys.stdout.flush()
         sys.stderr.flush()
         self.log = log
+        log.touch()  # it may be killed before it has opened it
         self.status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:

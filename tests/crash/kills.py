@@ -43,6 +43,7 @@ WEIGHTS: Final = {
     "gc and backup": 3,
     "scrub": 1,
     "check": 2,
+    "rotate": 1,
 }
 #: Points that stay published at least.
 _KEPT: Final = 3
@@ -166,6 +167,8 @@ class Life:
         if operation == "undelete":
             in_bin = self._in_bin()
             return [self._keep("undelete", choose.sample(in_bin, min(2, len(in_bin))))]
+        if operation == "rotate":
+            return [stage.rotate(choose.random() < 0.5)]
         if operation == "check":
             return [stage.command("check", "--read-data")]
         if operation == "scrub":
@@ -230,6 +233,12 @@ class Life:
         if words[0] in ("gc", "scrub"):
             self._expect_done(self.stage.administer(*words))
             return
+        if words[0] == "key":
+            again = self.stage.command(*words)
+            if again.finish() not in (0, 13):  # 13: the first one had come to its end
+                raise Failed(f"{words}: {again.child.text()}")
+            self.stage.passphrase = Path(words[-1])
+            return
         if words[0] != "backup":
             again = self.stage.command(*words)
             if words[0] == "delete" and self.hurried and again.finish() == 10:
@@ -271,11 +280,6 @@ class Life:
 
     def _compare_restored(self, point: str, target: Path) -> None:
         tag = self.acknowledged[point]
-        for leftover in list(target.rglob(".cloudconnect-*")):
-            times = leftover.parent.stat()
-            leftover.unlink()
-            os.utime(leftover.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-            self.counts["leftovers"] += 1
         made = [target / source.relative_to("/") for source in self.sources]
         digests = [tree_digest(path) for path in made if path.exists()]
         if digests != [self.trees[tag]]:
@@ -332,7 +336,7 @@ class Life:
     def _look(self) -> None:
         stage = self.stage
         target = stage.folder / "looked"
-        look(stage.repository, stage.folder / "passphrase", target, self.sources)
+        look(stage.repository, stage.passphrase, target, self.sources)
 
     def end(self) -> None:
         """A last look, a restore through the provider, and its end."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from cloudconnect.backup.options import RestoreOptions
 from cloudconnect.backup.restore import RestoreRun
-from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, unlock
+from cloudconnect.content.atrest import EncryptionMode, unlock
+from cloudconnect.content.generations import keys_of
 from cloudconnect.keys import IntegrityKey, Password, frame_key
 from cloudconnect.repository.points import PointRow
 from cloudconnect.repository.serve import serve_session
@@ -36,7 +37,7 @@ def look(repository: Path, passphrase: Path, target: Path, sources: list[Path]) 
     with Repository.open(repository) as opened:
         description = opened.description
         master = unlock(description, EncryptionMode.TENANT, secret)
-        keys = RepositoryKeys(master, description.repository)
+        keys = keys_of(description, master)
         for row in _points(opened):
             options = RestoreOptions(target=bytes(target))
             found: dict[str, Any] = {"digest": "", "error": ""}

@@ -26,6 +26,7 @@ import hypothesis.strategies as st
 import sqlalchemy as sa
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cloudconnect.content.heads import SignedHead, first_chain
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, Refused
 from cloudconnect.repository import packs
@@ -109,6 +110,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         self.here = Repository.create(self.directory, DESCRIBED, clock=self.clock)
         self.sessions: dict[int, Session] = {}
         self.rules = Rules()
+        self.chain = first_chain(keys())
 
     @initialize(
         bin_days=st.integers(1, 30),
@@ -186,7 +188,7 @@ class RepositoryMachine(RuleBasedStateMachine):
                 self.send(session, numbers)
                 repository.flush()
                 point = os.urandom(16)
-                self.put(repository, point, host, job, numbers)
+                self.chain = self.chain.follow(self.put(repository, point, host, job, numbers))
                 self.took(point, host, job, list(numbers))
 
     @rule(who=st.integers(0, 1))
@@ -209,15 +211,19 @@ class RepositoryMachine(RuleBasedStateMachine):
         self.did("publish")
         session.repository.flush()
         point = os.urandom(16)
-        self.put(session.repository, point, host, job, numbers)
+        self.chain = self.chain.follow(self.put(session.repository, point, host, job, numbers))
         self.took(point, host, job, numbers)
 
-    @staticmethod
-    def put(repository: Repository, point: bytes, host: str, job: str, numbers: list[int]) -> None:
+    def put(
+        self, repository: Repository, point: bytes, host: str, job: str, numbers: list[int]
+    ) -> SignedHead:
+        """Publish; returns its place in the tenant's chain."""
         made = record(point, host=host, job=job)
         encoded = made.encode()
         names = [name_of(number) for number in numbers]
-        repository.publish(made, encoded, keys().sign(encoded), names)
+        head = self.chain.next_point(keys(), point, encoded)
+        repository.publish(made, encoded, keys().sign(encoded), names, head)
+        return head
 
     def took(self, point: bytes, host: str, job: str, numbers: list[int]) -> None:
         locked = self.passed + self.rules.lock_days * DAY if self.rules.lock_days else 0.0
@@ -581,6 +587,9 @@ class RepositoryMachine(RuleBasedStateMachine):
             assert not done
         else:
             self.took(point, "web", "daily", numbers)
+            [head] = self.here.heads(self.chain.number).heads
+            assert head.entry.point == point
+            self.chain = self.chain.follow(head)
 
     def adopt(self, may: dict[bytes, set[Any]]) -> None:
         """Take over what became of points, each of which may only be what is allowed."""
@@ -603,6 +612,12 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     def listed(self) -> dict[bytes, str]:
         return {row.point: row.state for row in self.here.points(limit=10_000, states=STATES)}
+
+    @invariant()
+    def chain_holds(self) -> None:
+        """The chain ends where the tenant knows that it ends."""
+        page = self.here.heads(self.chain.number)
+        assert (page.number, page.value) == (self.chain.number, self.chain.value)
 
     @invariant()
     def states_hold(self) -> None:

@@ -114,7 +114,8 @@ class Stage:
         folder.mkdir(mode=0o700)
         self.home = folder / "home"
         self.home.mkdir(mode=0o700)
-        (folder / "passphrase").write_bytes(_PASSPHRASE)
+        self.passphrase = folder / "passphrase"
+        self.passphrase.write_bytes(_PASSPHRASE)
         self.directory = folder / "provider"
         self.provider: Child | None = None
         self.port = 0
@@ -210,7 +211,7 @@ class Stage:
             "CLOUDCONNECT_HOST": HOST,
             "CLOUDCONNECT_TENANT": TENANT,
             "CLOUDCONNECT_PASSWORD_FILE": str(self.folder / "token"),
-            "CLOUDCONNECT_PASSPHRASE_FILE": str(self.folder / "passphrase"),
+            "CLOUDCONNECT_PASSPHRASE_FILE": str(self.passphrase),
         }
 
     def command(self, *arguments: str) -> Command:
@@ -225,6 +226,13 @@ class Stage:
         words = [*arguments, "--json"]
         child = Child(lambda: _be_tenant(words, notes), log, environment)
         return Command(arguments, child, notes)
+
+    def rotate(self, fresh: bool) -> Command:
+        """Start ``key rotate``; the new passphrase's file is its last argument."""
+        new = self._numbered("passphrase")
+        new.write_bytes(new.name.encode() + b"\n")
+        words = ["--new-master"] if fresh else []
+        return self.command("key", "rotate", *words, "--new-passphrase-file", str(new))
 
     def administer(self, *arguments: str) -> Command:
         """Start a command of the provider's admin, with ``--json``."""
@@ -261,7 +269,7 @@ def _be_provider(directory: Path, says: int, hurried: bool) -> None:
 
 def _be_tenant(words: list[str], notes: Path | None) -> None:
     """Run ``cloudconnect``; with notes, of every acknowledgement as soon as it is there."""
-    from cloudconnect.cli import connect
+    from cloudconnect.cli import connect, key
     from cloudconnect.cli.main import main
     from cloudconnect.content.atrest import Argon2Costs
 
@@ -270,7 +278,8 @@ def _be_tenant(words: list[str], notes: Path | None) -> None:
     # Each command opens the slot: cheap here, or most of its life would be Argon2.
     make: Callable[..., Any] = connect.make_slot
     costs = Argon2Costs(iterations=1, lanes=1, memory_kib=8)
-    connect.make_slot = lambda *a, **k: make(*a, **{**k, "costs": costs})  # type: ignore[attr-defined]
+    for module in (connect, key):
+        module.make_slot = lambda *a, **k: make(*a, **{**k, "costs": costs})  # type: ignore[attr-defined]
     main(words)
 
 

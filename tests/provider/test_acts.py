@@ -9,14 +9,9 @@ from typing import Any
 from cloudconnect.commands.control import ACT_POINTS_MAX
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation, Refused
-from cloudconnect.provider.acts import (
-    STATES,
-    RepositoryActs,
-    read_points,
-    read_policy,
-    read_states,
-)
+from cloudconnect.provider.acts import RepositoryActs, read_points, read_policy, read_states
 from cloudconnect.provider.reserve import Reserve
+from cloudconnect.repository.points import STATES
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from tests.repository.repositories import DESCRIBED, REPOSITORY, RepositoryCase
@@ -124,8 +119,8 @@ class RuleTests(ActsCase):
         real, calls = Repository.freeze, []
 
         def freeze(repository: Repository) -> None:
-            calls.append(path.exists())
-            if path.exists():
+            calls.append(reserve.held)
+            if reserve.held:
                 raise NoSpace("full")
             real(repository)
 

@@ -23,7 +23,8 @@ from cloudconnect.provider.maintenance import (
     Owner,
     counts_text,
 )
-from tests.provider.stage import MemoryReactor
+from tests.provider.stage import TENANT, MemoryReactor, StageCase
+from tests.repository.repositories import flip
 
 ONE, TWO = b"1" * 16, b"2" * 16
 
@@ -338,6 +339,52 @@ class StopTests(MaintenanceCase):
         """A second stop does nothing."""
         for _ in range(2):
             self.reactor.result_of(self.made.stopService())
+
+
+class RealTests(StageCase):
+    """A provider's own maintenance, on the clock of the stage and real repositories."""
+
+    def rounds(self, seconds: float) -> None:
+        """Let a round begin after so much time, and wait for its end."""
+        self.reactor.advance(seconds)
+        maintenance = self.provider.mover.maintenance
+        while maintenance._round is not None:
+            self.reactor._handed.get(timeout=60)()
+            self.reactor.settle()
+        self.reactor.settle()
+
+    def test_by_itself(self) -> None:
+        """What is deleted leaves the bin, what it needed leaves the disk, what stays is sound."""
+        tenant = self.connected()
+        self.provider.accounts.change_tenant(TENANT, {"rules": {"bin_days": 0, "grace_hours": 0}})
+        gone, kept = (self.reactor.result_of(tenant.back_up(self.source())).point for _ in range(2))
+        self.rounds(FIRST_SECONDS)
+        self.reactor.result_of(tenant.manager.delete_points([gone]))
+        stored = self.provider.mover.acts.measure(tenant.repository)["bytes_stored"]
+        for _ in range(25):
+            self.rounds(HOUR)
+        measured = self.provider.mover.acts.measure(tenant.repository)
+        self.assertLess(measured["bytes_stored"], stored)
+        self.assertEqual([kept.hex()], [row["point"] for row in self.provider.points()])
+        restored = self.reactor.result_of(tenant.restore(kept, self.mktemp()))
+        self.assertEqual((1, 0), (restored.files, restored.damaged.count))
+        names = self.provider.names(tenant=TENANT)
+        self.assertLessEqual({"points_removed", "garbage_collected"}, set(names))
+        self.assertNotIn("maintenance_failed", self.provider.names())
+
+    def test_damage(self) -> None:
+        """What was damaged on the disk is found, and its tenant told at its next log-in."""
+        tenant = self.connected()
+        self.reactor.result_of(tenant.back_up(self.source()))
+        for path in self.provider.repositories.glob("*/packs/*"):
+            flip(path, path.stat().st_size // 2)
+        self.rounds(FIRST_SECONDS)
+        rows = self.provider.events(type="warning", name="stored_data_damaged", tenant=TENANT)
+        self.assertGreaterEqual(len(rows), 1)
+        tenant.manager = tenant.make_manager()
+        tenant.log_in()
+        self.reactor.pass_time(1)
+        self.assertEqual("stored_data_damaged", tenant.warnings[0].kind.value)
 
 
 class TextTests(SynchronousTestCase):

@@ -42,8 +42,29 @@ class ReserveTests(SynchronousTestCase):
         self.reserve.look()
         self.assertFalse(self.reserve.held)
 
+    def test_small_disk(self) -> None:
+        """Where it never could be made nothing was given away: things are stored as ever."""
+        self.free = 90
+        self.reserve.look()
+        self.assertEqual((False, False), (self.reserve.held, self.reserve.given))
+
+    def test_given(self) -> None:
+        """That its room was given away outlives the process."""
+        self.reserve.look()
+        self.assertFalse(self.reserve.given)
+        self.free = 99
+        self.reserve.look()
+        again = Reserve(self.path, size=8192, low=100, enough=500)
+        self.assertTrue(again.given)
+        self.assertEqual(0, self.path.stat().st_blocks)
+        self.free = 500
+        again.look(make=False)
+        self.assertTrue(again.given)
+        again.look()
+        self.assertFalse(self.reserve.given)
+
     def test_let_go(self) -> None:
-        """It goes where the disk is nearly full, not before, and is made again after."""
+        """It goes where the disk is nearly full, not before, and comes back after."""
         self.reserve.look()
         self.free = 100
         self.reserve.look()

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged, UsageError
+from cloudconnect.errors import Busy, NoSpace, Refused, StoredDataDamaged, UsageError
 from cloudconnect.repository import catalogue as catalogue_module
 from cloudconnect.repository.catalogue import (
     LOOKUP_IDS,
@@ -244,6 +244,68 @@ class BlobsTests(CatalogueCase):
         self.assertEqual(list(self.catalogue.locate([name_of(1)])), [])
         self.add("packs/b", entry(1, 50))
         self.assertEqual(self.catalogue.locate([name_of(1)])[name_of(1)], ("packs/b", entry(1, 50)))
+
+    def test_damaged_there(self) -> None:
+        """What was seen to be damaged in one pack and lies in another by now is not damaged."""
+        self.described()
+        self.add("packs/a", entry(1))
+        self.add("packs/b", entry(2))
+        self.catalogue.mark_damaged([name_of(1), name_of(2)], "packs/b")
+        self.assertEqual(self.present(1, 2), {name_of(1)})
+
+    def condemn(self, *numbers: int) -> None:
+        with self.catalogue.writing() as connection:
+            where = blobs_table.c.id.in_([name_of(number) for number in numbers])
+            connection.execute(sa.update(blobs_table).where(where).values(condemned=3))
+
+    def test_condemned(self) -> None:
+        """Nobody is told of a condemned blob, and it can be read."""
+        self.add("packs/a", entry(1), entry(2))
+        self.condemn(1)
+        self.assertEqual(self.present(1, 2), {name_of(2)})
+        with self.catalogue.reading() as connection:
+            near = self.catalogue.present_near(connection, map(name_of, (1, 2)))
+            self.assertEqual(near, {name_of(2)})
+        self.assertEqual(len(self.catalogue.locate(map(name_of, (1, 2)))), 2)
+
+    def test_sent_again(self) -> None:
+        """Stored once more, a condemned blob stays, in its new place."""
+        self.add("packs/a", entry(1), entry(2))
+        self.condemn(1)
+        self.add("packs/b", entry(1, 50), entry(2, 60))
+        self.assertEqual(self.present(1, 2), {name_of(1), name_of(2)})
+        found = self.catalogue.locate(map(name_of, (1, 2)))
+        self.assertEqual(found[name_of(1)], ("packs/b", entry(1, 50)))
+        self.assertEqual(found[name_of(2)], ("packs/a", entry(2)))
+
+    def test_rescue(self) -> None:
+        """What is condemned and needed is kept; what is not there is not made up."""
+        self.add("packs/a", *map(entry, range(4)))
+        self.condemn(1, 2)
+        with self.catalogue.writing() as connection:
+            found = self.catalogue.rescue(connection, map(name_of, (1, 3, 9)))
+        self.assertEqual(found, {name_of(1), name_of(3)})
+        self.assertEqual(self.present(*range(4)), set(map(name_of, (0, 1, 3))))
+
+    def test_epoch(self) -> None:
+        """A pack has the epoch in which it was indexed."""
+        self.described()
+        for epoch in (0, 7):
+            with self.catalogue.writing() as connection:
+                connection.execute(sa.update(repository_table).values(epoch=epoch))
+            self.add(f"packs/{epoch}", entry(epoch))
+        with self.catalogue.reading() as connection:
+            epochs = connection.execute(sa.select(packs_table.c.epoch)).scalars().all()
+            self.assertEqual(self.catalogue.epoch(connection), 7)
+        self.assertEqual(epochs, [0, 7])
+
+    def test_frozen(self) -> None:
+        """Whoever takes something away is refused while the repository is frozen."""
+        self.described()
+        with self.catalogue.writing() as connection:
+            self.catalogue.refuse_frozen(connection)
+            connection.execute(sa.update(repository_table).values(frozen=True))
+            self.assertRaises(Refused, self.catalogue.refuse_frozen, connection)
 
     def described(self) -> bool:
         """Give the catalogue its one row."""

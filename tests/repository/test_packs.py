@@ -22,6 +22,7 @@ from cloudconnect.repository.packs import (
     PackBuilder,
     pack_name,
     read_entries,
+    read_pack,
 )
 from cloudconnect.settings import IDS_MAX
 from cloudconnect.wire.frames import Coding, StoredBlob
@@ -147,11 +148,37 @@ class DamagedTests(PackCase):
             self.path.write_bytes(self.whole)
 
     def test_header(self) -> None:
-        """A changed header is no pack of this repository, or has a directory that does not fit."""
-        for offset in range(24):
+        """A changed header is said, and costs no blob, also where the directory is changed too."""
+        for offset in range(HEADER_SIZE):
             flip(self.path, offset)
-            self.assertRaises(StoredDataDamaged, read_entries, self.store, self.name, REPOSITORY)
+            for changed in (False, True):
+                if changed:
+                    flip(self.path, -1)
+                contents = read_pack(self.store, self.name, REPOSITORY)
+                self.assertEqual(contents.entries, self.entries)
+                self.assertIn("header", contents.problem)
             self.path.write_bytes(self.whole)
+
+    def test_problems(self) -> None:
+        """What is wrong with a pack is said: its name, its directory, something in between."""
+        self.assertEqual(read_pack(self.store, self.name, REPOSITORY).problem, "")
+        other = pack_name(b"o" * 16)
+        self.store.put(other, [self.whole])
+        contents = read_pack(self.store, other, REPOSITORY)
+        self.assertEqual(contents.entries, self.entries)
+        self.assertIn(PACK.hex(), contents.problem)
+        end = self.entries[-1].offset + self.entries[-1].stored_length
+        self.path.write_bytes(self.whole[:end] + b"more" + self.whole[end:])
+        contents = read_pack(self.store, self.name, REPOSITORY)
+        self.assertEqual(contents.entries, self.entries)
+        self.assertTrue(contents.problem)
+        flip(self.path, -40)
+        self.assertIn("directory", read_pack(self.store, self.name, REPOSITORY).problem)
+
+    def test_no_pack(self) -> None:
+        """What has neither a header nor a blob is no pack."""
+        self.path.write_bytes(bytes(500))
+        self.assertRaises(StoredDataDamaged, read_pack, self.store, self.name, REPOSITORY)
 
     def test_other_repository(self) -> None:
         """A pack of another repository is refused."""

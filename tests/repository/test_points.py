@@ -218,6 +218,18 @@ class PublishTests(PointsCase):
         self.assertRaises(NoSpace, self.publish, b"p" * 16, [name_of(1)])
         self.nothing_there()
 
+    def test_doubtful_record(self) -> None:
+        """A record whose storing failed, and which is there all the same, does not stay alone."""
+        put = self.repository.store.put
+
+        def doubtful(name: str, parts: Any) -> int:
+            put(name, parts)
+            raise OSError(errno.EIO, "it has its name, and the fsync of its folder failed")
+
+        with self.patched(self.repository.store, "put", doubtful):
+            self.assertRaises(OSError, self.publish, b"p" * 16, [name_of(1)])
+        self.nothing_there()
+
     def test_doubtful_commit(self) -> None:
         """A point whose row's commit failed, and may be there all the same, has what it needs."""
         writing = Catalogue.writing
@@ -357,3 +369,12 @@ class WithdrawTests(PointsCase):
     def test_unknown(self) -> None:
         """There must be such a point."""
         self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16])
+
+    def test_of_another_session(self) -> None:
+        """A session takes back what it has published itself, and nothing else."""
+        self.publish(b"p" * 16)
+        self.assertRaises(NotFound, self.repository.withdraw, [b"p" * 16], b"x" * 16)
+        self.assertFalse((self.directory / "points" / ("70" * 16 + "-withdrawn")).exists())
+        self.assertEqual(self.repository.point(b"p" * 16).state, "published")
+        self.repository.withdraw([b"p" * 16], SESSION)
+        self.assertRaises(NotFound, self.repository.point, b"p" * 16)

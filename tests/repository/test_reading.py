@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudconnect.errors import StoredDataDamaged
+from cloudconnect.errors import NoSpace, StoredDataDamaged
 from cloudconnect.repository import packs, reading
+from cloudconnect.repository.blobs import LocalBlobStore
+from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.store import Repository
 from cloudconnect.wire.frames import StoredBlob
-from tests.repository.repositories import RepositoryCase, blob, flip, name_of
+from tests.repository.repositories import RepositoryCase, blob, failing, flip, name_of
 
 
 class ReadingCase(RepositoryCase):
@@ -143,3 +149,61 @@ class DamageTests(ReadingCase):
         two.write_bytes(saved)
         self.check_lost(0, 1, 2, 3, 4, 5)
         self.heal(0, 1, 2, 3, 4, 5)
+
+    def test_moved_meanwhile(self) -> None:
+        """What moved to another pack after it was looked up is read there, and is not damaged."""
+        places = self.repository.catalogue.locate([each.id for each in self.blobs])
+        reader = self.opened(read_only=True)
+        real = type(reader.catalogue).locate
+        calls: list[int] = []
+
+        def locate(catalogue: Catalogue, ids: Iterable[bytes]) -> dict[bytes, tuple[str, Entry]]:
+            calls.append(1)
+            return places if len(calls) == 1 else real(catalogue, ids)
+
+        session = self.opened()
+        self.repository.catalogue.mark_damaged([name_of(4)])
+        session.add(self.blobs[4])
+        session.flush()
+        (self.directory / places[name_of(4)][0]).unlink()
+        self.patch(type(reader.catalogue), "locate", locate)
+        self.assertEqual(list(reader.read_each([name_of(4)])), [self.blobs[4]])
+
+    def test_unreadable(self) -> None:
+        """A place that the system cannot read costs what lies there, as long as that is so."""
+        name, offset = self.path_of(4)
+        real = LocalBlobStore.read
+
+        def read(store: LocalBlobStore, wanted: str, start: int, length: int) -> bytes:
+            if wanted == name and start <= offset < start + length:
+                raise OSError(errno.EIO, "I/O error")
+            return real(store, wanted, start, length)
+
+        patch = self.patch(LocalBlobStore, "read", read)
+        self.check_lost(4)
+        patch.restore()
+        self.check_lost()
+
+    def test_other_error(self) -> None:
+        """What says nothing of the disk ends the reading: no file is called damaged for it."""
+        call, _ = failing(OSError(errno.EMFILE, "too many open files"), len)
+        self.patch(LocalBlobStore, "read", call)
+        self.assertRaises(OSError, self.got, 4)
+
+    def test_read_only(self) -> None:
+        """Where nothing can be written, damage is an error in its place all the same."""
+        name, offset = self.path_of(4)
+        flip(self.directory / name, offset)
+        self.repository.close()
+        self.repository = self.opened(read_only=True)
+        self.check_lost(4)
+
+    def test_full_disk(self) -> None:
+        """A disk so full that the damage cannot be noted does not end the reading."""
+        name, offset = self.path_of(4)
+        flip(self.directory / name, offset)
+        call, _ = failing(NoSpace("full"), len)
+        patch = self.patch(self.repository.catalogue.__class__, "mark_damaged", call)
+        self.check_lost(4)
+        patch.restore()
+        self.assertEqual(self.repository.have([name_of(4)]), [True])

@@ -10,7 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloudconnect.errors import Busy
+from cloudconnect.content.generations import add_slot
+from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged
+from cloudconnect.keys import MasterKey
+from cloudconnect.repository import bin, packcheck
+from cloudconnect.repository import scrub as scrub_module
+from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.findings import Finding, FindingKind, ScrubResult
 from cloudconnect.repository.packs import ENTRY_SIZE, HEADER_SIZE
 from cloudconnect.repository.points import STATES
@@ -22,8 +27,9 @@ from cloudconnect.repository.tables import (
     points_table,
     repository_table,
 )
-from tests.repository.repositories import DESCRIBED, blob, flip, name_of
+from tests.repository.repositories import DESCRIBED, MASTER, blob, failing, flip, name_of
 from tests.repository.test_collect import CollectCase
+from tests.repository.test_heads import KEYS, HeadsCase, point_id, slot
 
 DAY = 86400.0
 
@@ -303,6 +309,19 @@ class MarkerTests(ScrubCase):
             self.repository.expire()
         self.check_mended("-removed", 40)
 
+    def test_tombstone_of_who_was_killed(self) -> None:
+        """The tombstone of a removal that was killed before its row has an earlier time."""
+        for _ in range(15):
+            self.later(1)
+            self.repository.observe_clock()
+        patcher = self.patch(bin, "point_row", failing(ZeroDivisionError(), len)[0])
+        self.assertRaises(ZeroDivisionError, self.repository.expire)
+        patcher.restore()
+        self.assertTrue(self.marker("-removed"))
+        self.later(1)
+        self.assertEqual(len(self.repository.expire().removed), 1)
+        self.assertEqual(self.found(), [])
+
 
 class CatalogueTests(ScrubCase):
     """The catalogue is held against what lies in the store, and mended from it."""
@@ -352,7 +371,7 @@ class CatalogueTests(ScrubCase):
         with self.repository.catalogue.writing() as connection:
             connection.execute(sa.delete(blobs_table).where(blobs_table.c.id == name_of(4)))
         pack.unlink()
-        finding = self.found()[0]
+        (finding,) = [each for each in self.found() if each.kind is not FindingKind.PACK]
         self.assertEqual((finding.kind, finding.name), (FindingKind.MISSING, name_of(4).hex()))
         self.assertEqual(set(finding.points), {self.one.hex(), self.two.hex()})
 
@@ -487,6 +506,53 @@ class PackTests(ScrubCase):
         self.assertEqual([finding.mended for finding in self.found()], [True, True])
         self.assertEqual(self.found(), [])
 
+    def test_full_catalogue(self) -> None:
+        """With a catalogue that cannot grow all is found too."""
+        path = self.pack_of(4)
+        name, entry = self.repository.catalogue.locate([name_of(4)])[name_of(4)]
+        flip(path, entry.offset)
+        flip(path, -1)
+        (self.directory / "points" / self.one.hex()).unlink()
+        patch = self.patch(Catalogue, "writing", lambda _: (_ for _ in ()).throw(NoSpace("full")))
+        names = {finding.name for finding in self.found()}
+        self.assertEqual(names, {name, f"points/{self.one.hex()}"})
+        patch.restore()
+        self.assertEqual(self.repository.have([name_of(4)]), [True])
+        self.found()
+        self.assertEqual(self.repository.have([name_of(4)]), [False])
+
+    def test_many_packs_gone(self) -> None:
+        """Where most packs are gone nothing is marked: a disk may not be mounted."""
+        self.patch(packcheck, "_GONE_MIN", 1)
+        (self.directory / "packs").rename(self.directory / "elsewhere")
+        finding = self.one_finding()
+        self.assertIn("4 of 4", finding.text)
+        (self.directory / "elsewhere").rename(self.directory / "packs")
+        self.assertEqual(self.found(), [])
+        self.check_readable(range(12))
+
+    def test_pack_gone_is_found_soon(self) -> None:
+        """A pack that is gone is found by any scrub that looks at everything else."""
+        path = self.pack_of(4)
+        path.unlink()
+        (finding,) = self.found(limit_bytes=1)
+        self.assertEqual(finding.name, f"packs/{path.name}")
+        self.assertEqual(finding.points, (self.one.hex(), self.two.hex()))
+
+    def test_damaged_point_without_row(self) -> None:
+        """A record that has no row and cannot be used is named."""
+        path = self.directory / "points" / ("0e" * 16)
+        path.write_bytes((self.directory / "points" / self.one.hex()).read_bytes())
+        finding = self.one_finding()
+        self.assertEqual((finding.name, finding.points), (f"points/{path.name}", ("0e" * 16,)))
+
+    def test_rate(self) -> None:
+        """A scrub that is slowed down can be stopped while it waits."""
+        self.patch(scrub_module, "_NAP", 0.001)
+        asked: list[int] = []
+        result = self.scrub(rate=1.0, cancelled=lambda: asked.append(1) or len(asked) > 20)
+        self.assertEqual((len(asked), result.packs), (21, 0))
+
     def test_unreadable(self) -> None:
         """A pack that the system cannot read is named; the others are read."""
         name = f"packs/{self.pack_of(4).name}"
@@ -502,6 +568,43 @@ class PackTests(ScrubCase):
         self.assertEqual([finding.name for finding in result.findings], [name])
         self.assertEqual(result.packs, 3)
         self.assertEqual(self.repository.have([name_of(4)]), [True])
+
+    def test_unreadable_point(self) -> None:
+        """A point of which the system cannot read something is named; all else is looked at."""
+        name = f"points/{self.one.hex()}-references"
+        real = self.repository.store.read
+
+        def read(wanted: str, offset: int, length: int) -> bytes:
+            if wanted == name:
+                raise OSError(errno.EIO, "I/O error")
+            return real(wanted, offset, length)
+
+        self.patch(self.repository.store, "read", read)
+        flip(self.directory / "points" / self.two.hex(), 5)
+        result = self.scrub()
+        self.assertEqual(
+            [finding.points for finding in result.findings], [(self.one.hex(),), (self.two.hex(),)]
+        )
+        self.assertEqual(result.packs, 4)
+        error = self.assertRaises(StoredDataDamaged, self.collect)
+        self.assertIn(self.one.hex(), str(error))
+
+    def test_unreadable_description(self) -> None:
+        """A description that the system cannot read is made again from the catalogue's."""
+        real = self.repository.store.read
+
+        def read(wanted: str, offset: int, length: int) -> bytes:
+            if wanted == "description":
+                raise OSError(errno.EIO, "I/O error")
+            return real(wanted, offset, length)
+
+        before = (self.directory / "description").stat().st_ino
+        patch = self.patch(self.repository.store, "read", read)
+        finding = self.one_finding()
+        patch.restore()
+        self.assertEqual((finding.name, finding.mended), ("description", True))
+        self.assertNotEqual((self.directory / "description").stat().st_ino, before)
+        self.assertEqual(self.found(), [])
 
     def test_foreign_pack(self) -> None:
         """A pack without a row that is not of this repository is named."""
@@ -563,11 +666,78 @@ class PackTests(ScrubCase):
             self.assertIn(part, sentence)
 
 
-class HeadsTests(ScrubCase):
-    """The chain of heads is held against the files of what it is about."""
+class ChainTests(HeadsCase):
+    """The chain of heads and the descriptions are held against each other."""
 
-    def test_none(self) -> None:
-        """Without heads there is nothing to find."""
-        with self.repository.catalogue.reading() as connection:
-            self.assertEqual(connection.execute(sa.select(heads_table)).all(), [])
+    def setUp(self) -> None:
+        super().setUp()
+        self.publish(1)
+        self.described = add_slot(self.repository.description, KEYS, slot(MasterKey(MASTER)))
+        self.replace(self.described)
+        self.publish(2)
+
+    def found(self) -> list[Finding]:
+        return list(self.repository.scrub().findings)
+
+    def check_mended(self, name: str) -> None:
+        (finding,) = self.found()
+        self.assertEqual((finding.name, finding.mended), (name, True))
         self.assertEqual(self.found(), [])
+        self.assertEqual(self.opened().description, self.described)
+        self.assertEqual(self.repository.heads().number, 3)
+
+    def test_clean(self) -> None:
+        """Where all is well nothing is found."""
+        self.assertEqual(self.found(), [])
+
+    def test_heads(self) -> None:
+        """A head in the catalogue that was changed, or is gone, comes back from its file."""
+        h = heads_table.c
+        for number in (1, 2, 3):
+            with self.repository.catalogue.reading() as connection:
+                row = connection.execute(sa.select(h.entry).where(h.number == number)).one()
+            for change in (
+                sa.update(heads_table).values(entry=row.entry[:-1] + b"x"),
+                sa.update(heads_table).values(signature=bytes(64)),
+                sa.update(heads_table).values(point="0f" * 16),
+            ):
+                with self.repository.catalogue.writing() as connection:
+                    connection.execute(change.where(h.number == number))
+                self.check_mended("heads")
+        with self.repository.catalogue.writing() as connection:
+            connection.execute(sa.delete(heads_table).where(h.number == 1))
+        self.check_mended("heads")
+
+    def test_later_description(self) -> None:
+        """A later description that was changed, or is gone, comes back from the catalogue."""
+        path = self.directory / "descriptions" / f"{1:08x}"
+        octets = path.read_bytes()
+        for offset in range(0, len(octets), 29):
+            flip(path, offset)
+            self.check_mended(f"descriptions/{path.name}")
+            self.assertEqual(path.read_bytes(), octets)
+        path.unlink()
+        self.check_mended(f"descriptions/{path.name}")
+        self.assertEqual(path.read_bytes(), octets)
+
+    def test_description_in_the_catalogue(self) -> None:
+        """A description in the catalogue that was changed, or rolled back, comes from its file."""
+        for values in ({"description": b"junk"}, {"description": DESCRIBED.encode()}):
+            with self.repository.catalogue.writing() as connection:
+                connection.execute(sa.update(repository_table).values(**values))
+            self.check_mended("description")
+
+    def test_first_description(self) -> None:
+        """The first description has no second copy once there is a later one: it is named."""
+        flip(self.directory / "description", 9)
+        (finding,) = self.found()
+        self.assertEqual((finding.name, finding.mended), ("description", False))
+
+    def test_head_in_a_record(self) -> None:
+        """A record whose head was changed comes back from the catalogue."""
+        path = self.directory / "points" / point_id(2).hex()
+        octets = path.read_bytes()
+        at = octets.index(b"head_signature") + 20
+        flip(path, at)
+        self.check_mended(f"points/{path.name}")
+        self.assertEqual(path.read_bytes(), octets)

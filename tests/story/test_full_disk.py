@@ -14,6 +14,7 @@ from twisted.trial.unittest import SkipTest
 
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.reserve import SIZE as RESERVE
 from tests.story.processes import Line, Provider, StoryCase
 
 #: Bytes of the file system: room for the reserve, for what must stay free, and for some backups.
@@ -90,7 +91,7 @@ class FullDiskTests(StoryCase):
         accounts.change_tenant("acme", {"rules": {"bin_days": 0, "grace_hours": 0}})
         accounts.close()
         await provider.start()
-        self.assertTrue(provider.settings.reserve.exists())
+        self.assertEqual(provider.settings.reserve.stat().st_size, RESERVE)
         line = Line(self, provider, provider.port, token)
         self.assertStatus(await line.connect(), 0)
         kept = (await line.run("backup", str(self.source))).summary["point"]
@@ -113,7 +114,7 @@ class FullDiskTests(StoryCase):
         await provider.stop()
         self.filler.unlink()
         await provider.start()
-        self.assertTrue(provider.settings.reserve.exists())
+        self.assertEqual(provider.settings.reserve.stat().st_size, RESERVE)
         await provider.stop()
         self.fill()
         await provider.start()
@@ -139,4 +140,4 @@ class FullDiskTests(StoryCase):
         await provider.start()
         line = Line(self, provider, provider.port, token)
         self.assertStatus(await line.run("backup", str(self.source)), 0)
-        self.assertTrue(provider.settings.reserve.exists())
+        self.assertEqual(provider.settings.reserve.stat().st_size, RESERVE)
