@@ -42,8 +42,11 @@ class Remembers(Protocol):
         """
         ...
 
-    def knows(self, point: bytes) -> bool:
-        """Whether the repository's chain has an entry of this point, 16 bytes."""
+    def vouches(self, point: bytes, record: bytes) -> bool | None:
+        """Whether the repository's chain has an entry of this point with this encoded record.
+
+        :return: None: it has no entry of the point
+        """
         ...
 
 

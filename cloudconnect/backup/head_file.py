@@ -22,12 +22,13 @@ from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import StoredDataDamaged, UsageError
 from cloudconnect.wire import canonical
 
-#: Largest file, in bytes: of some 15 million points.
+#: Largest file, in bytes: of some 5 million points.
 FILE_MAX: Final = 256 << 20
 #: Pairs of host and job whose newest own point is remembered.
 OWN_MAX: Final = 1000
 
-_VERSION: Final = 1
+#: The version that is written; version 1 has no digests.
+_VERSION: Final = 2
 _LABEL: Final = b"cloudconnect/1 known heads"
 _MAC_SIZE: Final = 32
 
@@ -41,12 +42,14 @@ class Known:
         is of a description
     :ivar live: bit n - 1: the point of head n was published when this machine last looked
     :ivar own: by host and job the number of the newest head that this machine itself made
+    :ivar digests: those of the heads, 32 bytes each; zeros where the file did not have them
     """
 
     chain: Chain
     points: bytes = b""
     live: int = 0
     own: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
+    digests: bytes = b""
 
 
 class HeadFile:
@@ -81,14 +84,15 @@ class HeadFile:
                 "changed. Compare the newest restore point with what you know, then remove the file"
             )
         fields = canonical.decode_map(encoded, max_depth=3, max_items=8 * OWN_MAX)
-        if fields.pop("version", None) != _VERSION:
+        if fields.pop("version", None) not in range(1, _VERSION + 1):
             raise UsageError(f"a newer release is needed for {self.path}")
         points, live = fields.pop("points"), int.from_bytes(fields.pop("live"), "little")
+        digests = fields.pop("digests", bytes(2 * len(points)))
         own = {(host, job): number for host, job, number in fields.pop("own")}
         chain = Chain(**fields)
         if chain.repository != self._keys.repository:
             raise StoredDataDamaged(f"{self.path} is of another repository")
-        return Known(chain, points, live, own)
+        return Known(chain, points, live, own, digests)
 
     def save(self, known: Known) -> None:
         """Remember ``known``, unless another command of this machine has seen more by now.
@@ -111,6 +115,7 @@ class HeadFile:
         fields = {
             **attrs.asdict(known.chain),
             "points": known.points,
+            "digests": known.digests,
             "live": live,
             "own": [[*labels, number] for labels, number in own],
             "version": _VERSION,

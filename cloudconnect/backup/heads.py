@@ -31,6 +31,9 @@ UNSEEN_MAX: Final = 4096
 NAMED_MAX: Final = 5
 
 _POINT_SIZE: Final = 16
+_DIGEST_SIZE: Final = 32
+#: In the place of a digest that an older file of heads did not have.
+_UNKNOWN: Final = bytes(_DIGEST_SIZE)
 
 
 @attrs.frozen
@@ -120,16 +123,20 @@ class KnownHeads:
         if self.chain.key != self._keys.public_key:
             raise Busy("this repository got a new master key just now; run the command again")
 
-    def knows(self, point: bytes) -> bool:
-        """Whether the chain, as far as it was seen, has an entry of this point.
+    def vouches(self, point: bytes, record: bytes) -> bool | None:
+        """Whether the chain, as far as it was seen, has an entry of this point with this record.
 
         :param point: its 16 bytes
+        :param record: its encoded record
+        :return: None: it has no entry of the point
         """
         points, at = self._known.points, -1
         while (at := points.find(point, at + 1)) >= 0:
             if at % _POINT_SIZE == 0:
-                return True
-        return False
+                number = at // _POINT_SIZE
+                digest = self._known.digests[_DIGEST_SIZE * number :][:_DIGEST_SIZE]
+                return digest in (hashlib.sha256(record).digest(), _UNKNOWN)
+        return None
 
     def next_point(self, point: bytes, record: bytes) -> SignedHead:
         """The entry of a new restore point.
@@ -171,7 +178,8 @@ class KnownHeads:
                 return page.live
 
     def _append(self, heads: Sequence[SignedHead]) -> None:
-        chain, points, anchor = self.chain, [self._known.points], self._anchor
+        chain, anchor = self.chain, self._anchor
+        points, digests = [self._known.points], [self._known.digests]
         for head in heads:
             try:
                 chain = chain.follow(head)
@@ -179,13 +187,16 @@ class KnownHeads:
                 raise self._rolled_back(str(error)) from error
             entry = head.entry
             points.append(entry.point or bytes(_POINT_SIZE))
+            digests.append(entry.digest)
             if entry.kind is HeadKind.DESCRIPTION:
                 self._described = entry.number
             if anchor and entry.number == anchor.number and chain.value != anchor.value:
                 raise self._rolled_back(
                     f"its head {entry.number} is another one than the recovery kit says"
                 )
-        self._known = attrs.evolve(self._known, chain=chain, points=b"".join(points))
+        self._known = attrs.evolve(
+            self._known, chain=chain, points=b"".join(points), digests=b"".join(digests)
+        )
 
     def _check_anchor(self) -> None:
         anchor = self._anchor

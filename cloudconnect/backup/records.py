@@ -49,9 +49,10 @@ def believed(
 ) -> PointRecord:
     """The record in an OPENED, once it is known to be the tenant's own.
 
-    What an older master key has signed is believed only where the chain of heads has it: there it
-    stands before the entry of the newer key, while its own signature says nothing of when it was
-    made, and somebody else may have that key by now.
+    Where the chain of heads has the point, it is believed with the record that stands there only.
+    What an older master key has signed is believed nowhere else: in the chain it stands before the
+    entry of the newer key, while its own signature says nothing of when it was made, and somebody
+    else may have that key by now.
 
     :param point: what was asked for
     :param heads: what is known of the repository's past
@@ -64,7 +65,13 @@ def believed(
     if not isinstance(encoded, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation("an OPENED does not have its fields")
     signer = keys.signer(encoded, signature)
-    if signer is not keys and heads is not None and not heads.knows(point):
+    vouched = None if heads is None else heads.vouches(point, encoded)
+    if vouched is False:
+        raise StoredDataDamaged(
+            f"the record of restore point {point.hex()[:8]} is another one than the chain of heads "
+            "says: whoever has got hold of its key could have made it"
+        )
+    if signer is not keys and heads is not None and vouched is None:
         raise StoredDataDamaged(
             f"restore point {point.hex()[:8]} is signed with an older master key, and the chain of "
             "heads does not have it: whoever has got hold of that key could have made it"

@@ -28,8 +28,8 @@ from cloudconnect.wire.frames import ID_SIZE
 #: Rows that one statement counts, about: no reader keeps the write-ahead log from being emptied.
 _ROWS: Final = 16384
 _RANGES_MAX: Final = 1 << 16
-#: States of points for whose own files nobody is charged: of the second there are none.
-_UNCHARGED: Final = ("deleted", "removed")
+#: States of points whose lists a tenant is charged for.
+_LISTED_STATES: Final = ("published", "withdrawn")
 
 
 @attrs.frozen
@@ -96,15 +96,16 @@ def stored_bytes(connection: sa.Connection, retired: bool = True) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def point_bytes(connection: sa.Connection) -> int:
-    """Sizes of the records and reference lists of all points but those in the bin, together.
+def list_bytes(connection: sa.Connection) -> int:
+    """Bytes of the reference lists and records of points that are published, or were withdrawn.
 
-    A list may be of gigabytes, and its ids may be repeated: it is no small thing beside the packs.
+    A list may name one small blob many million times: it is counted as it is stored. A record lies
+    there twice.
     """
     t = points_table.c
-    size = sa.func.length(t.record) + ID_SIZE * t.reference_count
-    query = sa.select(sa.func.coalesce(sa.func.sum(size), 0))
-    return int(connection.execute(query.where(t.state.not_in(_UNCHARGED))).scalar_one())
+    each = t.reference_count * ID_SIZE + 2 * sa.func.length(t.record)
+    query = sa.select(sa.func.coalesce(sa.func.sum(each), 0))
+    return int(connection.execute(query.where(t.state.in_(_LISTED_STATES))).scalar_one())
 
 
 def blobs_about(connection: sa.Connection) -> int:

@@ -42,7 +42,7 @@ _CACHE_KIB: Final = 16 << 10
 #: changes some 500 pages here and there, so several packs change many of them once only.
 _LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
-#: Alembic keeps the connection that it works on in a module: of two migrations at once in one
+#: Alembic keeps the connection that it works on in a module: of two migrations at once in a
 #: process, one would be done on the other's data base.
 _migrating: Final = threading.Lock()
 _lookups: dict[tuple[str, str, str, int], tuple[str, bool]] = {}

@@ -8,7 +8,7 @@ What no policy keeps goes into the bin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -115,10 +115,12 @@ class Retention:
             moment = observe(connection, self.clock())
             rules = read_rules(connection)
             rules.check(policy)
-            present = _read(connection)
-            if (host, job) not in present and len(present) >= POLICIES_MAX:
-                raise Refused(f"a repository has at most {POLICIES_MAX} retention policies")
-            held = present.get((host, job)) or RetentionRow(host=host, job=job)
+            held = _read(connection, [(host, job)]).get((host, job))
+            if held is None:
+                count = sa.select(sa.func.count()).select_from(retention_table)
+                if connection.execute(count).scalar_one() >= POLICIES_MAX:
+                    raise Refused(f"a repository has at most {POLICIES_MAX} retention policies")
+                held = RetentionRow(host=host, job=job)
             if held.has_pending and held.pending == policy:
                 return held  # set once more; its time runs already
             row = _changed(held, policy, moment, rules)
@@ -189,7 +191,7 @@ class Retention:
         """Decide and delete in one transaction: nobody deletes what is kept in between."""
         with self.catalogue.writing() as connection:
             taking = Taking.begin(connection, observe(connection, self.clock()), _BY)
-            governing = _governing(_read(connection), pair)
+            governing = _governing(_read(connection, _keys(pair)), pair)
             if governing is None or not governing.in_force():
                 return []
             decisions = [
@@ -226,11 +228,16 @@ def _changed(
 
 def _governing(rows: dict[Pair, RetentionRow], pair: Pair) -> RetentionRow | None:
     """The most specific row of those that are about a host and a job."""
-    host, job = pair
-    for key in ((host, job), (host, ""), ("", job), ("", "")):
+    for key in _keys(pair):
         if key in rows:
             return rows[key]
     return None
+
+
+def _keys(pair: Pair) -> list[Pair]:
+    """Where a policy for a host and a job may stand, the most specific first."""
+    host, job = pair
+    return [(host, job), (host, ""), ("", job), ("", "")]
 
 
 def _decided(
@@ -266,9 +273,15 @@ def _points(connection: sa.Connection, pair: Pair) -> list[sa.Row[Any]]:
     return list(connection.execute(query.order_by(t.arrival)))
 
 
-def _read(connection: sa.Connection) -> dict[Pair, RetentionRow]:
+def _read(
+    connection: sa.Connection, pairs: Sequence[Pair] | None = None
+) -> dict[Pair, RetentionRow]:
+    """The rows, or those of some pairs only: there may be many, and this is done for many pairs."""
     t = retention_table.c
-    rows = connection.execute(sa.select(retention_table).order_by(t.host, t.job))
+    query = sa.select(retention_table).order_by(t.host, t.job)
+    if pairs is not None:
+        query = query.where(sa.or_(*(sa.and_(t.host == host, t.job == job) for host, job in pairs)))
+    rows = connection.execute(query)
     return {
         (row.host, row.job): RetentionRow(
             host=row.host,

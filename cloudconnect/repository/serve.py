@@ -308,7 +308,7 @@ class _Dialogue:
             raise Refused(f"a session publishes at most {POINTS_MAX} restore points")
         self._flush()
         self._on_point(record)
-        self._reserve(len(body["record"]))
+        self._reserve(2 * len(body["record"]))  # it lies in a row and beside it
         arrival, time = self._repository.publish(
             record, body["record"], body["signature"], references, head, self._bytes_new
         )

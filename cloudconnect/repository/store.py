@@ -27,7 +27,7 @@ from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
 from cloudconnect.interfaces import ILease
-from cloudconnect.repository.accounting import Measured, point_bytes, read_measured, stored_bytes
+from cloudconnect.repository.accounting import Measured, list_bytes, read_measured, stored_bytes
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
@@ -520,8 +520,9 @@ class Repository:
         """Packs, their size in bytes, blobs in them, plain bytes of those, published points.
 
         A blob that two sessions stored at once counts twice, as it takes room twice.
-        ``bytes_counted`` is what counts against a quota: without what only the bin needs, and
-        without packs that only wait to be removed; with the records and reference lists of points.
+        ``bytes_counted`` is what counts against a quota: packs, less what only the bin needs,
+        and the records and reference lists of points. Also packs that only wait to be removed:
+        somebody who kept a session open could store the same blobs beside them again and again.
         """
         p = packs_table.c
         sums = sa.select(
@@ -532,12 +533,12 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
-            used = stored_bytes(connection, retired=False) - read_measured(connection).bin
-            used += point_bytes(connection)
+            used = max(0, stored_bytes(connection) - read_measured(connection).bin)
+            used += list_bytes(connection)
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
-            "bytes_counted": max(0, used),
+            "bytes_counted": used,
             "blobs": blobs,
             "bytes_plain": plain,
             "points": points,

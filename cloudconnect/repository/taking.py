@@ -17,6 +17,7 @@ from cloudconnect.repository.clock import Moment
 from cloudconnect.repository.points import DELETED
 from cloudconnect.repository.rules import DAY, Rules, read_rules
 from cloudconnect.repository.tables import points_table, repository_table
+from cloudconnect.wire.frames import ID_SIZE
 
 #: What keeps a point out of the bin.
 FROZEN, LOCKED, FULL = OBSTACLES = ("frozen", "locked", "bin full")
@@ -50,7 +51,7 @@ class Taking:
             return LOCKED
         if self.rules.bin_bytes is not None and self.used >= self.rules.bin_bytes:
             return FULL
-        self.used += row.bytes_stored
+        self.used += row.bytes_stored + row.reference_count * ID_SIZE
         return ""
 
     def refusal(self, row: sa.Row[Any], obstacle: str) -> CloudConnectError:
@@ -81,14 +82,18 @@ def bin_bytes(connection: sa.Connection) -> int:
     """At most so many bytes are in the bin.
 
     Those that were counted last (``measured``), and all that the sessions of the points stored
-    which were deleted since: some of that other points may need too.
+    which were deleted since: some of that other points may need too. And the points' own lists.
     """
     measured = connection.execute(sa.select(repository_table.c.measured)).scalar_one()
     t = points_table.c
     since = sa.select(sa.func.coalesce(sa.func.sum(t.bytes_stored), 0)).where(t.state == DELETED)
     if "time" in measured:
         since = since.where(t.deleted_time >= measured["time"])
-    return int(measured.get("bin", 0)) + int(connection.execute(since).scalar_one())
+    lists = sa.select(sa.func.coalesce(sa.func.sum(t.reference_count), 0) * ID_SIZE)
+    lists = lists.where(t.state == DELETED)
+    return int(measured.get("bin", 0)) + sum(
+        int(connection.execute(query).scalar_one()) for query in (since, lists)
+    )
 
 
 def update_point(connection: sa.Connection, arrival: int, **values: Any) -> None:

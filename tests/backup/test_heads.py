@@ -718,6 +718,29 @@ class GenerationTests(HeadsCase):
                 reader.open(point)
             self.assertIn("older master key", str(caught.exception))
 
+    def test_forged_in_its_place(self) -> None:
+        """Nor can they put another record, under the old key, in the place of one in the chain."""
+        first = self.machine.backup().point
+        old = self.place.keys
+        self.renew()
+        self.machine.look()  # what follows is found by what this machine remembers, too
+        place = self.place
+        made = attrs.evolve(place.record_of(first), tags=("forged",))
+        encoded = made.encode()
+        with (
+            Repository.open(place.directory) as repository,
+            repository.catalogue.writing() as connection,
+        ):
+            forged = {"record": encoded, "signature": old.sign(encoded)}
+            connection.execute(sa.update(points_table).values(**forged))
+        for machine in (self.machine, Machine(self, "new")):
+            reader = PointReader(
+                place.open("read"), place.keys, place.description, heads=machine.heads()
+            )
+            with self.assertRaises(StoredDataDamaged) as caught, reader:
+                reader.open(first)
+            self.assertIn("chain of heads", str(caught.exception))
+
     def test_in_the_middle(self) -> None:
         """A new master key while a backup runs: it publishes nothing under the old one."""
         self.machine.backup()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from cloudconnect.repository import accounting, packs
 from cloudconnect.repository.accounting import PackRow, pack_use
 from cloudconnect.repository.packs import ENTRY_SIZE
-from tests.repository.repositories import RepositoryCase, blob, name_of
+from cloudconnect.repository.rules import DAY
+from tests.repository.repositories import RepositoryCase, blob, keys, name_of, record
 
 
 class UseTests(RepositoryCase):
@@ -30,3 +31,58 @@ class UseTests(RepositoryCase):
         self.assertEqual([pack.rows for pack in found], [4, 4, 2])
         second = 4 * (100 + ENTRY_SIZE) + 4 + 5 + 6 + 7
         self.assertEqual((found[1].used, found[1].sound), (second, second - 105 - ENTRY_SIZE))
+
+
+class QuotaTests(RepositoryCase):
+    """What a tenant is charged for beside the blobs that its points need."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = 1.7e9
+        self.repository = self.created()
+
+    def counted(self) -> int:
+        return self.repository.statistics()["bytes_counted"]
+
+    def test_long_list(self) -> None:
+        """A list that names one small blob again and again; also of a point that is withdrawn."""
+        self.repository.add(blob(1))
+        self.repository.flush()
+        before, point = self.counted(), b"p" * 16
+        made = record(point)
+        encoded = made.encode()
+        self.repository.publish(made, encoded, keys().sign(encoded), [name_of(1)] * 1000)
+        lists = 32 * 1000 + 2 * len(encoded)
+        self.assertEqual(self.counted(), before + lists)
+        self.repository.withdraw([point])
+        self.assertEqual(self.counted(), before + lists)
+
+    def test_long_list_in_bin(self) -> None:
+        """In the bin it counts against the bin's cap."""
+        point = self.published(self.repository, b"p" * 16, 0)
+        self.repository.delete([point])
+        self.assertEqual(self.repository.bin_usage()[0], 0)
+        self.repository.add(blob(1))
+        self.repository.flush()
+        made = record(b"q" * 16)
+        encoded = made.encode()
+        self.repository.publish(made, encoded, keys().sign(encoded), [name_of(1)] * 1000)
+        self.repository.delete([b"q" * 16])
+        self.assertEqual(self.repository.bin_usage()[0], 32 * 1000)
+
+    def test_session_that_stays_open(self) -> None:
+        """Blobs that are stored again beside an open session are charged for each time."""
+        self.repository.close()
+        with self.opened(), self.opened(lease=False) as tending:
+            for _ in range(2):
+                with self.opened() as session:
+                    if not any(session.have([name_of(1)])):
+                        session.add(blob(1))
+                    session.flush()
+                for _ in range(2):
+                    self.time += 2 * DAY
+                    tending.observe_clock()
+                    tending.collect()
+            stored = sum(path.stat().st_size for path in self.files("packs"))
+            self.assertGreater(stored, 600)
+            self.assertEqual(tending.statistics()["bytes_counted"], stored)

@@ -208,8 +208,8 @@ class CollectTests(CollectCase):
         measured, stored = self.repository.measured, self.repository.statistics()
         self.assertEqual((measured.live, measured.bin), (result.live, result.bin))
         self.assertEqual(measured.live + measured.bin + measured.garbage, stored["bytes_stored"])
-        point = len(self.repository.point(b"\x01" * 16).record) + 3 * 32
-        self.assertEqual(stored["bytes_counted"], stored["bytes_stored"] - 2 * each + point)
+        lists = 2 * len(self.repository.point(bytes((1,)) * 16).record) + 3 * 32
+        self.assertEqual(stored["bytes_counted"], stored["bytes_stored"] - 2 * each + lists)
 
     def test_frozen(self) -> None:
         """A frozen repository is not collected."""
