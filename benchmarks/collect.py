@@ -156,14 +156,15 @@ def collect(directory: Path, days: float) -> None:
 
     before = peak_mib()
     with Repository.open(directory, clock=lambda: BEGAN + days * DAY, lease=False) as repository:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         result = repository.collect(progress)
-        seconds = time.perf_counter() - began
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
     progress("end", 0, 0)
     print(
         json.dumps(
             {
                 "seconds": round(seconds, 1),
+                "cpu_seconds": round(busy, 1),
                 "steps": {name: round(value, 1) for name, value in steps.items()},
                 "points": result.points,
                 "blobs": result.blobs,

@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": WORDS,
     # What is stored has the canonical encoding and the blob form of what is sent.
     "content": WORDS | {"wire"},
-    "dedup": WORDS,
+    # The codec cuts by content as what is stored does, and knows the outline of frames.
+    "dedup": WORDS | {"wire", "content"},
     "transports": WORDS | BYTES,
     "commands": TO_TRANSPORTS,
     **dict.fromkeys(STORAGE, WORDS | BYTES),

@@ -26,7 +26,7 @@ from cloudconnect.commands.admin import (
 )
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings, load, running
-from cloudconnect.errors import Busy, NotReachable
+from cloudconnect.errors import Busy, NotReachable, Refused
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
@@ -97,7 +97,9 @@ class _Here:
         return self._administration.freeze(name, frozen)
 
     async def collect(self, name: str) -> dict[str, Any]:
-        self._administration.tell_rules(name)
+        frozen = self._administration.describe(name)["frozen"]
+        if not self._administration.tell_rules(name) and frozen:
+            raise Refused(f"tenant {name} is frozen: nothing is removed until it is thawed")
         return self._administration.acts.collect(self._administration.repository(name))
 
     async def scrub(self, name: str, limit: int) -> dict[str, Any]:

@@ -17,22 +17,19 @@ import attrs
 
 from cloudconnect.commands.control import ACT_POINTS_MAX
 from cloudconnect.commands.paging import fit_page
+from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation
 from cloudconnect.provider.reserve import Reserve
-from cloudconnect.repository.points import PointRow
+from cloudconnect.repository.points import PUBLISHED, STATES, PointRow
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 
 _T = TypeVar("_T")
 
-#: The states of restore points that may be listed.
-STATES = ("published", "deleted", "removed", "withdrawn")
 #: Findings of a scrub that are told as texts, each of so many characters at most: with more an
 #: answer would be too long. All are counted.
 FINDINGS_MAX, FINDING_MAX = 64, 500
-#: Longest host or job label, in characters.
-LABEL_MAX = 255
 
 
 class RepositoryActs:
@@ -284,7 +281,7 @@ def read_states(states: Any) -> tuple[str, ...]:
     :raises ProtocolViolation: no list of states
     """
     if states is None:
-        return STATES[:1]
+        return (PUBLISHED,)
     if not isinstance(states, list) or not all(state in STATES for state in states):
         raise ProtocolViolation(f"states is not a list of {', '.join(STATES)}")
     return tuple(states)

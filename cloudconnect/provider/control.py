@@ -39,6 +39,7 @@ from cloudconnect.commands.control import (
     UndeletePoints,
     Warn,
 )
+from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
@@ -51,7 +52,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
-from cloudconnect.provider.service import LABEL_MAX, Ask, CloudConnectService
+from cloudconnect.provider.service import Ask, CloudConnectService
 from cloudconnect.settings import (
     AUTHENTICATION_SECONDS,
     BOX_MAX,

@@ -82,8 +82,6 @@ OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 UNREPORTED = "unreported"
 #: Findings in its repository that a tenant is told at one log-in.
 UNTOLD_MAX = 5
-#: Longest host or job label, in characters.
-LABEL_MAX = 255
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
 #: A gateway takes a route within so many seconds, or is taken for lost: less than a tenant waits.
@@ -456,7 +454,12 @@ class CloudConnectService(Service):
         return measured
 
     async def collect(self, tenant: str) -> dict[str, Any]:
-        """Collect the garbage of a tenant's repository, for its admin; the counts."""
+        """Collect the garbage of a tenant's repository, for its admin; the counts.
+
+        :raises Refused: the tenant is frozen, also where its repository could not be told
+        """
+        if (await self._tenant(tenant)).frozen:
+            raise Refused(f"tenant {tenant} is frozen: nothing is removed until it is thawed")
         answer = await self._at_mover(tenant, CollectGarbage, tenant=tenant)
         result: dict[str, Any] = answer["result"]
         return result

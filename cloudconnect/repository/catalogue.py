@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ _CACHE_KIB: Final = 16 << 10
 #: changes some 500 pages here and there, so several packs change many of them once only.
 _LOG_PAGES: Final = 4096
 _WRITES: Final = "cloudconnect_writes"
+#: Alembic keeps the connection that it works on in a module: of two migrations at once in a
+#: process, one would be done on the other's data base.
+_migrating: Final = threading.Lock()
 _lookups: dict[tuple[str, str, str, int], tuple[str, bool]] = {}
 #: What the system said, by SQLite's word for it.
 _SYSTEM: Final = {
@@ -315,7 +319,7 @@ def _migrate(catalogue: Catalogue) -> None:
     config.set_main_option("script_location", "cloudconnect.repository:migrations")
     script = ScriptDirectory.from_config(config)
     known = {revision.revision for revision in script.walk_revisions()}
-    with catalogue.writing() as connection:
+    with _migrating, catalogue.writing() as connection:
         revision = current_revision(connection)
         if revision is not None and revision not in known:
             raise UsageError(

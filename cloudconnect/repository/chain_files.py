@@ -67,7 +67,7 @@ def _of_points(store: IBlobStore) -> Iterator[tuple[float, SignedHead]]:
     for name in store.names(_POINTS):
         if len(name) < _ID_END or name[_ID_END:] not in _HOLDERS:
             continue
-        with contextlib.suppress(PeerError, TypeError, ValueError):
+        with contextlib.suppress(PeerError, TypeError, ValueError, OSError):
             size = min(store.size(name), 2 * FRAME_BODY_MAX)
             fields = canonical.decode_map(store.read(name, 0, size))
             head = head_in(fields)

@@ -16,16 +16,18 @@ from cloudconnect.errors import NoSpace, NotFound, PeerError
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.chain_files import rebuild_heads
-from cloudconnect.repository.descriptions import DESCRIPTIONS, description_name, later_descriptions
+from cloudconnect.repository.descriptions import (
+    DESCRIPTION,
+    DESCRIPTIONS,
+    description_name,
+    later_descriptions,
+)
 from cloudconnect.repository.findings import Finding, FindingKind
 from cloudconnect.repository.heads import head_fields, holes, read_heads
 from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.rewriting import rewrite
 from cloudconnect.repository.tables import heads_table, repository_table
 from cloudconnect.wire import canonical
-
-#: The blob of the first description.
-DESCRIPTION = "description"
 
 
 class _NoBetter(Exception):
@@ -74,11 +76,19 @@ class ChainChecker:
         if first is None or (revision == 0 and newest is not None and first != newest):
             mend = newest if revision == 0 else None
             self._mend_blob(DESCRIPTION, problem or "it is not the one in the catalogue", mend)
+        known = {(head.encoded, head.signature) for head in heads}
+        if newest is not None:
+            with self.catalogue.reading() as connection:
+                if _problems(connection, newest):
+                    known = set()  # the files are what makes them right
         for number in range(1, revision + 1):
             found = later.get(number)
-            wrong = number == revision and newest is not None and found and found[0] != newest
-            if found is None or wrong:
-                self._mend_later(number, newest if number == revision else None, heads)
+            right = found[0] if found is not None else None
+            if number == revision and newest is not None:
+                right = newest
+            as_known = found is not None and (found[1].encoded, found[1].signature) in known
+            if found is None or found[0] != right or (known and not as_known):
+                self._mend_later(number, right, heads)
         return newest
 
     def _first(self, repository: bytes) -> tuple[RepositoryDescription | None, str]:
@@ -87,6 +97,8 @@ class ChainChecker:
             found = _usable(self.store.read(DESCRIPTION, 0, size), repository)
         except NotFound:
             return None, "it is not there"
+        except OSError as error:
+            return None, f"the system cannot read it: {error.strerror}"
         return found, "" if found is not None else "it was changed"
 
     def _mend_row(self, newest: RepositoryDescription | None) -> None:

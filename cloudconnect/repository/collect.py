@@ -91,6 +91,8 @@ from cloudconnect.repository.tables import packs_table
 #: A pack of which less than one in so many bytes is used is emptied.
 _REPACK_BELOW: Final = 2
 _BATCH: Final = 500
+#: Sentences that a result holds: it goes over links.
+_NOTES_MAX: Final = 20
 
 #: Told how far a step has come: its name, how much is done, how much there is (0: not known).
 Progress = Callable[[str, int, int], None]
@@ -118,7 +120,8 @@ class CollectResult:
     :ivar bin: bytes that only points in the bin need
     :ivar garbage: the rest of what is stored
     :ivar full: there was no room to empty packs
-    :ivar notes: one sentence for each thing that could not be used and was left as it is
+    :ivar notes: one sentence for each thing that could not be used and was left as it is, the
+        first of them
     """
 
     points: int
@@ -240,7 +243,7 @@ class _Collection:
             bin=measured.bin,
             garbage=measured.garbage,
             full=self.full,
-            notes=(*leftovers.notes, *self.notes),
+            notes=_bounded([*leftovers.notes, *self.notes]),
         )
 
     def check(self) -> None:
@@ -358,3 +361,10 @@ class _Collection:
         self.notes += [f"the stored bytes of {name.hex()} are damaged" for name in repacker.damaged]
         repacker.damaged = []
         return repacker.blobs > moved
+
+
+def _bounded(notes: list[str]) -> tuple[str, ...]:
+    """The first notes, and how many more there are."""
+    if len(notes) <= _NOTES_MAX:
+        return tuple(notes)
+    return (*notes[:_NOTES_MAX], f"and {len(notes) - _NOTES_MAX} more")

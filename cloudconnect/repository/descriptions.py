@@ -29,6 +29,8 @@ from cloudconnect.repository.leases import PUBLISHING
 from cloudconnect.repository.tables import repository_table
 from cloudconnect.wire import canonical
 
+#: The blob of the first description.
+DESCRIPTION: Final = "description"
 #: Where the later descriptions lie.
 DESCRIPTIONS: Final = "descriptions/"
 _SIZE_MAX: Final = DESCRIPTION_MAX + HEAD_MAX + 256
@@ -117,7 +119,7 @@ def later_descriptions(
             if head.entry.digest != hashlib.sha256(fields["description"]).digest():
                 raise StoredDataDamaged("its head is of something else")
             yield description, head
-        except (PeerError, TypeError) as error:
+        except (PeerError, TypeError, OSError) as error:
             damaged.append(f"{name}: {error}")
 
 

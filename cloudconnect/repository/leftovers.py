@@ -38,7 +38,7 @@ from cloudconnect.repository.marking import GONE, Marker, read_point
 from cloudconnect.repository.packs import read_entries
 from cloudconnect.repository.points import Points, insert_point, record_name
 from cloudconnect.repository.rebuild import found_rows, unchanged_entries
-from cloudconnect.repository.references import read_references, references_name
+from cloudconnect.repository.references import read_joined, read_references, references_name
 from cloudconnect.repository.states import States, point_names
 from cloudconnect.repository.tables import orphans_table, packs_table, points_table
 
@@ -152,7 +152,7 @@ class Leftovers:
             missing = self.points.missing(record, read_references(self.store, point, count, digest))
             if missing is not None:
                 marker.mark_manifest(record, live=True)
-                marker.mark_references(read_references(self.store, point, count, digest), live=True)
+                marker.mark_references(read_joined(self.store, point, count, digest), live=True)
                 self.notes.append(
                     f"the restore point {point.hex()} is not in the catalogue, and needs "
                     f"{missing.hex()}, which is not stored"

@@ -141,7 +141,7 @@ def read_deleted(store: IBlobStore, point: bytes) -> tuple[float, str, Deadline]
 def read_lock(store: IBlobStore, name: str, now: float) -> Deadline | None:
     """Until when the lock holds that the blob of this name is; None: the name is not of a lock.
 
-    Of a blob that is damaged the name still says it.
+    Of a blob that is damaged or cannot be read the name still says it.
 
     :param now: seconds since 1970
     """
@@ -150,7 +150,7 @@ def read_lock(store: IBlobStore, name: str, now: float) -> Deadline | None:
         return None
     try:
         return read_lock_marker(store, name)
-    except PeerError:
+    except (PeerError, OSError):
         with contextlib.suppress(ValueError, StoredDataDamaged, OverflowError):
             until = float(int(digits, 16))
             return Deadline(until, max(until - now, 0.0))

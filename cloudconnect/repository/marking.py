@@ -24,7 +24,7 @@ from cloudconnect.errors import NotFound, PeerError, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.points import PUBLISHED, REMOVED, WITHDRAWN, record_name
-from cloudconnect.repository.references import read_references
+from cloudconnect.repository.references import read_joined
 from cloudconnect.repository.tables import points_table
 from cloudconnect.settings import FRAME_BODY_MAX
 from cloudconnect.wire import canonical
@@ -32,14 +32,15 @@ from cloudconnect.wire.frames import ID_SIZE
 
 #: What is not needed any more.
 GONE: Final = frozenset((WITHDRAWN, REMOVED))
-#: Marks of each blob: one blob in so many that nobody needs stays until the next collection.
+#: Bits for each blob. With three of them set for each that is needed, fewer than one in 10,000 that
+#: nobody needs seems to be needed, so that most packs without a needed blob are emptied at once.
 MARKS_PER_BLOB: Final = 64
-#: Most marks: 64 MiB each for what is needed and for what is needed outside the bin.
+_BITS: Final = 3
+#: Most bits: 64 MiB each for what is needed and for what is needed outside the bin.
 MARKS_MAX: Final = 1 << 29
 _MARKS_MIN: Final = 1 << 16
 #: Rows of points that are listed at a time.
 _ROWS: Final = 512
-#: Random bits of an id that are looked at, of its four words of 64.
 _WORDS: Final = ID_SIZE // 8
 _WORD_BITS: Final = 64
 
@@ -51,16 +52,18 @@ LIVE: Final = 2
 class Marks:
     """Which ids are needed, and which of them by a point that is not in the bin.
 
+    An id is marked by three bits, each from a word of it: an id is random, and needs no hash.
+
     :param blobs: how many there are, about
     """
 
     def __init__(self, blobs: int) -> None:
         wanted = max(_MARKS_MIN, min(MARKS_MAX, blobs * MARKS_PER_BLOB))
-        bits = wanted.bit_length() - (wanted & (wanted - 1) == 0)
-        self._mask = min(MARKS_MAX, 1 << bits) - 1
-        # Another part of the id each time, so that no two ids fall together twice.
-        self._word = secrets.randbelow(_WORDS)
-        self._shift = secrets.randbelow(_WORD_BITS - self._mask.bit_length() + 1)
+        bits = (wanted - 1).bit_length()
+        self._mask = (1 << bits) - 1
+        # Other parts of the ids each time, so that no two of them fall together twice.
+        self._words = secrets.SystemRandom().sample(range(_WORDS), _BITS)
+        self._shift = secrets.randbelow(_WORD_BITS - bits + 1)
         self._needed = bytearray((self._mask + 1) >> 3)
         self._live = bytearray((self._mask + 1) >> 3)
 
@@ -70,27 +73,33 @@ class Marks:
         :param live: the point that needs them is not in the bin
         """
         needed, marked = self._needed, self._live
-        if live:
-            for at in self._places(ids):
-                bit = 1 << (at & 7)
-                needed[at >> 3] |= bit
-                marked[at >> 3] |= bit
-        else:
-            for at in self._places(ids):
-                needed[at >> 3] |= 1 << (at & 7)
+        for places in self._places(ids):
+            if live:
+                for at in places:
+                    bit = 1 << (at & 7)
+                    needed[at >> 3] |= bit
+                    marked[at >> 3] |= bit
+            else:
+                for at in places:
+                    needed[at >> 3] |= 1 << (at & 7)
 
     def look_up(self, ids: bytes) -> list[int]:
         """UNNEEDED, IN_BIN or LIVE for each of ``ids``, joined."""
-        needed, live = self._needed, self._live
+        found = self._look_up(self._needed, ids)
+        live = self._look_up(self._live, ids)
+        return [needed + marked for needed, marked in zip(found, live, strict=True)]
+
+    def _look_up(self, marks: bytearray, ids: bytes) -> list[int]:
+        one, two, three = self._places(ids)
         return [
-            (needed[at >> 3] >> (at & 7) & 1) + (live[at >> 3] >> (at & 7) & 1)
-            for at in self._places(ids)
+            marks[a >> 3] >> (a & 7) & marks[b >> 3] >> (b & 7) & marks[c >> 3] >> (c & 7) & 1
+            for a, b, c in zip(one, two, three, strict=True)
         ]
 
-    def _places(self, ids: bytes) -> Iterable[int]:
-        words = memoryview(ids).cast("Q")[self._word :: _WORDS].tolist()
+    def _places(self, ids: bytes) -> list[list[int]]:
+        words = memoryview(ids).cast("Q")
         mask, shift = self._mask, self._shift
-        return [word >> shift & mask for word in words]
+        return [[word >> shift & mask for word in words[at::_WORDS].tolist()] for at in self._words]
 
 
 @attrs.define
@@ -132,11 +141,11 @@ class Marker:
             if not rows:
                 return
 
-    def mark_references(self, batches: Iterable[list[bytes]], live: bool) -> None:
-        """Mark what stands in lists of ids."""
-        for batch in batches:
+    def mark_references(self, parts: Iterable[bytes], live: bool) -> None:
+        """Mark what stands in a list of ids, whose parts come joined."""
+        for part in parts:
             self.check()
-            self.marks.add(b"".join(batch), live)
+            self.marks.add(part, live)
 
     def mark_manifest(self, record: PointRecord, live: bool) -> None:
         """Mark the chunks of a point's manifest."""
@@ -146,9 +155,9 @@ class Marker:
         point, live = bytes.fromhex(row.point), row.state == PUBLISHED
         try:
             self.mark_manifest(self._record(row.arrival, point), live)
-            batches = read_references(self.store, point, row.reference_count, row.reference_digest)
-            self.mark_references(batches, live)
-        except (NotFound, StoredDataDamaged) as error:
+            parts = read_joined(self.store, point, row.reference_count, row.reference_digest)
+            self.mark_references(parts, live)
+        except (NotFound, StoredDataDamaged, OSError) as error:
             if self._gone(row.arrival):
                 return  # removed while its list was being read
             raise StoredDataDamaged(

@@ -341,7 +341,12 @@ class Points:
             references.commit(point)
             try:
                 self.store.put(record_name(point), [encoded])
+            except FileExistsError:
+                self.store.remove(references_name(point))
+                raise
             except BaseException:
+                # It may have got its name though storing it failed: it never stands alone.
+                self.store.remove(record_name(point))
                 self.store.remove(references_name(point))
                 raise
         except FileExistsError:

@@ -7,6 +7,7 @@ blobs are handed out before the next window is read.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -21,6 +22,9 @@ WINDOW_BYTES: Final = 16 << 20
 #: Blobs of one pack are read together when fewer bytes than this lie between them.
 GAP_BYTES: Final = 64 << 10
 
+#: What the system says of a place on a disk that it cannot read.
+_UNREADABLE: Final = frozenset((errno.EIO, errno.EBADMSG, errno.EUCLEAN))
+
 _Place = tuple[str, Entry]
 
 
@@ -30,7 +34,8 @@ def read_blobs(
     """Each of ``ids`` in order: its blob, or why there is none.
 
     The stored bytes have their digest. What does not is marked in the catalogue, so that the next
-    backup that has it sends it again. What has moved to another pack since it was looked up (a
+    backup that has it sends it again. What the system cannot read costs only itself, and is not
+    marked: it may be read another time. What has moved to another pack since it was looked up (a
     reader without a lease may see that, :mod:`cloudconnect.repository.leases`) is read there.
     """
     places = catalogue.locate(set(ids))
@@ -81,7 +86,8 @@ def _mark(
         return
     packs: dict[str, list[bytes]] = {}
     for name in sorted(names):
-        if isinstance(found[name], StoredDataDamaged):
+        got = found[name]
+        if isinstance(got, StoredDataDamaged) and not isinstance(got.__cause__, OSError):
             packs.setdefault(places[name][0], []).append(name)
     with contextlib.suppress(NoSpace):  # a full disk must not end a restore
         for pack, damaged in packs.items():
@@ -111,13 +117,15 @@ def _read_range(
     length = entries[-1].offset + entries[-1].stored_length - start
     try:
         octets = memoryview(store.read(pack, start, length))
-    except (NotFound, StoredDataDamaged) as error:
+    except (NotFound, StoredDataDamaged, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _UNREADABLE:
+            raise
         if len(entries) > 1:
-            # Only its end may be missing.
+            # Only its end may be missing, or one place of it be bad.
             for entry in entries:
                 yield from _read_range(store, pack, [entry])
         else:
-            yield entries[0].id, StoredDataDamaged(f"{entries[0].id.hex()} is lost: {error}")
+            yield entries[0].id, _lost(entries[0].id, pack, error)
         return
     for entry in entries:
         data = octets[entry.offset - start :][: entry.stored_length]
@@ -125,3 +133,12 @@ def _read_range(
             yield entry.id, entry.blob(data, pack)
         except StoredDataDamaged as error:
             yield entry.id, error
+
+
+def _lost(name: bytes, pack: str, error: Exception) -> StoredDataDamaged:
+    why = str(error)
+    if isinstance(error, OSError):
+        why = f"the system cannot read it in {pack}: {error.strerror}"
+    lost = StoredDataDamaged(f"{name.hex()} is lost: {why}")
+    lost.__cause__ = error
+    return lost

@@ -24,7 +24,7 @@ from cloudconnect.repository.chain_files import rebuild_heads
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.freezing import FROZEN
 from cloudconnect.repository.heads import head_in
-from cloudconnect.repository.leases import COLLECTING
+from cloudconnect.repository.leases import COLLECTING, PUBLISHING
 from cloudconnect.repository.packs import Entry, read_pack
 from cloudconnect.repository.points import insert_point, point_values, record_name
 from cloudconnect.repository.references import references_name
@@ -77,7 +77,12 @@ def rebuild_index(
     """
     damaged: list[str] = []
     packs = blobs = 0
-    with store.exclusive(COLLECTING), catalogue.writing() as connection:
+    # Not while somebody publishes: what has no row yet is no point, and is taken back if it fails.
+    with (
+        store.exclusive(COLLECTING),
+        store.exclusive(PUBLISHING, wait=True),
+        catalogue.writing() as connection,
+    ):
         # A lease of before a lost catalogue's end must not look like one of today.
         epoch = max(catalogue.epoch(connection), *store.leases(), 0) + 1
         connection.execute(sa.update(repository_table).values(epoch=epoch))
@@ -88,6 +93,9 @@ def rebuild_index(
                 contents = read_pack(store, name, description.repository)
             except (StoredDataDamaged, NotFound) as error:
                 damaged.append(str(error))
+                continue
+            except OSError as error:
+                damaged.append(f"{name}: the system cannot read it: {error.strerror}")
                 continue
             entries = contents.entries
             if contents.problem:
@@ -123,6 +131,9 @@ def unchanged_entries(
             entry.blob(store.read(name, entry.offset, entry.stored_length), name)
         except StoredDataDamaged as error:
             damaged.append(str(error))
+        except OSError as error:
+            why = f"the system cannot read it: {error.strerror}"
+            damaged.append(f"{entry.id.hex()} in {name}: {why}")
         else:
             yield entry
 
@@ -160,7 +171,7 @@ def found_point(
             store.size(references_name(record.point)) != count * ID_SIZE
         ):
             raise StoredDataDamaged(f"{name} does not match its references")
-    except (PeerError, TypeError) as error:
+    except (PeerError, TypeError, OSError) as error:
         damaged.append(f"{name}: {error}")
         return
     values = point_values(

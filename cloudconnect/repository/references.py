@@ -81,6 +81,15 @@ def read_references(
 ) -> Iterator[list[bytes]]:
     """The references of a published point, at most 8192 at a time.
 
+    As :func:`read_joined`, each by itself.
+    """
+    for octets in read_joined(store, point, count, digest):
+        yield _split(octets)
+
+
+def read_joined(store: IBlobStore, point: bytes, count: int, digest: bytes) -> Iterator[bytes]:
+    """The references of a published point, at most 8192 at a time, one behind the other.
+
     :param count: as the point's row says
     :param digest: likewise
     :raises StoredDataDamaged: they are not those that were published; the last ids may have been
@@ -95,7 +104,7 @@ def read_references(
         hasher.update(octets)
         if offset + len(octets) == size and hasher.digest() != digest:
             raise StoredDataDamaged(f"{name} was changed")
-        yield _split(octets)
+        yield octets
 
 
 def _split(octets: bytes) -> list[bytes]:

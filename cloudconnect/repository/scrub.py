@@ -265,7 +265,7 @@ class _Scrub:
                 with self.store.exclusive(COLLECTING):
                     for at in checker.mend(self.waiting, lambda: None):
                         self.findings[at] = attrs.evolve(self.findings[at], mended=True)
-            except (Busy, NoSpace):
+            except (Busy, NoSpace, StoredDataDamaged):
                 checker.broken.clear()  # the next scrub finds it again
         lost, self.waiting = self.waiting, {}
         if not lost:
@@ -308,7 +308,7 @@ class _Scrub:
         with contextlib.suppress(PeerError):
             manifest = PointRecord.decode(row.record).manifest
             found |= {lost[name] for name in manifest if name in lost}
-        with contextlib.suppress(PeerError):
+        with contextlib.suppress(PeerError, OSError):
             point, count = bytes.fromhex(row.point), row.reference_count
             for batch in read_references(self.store, point, count, row.reference_digest):
                 found |= {lost[name] for name in lost.keys() & set(batch)}

@@ -115,7 +115,7 @@ class States:
     def _deleted(self, point: bytes) -> dict[str, Any]:
         try:
             time, by, deadline = read_deleted(self.store, point)
-        except PeerError as error:
+        except (PeerError, OSError) as error:
             self.damaged.append(f"{deleted_name(point)}: {error}")
             return {}
         return {
@@ -142,7 +142,7 @@ class States:
     def _tombstone(self, point: bytes) -> dict[str, Any] | None:
         try:
             fields = read_removed(self.store, point)
-        except PeerError as error:
+        except (PeerError, OSError) as error:
             self.damaged.append(f"{removed_name(point)}: {error}")
             return None
         return {name: value for name, value in fields.items() if name in points_table.c}
@@ -158,6 +158,6 @@ class States:
                 wanted = set(batch)
                 if wanted - self.catalogue.present(self.connection, wanted):
                     return False
-        except PeerError:
+        except (PeerError, OSError):
             return False
         return True

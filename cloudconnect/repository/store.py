@@ -33,7 +33,11 @@ from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
-from cloudconnect.repository.descriptions import newest_description, replace_description
+from cloudconnect.repository.descriptions import (
+    DESCRIPTION,
+    newest_description,
+    replace_description,
+)
 from cloudconnect.repository.findings import ScrubResult
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
@@ -54,8 +58,6 @@ from cloudconnect.wire.frames import StoredBlob
 FORMAT_VERSION: Final = 1
 #: The catalogue's file in the repository's directory.
 CATALOGUE: Final = "catalogue.sqlite"
-#: The blob that holds the description a second time, for a repository without a catalogue.
-DESCRIPTION: Final = "description"
 
 
 @attrs.frozen
@@ -357,12 +359,12 @@ class Repository:
         return self._points.references(point)
 
     def withdraw(self, points: Iterable[bytes], session: bytes | None = None) -> None:
-        """Take back points that must not be restored from; what they need stays stored.
+        """Take back points that must not be restored from, whether they are locked or not.
 
-        No lock and no bin keeps them: so only the session that has published a point may.
+        What only they need goes with the next collections: there is no bin for them.
 
         :param points: their ids, 16 bytes each
-        :param session: 16 bytes; a point that another one has published is as if it were not there
+        :param session: 16 bytes: only those that this session has published; None: any
         :raises NotFound: there is no such point
         """
         self._points.withdraw(points, session)

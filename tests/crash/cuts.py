@@ -13,6 +13,7 @@ import os
 import random
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -39,8 +40,6 @@ _SIZE: Final = 320 << 20
 _CUTS: Final = 25
 #: Seconds after which the power is cut at the latest.
 _LONGEST: Final = 0.25
-#: Ends of a storing process whose disk has stopped: by a named error, or by its being killed.
-_CLEAR: Final = (0, 1, -9)
 
 
 def missing() -> str:
@@ -140,35 +139,40 @@ def _one(
     counts: Counter[str],
 ) -> None:
     """One cut, and a look at what is there behind it."""
-    said, log = folder / "said", folder / "log"
-    said.unlink(missing_ok=True)
     flush_log = choose.random() < 0.5
     fresh = not (number and expected.asked)
+    two = not fresh and choose.random() < 0.3
     with disk.mounted() as place:
         repository = place / "repository"
         if not fresh or choose.random() < 0.7:
             create(repository)  # or its making is what is cut
-        acts = random.Random(choose.getrandbits(64))
-        ready, begun = os.pipe()
-        child = Child(lambda: _store(repository, said, acts, number, expected, begun), log)
-        os.close(begun)
+        storing = [
+            _Storing(folder, repository, choose, 2 * number + which, known)
+            for which, known in enumerate(
+                [expected.half(0), expected.half(1)] if two else [expected]
+            )
+        ]
         if choose.random() < 0.8:  # some cuts come while it is being opened
-            select.select([ready], [], [], PATIENCE)
-        os.close(ready)
-        child.wait(choose.random() * _LONGEST)
+            for each in storing:
+                each.wait_until_begun()
+        storing[0].child.wait(choose.random() * _LONGEST)
         # A call that is under way while the file system is being shut down may succeed without
         # having done anything (fdatasync on ext4, seen); of a real power cut nobody hears that.
-        heard = said.stat().st_size if said.exists() else 0
+        heard = [each.size for each in storing]
         disk.cut(flush_log)
-        if not child.wait(1.0):
-            child.kill()
-        _check_end(child)
-    if said.exists():
-        expected.take(said.read_bytes(), heard)
+        for each in storing:
+            each.end()
+    expected.collected = False
+    for each, size in zip(storing, heard, strict=True):
+        expected.take(each.said.read_bytes(), size)
+    if two:
+        counts["cuts of two at once"] += 1
+        expected.settle()
+    log = folder / "log"
+    log.unlink(missing_ok=True)
     counts["cuts"] += 1
     counts["cuts with the log written"] += flush_log
     with disk.mounted() as place:
-        log.unlink()
         child = Child(lambda: _look(place / "repository", expected), log)
         if not child.wait(PATIENCE) or child.status != 0:
             raise Failed(child.text())
@@ -176,19 +180,57 @@ def _one(
     counts["points compared"] += len(expected.points)
 
 
-def _store(
-    directory: Path,
-    said: Path,
-    choose: random.Random,
-    number: int,
-    expected: Expected,
-    begun: int,
-) -> None:
-    say = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    create(directory)
-    os.close(begun)
-    numbers = range((number + 1) * NUMBERS, (number + 2) * NUMBERS)
-    Storing(say, choose, numbers, expected).run(directory, 10_000)
+class _Storing:
+    """A process that stores, from its start to its end.
+
+    :param folder: takes what it says
+    :param directory: of the repository
+    :param number: gives it its numbers of blobs
+    :param expected: what is there already
+    """
+
+    def __init__(
+        self, folder: Path, directory: Path, choose: random.Random, number: int, expected: Expected
+    ) -> None:
+        self.said = folder / f"said-{number % 2}"
+        self.said.write_bytes(b"")
+        log = folder / f"log-{number % 2}"
+        log.unlink(missing_ok=True)
+        acts = random.Random(choose.getrandbits(64))
+        self._ready, begun = os.pipe()
+
+        def store() -> None:
+            say = os.open(self.said, os.O_WRONLY | os.O_APPEND)
+            create(directory)
+            os.close(begun)
+            numbers = range((number + 1) * NUMBERS, (number + 2) * NUMBERS)
+            Storing(say, acts, numbers, expected).run(directory, 10_000)
+
+        self.child = Child(store, log)
+        os.close(begun)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has said."""
+        return self.said.stat().st_size
+
+    def wait_until_begun(self) -> None:
+        """Wait until it has opened the repository, or has ended."""
+        select.select([self._ready], [], [], PATIENCE)
+
+    def end(self) -> None:
+        """See it ended, as a process ends whose disk has failed.
+
+        :raises Failed: it met a bug
+        """
+        os.close(self._ready)
+        if not self.child.wait(1.0):
+            self.child.kill()
+        last = (self.child.text().strip().splitlines() or [""])[-1]
+        clear = last.startswith(("OSError", "cloudconnect.errors.", "PermissionError"))
+        # SQLite maps a file, whose pages end in SIGBUS when the file system is gone: killed too.
+        if self.child.status not in (-signal.SIGKILL, -signal.SIGBUS) and not clear:
+            raise Failed(f"the process ended with {self.child.status}: {self.child.text()}")
 
 
 def _look(directory: Path, expected: Expected) -> int:
@@ -196,14 +238,3 @@ def _look(directory: Path, expected: Expected) -> int:
     found = problems(directory, expected)
     print("\n".join(found))
     return 1 if found else 0
-
-
-def _check_end(child: Child) -> None:
-    """The storing process has ended as a process does whose disk has failed.
-
-    :raises Failed: it met a bug
-    """
-    last = (child.text().strip().splitlines() or [""])[-1]
-    clear = last.startswith(("OSError", "cloudconnect.errors.", "PermissionError"))
-    if child.status != -9 and not clear:
-        raise Failed(f"the storing process ended with {child.status}: {child.text()}")

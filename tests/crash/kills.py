@@ -280,11 +280,6 @@ class Life:
 
     def _compare_restored(self, point: str, target: Path) -> None:
         tag = self.acknowledged[point]
-        for leftover in list(target.rglob(".cloudconnect-*")):
-            times = leftover.parent.stat()
-            leftover.unlink()
-            os.utime(leftover.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-            self.counts["leftovers"] += 1
         made = [target / source.relative_to("/") for source in self.sources]
         digests = [tree_digest(path) for path in made if path.exists()]
         if digests != [self.trees[tag]]:

@@ -45,12 +45,28 @@ class Expected:
     :ivar points: by point that was acknowledged, in hexadecimal: the numbers that it needs
     :ivar asked: likewise, of points that may or may not be there
     :ivar kept: points that may not be taken away, because they are locked
+    :ivar collected: whether what no point needs may have been collected
     """
 
     stored: set[int] = attrs.field(factory=set)
     points: dict[str, list[int]] = attrs.field(factory=dict)
     asked: dict[str, list[int]] = attrs.field(factory=dict)
     kept: set[str] = attrs.field(factory=set)
+    collected: bool = False
+
+    def half(self, which: int) -> Expected:
+        """As it is for one of two processes that store at once: each has half of the points."""
+        points = dict(list(self.points.items())[which::2])
+        return attrs.evolve(self, points=points, stored=set(self.stored), collected=False)
+
+    def settle(self) -> None:
+        """Two processes have stored at once: what the one collects the other may have stored."""
+        if self.collected:
+            self.stored &= self.needed()
+
+    def needed(self) -> set[int]:
+        """What the points need that are certainly there."""
+        return {number for point in self.points.values() for number in point}
 
     def take(self, said: bytes, heard: int | None = None) -> None:
         """What a storing process has said; a last line may be cut.
@@ -79,8 +95,8 @@ class Expected:
             elif word == "undeleted":
                 self.points[values] = self.asked[values]
             elif word == "collects":
-                needed = {number for point in self.points.values() for number in point}
-                self.stored &= needed
+                self.collected = True
+                self.stored &= self.needed()
 
 
 def size_of(number: int) -> int:
@@ -203,8 +219,8 @@ class Storing:
 
     def _scrub(self, repository: Repository) -> None:
         self._stored(repository.flush())
-        found = repository.scrub().findings
-        assert not found, found
+        for finding in repository.scrub().findings:
+            raise StoredDataDamaged(str(finding))
 
     def _read(self, repository: Repository) -> None:
         if self._durable:

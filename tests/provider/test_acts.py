@@ -9,14 +9,9 @@ from typing import Any
 from cloudconnect.commands.control import ACT_POINTS_MAX
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation, Refused
-from cloudconnect.provider.acts import (
-    STATES,
-    RepositoryActs,
-    read_points,
-    read_policy,
-    read_states,
-)
+from cloudconnect.provider.acts import RepositoryActs, read_points, read_policy, read_states
 from cloudconnect.provider.reserve import Reserve
+from cloudconnect.repository.points import STATES
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from tests.repository.repositories import DESCRIBED, REPOSITORY, RepositoryCase

@@ -308,6 +308,23 @@ class EndTests(SessionCase):
         self.assertEqual([], self.points())
         self.assertIn("points_withdrawn", self.told.events)
 
+    def test_point_of_another_session(self) -> None:
+        """A session that names an older point, and then fails, does not take that back."""
+        self.streaming()
+        self.result(self.in_thread(self.done))
+        self.result(self.end())
+        self.streaming(session=b"2" * 16, route=b"2" * 16)
+
+        def work() -> None:
+            hello(self.source)
+            self.assertIs(FrameKind.FAIL, publish(self.source, self.record()).kind)
+            self.source.finish()
+            self.source.expect_end()
+
+        self.result(self.in_thread(work))
+        self.result(self.end("failed"))
+        self.assertEqual([POINT], self.points())
+
     def test_tampered_after_the_point(self) -> None:
         """What the mover saw takes back what was published before, at once and whatever the tenant
         says later."""

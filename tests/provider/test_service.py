@@ -780,6 +780,17 @@ class KeepingTests(StageCase):
         self.assertEqual((TENANT, True), (answer["tenant"], answer["frozen"]))
         self.assertTrue(accounts.tenant(TENANT).frozen)
 
+    def test_frozen_unknown_to_the_repository(self) -> None:
+        """Nor is garbage collected that an admin asks for, though the repository could not be told
+        of the freeze."""
+        service = self.provider.service
+        self.call("delete_points", self.points[:1])
+        self.patch(self.provider.mover.acts, "set_rules", lambda *_: False)
+        self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
+        with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
+            self.assertFalse(opened.frozen)
+        self.failure_of(service.collect(TENANT), Refused)
+
     def test_rules(self) -> None:
         """The newest rules hold for the next act."""
         self.provider.accounts.change_tenant(TENANT, {"rules": {"bin_days": 3}})

@@ -142,24 +142,30 @@ class OpeningTests(CatalogueCase):
 
     def test_at_once(self) -> None:
         """Several that open a new catalogue at the same time all find it complete."""
-        self.path = self.path.with_name("other.sqlite")
-        url = sqlite_url(str(self.path))
-        revisions: list[str | None] = []
-        start = threading.Barrier(4)
+        self.check_at_once(["other.sqlite"] * 4)
 
-        def opening() -> None:
+    def test_several_at_once(self) -> None:
+        """So do several that each open a new catalogue of its own."""
+        self.check_at_once([f"{number}.sqlite" for number in range(8)])
+
+    def check_at_once(self, names: list[str]) -> None:
+        revisions: list[str | None] = []
+        start = threading.Barrier(len(names))
+
+        def opening(url: str) -> None:
             start.wait(30)
             catalogue = open_catalogue(url)
             with catalogue.reading() as connection:
                 revisions.append(current_revision(connection))
             catalogue.close()
 
-        threads = [threading.Thread(target=opening) for _ in range(4)]
+        urls = [sqlite_url(str(self.path.with_name(name))) for name in names]
+        threads = [threading.Thread(target=opening, args=(url,)) for url in urls]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        self.assertEqual(revisions, [REVISION] * 4)
+        self.assertEqual(revisions, [REVISION] * len(names))
 
     def test_read_only(self) -> None:
         """A read-only catalogue can be read and not written."""

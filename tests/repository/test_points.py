@@ -218,6 +218,18 @@ class PublishTests(PointsCase):
         self.assertRaises(NoSpace, self.publish, b"p" * 16, [name_of(1)])
         self.nothing_there()
 
+    def test_doubtful_record(self) -> None:
+        """A record whose storing failed, and which is there all the same, does not stay alone."""
+        put = self.repository.store.put
+
+        def doubtful(name: str, parts: Any) -> int:
+            put(name, parts)
+            raise OSError(errno.EIO, "it has its name, and the fsync of its folder failed")
+
+        with self.patched(self.repository.store, "put", doubtful):
+            self.assertRaises(OSError, self.publish, b"p" * 16, [name_of(1)])
+        self.nothing_there()
+
     def test_doubtful_commit(self) -> None:
         """A point whose row's commit failed, and may be there all the same, has what it needs."""
         writing = Catalogue.writing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from cloudconnect.errors import NoSpace, StoredDataDamaged
 from cloudconnect.repository import packs, reading
+from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.store import Repository
@@ -166,6 +168,27 @@ class DamageTests(ReadingCase):
         (self.directory / places[name_of(4)][0]).unlink()
         self.patch(type(reader.catalogue), "locate", locate)
         self.assertEqual(list(reader.read_each([name_of(4)])), [self.blobs[4]])
+
+    def test_unreadable(self) -> None:
+        """A place that the system cannot read costs what lies there, as long as that is so."""
+        name, offset = self.path_of(4)
+        real = LocalBlobStore.read
+
+        def read(store: LocalBlobStore, wanted: str, start: int, length: int) -> bytes:
+            if wanted == name and start <= offset < start + length:
+                raise OSError(errno.EIO, "I/O error")
+            return real(store, wanted, start, length)
+
+        patch = self.patch(LocalBlobStore, "read", read)
+        self.check_lost(4)
+        patch.restore()
+        self.check_lost()
+
+    def test_other_error(self) -> None:
+        """What says nothing of the disk ends the reading: no file is called damaged for it."""
+        call, _ = failing(OSError(errno.EMFILE, "too many open files"), len)
+        self.patch(LocalBlobStore, "read", call)
+        self.assertRaises(OSError, self.got, 4)
 
     def test_read_only(self) -> None:
         """Where nothing can be written, damage is an error in its place all the same."""

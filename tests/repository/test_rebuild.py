@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 import sqlalchemy as sa
 
-from cloudconnect.errors import NotFound, Refused
-from cloudconnect.repository import packs
+from cloudconnect.errors import Busy, NotFound, Refused
+from cloudconnect.repository import packs, rebuild
+from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.points import STATES
 from cloudconnect.repository.store import CATALOGUE, Repository
@@ -112,6 +116,55 @@ class RebuildTests(RepositoryCase):
             self.assertIn(text, sentence)
         there = repository.have([name_of(number) for number in range(8)])
         self.assertEqual([n for n in range(8) if not there[n]], [4])
+        self.assertEqual([row.point[0] for row in repository.points()], [0])
+
+    def test_nobody_publishes(self) -> None:
+        """Nobody is in the middle of publishing: a record without a row would become a point."""
+        repository = self.lose()
+        other = self.opened(lease=False)
+        real = rebuild.found_point
+        seen: list[str] = []
+
+        def found_point(store: LocalBlobStore, name: str, *rest: Any) -> Any:
+            with self.assertRaises(Busy), other.store.exclusive("publish"):
+                pass
+            seen.append(name)
+            return real(store, name, *rest)
+
+        self.patch(rebuild, "found_point", found_point)
+        self.assertEqual(repository.rebuild_index().points, 3)
+        self.assertEqual(len(seen), 3)
+
+    def test_unreadable(self) -> None:
+        """What the system cannot read of a bad disk is named, and costs only itself."""
+        repository = self.opened()
+        pack, entry = repository.catalogue.locate([name_of(4)])[name_of(4)]
+        gone = repository.catalogue.locate([name_of(1)])[name_of(1)][0]
+        repository.delete([b"\x00" * 16])
+        repository.close()
+        bad = {
+            (pack, entry.offset),
+            (gone, 0),
+            ("points/" + "02" * 16, 0),
+            ("points/" + "00" * 16 + "-deleted", 0),
+        }
+        real = LocalBlobStore.read
+
+        def read(store: LocalBlobStore, name: str, offset: int, length: int) -> bytes:
+            if (name, offset) in bad:
+                raise OSError(errno.EIO, "I/O error")
+            return real(store, name, offset, length)
+
+        repository = self.lose()
+        self.patch(LocalBlobStore, "read", read)
+        result = repository.rebuild_index()
+        found = [
+            name
+            for name in (name_of(4).hex(), gone, "02" * 16, "00" * 16)
+            if any(name in sentence for sentence in result.damaged)
+        ]
+        self.assertEqual((len(found), len(result.damaged)), (4, 4), result.damaged)
+        self.assertEqual(repository.have([name_of(0), name_of(4)]), [True, False])
         self.assertEqual([row.point[0] for row in repository.points()], [0])
 
     def sort(self, sentences: tuple[str, ...]) -> list[str]:

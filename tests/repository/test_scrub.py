@@ -10,7 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cloudconnect.errors import Busy, NoSpace
+from cloudconnect.content.generations import add_slot
+from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged
+from cloudconnect.keys import MasterKey
 from cloudconnect.repository import bin, packcheck
 from cloudconnect.repository import scrub as scrub_module
 from cloudconnect.repository.catalogue import Catalogue
@@ -25,8 +27,9 @@ from cloudconnect.repository.tables import (
     points_table,
     repository_table,
 )
-from tests.repository.repositories import DESCRIBED, blob, failing, flip, name_of
+from tests.repository.repositories import DESCRIBED, MASTER, blob, failing, flip, name_of
 from tests.repository.test_collect import CollectCase
+from tests.repository.test_heads import KEYS, HeadsCase, point_id, slot
 
 DAY = 86400.0
 
@@ -566,6 +569,43 @@ class PackTests(ScrubCase):
         self.assertEqual(result.packs, 3)
         self.assertEqual(self.repository.have([name_of(4)]), [True])
 
+    def test_unreadable_point(self) -> None:
+        """A point of which the system cannot read something is named; all else is looked at."""
+        name = f"points/{self.one.hex()}-references"
+        real = self.repository.store.read
+
+        def read(wanted: str, offset: int, length: int) -> bytes:
+            if wanted == name:
+                raise OSError(errno.EIO, "I/O error")
+            return real(wanted, offset, length)
+
+        self.patch(self.repository.store, "read", read)
+        flip(self.directory / "points" / self.two.hex(), 5)
+        result = self.scrub()
+        self.assertEqual(
+            [finding.points for finding in result.findings], [(self.one.hex(),), (self.two.hex(),)]
+        )
+        self.assertEqual(result.packs, 4)
+        error = self.assertRaises(StoredDataDamaged, self.collect)
+        self.assertIn(self.one.hex(), str(error))
+
+    def test_unreadable_description(self) -> None:
+        """A description that the system cannot read is made again from the catalogue's."""
+        real = self.repository.store.read
+
+        def read(wanted: str, offset: int, length: int) -> bytes:
+            if wanted == "description":
+                raise OSError(errno.EIO, "I/O error")
+            return real(wanted, offset, length)
+
+        before = (self.directory / "description").stat().st_ino
+        patch = self.patch(self.repository.store, "read", read)
+        finding = self.one_finding()
+        patch.restore()
+        self.assertEqual((finding.name, finding.mended), ("description", True))
+        self.assertNotEqual((self.directory / "description").stat().st_ino, before)
+        self.assertEqual(self.found(), [])
+
     def test_foreign_pack(self) -> None:
         """A pack without a row that is not of this repository is named."""
         self.repository.store.put("packs/" + "0f" * 16, [b"CCPACK01", b"o" * 32, b"junk" * 20])
@@ -626,11 +666,78 @@ class PackTests(ScrubCase):
             self.assertIn(part, sentence)
 
 
-class HeadsTests(ScrubCase):
-    """The chain of heads is held against the files of what it is about."""
+class ChainTests(HeadsCase):
+    """The chain of heads and the descriptions are held against each other."""
 
-    def test_none(self) -> None:
-        """Without heads there is nothing to find."""
-        with self.repository.catalogue.reading() as connection:
-            self.assertEqual(connection.execute(sa.select(heads_table)).all(), [])
+    def setUp(self) -> None:
+        super().setUp()
+        self.publish(1)
+        self.described = add_slot(self.repository.description, KEYS, slot(MasterKey(MASTER)))
+        self.replace(self.described)
+        self.publish(2)
+
+    def found(self) -> list[Finding]:
+        return list(self.repository.scrub().findings)
+
+    def check_mended(self, name: str) -> None:
+        (finding,) = self.found()
+        self.assertEqual((finding.name, finding.mended), (name, True))
         self.assertEqual(self.found(), [])
+        self.assertEqual(self.opened().description, self.described)
+        self.assertEqual(self.repository.heads().number, 3)
+
+    def test_clean(self) -> None:
+        """Where all is well nothing is found."""
+        self.assertEqual(self.found(), [])
+
+    def test_heads(self) -> None:
+        """A head in the catalogue that was changed, or is gone, comes back from its file."""
+        h = heads_table.c
+        for number in (1, 2, 3):
+            with self.repository.catalogue.reading() as connection:
+                row = connection.execute(sa.select(h.entry).where(h.number == number)).one()
+            for change in (
+                sa.update(heads_table).values(entry=row.entry[:-1] + b"x"),
+                sa.update(heads_table).values(signature=bytes(64)),
+                sa.update(heads_table).values(point="0f" * 16),
+            ):
+                with self.repository.catalogue.writing() as connection:
+                    connection.execute(change.where(h.number == number))
+                self.check_mended("heads")
+        with self.repository.catalogue.writing() as connection:
+            connection.execute(sa.delete(heads_table).where(h.number == 1))
+        self.check_mended("heads")
+
+    def test_later_description(self) -> None:
+        """A later description that was changed, or is gone, comes back from the catalogue."""
+        path = self.directory / "descriptions" / f"{1:08x}"
+        octets = path.read_bytes()
+        for offset in range(0, len(octets), 29):
+            flip(path, offset)
+            self.check_mended(f"descriptions/{path.name}")
+            self.assertEqual(path.read_bytes(), octets)
+        path.unlink()
+        self.check_mended(f"descriptions/{path.name}")
+        self.assertEqual(path.read_bytes(), octets)
+
+    def test_description_in_the_catalogue(self) -> None:
+        """A description in the catalogue that was changed, or rolled back, comes from its file."""
+        for values in ({"description": b"junk"}, {"description": DESCRIBED.encode()}):
+            with self.repository.catalogue.writing() as connection:
+                connection.execute(sa.update(repository_table).values(**values))
+            self.check_mended("description")
+
+    def test_first_description(self) -> None:
+        """The first description has no second copy once there is a later one: it is named."""
+        flip(self.directory / "description", 9)
+        (finding,) = self.found()
+        self.assertEqual((finding.name, finding.mended), ("description", False))
+
+    def test_head_in_a_record(self) -> None:
+        """A record whose head was changed comes back from the catalogue."""
+        path = self.directory / "points" / point_id(2).hex()
+        octets = path.read_bytes()
+        at = octets.index(b"head_signature") + 20
+        flip(path, at)
+        self.check_mended(f"points/{path.name}")
+        self.assertEqual(path.read_bytes(), octets)
