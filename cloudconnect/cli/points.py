@@ -142,7 +142,7 @@ async def find_point(
                     "give --host, or the id of a point"
                 )
         if not rows:
-            of_job = f" of job {job}" if job else ""
+            of_job = f" and job {job}" if job else ""
             raise NotFound(
                 f"there is no restore point of host {host or host_label()}{of_job}: cloudconnect "
                 "points lists what there is"

@@ -90,7 +90,7 @@ class FindTests(CommandCase):
         self.assertIn("there", self.refused(line, "latest", NotFound))
         self.assertIn("nowhere", self.refused(line, "latest", NotFound, host="nowhere"))
         here = Line(row("a"))
-        self.assertIn("here of job photos", self.refused(here, "latest", NotFound, job="photos"))
+        self.assertIn("here and job photos", self.refused(here, "latest", NotFound, job="photos"))
         self.refused(Line(), "latest", NotFound)
 
     def test_digits(self) -> None:
