@@ -304,7 +304,9 @@ class ThereTests(TestCase):
             self.assertIn("3 days", out)
             out = yield self.command("tenant", "freeze", "acme", *where)
             self.assertIn("frozen", out)
-            yield self.command("gc", "--tenant", "acme", *where, status=10)
+            yield self.command("gc", "--tenant", "acme", *where, status=1)
+            yield self.command("tenant", "thaw", "acme", *where)
+            yield self.command("gc", "--tenant", "acme", *where, status=10)  # no repository yet
             yield provider.stopService()
             # The lock is held, and nobody answers at the socket: a provider that hangs.
             yield self.command("tenant", "list", *where, status=22)
