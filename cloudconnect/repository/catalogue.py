@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sqlite3
 import threading
@@ -45,6 +46,8 @@ _WRITES: Final = "cloudconnect_writes"
 #: Alembic keeps the connection that it works on in a module: of two migrations at once in a
 #: process, one would be done on the other's data base.
 _migrating: Final = threading.Lock()
+#: How SQLite's errors begin where a name in the schema, or a text in a row, was changed.
+_DAMAGED: Final = ("no such ", "malformed ", "Could not decode ")
 _lookups: dict[tuple[str, str, str, int], tuple[str, bool]] = {}
 #: What the system said, by SQLite's word for it.
 _SYSTEM: Final = {
@@ -377,7 +380,8 @@ def _errors_by_name() -> Iterator[None]:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise NoSpace("the provider's disk is full") from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        if damaged or str(error.orig).startswith(_DAMAGED):
             raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise Busy("another session has held the repository's catalogue too long") from error
@@ -385,6 +389,8 @@ def _errors_by_name() -> Iterator[None]:
             text = f"the repository's catalogue: {error.orig}"
             raise OSError(_SYSTEM[code], text) from error
         raise
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
 
 
 def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:

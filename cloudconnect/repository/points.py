@@ -429,7 +429,12 @@ def point_row(row: sa.Row[Any]) -> PointRow:
 
 def _fields(row: sa.Row[Any]) -> dict[str, Any]:
     fields = dict(row._mapping)
-    fields["time"] = fields.pop("arrival_time")
-    fields["point"] = bytes.fromhex(fields["point"])
-    fields["tags"] = tuple(fields["tags"])
+    try:
+        fields["time"] = fields.pop("arrival_time")
+        fields["point"] = bytes.fromhex(fields["point"])
+        fields["tags"] = tuple(fields["tags"])
+    except (TypeError, ValueError) as error:
+        raise StoredDataDamaged(
+            "the row of a restore point in the repository's catalogue was changed: recover it"
+        ) from error
     return fields

@@ -14,7 +14,7 @@ from typing import Final
 from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.catalogue import Catalogue
-from cloudconnect.repository.packs import Entry
+from cloudconnect.repository.packs import PACK_SIZE, Entry
 from cloudconnect.wire.frames import StoredBlob
 
 #: Stored bytes that are held at once, save that one blob always is.
@@ -116,8 +116,11 @@ def _read_range(
     start = entries[0].offset
     length = entries[-1].offset + entries[-1].stored_length - start
     try:
+        if start < 0 or not 0 < length <= 2 * PACK_SIZE:
+            raise ValueError("the catalogue says that it stands where nothing can stand")
         octets = memoryview(store.read(pack, start, length))
-    except (NotFound, StoredDataDamaged, OSError) as error:
+    except (NotFound, StoredDataDamaged, OSError, TypeError, ValueError) as error:
+        # The two last: the row is not what was written, nor its pack's name one that is given.
         if isinstance(error, OSError) and error.errno not in _UNREADABLE:
             raise
         if len(entries) > 1:

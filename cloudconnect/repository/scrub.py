@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time as monotonic
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -25,7 +25,15 @@ import sqlalchemy as sa
 
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
-from cloudconnect.errors import Busy, Cancelled, NoSpace, NotFound, PeerError, StoredDataDamaged
+from cloudconnect.errors import (
+    Busy,
+    Cancelled,
+    NoSpace,
+    NotFound,
+    PeerError,
+    ProtocolViolation,
+    StoredDataDamaged,
+)
 from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.accounting import (
     PackRow,
@@ -38,7 +46,7 @@ from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.chaincheck import ChainChecker
 from cloudconnect.repository.findings import Finding, FindingKind, ScrubResult
 from cloudconnect.repository.leases import COLLECTING
-from cloudconnect.repository.marking import GONE, Marks
+from cloudconnect.repository.marking import GONE, OUT_OF_ORDER, Marks
 from cloudconnect.repository.packcheck import PackChecker
 from cloudconnect.repository.pointcheck import PointChecker
 from cloudconnect.repository.points import record_name
@@ -105,16 +113,15 @@ class _Scrub:
     def run(self) -> ScrubResult:
         with self.catalogue.reading() as connection:
             repository = connection.execute(sa.select(repository_table.c.repository)).scalar_one()
-        checker = PackChecker(self.store, self.catalogue, bytes(repository), self.tell, self.lost)
-        try:
+        checker = PackChecker(
+            self.store, self.catalogue, bytes(repository or b""), self.tell, self.lost
+        )
+        with self._catalogue_read():
             use = pack_use(self.catalogue, lambda: self.tell(0))
             gone = self._check_small(checker, use)
             self._check_packs(checker, [pack for pack in use if pack.number not in gone])
-        except Cancelled:
-            pass
-        except StoredDataDamaged as error:
-            self.lost([], Finding(FindingKind.CATALOGUE, "catalogue", str(error)))
-        self._settle(checker)
+        with self._catalogue_read():
+            self._settle(checker)
         return ScrubResult(
             packs=checker.packs,
             blobs=checker.blobs,
@@ -122,6 +129,19 @@ class _Scrub:
             findings=tuple(self.findings),
             mended=self.mended + checker.mended,
         )
+
+    @contextlib.contextmanager
+    def _catalogue_read(self) -> Iterator[None]:
+        """What cannot be read of the catalogue, or used where it is read, is a finding."""
+        try:
+            yield
+        except Cancelled:
+            pass
+        except (NotFound, ProtocolViolation, StoredDataDamaged) as error:
+            self.lost([], Finding(FindingKind.CATALOGUE, "catalogue", str(error)))
+        except (LookupError, TypeError, ValueError) as error:
+            text = f"a row of it is not what was written ({error}): recover it"
+            self.lost([], Finding(FindingKind.CATALOGUE, "catalogue", text))
 
     def tell(self, count: int) -> None:
         """So many bytes were read; wait if that was too fast, stop if somebody wants it."""
@@ -294,6 +314,8 @@ class _Scrub:
                 row = connection.execute(query.where(t.arrival > after).limit(1)).one_or_none()
             if row is None:
                 break
+            if row.arrival <= after:
+                raise StoredDataDamaged(OUT_OF_ORDER)
             after = row.arrival
             if row.state not in GONE:
                 for at in sorted(self._needed(row, lost)):

@@ -25,7 +25,14 @@ from cloudconnect.content.atrest import BlobKind, RepositoryDescription
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
-from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged, UsageError
+from cloudconnect.errors import (
+    HeadMoved,
+    NotFound,
+    ProtocolViolation,
+    Refused,
+    StoredDataDamaged,
+    UsageError,
+)
 from cloudconnect.interfaces import ILease
 from cloudconnect.repository.accounting import Measured, list_bytes, read_measured, stored_bytes
 from cloudconnect.repository.bin import Bin
@@ -708,7 +715,10 @@ def _described(catalogue: Catalogue) -> RepositoryDescription:
         raise StoredDataDamaged("the repository's catalogue is empty: recover it")
     if row.format_version > FORMAT_VERSION:
         raise UsageError("a newer release of cloudconnect made this repository; install that one")
-    return RepositoryDescription.decode(row.description)
+    try:
+        return RepositoryDescription.decode(row.description)
+    except (ProtocolViolation, TypeError) as error:
+        raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
 
 
 def _read_description(store: LocalBlobStore) -> bytes:

@@ -20,7 +20,6 @@ from cloudconnect.content.atrest import EncryptionMode, describe
 from cloudconnect.errors import (
     NoSpace,
     NotFound,
-    ProtocolViolation,
     Refused,
     StoredDataDamaged,
     UsageError,
@@ -158,7 +157,7 @@ class OpeningTests(RepositoryCase):
         repository = self.created()
         with repository.catalogue.writing() as connection:
             connection.exec_driver_sql("UPDATE repository SET description = x'a0'")
-        self.assertRaises(ProtocolViolation, self.opened)
+        self.assertRaises(StoredDataDamaged, self.opened)
 
     def test_catalogue_missing(self) -> None:
         """A repository without its catalogue is damaged, never empty."""
