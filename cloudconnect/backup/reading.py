@@ -81,7 +81,8 @@ class PointReader:
         :raises StoredDataDamaged: (from the iterator) a chunk is damaged or missing
         """
         if entry.type is not EntryType.FILE:
-            raise UsageError("only files have content")
+            shown = entry.path.decode("utf-8", "backslashreplace")
+            raise UsageError(f"{shown} is not a file, and only files have content")
         first = self._first_name(entry)
         if first.type is not EntryType.FILE:
             raise StoredDataDamaged("a hard link of a file does not lead to a file")

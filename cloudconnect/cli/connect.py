@@ -125,13 +125,17 @@ def connect(settings: TenantSettings, host: str | None, kit_output: str | None) 
         if settings.console.quiet
         else f"Connected to {saved.provider} as {saved.tenant}. {made} "
         f"({saved.repository[:8]}, encryption {saved.encryption}) is ready; saved in {path}.\n"
-        f"{_READERS[mode]}\n{hint}"
-        + (
-            "Next: cloudconnect backup FOLDER"
-            if connected["created"]
-            else "Next: cloudconnect points"
-        ),
+        f"{_READERS[mode]}\n{hint}" + _next(settings, connected["created"]),
     )
+
+
+def _next(settings: TenantSettings, created: bool) -> str:
+    """What to type next, for a person."""
+    if created:
+        return "Next: cloudconnect backup FOLDER"
+    if settings.kit is not None and settings.mode is EncryptionMode.TENANT:
+        return "Next: cloudconnect points, and cloudconnect key add --kit F before new backups"
+    return "Next: cloudconnect points"
 
 
 def _show_kit(settings: TenantSettings, kit: Kit | None, output: str | None) -> str:

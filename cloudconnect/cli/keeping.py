@@ -89,7 +89,8 @@ def lock(settings: TenantSettings, points: tuple[str, ...], until: str) -> None:
 
     rows = _on_points(settings, points, act)
     for row in rows:
-        _say(settings, row, "cannot be deleted by anybody")
+        longer = "" if row["locked_until"] == ends else ": the lock that it has ends later"
+        _say(settings, row, f"cannot be deleted by anybody{longer}")
     _conclude(settings, rows, "")
 
 

@@ -126,8 +126,8 @@ def list_slots(settings: TenantSettings) -> None:
         fields = {"slot": slot.identifier, "kind": slot.kind.value, "used": used}
         mark = "  (opened just now)" if used else ""
         settings.console.record("slot", fields, f"{slot.identifier}  {slot.kind.value}{mark}")
-    masters = len(description.previous)
-    settings.console.say(f"Master keys before this one: {masters}" if masters else "")
+    if description.previous:
+        settings.console.say(f"Master keys before this one: {len(description.previous)}")
 
 
 @key.command()
@@ -137,11 +137,19 @@ def remove(settings: TenantSettings, slot: str) -> None:
     """Remove a key slot: what opened it opens the repository no more.
 
     Whoever has seen the master key, or has an old copy of the slots, is not kept out by this: for
-    that there is key rotate --new-master.
+    that there is key rotate --new-master. Open with another passphrase, key file or the recovery
+    kit than the one that is removed: so you cannot lock yourself out.
     """
 
     def change(unlocked: Unlocked) -> RepositoryDescription:
-        return remove_slot(unlocked.description, unlocked.keys, slot)
+        changed = remove_slot(unlocked.description, unlocked.keys, slot)
+        if unlocked.slot is not None and unlocked.slot not in changed.slots:
+            raise UsageError(
+                f"key slot {unlocked.slot.identifier} is the one that opened the repository just "
+                "now: open with one that stays (--passphrase-file, --key-file or --kit), or put "
+                "another one in its place with key rotate"
+            )
+        return changed
 
     async def work(line: Line, interrupt: object) -> str:
         found = find_slot(line.description, slot).identifier

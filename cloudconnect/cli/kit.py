@@ -63,6 +63,10 @@ def kit_page(kit: Kit, now: float) -> str:
     :param now: seconds since 1970
     """
     release = importlib.metadata.version("cloudconnect")
+    further = "."
+    if kit.mode is EncryptionMode.TENANT:
+        further = """, then cloudconnect key add.
+Make a new kit after "cloudconnect key rotate --new-master\"."""
     return f"""\
 CLOUDCONNECT RECOVERY KIT of tenant {kit.tenant} at {kit.provider}, {local_time(now)}
 
@@ -77,8 +81,7 @@ On an empty machine, with a login password that the provider has just set:
 kit.txt is this text, or the lines from BEGIN to END typed from paper: a
 mistyped character is found, and its line or group named. H and J are the
 machine and the job that the backup was made of. To go on with backups:
-cloudconnect connect --kit kit.txt --password-file F, then cloudconnect key add.
-Make a new kit after "cloudconnect key rotate --new-master".
+cloudconnect connect --kit kit.txt --password-file F{further}
 
 {kit.text()}
 The key once more, for a camera:

@@ -6,6 +6,7 @@ Commands are imported when they are called, so that ``--help`` and short command
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any, Final, NoReturn
 
@@ -84,14 +85,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         text = str(error) or error.__doc__ or ""
         if isinstance(error, Truncated):
-            text += ". The line broke, or somebody cut it: run the same command again, what was "
-            text += "stored is not sent twice"
+            text = f"{text.rstrip('.')}. The line broke, or somebody cut it: run the same command "
+            text += "again, what was stored is not sent twice"
         report_error(text, error.reason, error.exit_code, as_json)
         status = error.exit_code
     except OSError as error:
         if "--debug" in arguments:
             raise
-        report_error(str(error), "failed", ExitCode.FAILED, as_json)
+        report_error(_os_error_text(error), "failed", ExitCode.FAILED, as_json)
         status = ExitCode.FAILED
     except Exception as error:
         if "--debug" in arguments:
@@ -100,3 +101,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         report_error(text, "failed", ExitCode.FAILED, as_json)
         status = ExitCode.FAILED
     sys.exit(int(status or 0))
+
+
+def _os_error_text(error: OSError) -> str:
+    """What the system refused, with the name in front as in other messages."""
+    if error.strerror is None or error.filename is None:
+        return str(error)
+    name = error.filename if isinstance(error.filename, int) else os.fsdecode(error.filename)
+    return f"{name}: {error.strerror}"

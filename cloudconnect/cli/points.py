@@ -142,7 +142,11 @@ async def find_point(
                     "give --host, or the id of a point"
                 )
         if not rows:
-            raise NotFound("there are no such restore points yet")
+            of_job = f" and job {job}" if job else ""
+            raise NotFound(
+                f"there is no restore point of host {host or host_label()}{of_job}: cloudconnect "
+                "points lists what there is"
+            )
         jobs = sorted({row["job"] for row in rows})
         if len(jobs) > 1:
             names = ", ".join(repr(name) for name in jobs)
@@ -219,7 +223,9 @@ def ls(
 
     on_line(settings, work)
     if files + others == 0 and wanted is not None:
-        raise NotFound(f"{path} is not in this restore point")
+        raise NotFound(
+            f"{path} is not in this restore point: cloudconnect find looks through all of them"
+        )
     console.say(f"{files} files, {size(total)}; {others} folders and other things")
 
 

@@ -13,14 +13,13 @@ from typing import Any
 import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
-from cloudconnect.cli.console import Console, local_time, printable
+from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
-from cloudconnect.provider.maintenance import counts_text
 
 
 @click.group()
@@ -167,10 +166,30 @@ def gc(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
     console = Console(as_json)
     done, failed = _for_each(directory, tenant_name, act, console, debug)
     for name, result in done:
-        text = f"{name}  {counts_text(result)}"
-        console.record("collection", {"tenant": name, **result}, text)
+        console.record("collection", {"tenant": name, **result}, collection_line(name, result))
     if failed is not None:
         raise failed
+
+
+def collection_line(name: str, result: dict[str, Any]) -> str:
+    """What a collection of one tenant's garbage did, for a person."""
+    text = (
+        f"{name}  {size(result['bytes_removed'])} given back; of what is left "
+        f"{size(result['live'])} are needed, {size(result['bin'])} only by the bin, "
+        f"{size(result['garbage'])} by nothing"
+    )
+    if result["packs_waiting"]:
+        text += f"; {result['packs_waiting']} packs wait for the end of sessions"
+    return text + "".join(f"\n  {printable(note)}" for note in result["notes"])
+
+
+def scrub_line(name: str, result: dict[str, Any]) -> str:
+    """What a scrub of one tenant's packs read and found, for a person."""
+    found = f"{result['found']} damaged, {result['mended']} of them mended"
+    return (
+        f"{name}  {size(result['bytes'])} in {result['packs']} packs read: "
+        f"{found if result['found'] else 'nothing is damaged'}"
+    )
 
 
 @provider.command()
@@ -198,7 +217,7 @@ def scrub(directory: Path, tenant_name: str, limit: str | None, as_json: bool, d
         for finding in result["findings"]:
             if not console.as_json:
                 console.note(printable(f"SECURITY WARNING stored_data_damaged: {name}: {finding}"))
-        console.record("scrub", {"tenant": name, **result}, f"{name}  {counts_text(result)}")
+        console.record("scrub", {"tenant": name, **result}, scrub_line(name, result))
     if failed is not None and not found:
         raise failed
     return int(ExitCode.SECURITY_WARNING if found else ExitCode.DONE)

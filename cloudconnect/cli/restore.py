@@ -16,7 +16,7 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.points import believe_latest, entry_line, entry_map, find_point
+from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
@@ -83,6 +83,8 @@ def restore(
         dry_run=dry_run,
         verify=verify,
     )
+    if at is not None and point != LATEST:
+        raise UsageError(f"--at goes with latest: the point {point} is named already")
     if Path(target).exists() and not Path(target).is_dir():
         raise UsageError(f"--target {target} is not a folder")
     console = settings.console

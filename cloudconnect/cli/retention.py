@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cloudconnect.cli.console import local_time, printable
+from cloudconnect.cli.console import local_time, printable, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_duration
@@ -162,6 +162,7 @@ def rules_text(rules: dict[str, Any]) -> str:
     """What the provider demands and allows, for a person."""
     parts = [
         f"what is deleted stays in the bin for {rules['bin_days']} days",
+        *([f"the bin holds {size(rules['bin_bytes'])}"] if rules.get("bin_bytes") else []),
         f"a policy that keeps less takes force after {rules['shorten_days']} days",
     ]
     if rules["lock_days"]:

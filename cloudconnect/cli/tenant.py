@@ -303,7 +303,15 @@ def secret(file: str, command_variable: str, what: str, new: bool = False) -> Pa
         return as_password(read_bounded(Path(file), what, SECRET_MAX), what)
     command = os.environ.get(command_variable)
     if command:
-        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=False)  # noqa: S603
+        try:
+            done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=False)  # noqa: S603
+        except OSError as error:
+            raise UsageError(
+                f"{command_variable} cannot be run: {error.strerror}; it is a program and its "
+                "arguments, without a shell"
+            ) from None
+        except ValueError as error:  # a quotation mark without its partner
+            raise UsageError(f"{command_variable} cannot be run: {error}") from None
         if done.returncode != 0:
             raise UsageError(f"{command_variable} failed with status {done.returncode}")
         return as_password(done.stdout[: SECRET_MAX + 1], what)

@@ -272,6 +272,7 @@ def check_mode(description: RepositoryDescription, mode: EncryptionMode) -> None
     """
     if description.mode is not mode:
         raise ContextMismatch(
-            f"the provider says that this repository's encryption is {description.mode.value},"
-            f" but it was made as {mode.value}"
+            f"the provider says that this repository's encryption is {description.mode.value}, and "
+            f"what this machine was told is {mode.value} (by its profile, --encryption, or because "
+            "tenant is the default)"
         )

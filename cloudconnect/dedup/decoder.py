@@ -18,7 +18,7 @@ from cloudconnect.dedup.assembly import Assembler, Pending
 from cloudconnect.dedup.bases import Shelf
 from cloudconnect.dedup.instructions import Act
 from cloudconnect.dedup.interfaces import IBlockCache
-from cloudconnect.dedup.limits import BATCHES_MAX, WINDOW_DEFAULT
+from cloudconnect.dedup.limits import BATCHES_MAX, BLOCK_MAX, BLOCK_MIN, WINDOW_DEFAULT
 from cloudconnect.dedup.literals import StreamDecompressor
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Miss, Resend
 from cloudconnect.dedup.statistics import Statistics
@@ -93,6 +93,8 @@ class Decoder:
         pending = next((p for p in self._pending if p.batch.number == resend.number), None)
         if pending is None or {index for index, _ in resend.pieces} != pending.holes:
             raise ProtocolViolation("pieces came that were not asked for")
+        if not all(BLOCK_MIN <= length <= BLOCK_MAX for _, length in resend.pieces):
+            raise ProtocolViolation("a piece came that is no block")
         known = sum(len(piece.data) for piece in pending.pieces if piece.data is not None)
         size = sum(length for _, length in resend.pieces)
         fits = known + size == pending.batch.plain

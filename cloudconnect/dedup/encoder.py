@@ -24,6 +24,7 @@ from cloudconnect.dedup.limits import (
     BATCH_PLAIN,
     BATCHES_MAX,
     PIECES_MAX,
+    WINDOW_DEFAULT,
     WINDOW_MIN,
 )
 from cloudconnect.dedup.literals import StreamCompressor, compress_delta
@@ -57,10 +58,17 @@ class Encoder:
     :param cache: the own cache
     :param cutter: cuts the stream
     :param level: compression level, 1 to 19; :attr:`level` may be set at any time
+    :param window: bytes that may be under way, and are kept, however many the far end allows
     :ivar statistics: counts, but for the coded bytes, which the exchange counts
     """
 
-    def __init__(self, cache: IBlockCache, cutter: ICutter, level: int = 3) -> None:
+    def __init__(
+        self,
+        cache: IBlockCache,
+        cutter: ICutter,
+        level: int = 3,
+        window: int = WINDOW_DEFAULT,
+    ) -> None:
         self.level = level
         self.statistics = Statistics()
         self._cache = cache
@@ -83,7 +91,8 @@ class Encoder:
         self._number = 0
         self._total = 0
         self._under_way = 0
-        self._allowed = WINDOW_MIN
+        self._window = window
+        self._allowed = min(WINDOW_MIN, window)
         self._held: deque[tuple[int, _Parts]] = deque()
         self._ended = False
 
@@ -123,7 +132,7 @@ class Encoder:
 
     def greeted(self, hello: Hello) -> Iterator[_Parts]:
         """The far end's first message has come."""
-        self._allowed = hello.window
+        self._allowed = min(hello.window, self._window)
         if hello.cold:
             self._trust.distrust()
         yield from self._release()

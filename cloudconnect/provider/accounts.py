@@ -144,6 +144,16 @@ class Tenant:
     rules: dict[str, Any] = attrs.field(factory=dict)
     frozen: bool = False
 
+    @property
+    def repository_rules(self) -> dict[str, Any]:
+        """The rules as the repository gets them: where its admin set no size, the bin holds as much
+        as the quota allows. Without any, who deletes, backs up and takes back in turn would make a
+        provider store more and more beside the quota.
+        """
+        if self.rules.get("bin_bytes") is None and self.quota:
+            return {**self.rules, "bin_bytes": self.quota}
+        return self.rules
+
     def check_active(
         self,
         today: datetime.date,

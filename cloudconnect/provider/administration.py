@@ -110,7 +110,7 @@ class Administration:
         tenant = self._accounts.tenant(name)
         if tenant.repository is None:
             return True
-        return self.acts.set_rules(tenant.repository, tenant.rules, tenant.frozen)
+        return self.acts.set_rules(tenant.repository, tenant.repository_rules, tenant.frozen)
 
     def freeze(self, name: str, frozen: bool) -> bool:
         """Freeze a tenant or thaw it, where no provider runs; whether it could be written down."""
@@ -136,7 +136,7 @@ class Administration:
             **fields,
             "modes": list(tenant.modes),
             "repository": None if tenant.repository is None else tenant.repository.hex(),
-            "rules": Rules.from_map(tenant.rules).as_map(),
+            "rules": Rules.from_map(tenant.repository_rules).as_map(),
         }
 
     def keep_findings(self, name: str, result: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ class AdminProtocol(BoundedAMP):
         token = await self._run(
             self._administration.set_tenant, name, password, new_token, settings
         )
-        if "rules" in settings:
+        if "rules" in settings or "quota" in settings:  # the bin is as large as the quota
             await self._repositories.rules_changed(name)
         return {"token": token}
 

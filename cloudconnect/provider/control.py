@@ -42,6 +42,7 @@ from cloudconnect.commands.control import (
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import (
     CloudConnectError,
+    ContextMismatch,
     ControlTampered,
     Downgrade,
     LoginRefused,
@@ -322,6 +323,9 @@ class ControlProtocol(BoundedAMP):
         self, session: bytes, outcome: str, summary: Any, warnings: Any
     ) -> dict[str, Any]:
         live = self._service.live(self._known(), session)
+        if session not in self._sessions:
+            # Its point is listed a moment before its own line says that all is well.
+            raise ContextMismatch("the session was not started on this connection")
         try:
             json.dumps(summary)
         except (TypeError, ValueError):

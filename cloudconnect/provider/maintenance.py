@@ -192,10 +192,8 @@ class Maintenance(Service):
         if now < self._collected.get(repository, 0.0):
             return
         self._collected[repository] = now + self._intervals.gc_hours * HOUR
-        deleted = await self._in_thread(acts.apply_retention, repository)
-        if deleted:
-            text = f"{deleted} restore point(s) put into the bin by retention"
-            await self._say("retention_applied", repository, tenant, text)
+        # Where the disk is full this fails, and what follows makes room.
+        await self._attempt(repository, self._apply_retention(repository, tenant))
         measured = await self._in_thread(acts.measure, repository)
         if measured == self._clean.get(repository):
             return  # nothing came or went since nothing was found
@@ -204,6 +202,12 @@ class Maintenance(Service):
         measured = await self._in_thread(acts.measure, repository)
         if not measured["bytes_garbage"] and not result.get("packs_waiting"):
             self._clean[repository] = measured
+
+    async def _apply_retention(self, repository: bytes, tenant: str) -> None:
+        deleted = await self._in_thread(self._acts.apply_retention, repository)
+        if deleted:
+            text = f"{deleted} restore point(s) put into the bin by retention"
+            await self._say("retention_applied", repository, tenant, text)
 
     async def _scrub_slice(self, repository: bytes, tenant: str) -> None:
         stored = (await self._in_thread(self._acts.measure, repository))["bytes_stored"]

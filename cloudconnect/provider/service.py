@@ -262,7 +262,11 @@ class CloudConnectService(Service):
         if found.name in self._unwritten:
             await self._write_frozen(found.name, self._unwritten[found.name])
         record = await self._tenant(found.name)
-        return {"tenant": record.name, "rules": record.rules, "frozen": record.frozen}
+        return {
+            "tenant": record.name,
+            "rules": record.repository_rules,
+            "frozen": record.frozen,
+        }
 
     async def freeze(self, tenant: str, frozen: bool) -> bool:
         """Freeze a tenant, or thaw it; whether it could be written down.
@@ -497,8 +501,9 @@ class CloudConnectService(Service):
         return record, record.repository
 
     async def _tell_rules(self, record: Tenant, repository: bytes) -> bool:
+        rules = record.repository_rules
         answer = await self.mover.call(
-            SetRules, repository=repository, rules=record.rules, frozen=record.frozen
+            SetRules, repository=repository, rules=rules, frozen=record.frozen
         )
         kept: bool = answer["kept"]
         return kept

@@ -62,6 +62,9 @@ class Measured:
     :ivar fence: the first fence of that collection, 0 before there was one
     :ivar time: when that was, in seconds since 1970
     :ivar scrubbed: when everything but packs was last scrubbed, likewise
+    :ivar undeleted: how often points were taken out of the bin
+    :ivar counted: what that was when the collection began; if it is more by now, what ``bin`` says
+        may be live
     """
 
     live: int = 0
@@ -70,6 +73,13 @@ class Measured:
     fence: int = 0
     time: float = 0.0
     scrubbed: float = 0.0
+    undeleted: int = 0
+    counted: int = 0
+
+    @property
+    def free(self) -> int:
+        """Bytes of packs that nobody is charged for."""
+        return self.bin if self.undeleted == self.counted else 0
 
 
 def read_measured(connection: sa.Connection) -> Measured:

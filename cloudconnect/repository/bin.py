@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from cloudconnect.content.retention import SECONDS_MAX
 from cloudconnect.errors import NotFound, Refused
 from cloudconnect.interfaces import IBlobStore
+from cloudconnect.repository.accounting import read_measured, write_measured
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.clock import Moment, observe
 from cloudconnect.repository.markers import (
@@ -105,6 +106,10 @@ class Bin:
             with self.catalogue.writing() as connection:
                 observe(connection, self.clock())
                 deleted = [row for row in _rows(connection, part) if row.state == DELETED]
+                if deleted:
+                    measured = read_measured(connection)
+                    undeleted = measured.undeleted + 1
+                    write_measured(connection, attrs.evolve(measured, undeleted=undeleted))
                 for row in deleted:
                     point = bytes.fromhex(row.point)
                     # A tombstone, where a removal was killed before it came to the row.
@@ -125,7 +130,7 @@ class Bin:
         """See :meth:`cloudconnect.repository.store.Repository.lock`."""
         wanted = list(dict.fromkeys(points))
         now = self.clock()
-        if not (math.isfinite(until) and now < until <= now + SECONDS_MAX):
+        if not now < until <= now + SECONDS_MAX:  # nor is it anything for NaN
             raise Refused("a lock ends in the future, within 100 years")
         end = float(math.ceil(until))
         with self.catalogue.reading() as connection:

@@ -224,7 +224,7 @@ class _Collection:
             self.settle_packs(repacker)
         finally:
             repacker.close()
-        measured = self.measure(sweeper, fence, now)
+        measured = self.measure(sweeper, fence, now, before.undeleted)
         return CollectResult(
             points=marker.points,
             blobs=sweeper.blobs,
@@ -267,18 +267,23 @@ class _Collection:
             if not self._empty(packs, repacker):
                 return
 
-    def measure(self, sweeper: Sweeper, fence: int, now: float) -> Measured:
-        """Note what is what."""
+    def measure(self, sweeper: Sweeper, fence: int, now: float, undeleted: int) -> Measured:
+        """Note what is what.
+
+        :param undeleted: how often points had been taken out of the bin before the marking
+        """
         with self.catalogue.writing() as connection:
             rest = stored_bytes(connection, retired=False) - sweeper.live - sweeper.bin
-            scrubbed = read_measured(connection).scrubbed
+            last = read_measured(connection)
             measured = Measured(
                 live=sweeper.live,
                 bin=sweeper.bin,
                 garbage=max(0, rest),
                 fence=fence,
                 time=now,
-                scrubbed=scrubbed,
+                scrubbed=last.scrubbed,
+                undeleted=last.undeleted,
+                counted=undeleted,
             )
             write_measured(connection, measured)
         return measured

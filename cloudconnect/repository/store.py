@@ -540,7 +540,7 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
-            used = max(0, stored_bytes(connection) - read_measured(connection).bin)
+            used = max(0, stored_bytes(connection) - read_measured(connection).free)
             used += list_bytes(connection)
         values: dict[str, Any] = {
             "packs": packs,

@@ -1,4 +1,4 @@
-"""The contract for the example: ``trial test_sealed``, beside ``sealed.py``."""
+"""The contract for the example: ``python -m twisted.trial test_sealed``, beside ``sealed.py``."""
 
 import os
 

@@ -314,11 +314,11 @@ class RaceTests(PathCase):
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
-            acted.wait(10)
+            acted.wait(60)
             yield
         finally:
             over.set()
-            thread.join(10)
+            thread.join(60)
 
     def entries(self) -> list[Entry | bytes]:
         """Many things in one folder, some of them large enough to be written piece by piece."""

@@ -112,7 +112,7 @@ class BudgetTests(SynchronousTestCase):
         self.assertFalse(budget._has_room(50))
         self.assertEqual(happened, [])
         budget.give_back(60)
-        thread.join(10)
+        thread.join(60)
         self.assertEqual(happened, ["taken"])
 
     def test_waits_for_batches(self) -> None:
@@ -123,7 +123,7 @@ class BudgetTests(SynchronousTestCase):
         self.assertFalse(budget._has_room(0))
         thread, happened = self.waits(budget, 0)
         budget.give_back(0, batches=1)
-        thread.join(10)
+        thread.join(60)
         self.assertEqual(happened, ["taken"])
 
     def test_larger_than_everything(self) -> None:
@@ -138,6 +138,6 @@ class BudgetTests(SynchronousTestCase):
         budget.take(100)
         thread, happened = self.waits(budget, 1)
         budget.stop()
-        thread.join(10)
+        thread.join(60)
         self.assertEqual(happened, ["stopped"])
         self.assertRaises(Stopped, budget.take, 0)

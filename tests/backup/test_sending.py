@@ -102,7 +102,7 @@ class SenderTests(SynchronousTestCase):
         while self.right.receive().kind is not FrameKind.TOTALS:
             came += 1
             most = max(most, len(sent) - came)
-        thread.join(20)
+        thread.join(60)
         self.assertEqual((came, self.errors), (60, []))
         self.assertLess(most, 30)
 
@@ -125,10 +125,10 @@ class SenderTests(SynchronousTestCase):
 
         thread = threading.Thread(target=send, daemon=True)
         thread.start()
-        self.assertTrue(waits.wait(10))
+        self.assertTrue(waits.wait(60))
         self.sender.stop()
         self.left.abort(Truncated("the line broke"))
-        thread.join(10)
+        thread.join(60)
         self.assertFalse(thread.is_alive())
 
     def test_failure(self) -> None:

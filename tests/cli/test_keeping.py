@@ -26,6 +26,7 @@ class ToldLine(Line):
     def __init__(self, *rows: dict[str, Any]) -> None:
         super().__init__(*rows)
         self.acts: list[tuple[Any, ...]] = []
+        self.locked = 0.0
 
     def _became(self, points: list[bytes], **changes: Any) -> list[dict[str, Any]]:
         state = {"state": "published", "bin_until": None, "locked_until": None}
@@ -41,7 +42,7 @@ class ToldLine(Line):
 
     async def lock_points(self, points: list[bytes], until: int) -> list[dict[str, Any]]:
         self.acts.append(("lock", until, *points))
-        return self._became(points, locked_until=float(until))
+        return self._became(points, locked_until=max(float(until), self.locked))
 
 
 class KeepingCase(CommandCase):
@@ -132,6 +133,12 @@ class LockTests(KeepingCase):
         until = self.line.acts[0][1]
         self.assertTrue(abs(until - 2_000_073_599) <= 14 * 3600)
         self.assertEqual(until, done.lines()[0]["locked_until"])
+
+    def test_shorter(self) -> None:
+        """A lock that ends later stays as it is, and that is said."""
+        self.assertNotIn("ends later", self.call("lock", "abc", "--until", "2033-05-18").out)
+        self.line.locked = 3e9
+        self.assertIn("ends later", self.call("lock", "abc", "--until", "2033-05-18").out)
 
     def test_past(self) -> None:
         """A day that is over locks nothing."""

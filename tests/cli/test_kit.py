@@ -43,6 +43,8 @@ class PageTests(CommandCase):
         for mode in (EncryptionMode.PROVIDER, EncryptionMode.NONE):
             self.assertIn("keeps nobody out", pages[mode])
             self.assertNotIn("READ EVERY BACKUP", pages[mode])
+            self.assertNotIn("cloudconnect key", pages[mode])
+        self.assertIn("cloudconnect key add", pages[EncryptionMode.TENANT])
 
     def test_code(self) -> None:
         """The QR code is that of the key's groups, module by module."""

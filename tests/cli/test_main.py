@@ -54,7 +54,16 @@ class EndTests(CommandCase):
 
     def test_broken_line(self) -> None:
         """A line that broke says what to do next."""
+        for reason in ("it stopped", "it stopped."):
+            self.assertIn("it stopped. The line broke", self.ending(Truncated(reason)).err)
         self.assertIn("run the same command again", self.ending(Truncated("it stopped")).err)
+
+    def test_refused_by_the_system(self) -> None:
+        """What the system refuses is told with its name first, as in other messages."""
+        for name in ("/no/where", b"/no/where"):
+            done = self.ending(OSError(2, "No such file or directory", name))
+            said = (1, "cloudconnect: /no/where: No such file or directory\n")
+            self.assertEqual(said, (done.status, done.err))
 
     def test_without_text(self) -> None:
         """An error without a text says what its class means."""

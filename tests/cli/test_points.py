@@ -88,7 +88,9 @@ class FindTests(CommandCase):
         """Where only others have points they are named."""
         line = Line(row("a", host="there"))
         self.assertIn("there", self.refused(line, "latest", NotFound))
-        self.refused(line, "latest", NotFound, host="nowhere")
+        self.assertIn("nowhere", self.refused(line, "latest", NotFound, host="nowhere"))
+        here = Line(row("a"))
+        self.assertIn("here and job photos", self.refused(here, "latest", NotFound, job="photos"))
         self.refused(Line(), "latest", NotFound)
 
     def test_digits(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cloudconnect.backup.options import RestoreResult
 from cloudconnect.cli import restore as restore_module
+from cloudconnect.config.profile import Profile, save
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.content.points import PointRecord
 from tests.cli.commands import CommandCase, Done
@@ -64,3 +65,14 @@ class ReportTests(CommandCase):
         for line in lines:
             self.assertTrue(line.startswith("SECURITY WARNING stored_data_damaged: /"), line)
             self.assertTrue(line.isprintable(), line)
+
+
+class WantedTests(CommandCase):
+    """What is refused before the provider is asked."""
+
+    def test_time_of_a_point(self) -> None:
+        """``--at`` chooses among the newest ones; beside an id it would be ignored."""
+        save(self.environment, "default", Profile(provider="p.example", tenant="acme"))
+        done = self.call("restore", "5f2a91c0", "--target", "r", "--at", "2026-11-20")
+        self.assertEqual(2, done.status)
+        self.assertIn("--at goes with latest", done.err)

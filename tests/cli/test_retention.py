@@ -41,7 +41,7 @@ class PolicyLine(ToldLine):
 
     async def retention(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         rows = [self._row("", "", DAILY), self._row("here", "photos", None)]
-        return rows, Rules(bin_days=5, lock_days=3).as_map()
+        return rows, Rules(bin_days=5, lock_days=3, bin_bytes=20_000_000).as_map()
 
     async def preview_retention(self, proposed: Any) -> list[dict[str, Any]]:
         self.acts.append((proposed,))
@@ -107,6 +107,7 @@ class RetentionTests(KeepingCase):
             "here, photos: keeps everything",
             "in the bin for 5 days",
             "locked for 3 days",
+            "the bin holds 20.0 MB",
         ):
             self.assertIn(words, done.out)
         lines = self.call("retention", "show", "--json").lines()

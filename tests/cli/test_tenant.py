@@ -213,6 +213,14 @@ class SecretTests(CommandCase):
             error = self.assertRaises(UsageError, secret, "", COMMAND, "password")
             self.assertNotIn("secret", str(error))
 
+    def test_no_command(self) -> None:
+        """What is no program, or has a quotation mark too many, is named by its variable."""
+        for command in ("/no/such/program secret", "printf 'secret"):
+            self.environment[COMMAND] = command
+            error = self.assertRaises(UsageError, secret, "", COMMAND, "password")
+            self.assertIn(f"{COMMAND} cannot be run", str(error))
+            self.assertNotIn("secret", str(error))
+
     def test_no_terminal(self) -> None:
         """Where there is no terminal nobody is asked, and the text says what to do."""
         error = self.assertRaises(UsageError, secret, "", COMMAND, "login password")

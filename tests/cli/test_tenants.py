@@ -9,6 +9,7 @@ from cloudconnect.cli.tenants import tenant_text
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import NoSpace
 from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from cloudconnect.wire.scram import TOKEN_PREFIX
@@ -200,7 +201,18 @@ class CareTests(TenantCase):
         (line,) = self.call(*where).lines()
         self.assertEqual(1, line["deleted"])
         self.assertEqual([True, False], self.made_again().have([name_of(1), name_of(2)]))
-        self.assertIn("packs removed", self.call("provider", "gc", *self.where).out)
+        out = self.call("provider", "gc", *self.where).out
+        self.assertRegex(out, r"^acme  0 B given back; .* are needed, .* by nothing\n$")
+
+    def test_collect_frozen(self) -> None:
+        """Nothing goes of a frozen tenant, also where the repository could not be told of it."""
+        self.made().close()
+        where = ("provider", "gc", "--tenant", "acme", *self.where)
+        self.assertEqual(0, self.call(*where).status)
+        self.accounts().change_tenant("acme", {"frozen": True})
+        self.patch(RepositoryActs, "set_rules", lambda *_: False)
+        self.assertNotEqual(0, self.call(*where).status)
+        self.assertEqual([True, True], self.made_again().have([name_of(1), name_of(2)]))
 
     def made_again(self) -> Repository:
         opened = Repository.open(self.directory / "repositories" / REPOSITORY.hex())
@@ -212,7 +224,7 @@ class CareTests(TenantCase):
         repository = self.made()
         repository.close()
         where = ("provider", "scrub", *self.where)
-        self.assertEqual(0, self.call(*where).status)
+        self.assertIn("nothing is damaged", self.call(*where).out)
         for path in (self.directory / "repositories").glob("*/packs/*"):
             flip(path, path.stat().st_size // 2)
         done = self.call(*where, "--json")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.repository import packs
 from tests.crash.ledger import append, sums
 from tests.crash.storing import Expected, Storing, create, problems
 from tests.crash.trees import change_tree, make_tree, tree_digest
@@ -48,6 +49,7 @@ class StoringTests(SynchronousTestCase):
     """The process that stores, and the look at what it has stored."""
 
     def setUp(self) -> None:
+        self.patch(packs, "PACK_SIZE", packs.PACK_SIZE)  # which a storing process changes
         self.place = Path(self.mktemp())
         create(self.place)
         self.expected = Expected()

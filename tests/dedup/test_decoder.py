@@ -301,6 +301,12 @@ class MissTests(Case):
             decoder = Decoder(self.cache)
             decoder.batch(one)
             self.assertRaises(ProtocolViolation, decoder.resent, wrong)
+        tiny = batch([Instruction(Act.NAMED, 1)], b"", (self.names[15],), (b"tiny" * 64,))
+        tiny = attrs.evolve(tiny, plain=256)
+        decoder = Decoder(self.cache)
+        decoder.batch(tiny)
+        short = Resend(0, [(0, 255)], Coding.RAW, b"t" * 255)
+        self.assertRaises(ProtocolViolation, decoder.resent, short)
         self.decoder.batch(one)
         # The digest could be wrong because of what was found here: the rest is asked for first.
         decoded = self.decoder.resent(attrs.evolve(good, data=self.data[14]))

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.dedup.cutting import ContentCutter
 from cloudconnect.dedup.encoder import ASKED_MAX, Encoder
-from cloudconnect.dedup.limits import BATCHES_MAX, WINDOW_MIN
+from cloudconnect.dedup.limits import BATCHES_MAX, WINDOW_MAX, WINDOW_MIN
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import Ack, Batch, End, Hello, Message, MessageReader, Miss, Resend
 from cloudconnect.errors import ProtocolViolation
@@ -66,16 +66,20 @@ class EncoderTests(SynchronousTestCase):
             self.assertRaises(ProtocolViolation, list, self.encoder.missed(miss))
 
     def test_window(self) -> None:
-        """Bytes wait for the window that the far end greets with."""
-        encoder = self.encoder
+        """Bytes wait for the window that the far end greets with; the own one is not exceeded."""
+        encoder = Encoder(MemoryCache(), ContentCutter(), window=2 * WINDOW_MIN)
         sent: list[Message] = []
         while encoder.ready:
             sent += read(encoder.feed(noise(500_000, len(sent))))
         plain = sum(one.plain for one in sent if isinstance(one, Batch))
         self.assertLessEqual(plain, WINDOW_MIN)
-        later = read(encoder.greeted(Hello(2 * WINDOW_MIN, False)))
+        later = read(encoder.greeted(Hello(WINDOW_MAX, False)))
         self.assertEqual(len(later), 1)
         self.assertTrue(encoder.ready)
+        while encoder.ready:
+            later += read(encoder.feed(noise(500_000, len(later))))
+        plain += sum(one.plain for one in later if isinstance(one, Batch))
+        self.assertLessEqual(plain, 2 * WINDOW_MIN)
 
     def test_many_batches(self) -> None:
         """So do batches, however small, and END behind them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.dedup import encoder
 from cloudconnect.dedup.cutting import ContentCutter, FrameCutter
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.dedup.limits import WINDOW_MIN
+from cloudconnect.dedup.limits import WINDOW_MAX, WINDOW_MIN
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import End, MessageReader, Miss
 from cloudconnect.errors import DigestMismatch, ProtocolViolation, Truncated
@@ -231,6 +232,48 @@ class SavingTests(SynchronousTestCase):
         self.assertEqual(again.ends[0].sent.misses, 0)
 
 
+class HostileTests(SynchronousTestCase):
+    """A far end that sends anything."""
+
+    def test_changed_wire(self) -> None:
+        """Bytes changed, cut out or doubled anywhere, with warm caches: refused, or exact."""
+        data = text(150_000) + noise(100_000)
+        changed = data[:50_000] + b"changed" + data[50_000:] + text(50_000, 8)
+        refused = 0
+        for seed in range(60 * TIMES):
+            draw = random.Random(seed)
+            caches = [MemoryCache(), MemoryCache()]
+            carry(data, caches[0], caches[1])
+            if draw.random() < 0.5:
+                caches[1].drop(draw.choice(list(caches[1]._places)))
+            pair = Pair(*caches)
+            pair.put(0, pair.ends[0].send(changed))
+            pair.put(0, pair.ends[0].finish())
+            try:
+                for _ in range(4):
+                    for end in (0, 1):
+                        wire = pair.wire[end]
+                        if wire and draw.random() < 0.7:
+                            at = draw.randrange(len(wire))
+                            size = draw.choice([1, 1, 1, 4, 40])
+                            what = draw.random()
+                            if what < 0.6:
+                                wire[at] ^= 1 << draw.randrange(8)
+                            elif what < 0.8:
+                                del wire[at : at + size]
+                            else:
+                                wire[at:at] = wire[at : at + size]
+                        received = pair.ends[1 - end].receive(bytes(wire))
+                        wire.clear()
+                        for part in received.plain:
+                            pair.out[1 - end] += part
+                        pair.put(1 - end, received.wire)
+            except (ProtocolViolation, DigestMismatch):
+                refused += 1
+            self.assertTrue(changed.startswith(bytes(pair.out[1])))
+        self.assertGreater(refused, 20)
+
+
 class DocumentedTests(SynchronousTestCase):
     """The example in ``docs/wan.rst``."""
 
@@ -265,6 +308,11 @@ class WindowTests(SynchronousTestCase):
         more = end.receive(b"".join([*other.start(), *received.wire]))
         self.assertTrue(end.ready)
         self.assertTrue(more.wire)
+
+    def test_sizes(self) -> None:
+        """A window that no far end could use is refused."""
+        for window in (WINDOW_MIN - 1, WINDOW_MAX + 1):
+            self.assertRaises(ValueError, Exchange, MemoryCache(), window=window)
 
     def test_many_misses_at_once(self) -> None:
         """Batches behind a missing one are looked at before it comes."""

@@ -140,6 +140,21 @@ class ActTests(StageCase):
         self.assertTrue(self.logs_in(TENANT, old))
         self.assertEqual({}, self.provider.accounts.tenant(TENANT).rules)
 
+    def test_bin_as_large_as_the_quota(self) -> None:
+        """Where no size of the bin is set, it holds as much as the quota, in the repository too."""
+        tenant = self.connected()
+        for changes, size in (
+            ({"quota": 10**9}, 10**9),
+            ({"rules": {"bin_bytes": 5}}, 5),
+            ({"rules": {"bin_bytes": None}}, 10**9),
+            ({"quota": None}, None),
+        ):
+            self.acts.set_tenant(TENANT, None, False, changes)
+            self.acts.tell_rules(TENANT)
+            self.assertEqual(self.acts.describe(TENANT)["rules"]["bin_bytes"], size)
+            with Repository.open(self.provider.repositories / tenant.repository.hex()) as opened:
+                self.assertEqual(opened.rules.bin_bytes, size)
+
     def test_rules_reach_the_repository(self) -> None:
         """Where no provider runs, rules and freeze are put into the repository at once."""
         tenant = self.connected()

@@ -390,6 +390,20 @@ class CommandTests(ControlCase):
         values = {"outcome": "done", "summary": {}, "warnings": [], **changes}
         return tenant.manager.control.call(Finish, session=session, **values)
 
+    def test_finish_from_another_line(self) -> None:
+        """Whoever else has the tenant's login cannot say that a session has failed, and so have
+        its restore point taken back."""
+        session = self.started(self.acme)
+        own, self.acme.manager = self.acme.manager, self.acme.make_manager()
+        self.acme.log_in()
+        for outcome in ("failed", "done"):
+            self.failure_of(self.finish(self.acme, session, outcome=outcome), ContextMismatch)
+        self.assertEqual(1, len(self.provider.service._sessions))
+        self.reactor.result_of(self.acme.manager.close())
+        self.acme.manager = own
+        self.reactor.result_of(self.finish(self.acme, session))
+        self.assertEqual(0, len(self.provider.service._sessions))
+
     def test_start_bounds(self) -> None:
         """A kind that is none, labels that are empty or too long, more streams than one: refused,
         and no session is there."""

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import Busy, Cancelled, Refused, StoredDataDamaged
+from cloudconnect.errors import Busy, Cancelled, NoSpace, Refused, StoredDataDamaged
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.maintenance import (
     FINDINGS_MAX,
@@ -229,6 +229,13 @@ class RoundTests(MaintenanceCase):
         self.assertEqual(3, len(texts))
         self.assertIn("a list is gone", texts[0])
         self.assertNotIn("a bug", texts[2])
+
+    def test_full_disk(self) -> None:
+        """Where retention fails, as on a full disk, garbage is collected all the same."""
+        self.acts.errors = {("retention", ONE): NoSpace("the disk is full")}
+        self.round()
+        self.assertEqual(1, self.acts.done["collect", ONE])
+        self.assertIn("maintenance_failed", self.names())
 
 
 class ScrubTests(MaintenanceCase):

@@ -86,3 +86,19 @@ class QuotaTests(RepositoryCase):
             stored = sum(path.stat().st_size for path in self.files("packs"))
             self.assertGreater(stored, 600)
             self.assertEqual(tending.statistics()["bytes_counted"], stored)
+
+    def test_taken_out_of_the_bin(self) -> None:
+        """What is taken out of the bin is charged for at once, and not only when it is counted."""
+        self.repository.add(blob(1))
+        self.repository.flush()
+        made = record(b"p" * 16)
+        encoded = made.encode()
+        self.repository.publish(made, encoded, keys().sign(encoded), [name_of(1)])
+        before = self.counted()
+        self.repository.delete([made.point])
+        self.repository.collect()
+        self.assertLess(self.counted(), before - 100)
+        self.repository.undelete([made.point])
+        self.assertEqual(self.counted(), before)
+        self.repository.collect()
+        self.assertEqual(self.counted(), before)

@@ -349,26 +349,6 @@ class StoringTests(RepositoryCase):
             },
         )
 
-    def test_charged_for_points(self) -> None:
-        """A reference list, in which an id may be repeated, counts against the quota, and no more
-        once its point is in the bin; also where the point was withdrawn."""
-        self.repository.add(blob(1))
-        self.repository.flush()
-        before = self.repository.statistics()["bytes_counted"]
-        made = record(b"p" * 16)
-        encoded = made.encode()
-        signature = keys().sign(encoded)
-        self.repository.publish(made, encoded, signature, [name_of(1)] * 1000)
-
-        def charged() -> int:
-            return self.repository.statistics()["bytes_counted"] - before
-
-        self.assertEqual(charged(), len(encoded) + 32_000)
-        self.repository.delete([b"p" * 16])
-        self.assertEqual(charged(), 0)
-        self.repository.withdraw([b"p" * 16])
-        self.assertEqual(charged(), len(encoded) + 32_000)
-
 
 class KilledTests(RepositoryCase):
     """``kill -9`` at any moment: nothing that was acknowledged is lost, nothing half is there."""

@@ -152,7 +152,7 @@ class Done:
 class StoryCase(TestCase):
     """A test with processes."""
 
-    timeout = 240
+    timeout = 600
 
     def setUp(self) -> None:
         # Not below trial's own folder: the path of a socket has at most 107 bytes.

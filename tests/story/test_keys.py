@@ -167,6 +167,10 @@ class KeyTests(StoryCase):
         self.assertEqual(len(self.provider.rows("session")), sessions)
         self.line.environment["CLOUDCONNECT_PASSPHRASE_FILE"] = third
         ids = [row["slot"] for row in slots]
+        listed = await self.line.run("key", "list")
+        (used,) = [row["slot"] for row in self.slots(listed) if row["used"]]
+        refused = await self.line.run("key", "remove", used)
+        self.assertIn("opened the repository just now", self.assertRefused(refused, 2, "usage"))
         for slot in (ids[1], ids[2]):
             self.assertStatus(await self.line.run("key", "remove", slot[:6]), 0)
         left = self.slots(await self.line.run("key", "list"))
