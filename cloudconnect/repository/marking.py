@@ -32,6 +32,8 @@ from cloudconnect.wire.frames import ID_SIZE
 
 #: What is not needed any more.
 GONE: Final = frozenset((WITHDRAWN, REMOVED))
+#: Said where a row comes again behind itself: a walk over a data base changed so would never end.
+OUT_OF_ORDER: Final = "the catalogue's restore points are out of order: recover it"
 #: Bits for each blob. With three of them set for each that is needed, fewer than one in 10,000 that
 #: nobody needs seems to be needed, so that most packs without a needed blob are emptied at once.
 MARKS_PER_BLOB: Final = 64
@@ -135,6 +137,8 @@ class Marker:
             with self.catalogue.reading() as connection:
                 rows = connection.execute(query.where(t.arrival > self.newest)).all()
             for row in rows:
+                if row.arrival <= self.newest:
+                    raise StoredDataDamaged(OUT_OF_ORDER)
                 if row.state not in GONE:
                     self._mark_row(row)
                 self.newest = row.arrival

@@ -36,7 +36,7 @@ from cloudconnect.repository.markers import (
     removed_fields,
     removed_name,
 )
-from cloudconnect.repository.marking import Marks, read_point
+from cloudconnect.repository.marking import OUT_OF_ORDER, Marks, read_point
 from cloudconnect.repository.points import (
     DELETED,
     RECORD_FIELDS,
@@ -98,6 +98,8 @@ class PointChecker:
                 arrivals = list(connection.execute(query.limit(_ROWS)).scalars())
             if not arrivals:
                 return
+            if min(arrivals) <= after or arrivals != sorted(set(arrivals)):  # or it never ends
+                raise StoredDataDamaged(OUT_OF_ORDER)
             for arrival in arrivals:
                 self.tell(0)
                 row = self._row(arrival)

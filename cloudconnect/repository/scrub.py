@@ -46,7 +46,7 @@ from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.chaincheck import ChainChecker
 from cloudconnect.repository.findings import Finding, FindingKind, ScrubResult
 from cloudconnect.repository.leases import COLLECTING
-from cloudconnect.repository.marking import GONE, Marks
+from cloudconnect.repository.marking import GONE, OUT_OF_ORDER, Marks
 from cloudconnect.repository.packcheck import PackChecker
 from cloudconnect.repository.pointcheck import PointChecker
 from cloudconnect.repository.points import record_name
@@ -314,6 +314,8 @@ class _Scrub:
                 row = connection.execute(query.where(t.arrival > after).limit(1)).one_or_none()
             if row is None:
                 break
+            if row.arrival <= after:
+                raise StoredDataDamaged(OUT_OF_ORDER)
             after = row.arrival
             if row.state not in GONE:
                 for at in sorted(self._needed(row, lost)):

@@ -111,6 +111,9 @@ class RepositoryMachine(RuleBasedStateMachine):
         self.sessions: dict[int, Session] = {}
         self.rules = Rules()
         self.chain = first_chain(keys())
+        # Points whose publishing died before their rows: by what they were made of. Who makes a
+        # catalogue again, or collects, may find them whole.
+        self.ghosts: dict[bytes, list[int]] = {}
 
     @initialize(
         bin_days=st.integers(1, 30),
@@ -433,6 +436,7 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.here.collect()
         except Refused:
             assert self.here.frozen
+        self.haunted()
         self.check_all()
         for session in self.sessions.values():
             self.send(session, sorted(session.told))
@@ -491,6 +495,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         for _ in range(3):
             self.advance(3)
             self.here.collect()
+            self.haunted()
         self.check_all()
         needed = {
             number
@@ -585,16 +590,28 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.here.point(point)
         except NotFound:
             assert not done
+            self.ghosts[point] = numbers
         else:
             self.took(point, "web", "daily", numbers)
             [head] = self.here.heads(self.chain.number).heads
             assert head.entry.point == point
             self.chain = self.chain.follow(head)
 
+    def haunted(self) -> None:
+        """Take points in that were found, whole, and of which nobody had heard."""
+        for point, state in self.listed().items():
+            if point not in self.points:
+                assert state in (PUBLISHED, WITHDRAWN), (point.hex(), state)
+                self.took(point, "web", "daily", self.ghosts.pop(point))
+                self.points[point].state = state
+        for head in self.here.heads(self.chain.number).heads:
+            assert head.entry.point in self.points
+            self.chain = self.chain.follow(head)
+
     def adopt(self, may: dict[bytes, set[Any]]) -> None:
         """Take over what became of points, each of which may only be what is allowed."""
+        self.haunted()
         there = self.listed()
-        assert set(there) <= set(self.points)
         for point, known in self.points.items():
             state = there.get(point)
             allowed = may.get(point, {known.state})

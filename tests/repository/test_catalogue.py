@@ -182,6 +182,17 @@ class OpeningTests(CatalogueCase):
         error = self.assertRaises(OSError, open_catalogue, url.render_as_string())
         self.assertEqual(error.errno, errno.EIO)
 
+    def test_changed(self) -> None:
+        """A schema, or a text in a row, that was changed is damage that has a name."""
+        self.add("packs/a", entry(1))
+        for change in (
+            "UPDATE packs SET name = CAST(X'ff' AS TEXT)",
+            "ALTER TABLE blobs RENAME COLUMN digest TO dagest",
+        ):
+            with self.catalogue.writing() as connection:
+                connection.exec_driver_sql(change)
+            self.assertRaises(StoredDataDamaged, self.catalogue.locate, [name_of(1)])
+
     def test_busy(self) -> None:
         """A writer that waits too long for another one is told so."""
         waiting = self.another()

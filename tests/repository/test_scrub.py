@@ -326,6 +326,16 @@ class MarkerTests(ScrubCase):
 class CatalogueTests(ScrubCase):
     """The catalogue is held against what lies in the store, and mended from it."""
 
+    def test_rows_that_cannot_be_used(self) -> None:
+        """Rows in which no value can be read, or out of order, are a finding and no bug."""
+        for change in (
+            "UPDATE points SET statistics = '{' WHERE arrival = 1",
+            "UPDATE points SET point = 'x' || substr(point, 2) WHERE arrival = 1",
+        ):
+            with self.repository.catalogue.writing() as connection:
+                connection.exec_driver_sql(change)
+            self.assertIn("catalogue", [finding.name for finding in self.scrub().findings])
+
     def check_mended(self, text: str) -> Finding:
         finding = self.one_finding()
         self.assertTrue(finding.mended)
