@@ -155,6 +155,8 @@ def _one(
         if choose.random() < 0.8:  # some cuts come while it is being opened
             for each in storing:
                 each.wait_until_begun()
+        if choose.random() < 0.5:
+            storing[0].wait_until_heard()
         storing[0].child.wait(choose.random() * _LONGEST)
         # A call that is under way while the file system is being shut down may succeed without
         # having done anything (fdatasync on ext4, seen); of a real power cut nobody hears that.
@@ -217,6 +219,12 @@ class _Storing:
     def wait_until_begun(self) -> None:
         """Wait until it has opened the repository, or has ended."""
         select.select([self._ready], [], [], PATIENCE)
+
+    def wait_until_heard(self) -> None:
+        """Wait until it has acknowledged something, or has ended: a while on a busy machine."""
+        ends = time.monotonic() + PATIENCE
+        while not self.size and not self.child.wait(0.01) and time.monotonic() < ends:
+            pass
 
     def end(self) -> None:
         """See it ended, as a process ends whose disk has failed.
