@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cloudconnect.backup import placing
 from cloudconnect.backup import planning as planning_module
 from cloudconnect.backup import restore as restore_module
 from cloudconnect.backup import resuming as resuming_module
@@ -331,6 +332,7 @@ class PartialTests(ResumeCase):
 
     def test_little(self) -> None:
         """What is not worth while is not left."""
+        self.patch(placing, "WORTH_KEEPING", 1 << 30)
         self.interrupt(500_000)
         self.assertEqual([n for n in self.names() if b".cloudconnect-" in n], [])
 
