@@ -26,16 +26,17 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NoSpace, Refused
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.acceptance import MoverTarget
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import HERE, NodeFactory, ServiceEnd
+from cloudconnect.provider.lan import NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.reserve import Reserve
-from cloudconnect.provider.service import CloudConnectService, GatewayPlace
+from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.switch import FactoryTarget
@@ -170,7 +171,7 @@ class EmbeddedProvider(MultiService):
         self.control_factory = control
         targets: dict[str, IRelayTarget] = {
             "service": FactoryTarget(control, "the Cloud Connect service in this process"),
-            HERE: MoverTarget(mover),
+            HERE: RoleTarget(mover),
         }
 
         def resolve(backend: str) -> IRelayTarget:
