@@ -141,6 +141,11 @@ class Acceleration:
         return attrs.evolve(self._exchange.received)
 
     @property
+    def coded(self) -> int:
+        """Bytes that went to the other accelerator and came from it, both streams together."""
+        return self.far.left + self.far.came
+
+    @property
     def level(self) -> int:
         """The compression level in use."""
         return self._line.level

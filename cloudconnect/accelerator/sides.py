@@ -37,6 +37,7 @@ class Side:
     :ivar queued: bytes that came and were not taken
     :ivar held: bytes that are to leave and were not handed to the transport
     :ivar left: bytes that were handed to the transport, ever
+    :ivar came: bytes that came, ever
     :ivar read_ended: the peer's direction has ended; what is queued stands before that end
     :ivar finished: our direction has ended
     :ivar lost: the connection is gone
@@ -56,6 +57,7 @@ class Side:
         self.queued = 0
         self.held = 0
         self.left = 0
+        self.came = 0
         self.read_ended = False
         self.finished = False
         self.lost = False
@@ -215,6 +217,7 @@ class Side:
             return
         self._in.append(data)
         self.queued += len(data)
+        self.came += len(data)
         self._look_at_reading()
         self._changed()
 

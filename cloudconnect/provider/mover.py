@@ -65,6 +65,7 @@ from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.sessions.role import RoleSession, TargetRole
 from cloudconnect.transports.blocking import BlockingPipe
+from cloudconnect.transports.switch import hand_over
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameReader, FrameWriter
 
@@ -300,9 +301,10 @@ class TargetDataMover(TargetRole):
 
     # --- streams ---------------------------------------------------------------------------------
 
-    def stream_up(self, session: RoleSession, connection: int) -> BlockingPipe:
+    def stream_up(self, session: RoleSession, stream: Any) -> None:
         """A stream has proved Key B: serve it in a thread."""
-        pipe = BlockingPipe(self.reactor)
+        pipe, connection = BlockingPipe(self.reactor), stream.connection
+        hand_over(stream, pipe, b"")
         session.running.append(pipe)
         if len(session.running) >= session.package.streams:
             self.forget_key_b(session)
@@ -315,7 +317,6 @@ class TargetDataMover(TargetRole):
             (session, connection),
         )
         session.workers.append(worker)
-        return pipe
 
     @staticmethod
     def _channel(session: RoleSession, pipe: BlockingPipe) -> FrameChannel:
@@ -351,6 +352,7 @@ class TargetDataMover(TargetRole):
                     lambda record: self._check_point(session, record),
                     reserve,
                     keys,
+                    package.wan,
                 )
         except BaseException as error:
             pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))

@@ -129,7 +129,7 @@ def _stream(
             say = role.failed if proved else role.warn
             say(session, error, hop, 0, address)
 
-    def proved(end: StreamEnd, stream: Any) -> IProtocol | None:
+    def proved(end: StreamEnd, stream: Any) -> bool:
         _is_proved_or_gone(session, end)
         return role.stream_proved(session, stream)
 
@@ -147,13 +147,14 @@ def _stream(
 class StreamEnd(Protocol):
     """Holds a Key B stream until its peer has proved Key B, then makes way for who speaks on it.
 
-    :param proved: takes this and the stream once it has; gives the protocol that goes on, or None
+    :param proved: takes this and the stream once it has, and puts another protocol on the stream;
+        where it gives False, the stream is closed
     :param lost: takes this, the error, and whether the peer had proved itself, where it ended first
     """
 
     def __init__(
         self,
-        proved: Callable[[StreamEnd, Any], IProtocol | None],
+        proved: Callable[[StreamEnd, Any], bool],
         lost: Callable[[StreamEnd, BaseException | None, bool], None],
     ) -> None:
         self._proved = proved
@@ -162,11 +163,8 @@ class StreamEnd(Protocol):
     def handshakeCompleted(self) -> None:
         """The peer holds Key B."""
         stream: Any = self.transport
-        protocol = self._proved(self, stream)
-        if protocol is None:
+        if not self._proved(self, stream):
             stream.abortConnection()
-        else:
-            hand_over(stream, protocol, b"")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It ended before the handshake was over."""

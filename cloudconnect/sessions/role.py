@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IProtocol
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.protocols.amp import CommandLocator
 
@@ -181,14 +181,15 @@ class TargetRole(Service, CommandLocator):
             key=session.core.key_b_identifier,
         )
 
-    def stream_proved(self, session: RoleSession, transport: Any) -> IProtocol | None:
-        """A stream has proved Key B; what speaks on it from here on, or None to close it."""
+    def stream_proved(self, session: RoleSession, stream: Any) -> bool:
+        """A stream has proved Key B; False where it is to be closed."""
         if session.core.key_b is None:  # the session has ended meanwhile
-            return None
+            return False
         session.inputs.stream_up()
-        connection: int = transport.connection
+        connection: int = stream.connection
         self.report(session, "stream_up", f"Key B stream {connection} is up", stream=connection)
-        return self.stream_up(session, connection)
+        self.stream_up(session, stream)
+        return True
 
     def forget_key_b(self, session: RoleSession) -> None:
         """Every connection is up: nobody needs Key B any more."""
@@ -316,8 +317,11 @@ class TargetRole(Service, CommandLocator):
         :raises CloudConnectError: the session cannot be
         """
 
-    def stream_up(self, session: RoleSession, connection: int) -> IProtocol:
-        """A stream has proved Key B: what speaks on it from here on."""
+    def stream_up(self, session: RoleSession, stream: Any) -> None:
+        """A stream has proved Key B: put the protocol on it that speaks from here on.
+
+        :param stream: a :class:`~cloudconnect.transports.stream.RecordStreamLayer`
+        """
         raise NotImplementedError
 
     async def take_back(self, session: RoleSession) -> None:

@@ -7,8 +7,9 @@ from typing import Any, Final
 import attrs
 
 from cloudconnect.commands.control import TARGET_HOPS, Role
-from cloudconnect.errors import ProtocolViolation
+from cloudconnect.errors import ProtocolViolation, UsageError
 from cloudconnect.keys import KeyA
+from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.wire.preamble import ROUTE_SIZE
 
 _FIELDS: Final = {"role": str, "route": bytes, "gateways": list, "versions": list, "limits": dict}
@@ -79,7 +80,7 @@ def split_gateway(address: str) -> tuple[str, int]:
 
     :raises ProtocolViolation: it is no ``HOST:PORT``
     """
-    name, _, number = address.rpartition(":")
-    if not name or not number.isdigit() or not 0 < int(number) < 65536:
-        raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT")
-    return name.strip("[]"), int(number)
+    try:
+        return split_host_port(address)
+    except UsageError:
+        raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT") from None

@@ -26,7 +26,6 @@ from cloudconnect.sessions.machine import SessionState
 from cloudconnect.sessions.role import RoleSession
 from cloudconnect.settings import HANDSHAKE_SECONDS, KEY_A_SECONDS, KEY_B_SECONDS
 from cloudconnect.testing import DOWN, UP, Wire
-from cloudconnect.transports.blocking import BlockingPipe
 from cloudconnect.transports.tunnel import NoiseTunnel, framed
 from cloudconnect.wire.noise import FIRST_MESSAGE_SIZE, NoiseHandshake
 from cloudconnect.wire.preamble import ConnectionKind
@@ -415,9 +414,9 @@ class StreamTests(MoverCase):
         ups: list[int] = []
         real = self.mover.stream_up
 
-        def up(session: RoleSession, number: int) -> BlockingPipe:
-            ups.append(number)
-            return real(session, number)
+        def up(session: RoleSession, stream: Any) -> None:
+            ups.append(stream.connection)
+            real(session, stream)
 
         self.mover.stream_up = up  # type: ignore[method-assign]
         recipes = [self.begin_stream(), self.begin_stream()]
