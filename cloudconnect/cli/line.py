@@ -142,6 +142,7 @@ class Line:
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
+        wan: bool = False,
     ) -> _T:
         """One session; see :meth:`JobManager.session`. Waits for a free task as ``--wait`` says."""
         repository = self.description.repository
@@ -149,7 +150,7 @@ class Line:
         while True:
             try:
                 return await self.manager.session(
-                    kind, repository, job_id, host, job, dialogue, summarize, rates
+                    kind, repository, job_id, host, job, dialogue, summarize, rates, wan
                 )
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:
