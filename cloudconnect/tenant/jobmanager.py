@@ -29,6 +29,7 @@ from cloudconnect.commands.control import (
     GetRetention,
     ListPoints,
     LockPoints,
+    Ping,
     PreviewRetention,
     ReplaceDescription,
     SessionKind,
@@ -69,6 +70,8 @@ _T = TypeVar("_T")
 #: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
 #: answer must come before the line is taken for dead.
 ACT_POINTS = 64
+#: A control channel on which nothing comes back for so many seconds is not used any more.
+PROBE_SECONDS = 5.0
 
 
 @attrs.frozen
@@ -116,6 +119,7 @@ class JobManager:
         self._tenant = ""
         self._connecting: Deferred[ControlClient] | None = None
         self._control: ControlClient | None = None
+        self._dialled: ControlClient | None = None
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
         self._mover = SourceDataMover(reactor)
@@ -126,13 +130,20 @@ class JobManager:
     async def log_in(self, tenant: str, password: Password) -> Account:
         """Connect, check the provider, authenticate both ways.
 
+        May be called again, between two sessions: what is left of the control channel before is
+        cut.
+
         :raises ProviderNotTrusted: no credential was sent
         :raises LoginRefused: by either side
         :raises NotReachable: within 15 s
         """
         self._mover.start()
         self._tenant = tenant
-        control = ControlClient(self._reactor, self._provider_warned, self._control_lost)
+        self._drop_control()
+        control = ControlClient(
+            self._reactor, self._provider_warned, lambda error: self._control_lost(control, error)
+        )
+        self._dialled = control
         endpoint = wrap_client_endpoint(
             PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
             self._endpoint(self._host, self._port),
@@ -180,6 +191,25 @@ class JobManager:
         self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
         control.keep_alive()
         return Account(final["provider"], final["repository"], tuple(final["modes"]))
+
+    def _drop_control(self) -> None:
+        before, self._control = self._control, None
+        self._dialled = self._control_error = None
+        if before is not None and before.transport is not None:
+            before.transport.abortConnection()  # type: ignore[attr-defined]
+
+    async def answers(self) -> bool:
+        """Whether there is a control channel and the provider still answers on it.
+
+        :raises ControlTampered: it was changed
+        """
+        if isinstance(self._control_error, ControlTampered):
+            raise self._control_error
+        try:
+            await self.control.call(Ping, timeout=PROBE_SECONDS)
+        except NotReachable:
+            return False
+        return True
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
@@ -366,7 +396,9 @@ class JobManager:
 
     # --- what is heard on the control channel ----------------------------------------------------
 
-    def _control_lost(self, error: BaseException | None) -> None:
+    def _control_lost(self, control: ControlClient, error: BaseException | None) -> None:
+        if control is not self._dialled:
+            return  # one that was cut for a new one
         self._control_error = error
         if self._current is not None:
             self._current.control_lost(error)
