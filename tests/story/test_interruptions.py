@@ -17,8 +17,8 @@ from tests.story.processes import Done, Line, Process, Provider, StoryCase, in_f
 MB = 1_000_000
 #: Twelve files of content that does not get smaller.
 SIZE = 96 * MB
-#: What may be under way, and not durable, when the line breaks, with room to spare.
-UNDER_WAY = 48 * MB
+#: What may be under way, and not durable, when the line breaks, and the rest of a frame.
+UNDER_WAY = 52 * MB
 INTERRUPTED = re.compile(rb'"session_interrupted"')
 
 
@@ -42,6 +42,8 @@ class InterruptionTests(StoryCase):
         command = self.line.start(*words)
         await stall.happened
         assert self.provider.process is not None
+        self.provider.process.send(number)
+        self.proxy.release()  # for one that ends properly, and so says that it stops
         await self.provider.process.stop(number)
         await command.wrote(INTERRUPTED)
         self.assertIsNone(command.status)
@@ -86,7 +88,7 @@ class InterruptionTests(StoryCase):
         received = restore.summary["bytes_received"]
         self.assertTrue(SIZE <= received <= SIZE + UNDER_WAY, received)
         self.restored(target)
-        self.assertEqual(restore.warnings, ["truncated"] * len(restore.warnings))
+        self.assertEqual(set(restore.warnings) - {"truncated"}, set())
 
     async def test_given_up(self) -> None:
         """An interrupt ends the waiting at once, with 130; --retry 0 does not wait, and what read
@@ -116,4 +118,5 @@ class InterruptionTests(StoryCase):
             self.assertStatus(done, 22)
             self.assertNotIn("session_interrupted", self.names(done))
         self.assertIn("cannot be read again", done.error["message"])
+        await self.come_back()
         self.assertEqual(self.provider.rows("point", tenant="acme"), [])
