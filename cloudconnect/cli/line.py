@@ -224,10 +224,8 @@ class Line:
         self.manager.cancel()
 
     def _interrupted(self, told: Interruption) -> None:
-        text = (
-            f"interrupted: {str(told.error).rstrip('.')}. Trying again in {max(1.0, told.seconds):.0f} s, "
-            "what is durable is not sent twice"
-        )
+        why, seconds = str(told.error).rstrip("."), max(1, round(told.seconds))
+        text = f"interrupted: {why}. Trying again in {seconds} s, what is durable is not sent twice"
         self.settings.console.note(text)
         fields = {
             "reason": told.error.reason,
