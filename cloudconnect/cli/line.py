@@ -209,6 +209,7 @@ class Line:
         self._tell("reconnecting", "going on in a new session, with new keys")
         if await self.manager.answers():
             return
+        self._retrying.check()
         assert self._login is not None
         account = await self.manager.log_in(self.settings.tenant, self._login)
         described = attrs.evolve(self, account=account).description

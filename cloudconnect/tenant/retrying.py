@@ -144,17 +144,21 @@ class Retrying:
 
         :raises Cancelled: :meth:`interrupt` was called
         """
-        self._check()
+        self.check()
         self._pausing = deferLater(self._clock, seconds)
         try:
             await self._pausing
         except CancelledError:
-            self._check()
+            self.check()
             raise
         finally:
             self._pausing = None
 
-    def _check(self, cause: BaseException | None = None) -> None:
+    def check(self, cause: BaseException | None = None) -> None:
+        """Between two steps: go on only if the user does not want to stop.
+
+        :raises Cancelled: the user does
+        """
         if self._interrupted or self._stopped():
             raise Cancelled("interrupted; run the same command again to go on") from cause
 
@@ -182,10 +186,11 @@ class Retrying:
             try:
                 if journey.interruptions:
                     await connect()
+                    self.check()
                 return await session()
             except (NotReachable, Busy, Refused) as error:
                 broken: CloudConnectError = error
-            self._check(broken)
+            self.check(broken)
             if self._limit <= 0 or not _may_pass(broken, journey):
                 raise broken
             why = unrepeatable()
