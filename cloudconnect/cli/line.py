@@ -158,6 +158,7 @@ class Line:
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
+        wan: bool = False,
         journey: Journey | None = None,
         unrepeatable: Callable[[], str] = lambda: "",
         instead: Callable[[], Coroutine[Any, Any, _T | None]] | None = None,
@@ -184,7 +185,7 @@ class Line:
                     return result
             return await self._one(
                 lambda: self.manager.session(
-                    kind, repository, job_id, host, job, counted, summarize, rates
+                    kind, repository, job_id, host, job, counted, summarize, rates, wan
                 )
             )
 

@@ -14,6 +14,7 @@ from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
+from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
@@ -51,6 +52,7 @@ from cloudconnect.wire.channel import FrameChannel
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
+@wan.option
 @tenant_command
 def restore(
     settings: TenantSettings,
@@ -68,6 +70,7 @@ def restore(
     limit_download: str | None,
     host: str,
     job: str,
+    **choices: Any,
 ) -> int:
     """Restore a point, or some paths of it, below a folder.
 
@@ -103,7 +106,9 @@ def restore(
         journey.came_to(progress.bytes_done)
         _show(console, progress, journey.bytes_received)
 
-    async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
+    async def work(
+        line: Line, interrupt: Interrupt
+    ) -> tuple[RestoreResult, str, tuple[wan.WAN, dict[str, Any]]]:
         description, keys = line.keys()
         row = await find_point(line, point, host, job, until)
         identifier = ""
@@ -126,20 +131,22 @@ def restore(
                 heads=heads,
             ).run()
 
-        result = await line.session(
-            SessionKind.RESTORE,
-            new_job_id(),
-            row["host"],
-            row["job"],
-            dialogue,
-            rates=rates,
-            journey=journey,
-        )
+        async with wan.accelerated(line, description, choices["wan"]) as decided:
+            result = await line.session(
+                SessionKind.RESTORE,
+                new_job_id(),
+                row["host"],
+                row["job"],
+                dialogue,
+                rates=rates,
+                wan=decided.used,
+                journey=journey,
+            )
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
-        return result, identifier
+        return result, identifier, (decided, line.manager.saved)
 
-    result, session = on_line(settings, work)
-    _report(console, result, session, target, dry_run)
+    result, session, saved = on_line(settings, work)
+    _report(console, result, session, target, dry_run, saved)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)
     if result.missing:
@@ -158,8 +165,14 @@ def _show(console: Console, progress: Progress, received_before: int) -> None:
 
 
 def _report(
-    console: Console, result: RestoreResult, session: str, target: str, dry_run: bool
+    console: Console,
+    result: RestoreResult,
+    session: str,
+    target: str,
+    dry_run: bool,
+    accelerated: tuple[wan.WAN, dict[str, Any]],
 ) -> None:
+    way, saved = accelerated
     for problem in result.damaged.listed:
         console.note(
             f"SECURITY WARNING stored_data_damaged: {shown_path(problem.path)}: {problem.reason}"
@@ -181,8 +194,9 @@ def _report(
         "unchanged": result.unchanged,
         "bytes_restored": result.bytes_restored,
         "bytes_there": result.bytes_there,
-        "bytes_sent": result.bytes_sent,
-        "bytes_received": result.bytes_received,
+        "bytes_sent": saved.get("line_sent", result.bytes_sent),
+        "bytes_received": saved.get("line_received", result.bytes_received),
+        "wan": way.summary(saved),
         "problems": result.problems.count,
         "damaged": [json_path(problem.path) for problem in result.damaged.listed],
         "missing": [json_path(path) for path in result.missing],
@@ -202,6 +216,8 @@ def _report(
         text += f", with {result.unchanged} files that needed nothing"
     if result.kept:
         text += f"; {result.kept} files were left as they are"
+    if saved:
+        text += f"\n{way.text(saved)}"
     console.record("summary", fields, text)
 
 

@@ -74,14 +74,14 @@ class PublishingCase(ManagerCase):
             self.patch(backup_module.sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         paths = () if name else (os.fsencode(os.path.abspath(self.source())),)
 
-        def options(given: StandardInput | None, cache: Path | None) -> BackupOptions:
+        def options(given: StandardInput | None, cache: Path | None, **_: int) -> BackupOptions:
             return BackupOptions(paths=paths, stdin=given)
 
         done = backup_module._back_up(
-            self.line, Interrupt(), options, UNLIMITED, (name, None, ()), (*LABELS, ())
+            self.line, Interrupt(), options, (UNLIMITED, "off"), (name, None, ()), (*LABELS, ())
         )
-        result: tuple[BackupResult, str] = self.come_to(Deferred.fromCoroutine(done))
-        return result
+        result, session, _ = self.come_to(Deferred.fromCoroutine(done))
+        return result, session
 
     def published(self) -> list[str]:
         rows = self.come_to(Deferred.fromCoroutine(self.acme.manager.points()))
