@@ -165,7 +165,7 @@ async def _back_up(
         _show(console, progress, journey.bytes_sent)
 
     rates, choice = way
-    plain: dict[str, int] = {}
+    way_taken = wan.NOT_YET
 
     def dialogue(channel: FrameChannel, session: bytes) -> BackupResult:
         nonlocal identifier
@@ -174,7 +174,7 @@ async def _back_up(
             channel,
             keys,
             description,
-            options(stdin, cache, **plain),
+            options(stdin, cache, *way_taken.compression),
             labels,
             session,
             show,
@@ -197,9 +197,7 @@ async def _back_up(
         return result
 
     try:
-        async with wan.accelerated(line, description, choice) as decided:
-            if decided.plain:  # the accelerators compress, and the provider's mover for its store
-                plain["compression"] = 0
+        async with wan.accelerated(line, description, choice) as way_taken:
             result = await line.session(
                 SessionKind.BACKUP,
                 job_id,
@@ -208,15 +206,15 @@ async def _back_up(
                 dialogue,
                 _for_the_provider,
                 rates,
-                decided.used,
                 journey,
                 unrepeatable,
                 published,
+                way_taken,
             )
         if result.record is not None:
             identifier = result.record.session.hex()
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
-        return result, identifier, (decided, line.manager.saved)
+        return result, identifier, (way_taken, line.manager.saved)
     finally:
         if command is not None and command.poll() is None:
             command.kill()

@@ -25,9 +25,10 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.content.description import check_mode, unlock_slot
 from cloudconnect.content.generations import keys_of
-from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
+from cloudconnect.errors import Busy, ContextMismatch, NoAccelerator, NotFound, WrongPassphrase
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
@@ -158,10 +159,10 @@ class Line:
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
-        wan: bool = False,
         journey: Journey | None = None,
         unrepeatable: Callable[[], str] = lambda: "",
         instead: Callable[[], Coroutine[Any, Any, _T | None]] | None = None,
+        wan: Wanted | None = None,
     ) -> _T:
         """One job: a session, and where the line breaks another, as ``--retry`` says.
 
@@ -171,6 +172,7 @@ class Line:
         :param dialogue: is called once in each session: whatever it keeps begins anew there
         :param journey: counts over all sessions
         :param unrepeatable: why the dialogue cannot be had again, or ``""``
+        :param wan: whether it goes through accelerators
         :param instead: asked before each further session, on a control channel that is up; what it
             returns is the result, unless that is None
         """
@@ -185,18 +187,31 @@ class Line:
                     return result
             return await self._one(
                 lambda: self.manager.session(
-                    kind, repository, job_id, host, job, counted, summarize, rates, wan
-                )
+                    kind,
+                    repository,
+                    job_id,
+                    host,
+                    job,
+                    counted,
+                    summarize,
+                    rates,
+                    wan is not None and wan.used,
+                ),
+                wan,
             )
 
         return await self._retrying.run(journey, once, self._connect_again, unrepeatable)
 
-    async def _one(self, session: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """One session, as soon as there is a free task."""
+    async def _one(self, session: Callable[[], Coroutine[Any, Any, _T]], wan: Wanted | None) -> _T:
+        """One session, as soon as there is a free task; directly, where it may and has to."""
         ends = self.reactor.seconds() + self.settings.wait
         while True:
             try:
                 return await session()
+            except NoAccelerator:
+                if wan is None or not wan.go_without():
+                    raise
+                continue
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:
                     raise

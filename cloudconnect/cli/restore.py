@@ -131,7 +131,7 @@ def restore(
                 heads=heads,
             ).run()
 
-        async with wan.accelerated(line, description, choices["wan"]) as decided:
+        async with wan.accelerated(line, description, choices["wan"]) as way:
             result = await line.session(
                 SessionKind.RESTORE,
                 new_job_id(),
@@ -139,11 +139,11 @@ def restore(
                 row["job"],
                 dialogue,
                 rates=rates,
-                wan=decided.used,
                 journey=journey,
+                wan=way,
             )
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
-        return result, identifier, (decided, line.manager.saved)
+        return result, identifier, (way, line.manager.saved)
 
     result, session, saved = on_line(settings, work)
     _report(console, result, session, target, dry_run, saved)

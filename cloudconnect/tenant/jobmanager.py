@@ -56,7 +56,7 @@ from cloudconnect.settings import (
     PAGE_ROWS_MAX,
     PROTOCOL_VERSIONS,
 )
-from cloudconnect.tenant.accelerated import OwnAccelerator, Reports
+from cloudconnect.tenant.accelerated import OwnAccelerator, Reports, added
 from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
@@ -102,7 +102,7 @@ class JobManager:
     :param trust: how its certificate is judged
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
-    :ivar saved: what the own accelerator has saved in the last session, as counts
+    :ivar saved: what the own accelerator has saved in all sessions, as counts
     :ivar reports: what it reports to, at our end of its LAN link
     """
 
@@ -397,7 +397,6 @@ class JobManager:
             "wan": wan,
             "streams": own.streams if own is not None else 1,
         }
-        self.saved = {}
         control = self.control
         connections = 1 + (1 + own.streams if own is not None else 1)
         self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
@@ -416,17 +415,18 @@ class JobManager:
                 warned=self._warned,
             )
             self._current = run = SessionRun(around, asked, answer)
-            result = await run.run(dialogue, summarize, rates)
-            self.saved = run.counts
-            return result
+            try:
+                return await run.run(dialogue, summarize, rates)
+            finally:
+                self.saved = added(self.saved, run.counts)
         finally:
             self._current = self._ahead = None
             ahead.close()
 
     # --- the own accelerator ---------------------------------------------------------------------
 
-    def use_accelerator(self, accelerator: OwnAccelerator) -> None:
-        """Sessions with ``wan`` go through this one."""
+    def use_accelerator(self, accelerator: OwnAccelerator | None) -> None:
+        """Sessions with ``wan`` go through this one; None: there are none from now on."""
         self._accelerator = accelerator
 
     def far_endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
