@@ -74,7 +74,7 @@ class PublishingCase(ManagerCase):
             self.patch(backup_module.sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         paths = () if name else (os.fsencode(os.path.abspath(self.source())),)
 
-        def options(given: StandardInput | None, cache: Path | None, **_: int) -> BackupOptions:
+        def options(given: StandardInput | None, cache: Path | None) -> BackupOptions:
             return BackupOptions(paths=paths, stdin=given)
 
         done = backup_module._back_up(
