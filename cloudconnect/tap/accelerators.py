@@ -13,6 +13,7 @@ from cloudconnect.accelerator.caches import TenantCaches
 from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.config.provider import ProviderSettings
+from cloudconnect.provider.seeding import FillCache
 
 GIB: Final = 1 << 30
 
@@ -33,8 +34,9 @@ def caches_in(
 
 def accelerator_of(
     reactor: Any, settings: ProviderSettings
-) -> Callable[[Callable[[str], IStreamClientEndpoint]], TargetAccelerator] | None:
-    """Makes the accelerator in a provider's process; None where its admin wants none.
+) -> Callable[[Callable[[str], IStreamClientEndpoint]], tuple[TargetAccelerator, FillCache]] | None:
+    """Makes the accelerator in a provider's process, and what fills its caches; None where its
+    admin wants none.
 
     :raises UsageError: the node key cannot be used
     """
@@ -47,4 +49,11 @@ def accelerator_of(
         settings.wan_cache_gb * GIB,
         settings.wan_caches_gb * GIB,
     )
-    return lambda dial: TargetAccelerator(reactor, caches, dial)
+
+    def make(
+        dial: Callable[[str], IStreamClientEndpoint],
+    ) -> tuple[TargetAccelerator, FillCache]:
+        accelerator = TargetAccelerator(reactor, caches, dial)
+        return accelerator, accelerator.fill
+
+    return make

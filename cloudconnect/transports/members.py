@@ -45,19 +45,36 @@ class IMembersUser(Protocol):
     """What the members tell the bundle."""
 
     def member_up(self, member: BundleMember) -> None:
-        """A connection has come, and its handshake is over."""
+        """A connection has come, and its handshake is over.
+
+        :param member: which
+        """
 
     def member_data(self, member: BundleMember, data: Octets) -> None:
-        """Bytes came on it, which are valid only now."""
+        """Bytes came on it.
+
+        :param member: on which
+        :param data: valid only now
+        """
 
     def member_read_end(self, member: BundleMember) -> None:
-        """Its peer has ended its direction."""
+        """Its peer has ended its direction.
+
+        :param member: whose
+        """
 
     def member_lost(self, member: BundleMember, reason: Failure) -> None:
-        """It is gone."""
+        """It is gone.
+
+        :param member: which
+        :param reason: why
+        """
 
     def connectionLost(self, reason: Failure) -> None:
-        """All are gone."""
+        """All are gone.
+
+        :param reason: why the last one is
+        """
 
 
 @implementer(
@@ -317,7 +334,10 @@ class Members:
         return sum(not (member.up or member.lost) for member in self._all)
 
     def came(self, member: BundleMember) -> None:
-        """A member is up."""
+        """A member is up.
+
+        :param member: which
+        """
         if self._first is None:
             self._first = member
         member.update_reading()
@@ -327,6 +347,7 @@ class Members:
     def gone(self, member: BundleMember, reason: Failure) -> None:
         """A member is lost; the last one's loss is that of the bundle.
 
+        :param member: which
         :param reason: why
         """
         self.user.member_lost(member, reason)
