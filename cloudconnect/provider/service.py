@@ -41,6 +41,7 @@ from cloudconnect.commands.lan import (
     ReplaceRepositoryDescription,
     RetireRoute,
     ScrubRepository,
+    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -470,6 +471,18 @@ class CloudConnectService(Service):
         :param limit: bytes to read, 0 for all
         """
         answer = await self._at_mover(tenant, ScrubRepository, tenant=tenant, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def seed(self, tenant: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        """Seed the WAN cache in the mover's process from a tenant's repository; the counts.
+
+        :param host: only points of this host, where it is not empty; ``job`` likewise
+        :param limit: bytes, 0 for what suits the cache
+        """
+        answer = await self._at_mover(
+            tenant, SeedCache, tenant=tenant, host=host, job=job, limit=limit
+        )
         result: dict[str, Any] = answer["result"]
         return result
 
