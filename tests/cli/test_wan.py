@@ -98,7 +98,8 @@ class TextTests(CommandCase):
         """A line names the bytes before and after, and each way in which any were saved."""
         text = WAN(True, "why", True).text(SAVED)
         self.assertEqual(
-            "WAN acceleration: 10.0 MB as 1.0 MB; saved 8.0 MB by reference, 999.0 kB by compression",
+            "WAN acceleration: 10.0 MB as 1.0 MB; saved 8.0 MB by reference, 999.0 kB by "
+            "compression",
             text,
         )
 
