@@ -51,7 +51,8 @@ from cloudconnect.settings import (
 )
 from cloudconnect.transports.closing import CLOSE_RATE, as_failure
 from cloudconnect.transports.layer import EndingLayer, Octets
-from cloudconnect.transports.members import BundleMember, Members
+from cloudconnect.transports.member import BundleMember
+from cloudconnect.transports.members import Members
 from cloudconnect.wire.striping import BATCH_PAYLOAD, Joiner, Splitter
 
 

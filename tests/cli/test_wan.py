@@ -38,10 +38,16 @@ class _Manager:
         self.round_trip = round_trip
 
 
+class _Settings:
+    """As much of a command's settings."""
+
+    retry = 0.0
+
+
 def line(offered: bool, way: float | None = 0.1) -> Line:
     """A line to a provider that offers acceleration, or does not."""
     manager: Any = _Manager(way)
-    settings: Any = None
+    settings: Any = _Settings()
     account = Account(PROVIDER, b"", ("tenant", "provider", "none"), offered)
     return Line(None, manager, account, settings)
 
@@ -70,6 +76,12 @@ class DecisionTests(CommandCase):
             error = self.assertRaises(UsageError, decide, line(False), mode, "on")
             self.assertIn("--wan auto or off", str(error))
 
+    def test_may_be_left_out(self) -> None:
+        """Only what nobody insisted on may go on without when accelerators are gone."""
+        provider = EncryptionMode.PROVIDER
+        self.assertTrue(decide(line(True), provider, "auto").optional)
+        self.assertFalse(decide(line(True), provider, "on").optional)
+
     def test_uncompressed(self) -> None:
         """Chunks travel uncompressed to accelerators that see content, and only to those."""
         for mode, choice in itertools.product(EncryptionMode, ("auto", "on", "off")):
@@ -96,7 +108,7 @@ class TextTests(CommandCase):
 
     def test_text(self) -> None:
         """A line names the bytes before and after, and each way in which any were saved."""
-        text = WAN(True, "why", True).text(SAVED)
+        text = WAN(used=True, why="why", plain=True).text(SAVED)
         self.assertEqual(
             "WAN acceleration: 10.0 MB as 1.0 MB; saved 8.0 MB by reference, 999.0 kB by "
             "compression",
@@ -106,17 +118,17 @@ class TextTests(CommandCase):
     def test_nothing_saved(self) -> None:
         """Where nothing was saved, nothing is claimed; in mode tenant the line says why."""
         nothing = dict.fromkeys(SAVED, 0) | {"bytes_before": 500, "bytes_after": 510}
-        text = WAN(True, "because it is sealed", False).text(nothing)
+        text = WAN(used=True, why="because it is sealed").text(nothing)
         self.assertEqual("WAN acceleration: 500 B as 510 B (because it is sealed)", text)
 
     def test_without(self) -> None:
         """A session without acceleration has no line, and its summary says why."""
-        self.assertEqual("", WAN(False, "why").text({}))
-        self.assertEqual({"used": False, "encryption": "why"}, WAN(False, "why").summary({}))
+        self.assertEqual("", WAN(why="why").text({}))
+        self.assertEqual({"used": False, "encryption": "why"}, WAN(why="why").summary({}))
 
     def test_summary(self) -> None:
         """The summary has the mode's effect and the accelerator's counts."""
-        summary = WAN(True, "why", True).summary(SAVED)
+        summary = WAN(used=True, why="why", plain=True).summary(SAVED)
         self.assertEqual({"used": True, "encryption": "why", **SAVED}, summary)
 
 

@@ -1,134 +1,91 @@
-"""Tests of :mod:`cloudconnect.transports.line`: over real sockets, and where there are none."""
+"""Tests of :mod:`cloudconnect.transports.line`, over real sockets."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import socket
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.transports.line import DEPTH_MAX, NOT_SENT, round_trip, socket_below, tune
+from cloudconnect.keys import Secret
+from cloudconnect.testing import MemoryPair, Recorder
+from cloudconnect.transports.line import NOT_SENT, round_trip, socket_below, tune
+from cloudconnect.transports.stream import RecordStream
+from tests.transports.sockets import Sockets
 
 
-class _Transport:
-    """A transport over a socket."""
+class _Over:
+    """Something with a transport below it."""
 
-    def __init__(self, handle: object) -> None:
-        self._handle = handle
-
-    def getHandle(self) -> object:
-        return self._handle
-
-
-class _Layer:
-    """Something over a transport."""
-
-    def __init__(self, transport: object) -> None:
+    def __init__(self, transport: Any) -> None:
         self.transport = transport
 
 
-def under(layers: int, transport: object) -> Any:
-    """A transport with so many layers over it."""
-    for _ in range(layers):
-        transport = _Layer(transport)
-    return transport
+class LineTests(SynchronousTestCase):
+    """Options of the socket below."""
 
+    def accept(self, unix: bool = False) -> Any:
+        """A transport whose peer is there."""
+        sockets = Sockets("epoll", unix)
+        self.addCleanup(sockets.close)
+        protocol = Recorder()
+        sockets.accept(protocol)
+        return protocol.transport
 
-class LineCase(SynchronousTestCase):
-    """A test with two ends of a TCP connection on loopback."""
+    def option(self, transport: Any, name: int) -> int:
+        """The value of an option of TCP."""
+        handle: socket.socket = transport.getHandle()
+        return handle.getsockopt(socket.IPPROTO_TCP, name)
 
-    def setUp(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.near = socket.create_connection(listening.getsockname())
-            self.far, _ = listening.accept()
-        for end in (self.near, self.far):
-            self.addCleanup(end.close)
+    def test_found(self) -> None:
+        """The socket is found through layers, also where a stream has taken it over."""
+        transport = self.accept()
+        self.assertIs(socket_below(_Over(_Over(transport))), transport.getHandle())
+        stream = RecordStream(Secret(os.urandom(32)), b"line")
+        sockets, clock = Sockets("epoll", False), Clock()
+        self.addCleanup(sockets.close)
+        near, far = (stream.layer(side, Recorder(), clock) for side in (True, False))
+        sockets.join(near, far)
+        sockets.until(lambda: near.ready and far.ready)
+        self.assertTrue(near.owns_socket)
+        self.assertIsInstance(socket_below(near), socket.socket)
 
-
-class SocketTests(LineCase):
-    """Which socket is below."""
-
-    def test_layers(self) -> None:
-        """It is found through layers, but not through any number of them."""
-        transport = _Transport(self.near)
-        for layers in (0, 1, DEPTH_MAX - 1):
-            self.assertIs(self.near, socket_below(under(layers, transport)))
-        self.assertIsNone(socket_below(under(DEPTH_MAX, transport)))
-
-    def test_none(self) -> None:
-        """What has no socket has none: another handle, or nothing at all."""
-        for transport in (None, object(), _Transport(5), under(3, object()), under(3, None)):
-            self.assertIsNone(socket_below(transport))
-
-
-class RoundTripTests(LineCase):
-    """How long a way there and back takes."""
-
-    def test_measured(self) -> None:
-        """The kernel has measured it, on loopback as less than a second."""
-        self.near.sendall(b"there")
-        self.far.recv(5)
-        self.far.sendall(b"and back")
-        self.near.recv(8)
-        seconds = round_trip(under(2, _Transport(self.near)))
-        assert seconds is not None
-        self.assertGreater(seconds, 0.0)
-        self.assertLess(seconds, 1.0)
-
-    def test_unknown(self) -> None:
-        """Without a TCP socket nobody knows."""
-        left, right = socket.socketpair()
-        for end in (left, right):
-            self.addCleanup(end.close)
-        for transport in (_Transport(left), object(), None):
-            self.assertIsNone(round_trip(transport))
-
-    def test_closed(self) -> None:
-        """Nor of one that is closed."""
-        self.near.close()
-        self.assertIsNone(round_trip(_Transport(self.near)))
-
-    def test_another_system(self) -> None:
-        """Nor on a system that does not say."""
-        self.patch(socket, "TCP_INFO", None)
-        del socket.TCP_INFO
-        self.assertIsNone(round_trip(_Transport(self.near)))
-
-
-class TuneTests(LineCase):
-    """What is set."""
-
-    def option(self, name: int) -> int:
-        return self.near.getsockopt(socket.IPPROTO_TCP, name)
+    def test_not_found(self) -> None:
+        """Where there is no socket, or no end of layers, nothing happens."""
+        endless = _Over(None)
+        endless.transport = endless
+        for transport in (MemoryPair().left, None, endless, self.accept(unix=True)):
+            self.assertFalse(tune(transport, True))
 
     def test_one(self) -> None:
-        """One connection sends small writes at once, and the kernel may hold what it likes."""
-        before = self.option(socket.TCP_NOTSENT_LOWAT)
-        self.assertTrue(tune(under(2, _Transport(self.near)), several=False))
-        self.assertEqual(1, self.option(socket.TCP_NODELAY))
-        self.assertEqual(before, self.option(socket.TCP_NOTSENT_LOWAT))
+        """A connection of its own sends small writes at once and may hold what it likes."""
+        transport = self.accept()
+        before = self.option(transport, socket.TCP_NOTSENT_LOWAT)
+        self.assertTrue(tune(transport, False))
+        self.assertTrue(self.option(transport, socket.TCP_NODELAY))
+        self.assertEqual(self.option(transport, socket.TCP_NOTSENT_LOWAT), before)
 
-    def test_several(self) -> None:
-        """Of several that carry one stream the kernel holds little."""
-        self.assertTrue(tune(_Transport(self.near), several=True))
-        self.assertEqual(NOT_SENT, self.option(socket.TCP_NOTSENT_LOWAT))
+    def test_one_of_several(self) -> None:
+        """One of several holds little that was not sent."""
+        transport = self.accept()
+        self.assertTrue(tune(transport, True))
+        self.assertEqual(self.option(transport, socket.TCP_NOTSENT_LOWAT), NOT_SENT)
 
-    def test_same_machine(self) -> None:
-        """A connection within a machine keeps its congestion control."""
-        before = self.near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-        tune(_Transport(self.near), several=True)
-        after = self.near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-        self.assertEqual(before, after)
-
-    def test_not_tcp(self) -> None:
-        """Nothing is set where there is no TCP socket, and nothing fails."""
-        left, right = socket.socketpair()
-        with contextlib.closing(left), contextlib.closing(right):
-            for transport in (_Transport(left), object()):
-                self.assertFalse(tune(transport, several=True))
+    def test_round_trip(self) -> None:
+        """The kernel's measure of a TCP connection; nothing where there is none."""
+        measured = round_trip(_Over(self.accept()))
+        assert measured is not None
+        self.assertGreater(measured, 0)
+        self.assertLess(measured, 10)  # it is seconds
+        self.assertIs(round_trip(MemoryPair().left), None)
 
     def test_closed(self) -> None:
-        """An option that cannot be set is left out."""
-        self.near.shutdown(socket.SHUT_RDWR)
-        self.assertTrue(tune(_Transport(self.near), several=True))
+        """A socket that is closed already is no error."""
+        closed = socket.socket()
+        closed.close()
+        transport = _Over(None)
+        transport.getHandle = lambda: closed  # type: ignore[attr-defined]
+        self.assertTrue(tune(transport, True))
+        self.assertIs(round_trip(transport), None)
