@@ -82,7 +82,10 @@ class TargetAccelerator(TargetRole):
 
     def stream_up(self, session: RoleSession, stream: Any) -> None:
         """A connection of the source accelerator; with the first one, go on to the mover."""
-        passage = self._passages[session.package.session]
+        passage = self._passages.get(session.package.session)
+        if passage is None:  # it came before we have confirmed Key B
+            stream.abortConnection()
+            return
         if not passage.began:
             passage.began = True
             dialled = Deferred.fromCoroutine(self._reach_mover(session, passage))
@@ -132,3 +135,4 @@ class TargetAccelerator(TargetRole):
             self.report(session, "stream_failed", str(error), reason=error.reason)
         else:
             self.report(session, "stream_failed", "an internal error; see the accelerator's log")
+        self.give_up(session)
