@@ -83,7 +83,7 @@ class TargetAccelerator(TargetRole):
     def stream_up(self, session: RoleSession, stream: Any) -> None:
         """A connection of the source accelerator; with the first one, go on to the mover."""
         passage = self._passages.get(session.package.session)
-        if passage is None:  # it came before we have confirmed Key B
+        if passage is None:  # Key B was not confirmed yet, or all of it is over
             stream.abortConnection()
             return
         if not passage.began:
