@@ -443,7 +443,9 @@ def honest(hostile: Hostile) -> Iterator[bytes]:
         mode = zstd.ZstdCompressor.FLUSH_BLOCK
         stream = packer.compress(made.stream, mode)
         coding = Coding.ON if number else Coding.ANEW
-        yield joined(batch(number, [noise(400_000, n) for n in range(8)], coding=coding, stream=stream))
+        yield joined(
+            batch(number, [noise(400_000, n) for n in range(8)], coding=coding, stream=stream)
+        )
     yield joined(Ack(1 << 40))
 
 
@@ -458,7 +460,13 @@ def main(name: str) -> None:
     error, where = ends[0] if ends else (None, "still open")
     print(
         json.dumps(
-            {"attack": name, "error": type(error).__name__, "text": str(error), "where": where, "grown": grown}
+            {
+                "attack": name,
+                "error": type(error).__name__,
+                "text": str(error),
+                "where": where,
+                "grown": grown,
+            }
         ),
         flush=True,
     )

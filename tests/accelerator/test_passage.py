@@ -1,6 +1,7 @@
 from __future__ import annotations
 from tests.provider.stage import StageCase
 
+
 class StoryTests(StageCase):
     def test_backup(self) -> None:
         tenant = self.accelerated()
