@@ -50,6 +50,8 @@ LEVEL_MIN: Final = 2
 QUIET_SECONDS: Final = 0.002
 #: ... and at the latest after so many, while the line has nothing else to send.
 LONGEST_SECONDS: Final = 0.02
+#: Acknowledgements that may wait for the line: enough for a window of usual batches.
+ACKS_MAX: Final = 64
 
 
 @attrs.define
@@ -143,6 +145,7 @@ class Acceleration:
         self._fed_at = self._unflushed_at = 0.0
         self._timer: IDelayedCall | None = None
         self._outcome: tuple[BaseException | None, str] | None = None
+        self._acks_waiting: deque[int] = deque()  # where each ends, in bytes to the far end
         exchange.hold()
 
     @property
@@ -208,8 +211,19 @@ class Acceleration:
             far.send(self._exchange.start())
 
     def _acknowledge(self) -> None:
-        """What the mover's connection took need not be kept at the far end any more."""
-        self.far.send(self._exchange.taken(self.near.left))
+        """What the mover's connection took need not be kept at the far end any more.
+
+        Where many wait for the line, the next one waits too, and is for all of it: who sends and
+        never reads would else have us keep one for each of its batches.
+        """
+        far, waiting = self.far, self._acks_waiting
+        while waiting and waiting[0] <= far.left:
+            waiting.popleft()
+        if len(waiting) < ACKS_MAX:
+            parts = self._exchange.taken(self.near.left)
+            if parts:
+                far.send(parts)
+                waiting.append(far.left + far.held)
 
     def _look_at_ends(self) -> None:
         near, far = self.near, self.far

@@ -150,6 +150,9 @@ class SourceAccelerator(Service, CommandLocator):
             raise ContextMismatch("a session for an accelerator cannot be read")
         places = [split_host_port(str(gateway)) for gateway in gateways]
         lease = await self._caches.lease(cache.hex())
+        if not self.running or session in self._by_session or route in self._by_route:
+            lease.release()
+            raise ContextMismatch("this session was handed over before, or nobody takes it")
         passage = Passage(self._reactor, self._pool, lease, streams)
         one = _Session(
             session,

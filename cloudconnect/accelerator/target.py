@@ -174,3 +174,4 @@ class TargetAccelerator(TargetRole):
             self.report(session, "stream_failed", str(error), reason=error.reason)
         else:
             self.report(session, "stream_failed", "an internal error; see the accelerator's log")
+        self.give_up(session)
