@@ -17,6 +17,7 @@ from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
+from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
@@ -286,3 +287,11 @@ def gateway_enroll(
             "provider.toml and restart the provider, so that the gateway can register.",
             err=True,
         )
+
+
+@provider.group()
+def wan() -> None:
+    """WAN acceleration, the provider's end of it."""
+
+
+wan.add_command(enroll_accelerator)
