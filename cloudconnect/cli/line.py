@@ -6,11 +6,11 @@ The work of a command runs inside :func:`on_line`, which closes the line however
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import attrs
-from twisted.internet.task import deferLater
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
 from cloudconnect.cli.running import Interrupt
@@ -25,10 +25,13 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.content.description import check_mode, unlock_slot
 from cloudconnect.content.generations import keys_of
-from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
+from cloudconnect.errors import Busy, ContextMismatch, NoAccelerator, NotFound, WrongPassphrase
+from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
+from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
 
@@ -57,13 +60,25 @@ class Unlocked:
 
 @attrs.frozen
 class Line:
-    """A control channel with a tenant logged in."""
+    """A control channel with a tenant logged in, which is made anew where it broke."""
 
     reactor: Any
     manager: JobManager
     account: Account
     settings: TenantSettings
     _passphrase: Password | None = attrs.field(repr=False, default=None)
+    _login: Password | None = attrs.field(repr=False, default=None)
+    _stopped: Callable[[], bool] = attrs.field(repr=False, default=lambda: False)
+    _retrying: Retrying = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda self: Retrying(
+                self.reactor, self.settings.retry, self._interrupted, self._stopped
+            ),
+            takes_self=True,
+        ),
+    )
 
     @property
     def description(self) -> RepositoryDescription:
@@ -128,6 +143,8 @@ class Line:
         heads = self.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
+            nonlocal heads
+            heads = self.heads(description, keys)
             look(channel, keys, description, heads)
 
         await self.session(SessionKind.READ, new_job_id(), host_label(), "heads", dialogue)
@@ -142,20 +159,102 @@ class Line:
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
-        wan: bool = False,
+        journey: Journey | None = None,
+        unrepeatable: Callable[[], str] = lambda: "",
+        instead: Callable[[], Coroutine[Any, Any, _T | None]] | None = None,
+        wan: Wanted | None = None,
     ) -> _T:
-        """One session; see :meth:`JobManager.session`. Waits for a free task as ``--wait`` says."""
+        """One job: a session, and where the line breaks another, as ``--retry`` says.
+
+        See :meth:`JobManager.session` for most parameters. Waits for a free task as ``--wait``
+        says.
+
+        :param dialogue: is called once in each session: whatever it keeps begins anew there
+        :param journey: counts over all sessions
+        :param unrepeatable: why the dialogue cannot be had again, or ``""``
+        :param wan: whether it goes through accelerators
+        :param instead: asked before each further session, on a control channel that is up; what it
+            returns is the result, unless that is None
+        """
+        journey = Journey() if journey is None else journey
+        counted = journey.over(dialogue)
         repository = self.description.repository
+
+        async def once() -> _T:
+            if instead is not None and journey.sessions:
+                result = await instead()
+                if result is not None:
+                    return result
+            return await self._one(
+                lambda: self.manager.session(
+                    kind,
+                    repository,
+                    job_id,
+                    host,
+                    job,
+                    counted,
+                    summarize,
+                    rates,
+                    wan is not None and wan.used,
+                ),
+                wan,
+            )
+
+        return await self._retrying.run(journey, once, self._connect_again, unrepeatable)
+
+    async def _one(self, session: Callable[[], Coroutine[Any, Any, _T]], wan: Wanted | None) -> _T:
+        """One session, as soon as there is a free task; directly, where it may and has to."""
         ends = self.reactor.seconds() + self.settings.wait
         while True:
             try:
-                return await self.manager.session(
-                    kind, repository, job_id, host, job, dialogue, summarize, rates, wan
-                )
+                return await session()
+            except NoAccelerator:
+                if wan is None or not wan.go_without():
+                    raise
+                continue
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:
                     raise
-            await deferLater(self.reactor, BUSY_SECONDS)
+            await self._retrying.pause(BUSY_SECONDS)
+
+    async def _connect_again(self) -> None:
+        """A control channel on which the provider answers: the old one, or a new one.
+
+        :raises ContextMismatch: it is another provider, or shows another repository
+        """
+        self._tell("reconnecting", "going on in a new session, with new keys")
+        if await self.manager.answers():
+            return
+        self._retrying.check()
+        assert self._login is not None
+        account = await self.manager.log_in(self.settings.tenant, self._login)
+        described = attrs.evolve(self, account=account).description
+        same = described.repository == self.description.repository
+        if not same or account.provider != self.account.provider:
+            raise ContextMismatch(
+                "behind the interruption the provider shows another id or repository than before"
+            )
+
+    def stop(self) -> None:
+        """The user wants to stop: end what is under way, and try nothing again."""
+        self._retrying.interrupt()
+        self.manager.cancel()
+
+    def _interrupted(self, told: Interruption) -> None:
+        why, seconds = str(told.error).rstrip("."), max(1, round(told.seconds))
+        text = f"interrupted: {why}. Trying again in {seconds} s, what is durable is not sent twice"
+        self.settings.console.note(text)
+        fields = {
+            "reason": told.error.reason,
+            "failures": told.failures,
+            "seconds": round(told.seconds, 1),
+        }
+        self._tell("session_interrupted", text, **fields)
+
+    def _tell(self, name: str, text: str, **fields: Any) -> None:
+        event = SessionEvent(time=time.time(), name=name, session="", text=text, fields=fields)
+        if name == "reconnecting" or self.settings.console.as_json:  # a note was shown already
+            self.settings.console.happened(event)
 
 
 def on_line(
@@ -189,9 +288,19 @@ def on_line(
         interrupt.call = manager.cancel
         try:
             account = await manager.log_in(tenant, password)
-            password.forget()
-            return await work(Line(reactor, manager, account, settings, phrase), interrupt)
+            line = Line(
+                reactor,
+                manager,
+                account,
+                settings,
+                phrase,
+                password,  # until the end: a line that breaks is made anew
+                lambda: interrupt.happened,
+            )
+            interrupt.call = line.stop
+            return await work(line, interrupt)
         finally:
+            password.forget()
             await manager.close()
 
     return settings.run(lined)

@@ -15,6 +15,7 @@ from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import Shown
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry, EntryType
@@ -67,10 +68,10 @@ def points(
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
     """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
     description, keys = line.keys()
-    heads = line.heads(description, keys)
     points = [bytes.fromhex(row["point"]) for row in rows]
 
     def dialogue(channel: FrameChannel, session: bytes) -> set[bytes]:
+        heads = line.heads(description, keys)
         return {
             point
             for point, paths in read_paths(channel, keys, description, points, heads)
@@ -201,15 +202,18 @@ def ls(
     console = settings.console
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/")
     files = others = total = 0
+    shown = Shown()
 
     async def work(line: Line, interrupt: object) -> None:
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
-        believe_latest(heads, point, row)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
             nonlocal files, others, total
+            files = others = total = 0
+            shown.begin()
+            heads = line.heads(description, keys)
+            believe_latest(heads, point, row)
             with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 for entry in reader.entries():
@@ -217,7 +221,8 @@ def ls(
                         files += entry.type is EntryType.FILE
                         others += entry.type is not EntryType.FILE
                         total += 0 if entry.link is not None else entry.size
-                        console.record("entry", entry_map(entry), entry_line(entry, human))
+                        if shown.new():
+                            console.record("entry", entry_map(entry), entry_line(entry, human))
 
         await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
 

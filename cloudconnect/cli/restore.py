@@ -17,6 +17,7 @@ from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
@@ -26,6 +27,7 @@ from cloudconnect.content.manifest import Entry
 from cloudconnect.errors import ExitCode, NotFound, UsageError
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
+from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
 
 
@@ -94,35 +96,42 @@ def restore(
     until = None if at is None else parse_time(at)
     rates = Rates(parse_rate(limit_upload), parse_rate(limit_download))
 
+    shown, journey = Shown(), Journey()
+
     def listed(entry: Entry) -> None:
-        if dry_run and console.verbose:
+        if dry_run and console.verbose and shown.new():
             console.record("entry", entry_map(entry), entry_line(entry))
+
+    def show(progress: Progress) -> None:
+        journey.came_to(progress.bytes_done)
+        _show(console, progress, journey.bytes_received)
 
     async def work(
         line: Line, interrupt: Interrupt
     ) -> tuple[RestoreResult, str, tuple[wan.WAN, dict[str, Any]]]:
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job, until)
-        believe_latest(heads, point, row, until)
         identifier = ""
 
         def dialogue(channel: FrameChannel, session: bytes) -> RestoreResult:
             nonlocal identifier
             identifier = session.hex()
+            shown.begin()
+            heads = line.heads(description, keys)
+            believe_latest(heads, point, row, until)
             return RestoreRun(
                 channel,
                 keys,
                 description,
                 bytes.fromhex(row["point"]),
                 options,
-                lambda progress: _show(console, progress),
+                show,
                 lambda: interrupt.happened,
                 listed=listed,
                 heads=heads,
             ).run()
 
-        async with wan.accelerated(line, description, choices["wan"]) as decided:
+        async with wan.accelerated(line, description, choices["wan"]) as way:
             result = await line.session(
                 SessionKind.RESTORE,
                 new_job_id(),
@@ -130,9 +139,11 @@ def restore(
                 row["job"],
                 dialogue,
                 rates=rates,
-                wan=decided.used,
+                journey=journey,
+                wan=way,
             )
-        return result, identifier, (decided, line.manager.saved)
+        result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
+        return result, identifier, (way, line.manager.saved)
 
     result, session, saved = on_line(settings, work)
     _report(console, result, session, target, dry_run, saved)
@@ -143,11 +154,11 @@ def restore(
     return int(ExitCode.FAILED if result.problems else ExitCode.DONE)
 
 
-def _show(console: Console, progress: Progress) -> None:
+def _show(console: Console, progress: Progress, received_before: int) -> None:
     console.progress(
         progress.files,
         progress.bytes_done,
-        progress.bytes_received,
+        received_before + progress.bytes_received,
         progress.path,
         progress.bytes_total,
     )
@@ -219,22 +230,29 @@ def _report(
 def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:
     """Write one file of a restore point to standard output."""
     wanted = os.fsencode(path)
+    written, journey = Shown(), Journey()
 
     async def work(line: Line, interrupt: Interrupt) -> None:
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
-        believe_latest(heads, point, row)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
+            written.begin()
+            done = 0
+            heads = line.heads(description, keys)
+            believe_latest(heads, point, row)
             with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 entry = _find(reader, wanted)
                 for piece in reader.read(entry):
-                    sys.stdout.buffer.write(piece)
+                    new = written.new(len(piece))
+                    sys.stdout.buffer.write(piece[len(piece) - new :])
+                    done += len(piece)
+                    journey.came_to(done)
                 sys.stdout.buffer.flush()
 
-        await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
+        labels = (row["host"], row["job"])
+        await line.session(SessionKind.READ, new_job_id(), *labels, dialogue, journey=journey)
 
     on_line(settings, work)
 

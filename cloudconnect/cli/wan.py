@@ -19,7 +19,7 @@ from cloudconnect.config.profile import cache_folder, state_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.errors import UsageError
 from cloudconnect.tap.accelerators import GIB, caches_in
-from cloudconnect.tenant.accelerated import OwnAccelerator
+from cloudconnect.tenant.accelerated import OwnAccelerator, Wanted
 from cloudconnect.transports.memory import MemoryEndpoint
 
 #: Connections between the accelerators: several fill a line with loss that one does not.
@@ -46,17 +46,21 @@ option = click.option(
 
 
 @attrs.define
-class WAN:
+class WAN(Wanted):
     """WAN acceleration of one command.
 
-    :ivar used: whether its session goes through accelerators
-    :ivar why: why not, or what limits it
-    :ivar plain: whether chunks travel to the accelerators uncompressed
+    :ivar why: why it is not used, or what limits it
+    :ivar plain: whether accelerators see content, not sealed chunks
     """
 
-    used: bool
-    why: str
+    why: str = ""
     plain: bool = False
+
+    @property
+    def compression(self) -> tuple[int, ...]:
+        """The compression level of the source mover, where it is another one: accelerators compress
+        better, and the provider's mover for its store."""
+        return (0,) if self.used and self.plain else ()
 
     def summary(self, saved: dict[str, Any]) -> dict[str, Any]:
         """What the command's summary says of it.
@@ -83,6 +87,10 @@ class WAN:
         if ways:
             text += f"; saved {', '.join(ways)}"
         return text if self.plain else f"{text} ({self.why})"
+
+
+#: Before it was decided.
+NOT_YET: Final = WAN(why="not decided")
 
 
 @asynccontextmanager
@@ -114,6 +122,7 @@ async def accelerated(
     try:
         yield decided
     finally:
+        manager.use_accelerator(None)
         await maybeDeferred(accelerator.stopService)
         for link in (near, accelerator.link):
             if link.transport is not None:
@@ -129,17 +138,17 @@ def decide(line: Line, mode: EncryptionMode, choice: str) -> WAN:
     if choice == "on":
         if not line.account.wan:
             raise UsageError("the provider offers no WAN acceleration: use --wan auto or off")
-        return WAN(True, _EFFECTS[mode], plain)
+        return WAN(used=True, optional=False, why=_EFFECTS[mode], plain=plain)
     if choice == "off":
-        return WAN(False, "not wanted")
+        return WAN(why="not wanted")
     if not line.account.wan:
-        return WAN(False, "the provider offers none")
+        return WAN(why="the provider offers none")
     if not plain:
-        return WAN(False, _EFFECTS[mode])
+        return WAN(why=_EFFECTS[mode])
     way = line.manager.round_trip
     if way is not None and way < SHORT_SECONDS:
-        return WAN(False, "the line is a short one")
-    return WAN(True, _EFFECTS[mode], plain)
+        return WAN(why="the line is a short one")
+    return WAN(used=True, why=_EFFECTS[mode], plain=plain)
 
 
 def _cache_size() -> int:

@@ -50,6 +50,7 @@ from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    NoAccelerator,
     NoSpace,
     NotFound,
     NotReachable,
@@ -189,7 +190,7 @@ class CloudConnectService(Service):
         :raises Refused: there is none
         """
         if not self._accelerators:
-            raise Refused(
+            raise NoAccelerator(
                 "the provider has no WAN accelerator running; use --wan auto or off, or try later"
             )
         busy = Counter(part.link for live in self._sessions.values() for part in live.parts)

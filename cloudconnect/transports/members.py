@@ -42,22 +42,22 @@ NOWHERE: Final = MemoryAddress("nowhere yet")
 
 
 class IMembersUser(Protocol):
-    """What the members tell the bundle."""
+    """What the members tell the bundle; ``member`` is the one that it is about."""
 
     def member_up(self, member: BundleMember) -> None:
-        """A connection has come, and its handshake is over."""
+        """``member`` has come, and its handshake is over."""
 
     def member_data(self, member: BundleMember, data: Octets) -> None:
-        """Bytes came on it, which are valid only now."""
+        """``data`` came on ``member``; it is valid only now."""
 
     def member_read_end(self, member: BundleMember) -> None:
-        """Its peer has ended its direction."""
+        """The peer has ended its direction of ``member``."""
 
     def member_lost(self, member: BundleMember, reason: Failure) -> None:
-        """It is gone."""
+        """``member`` is gone, for ``reason``."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """All are gone."""
+        """All are gone; ``reason`` is that of the last one."""
 
 
 @implementer(
@@ -116,6 +116,7 @@ class BundleMember:
     def adopt(self, transport: Any) -> None:
         """Take ``transport``, whose handshake is over, from the protocol that it has.
 
+        :param transport: a layer of ours, or any with an attribute ``protocol``
         :raises RuntimeError: there is one already
         """
         if self.transport is not None:
@@ -175,7 +176,7 @@ class BundleMember:
 
     def logPrefix(self) -> str:
         """The bundle's prefix and the connection's number."""
-        return f"{log_prefix(self._members.user, 'connection')} {self.index}"
+        return log_prefix(self._members.user, f"connection {self.index}")
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -317,7 +318,10 @@ class Members:
         return sum(not (member.up or member.lost) for member in self._all)
 
     def came(self, member: BundleMember) -> None:
-        """A member is up."""
+        """A member is up.
+
+        :param member: which
+        """
         if self._first is None:
             self._first = member
         member.update_reading()
@@ -327,6 +331,7 @@ class Members:
     def gone(self, member: BundleMember, reason: Failure) -> None:
         """A member is lost; the last one's loss is that of the bundle.
 
+        :param member: which
         :param reason: why
         """
         self.user.member_lost(member, reason)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from cloudconnect.errors import (
+    ControlTampered,
     Downgrade,
     FingerprintMismatch,
     HostnameMismatch,
@@ -17,6 +18,7 @@ from cloudconnect.errors import (
 from cloudconnect.keys import Password
 from cloudconnect.tenant import jobmanager
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
+from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire import scram
 from cloudconnect.wire.scram import make_token
@@ -114,6 +116,30 @@ class LoginTests(ManagerCase):
         self.reactor.settle()
         self.assertEqual([], self.pairs())
         tenant.manager = tenant.make_manager()
+
+    def test_answers(self) -> None:
+        """A control channel is asked whether it still answers; one that was lost does not, nor one
+        on which nothing comes back; one that was changed is an error."""
+        tenant = self.connected()
+        self.assertTrue(self.come_to(Deferred.fromCoroutine(tenant.manager.answers())))
+        self.patch(ControlClient, "call", lambda *_, **__: fail(NotReachable("no answer")))
+        self.assertFalse(self.come_to(Deferred.fromCoroutine(tenant.manager.answers())))
+        self.cut()
+        self.reactor.settle()
+        self.assertFalse(self.come_to(Deferred.fromCoroutine(tenant.manager.answers())))
+        tenant.manager._control_lost(tenant.manager._dialled, ControlTampered("changed"))
+        self.failure_of(tenant.manager.answers(), ControlTampered)
+
+    def test_again(self) -> None:
+        """It logs in again on a new control channel, and the old one is gone: what is heard of its
+        end changes nothing."""
+        tenant = self.connected()
+        old = tenant.manager.control
+        tenant.log_in()
+        self.assertIsNot(old, tenant.manager.control)
+        self.reactor.settle()
+        self.assertEqual(1, len(self.pairs()))
+        self.assertEqual(16, len(self.reactor.result_of(tenant.session(idle(tenant)))))
 
     def test_job_ids(self) -> None:
         """A job's id is 16 random bytes."""
