@@ -14,6 +14,7 @@ from twisted.internet.defer import maybeDeferred
 from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
+from cloudconnect.cli.wan_shared import shared_accelerator
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.config.profile import cache_folder, state_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
@@ -62,6 +63,13 @@ class WAN(Wanted):
         better, and the provider's mover for its store."""
         return (0,) if self.used and self.plain else ()
 
+    def go_without(self) -> bool:
+        """As :class:`Wanted` has it."""
+        went = super().go_without()
+        if went:
+            self.why = "there was no accelerator (any more)"
+        return went
+
     def summary(self, saved: dict[str, Any]) -> dict[str, Any]:
         """What the command's summary says of it.
 
@@ -100,8 +108,8 @@ async def accelerated(
     """Decide, and have the tenant's own accelerator ready while the command's work is done.
 
     :param choice: ``auto``, ``on`` or ``off``
-    :raises UsageError: ``on``, and the provider does not offer it; or this machine's node key
-        cannot be used
+    :raises UsageError: ``on``, and the provider does not offer it; or this machine's node key, or
+        its certificate for a shared accelerator, cannot be used
     """
     decided = decide(line, description.mode, choice)
     if not decided.used:
@@ -109,6 +117,15 @@ async def accelerated(
         return
     reactor, manager, account = line.reactor, line.manager, line.account
     ids = account.provider, description.repository
+    shared = shared_accelerator(line, b"".join(ids), STREAMS)
+    if shared is not None:
+        manager.use_accelerator(shared)
+        try:
+            yield decided
+        finally:
+            manager.use_accelerator(None)
+            shared.close()
+        return
     key = state_folder(os.environ, *ids) / "wan.key"
     key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     limit = _cache_size()
