@@ -79,7 +79,7 @@ class WAN(Wanted):
 
     def text(self, saved: dict[str, Any]) -> str:
         """A line for a person; empty where there is nothing to say."""
-        if not saved:
+        if "bytes_before" not in saved:
             return ""
         before, after = saved["bytes_before"], saved["bytes_after"]
         ways = [

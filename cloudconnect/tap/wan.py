@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -128,6 +128,13 @@ class AcceleratorProcess(MultiService):
             lambda _: self._announce(),
             lambda failure: stop_with(self._reactor, self._log, failure),
         )
+
+    def stopService(self) -> Deferred[Any]:
+        """End the sessions, and what they need."""
+        if not self.running:
+            return succeed(None)
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        return stopped
 
     def _announce(self) -> None:
         """It listens: gateways may be told."""

@@ -422,7 +422,8 @@ class JobManager:
             try:
                 return await run.run(dialogue, summarize, rates)
             finally:
-                self.saved = added(self.saved, run.counts)
+                if wan or self.saved:  # what went over the line is known in any case
+                    self.saved = added(self.saved, run.counts or run.moved)
         finally:
             self._current = self._ahead = None
             ahead.close()
