@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
@@ -21,22 +21,25 @@ from cloudconnect.backup.options import (
 )
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.rules import ExcludeRules
-from cloudconnect.backup.upload import BackupRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_size
-from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import cache_folder
-from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
-from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.errors import ExitCode, SourceCommandFailed, UsageError
-from cloudconnect.keys import MasterKey
-from cloudconnect.tenant.jobmanager import new_job_id
-from cloudconnect.tenant.mover import Rates
-from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.wire.channel import FrameChannel
+
+#: What only a line that is connected needs.
+_LATER: Final = (
+    "cloudconnect.content.chunking",
+    "cloudconnect.backup.dialogue",
+    "cloudconnect.backup.leading",
+    "cloudconnect.backup.upload",
+)
 
 
 @click.command()
@@ -99,7 +102,7 @@ def backup(
         raise UsageError("name what to back up: one or more paths, or --stdin NAME")
     console = settings.console
     rules, level = _rules(choices), _level(choices["compression"])
-    rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
+    rates = parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"])
 
     def options(stdin: StandardInput | None, cache: Path | None) -> BackupOptions:
         return BackupOptions(
@@ -126,6 +129,7 @@ def backup(
                 (stdin_name, command_name, words),
                 (label, job, tags),
             ),
+            modules=_LATER,
         )
     _report(console, result, session)
     unread = result.unreadable.count
@@ -136,11 +140,16 @@ async def _back_up(
     line: Line,
     interrupt: Interrupt,
     options: Callable[[StandardInput | None, Path | None], BackupOptions],
-    rates: Rates,
+    rates: tuple[int, int],
     standard: tuple[str | None, str | None, tuple[str, ...]],
     labelled: tuple[str, str, tuple[str, ...]],
 ) -> tuple[BackupResult, str]:
     """One session; the command behind standard input is started only once the keys are open."""
+    from cloudconnect.backup.upload import BackupRun
+    from cloudconnect.commands.control import SessionKind
+    from cloudconnect.tenant.jobmanager import new_job_id
+    from cloudconnect.tenant.mover import Rates
+
     description, keys = line.keys()
     heads = line.heads(description, keys)
     cache = cache_folder(os.environ, line.account.provider, description.repository)
@@ -172,7 +181,7 @@ async def _back_up(
 
     try:
         result = await line.session(
-            SessionKind.BACKUP, job_id, host, job, dialogue, _for_the_provider, rates
+            SessionKind.BACKUP, job_id, host, job, dialogue, _for_the_provider, Rates(*rates)
         )
         return result, identifier
     finally:
@@ -183,6 +192,10 @@ async def _back_up(
 
 def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
     """Look and count, with keys that nobody will need."""
+    from cloudconnect.backup.upload import BackupRun
+    from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+    from cloudconnect.keys import MasterKey
+
     repository = bytes(16)
     master = MasterKey.generate()
     description = describe(master, repository, EncryptionMode.TENANT, ())
@@ -219,6 +232,8 @@ def _rules(choices: dict[str, Any]) -> ExcludeRules:
 
 
 def _level(text: str) -> int:
+    from cloudconnect.content.compression import LEVEL_DEFAULT
+
     if text == "auto":
         return LEVEL_DEFAULT
     if not text.isdigit() or int(text) > 19:

@@ -1,38 +1,58 @@
 """Layer 6: a command's line to its provider: logged in, with the repository's keys.
 
 The work of a command runs inside :func:`on_line`, which closes the line however the work ends.
+
+The connection is begun before the modules that use it are imported: on a long line they are there
+when it is. So this module imports at its top only what is needed before.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
 
-from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.importing import import_in_turns
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
-from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import state_folder
-from cloudconnect.content.atrest import (
-    EncryptionMode,
-    KeySlot,
-    RepositoryDescription,
-    RepositoryKeys,
-)
-from cloudconnect.content.description import check_mode, unlock_slot
-from cloudconnect.content.generations import keys_of
+from cloudconnect.content.subkeys import EncryptionMode, RepositoryKeys
 from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
 from cloudconnect.keys import MasterKey, Password
-from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
-from cloudconnect.tenant.mover import UNLIMITED, Rates
-from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tenant.ahead import ConnectedAhead
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.heads import KnownHeads
+    from cloudconnect.commands.control import SessionKind
+    from cloudconnect.content.description import RepositoryDescription
+    from cloudconnect.content.slots import KeySlot
+    from cloudconnect.tenant.jobmanager import Account, JobManager
+    from cloudconnect.tenant.mover import Rates
+    from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
+
+#: What a line needs once it is connected, in steps of some 20 ms.
+_WHEN_CONNECTED: Final = (
+    "twisted.protocols.amp",
+    "cloudconnect.commands.control",
+    "cloudconnect.wire.scram",
+    "cloudconnect.tenant.mover",
+    "cloudconnect.tenant.run",
+    "cloudconnect.tenant.jobmanager",
+)
+#: What is needed once the tenant is logged in.
+_WHEN_LOGGED_IN: Final = (
+    "cloudconnect.content.description",
+    "cloudconnect.content.generations",
+    "cloudconnect.backup.heads",
+)
 
 #: The file in which a machine remembers a repository's heads.
 HEADS_FILE: Final = "heads"
@@ -75,6 +95,8 @@ class Line:
             raise NotFound(
                 f"tenant {self.settings.tenant} has no repository yet: run cloudconnect connect"
             )
+        from cloudconnect.content.description import RepositoryDescription
+
         described = RepositoryDescription.decode(self.account.repository)
         known = self.settings.profile.repository
         if known and known != described.repository.hex():
@@ -95,6 +117,9 @@ class Line:
 
     def unlocked(self) -> Unlocked:
         """As :meth:`keys`, with the master key itself and what has opened it."""
+        from cloudconnect.content.description import check_mode, unlock_slot
+        from cloudconnect.content.generations import keys_of
+
         description, mode = self.description, self.settings.mode
         kit, slot = self.settings.kit, None
         if kit is None:
@@ -112,6 +137,8 @@ class Line:
 
     def heads(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
         """What this machine has seen of the repository, for a dialogue to be held against it."""
+        from cloudconnect.backup.heads import Anchor, KnownHeads
+
         console, kit = self.settings.console, self.settings.kit
 
         def note(text: str) -> None:
@@ -125,6 +152,10 @@ class Line:
 
     async def look(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
         """One session that only compares the repository's past; what is known of it then."""
+        from cloudconnect.backup.heads import look
+        from cloudconnect.commands.control import SessionKind
+        from cloudconnect.tenant.jobmanager import new_job_id
+
         heads = self.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
@@ -141,15 +172,17 @@ class Line:
         job: str,
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
-        rates: Rates = UNLIMITED,
+        rates: Rates | None = None,
     ) -> _T:
         """One session; see :meth:`JobManager.session`. Waits for a free task as ``--wait`` says."""
+        from cloudconnect.tenant.mover import UNLIMITED
+
         repository = self.description.repository
         ends = self.reactor.seconds() + self.settings.wait
         while True:
             try:
                 return await self.manager.session(
-                    kind, repository, job_id, host, job, dialogue, summarize, rates
+                    kind, repository, job_id, host, job, dialogue, summarize, rates or UNLIMITED
                 )
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:
@@ -163,6 +196,7 @@ def on_line(
     *,
     passphrase: bool = True,
     login: Password | None = None,
+    modules: Sequence[str] = (),
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -170,7 +204,10 @@ def on_line(
         there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
         ``none`` there is none to ask for
     :param login: the login password, where it is known already
+    :param modules: what the work imports when it begins, to be there by then
     """
+    from cloudconnect.transports.trust import TrustPolicy
+
     host, port = settings.address
     tenant = settings.tenant
     profile = settings.profile
@@ -182,15 +219,25 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
-        manager = JobManager(
-            reactor, host, port, trust, happened=console.happened, warned=console.warned
-        )
-        interrupt.call = manager.cancel
+        ahead = ConnectedAhead(HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS))
         try:
-            account = await manager.log_in(tenant, password)
-            password.forget()
-            return await work(Line(reactor, manager, account, settings, phrase), interrupt)
+            await import_in_turns(reactor, _WHEN_CONNECTED)
+            from cloudconnect.tenant.jobmanager import JobManager
+
+            manager = JobManager(
+                reactor, host, port, trust, happened=console.happened, warned=console.warned
+            )
+            interrupt.call = manager.cancel
+            try:
+                needed = (*_WHEN_LOGGED_IN, *modules)
+                importing = Deferred.fromCoroutine(import_in_turns(reactor, needed))
+                account = await manager.log_in(tenant, password, ahead)
+                password.forget()
+                await importing
+                return await work(Line(reactor, manager, account, settings, phrase), interrupt)
+            finally:
+                await manager.close()
         finally:
-            await manager.close()
+            ahead.close()
 
     return settings.run(lined)

@@ -1,23 +1,19 @@
 """Layer 6: the command ``cloudconnect``: which commands there are, and what their ends mean.
 
 Commands are imported when they are called, so that ``--help`` and short commands start quickly.
-Python's collector of cyclic garbage does not run meanwhile: what is imported is never garbage, and
-to look through all of it again and again, and once more at the end, takes a fifth of a short
-command's time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 import click
 
+from cloudconnect.cli.importing import uncollected
 from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
 #: Command -> module and function.
@@ -54,21 +50,9 @@ class LazyGroup(click.Group):
         place = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
         if place is None:
             return None
-        with _uncollected():
+        with uncollected():
             command: click.Command = getattr(importlib.import_module(place[0]), place[1])
         return command
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Nothing is collected inside."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

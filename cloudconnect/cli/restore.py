@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.patterns import PathPatterns
-from cloudconnect.backup.reading import PointReader
-from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
@@ -20,12 +18,15 @@ from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_ma
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
-from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry
 from cloudconnect.errors import ExitCode, NotFound, UsageError
-from cloudconnect.tenant.jobmanager import new_job_id
-from cloudconnect.tenant.mover import Rates
-from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.reading import PointReader
+    from cloudconnect.wire.channel import FrameChannel
+
+#: What only a line that is connected needs.
+_LATER: Final = ("cloudconnect.backup.reading", "cloudconnect.backup.restore")
 
 
 @click.command()
@@ -89,13 +90,18 @@ def restore(
         raise UsageError(f"--target {target} is not a folder")
     console = settings.console
     until = None if at is None else parse_time(at)
-    rates = Rates(parse_rate(limit_upload), parse_rate(limit_download))
+    rates = parse_rate(limit_upload), parse_rate(limit_download)
 
     def listed(entry: Entry) -> None:
         if dry_run and console.verbose:
             console.record("entry", entry_map(entry), entry_line(entry))
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
+        from cloudconnect.backup.restore import RestoreRun
+        from cloudconnect.commands.control import SessionKind
+        from cloudconnect.tenant.jobmanager import new_job_id
+        from cloudconnect.tenant.mover import Rates
+
         description, keys = line.keys()
         heads = line.heads(description, keys)
         row = await find_point(line, point, host, job, until)
@@ -123,11 +129,11 @@ def restore(
             row["host"],
             row["job"],
             dialogue,
-            rates=rates,
+            rates=Rates(*rates),
         )
         return result, identifier
 
-    result, session = on_line(settings, work)
+    result, session = on_line(settings, work, modules=_LATER)
     _report(console, result, session, target, dry_run)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)
@@ -205,6 +211,10 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
     wanted = os.fsencode(path)
 
     async def work(line: Line, interrupt: Interrupt) -> None:
+        from cloudconnect.backup.reading import PointReader
+        from cloudconnect.commands.control import SessionKind
+        from cloudconnect.tenant.jobmanager import new_job_id
+
         description, keys = line.keys()
         heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)

@@ -23,8 +23,8 @@ from cloudconnect.cli.console import Console
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
-from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
+from cloudconnect.content.subkeys import EncryptionMode
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 

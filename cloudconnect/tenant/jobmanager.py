@@ -123,9 +123,12 @@ class JobManager:
 
     # --- log in ----------------------------------------------------------------------------------
 
-    async def log_in(self, tenant: str, password: Password) -> Account:
+    async def log_in(
+        self, tenant: str, password: Password, endpoint: IStreamClientEndpoint | None = None
+    ) -> Account:
         """Connect, check the provider, authenticate both ways.
 
+        :param endpoint: connects to the host and port, where that has begun already
         :raises ProviderNotTrusted: no credential was sent
         :raises LoginRefused: by either side
         :raises NotReachable: within 15 s
@@ -133,13 +136,13 @@ class JobManager:
         self._mover.start()
         self._tenant = tenant
         control = ControlClient(self._reactor, self._provider_warned, self._control_lost)
-        endpoint = wrap_client_endpoint(
+        layered = wrap_client_endpoint(
             PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
-            self._endpoint(self._host, self._port),
+            endpoint or self._endpoint(self._host, self._port),
             self._reactor,
         )
         try:
-            self._connecting = connectProtocol(endpoint, control)
+            self._connecting = connectProtocol(layered, control)
             await self._connecting
         except CancelledError:
             raise Cancelled("interrupted while connecting") from None

@@ -16,6 +16,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.keys import Password
 from cloudconnect.tenant import jobmanager
+from cloudconnect.tenant.ahead import ConnectedAhead
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire import scram
@@ -33,6 +34,15 @@ class LoginTests(ManagerCase):
         tenant = self.tenant(modes=["tenant"])
         account = tenant.log_in()
         self.assertEqual((b"p" * 16, b"", ("tenant",)), attrs.astuple(account))
+        self.assertEqual([(HOST, PORT)], self.reactor.dialled)
+
+    def test_connected_ahead(self) -> None:
+        """A connection that was begun before is used, and no other one is opened."""
+        tenant = self.tenant()
+        ahead = ConnectedAhead(tenant.manager._endpoint(HOST, PORT))
+        logging_in = tenant.manager.log_in(TENANT, Password(tenant.token.reveal()), ahead)
+        account = self.reactor.result_of(logging_in)
+        self.assertEqual(b"p" * 16, account.provider)
         self.assertEqual([(HOST, PORT)], self.reactor.dialled)
 
     def test_wrong_password(self) -> None:
