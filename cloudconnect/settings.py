@@ -61,6 +61,21 @@ EPOCH_BYTES_MAX: Final = 64 << 30
 #: The last epoch; a sender at it must END.
 EPOCH_MAX: Final = 0xFFFF
 
+# --- bundles of connections ---------------------------------------------------------------------
+
+#: Most members of one bundle: each costs both sides the buffers of a stream.
+BUNDLE_MEMBERS_MAX: Final = 64
+#: Largest payload of one batch, in bytes.
+BATCH_PAYLOAD_MAX: Final = 256 << 10
+#: Most bytes of batches that wait at a receiver for those before them: what a line of 100 Mbit/s
+#: brings in 0.3 s, the time in which a lost packet is sent again half around the world.
+BUNDLE_WINDOW: Final = 4 << 20
+#: A batch whose number is further than this from the one that is due cannot be right: no window and
+#: no line holds so many.
+BATCH_LEAD_MAX: Final = 1 << 32
+#: All members of a bundle must have come so long after the first one, in seconds.
+BUNDLE_SECONDS: Final = 30.0
+
 # --- tunnels and commands -----------------------------------------------------------------------
 
 #: Largest payload of the tunnel's second handshake message, in bytes.

@@ -21,7 +21,7 @@ FACES = {"cli", "tap", "plugins", "__main__"}
 
 TO_TRANSPORTS = WORDS | BYTES | {"transports"}
 TO_STORAGE = TO_TRANSPORTS | {"commands"} | STORAGE
-TO_ROLES = TO_STORAGE | ROLES
+TO_ROLES = TO_STORAGE | {"sessions"} | ROLES
 
 #: What each room (a package or module directly below ``cloudconnect``) may import of the others.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -34,7 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transports": WORDS | BYTES,
     "commands": TO_TRANSPORTS,
     **dict.fromkeys(STORAGE, WORDS | BYTES),
-    **dict.fromkeys(ROLES, TO_STORAGE),
+    # What is common to all target roles.
+    "sessions": TO_TRANSPORTS | {"commands"},
+    **dict.fromkeys(ROLES, TO_STORAGE | {"sessions"}),
     **dict.fromkeys(SETTINGS, TO_ROLES),
     "testing": TO_ROLES,
     **dict.fromkeys(FACES, TO_ROLES | SETTINGS | FACES),

@@ -11,9 +11,6 @@ import attrs
 from cloudconnect.content.manifest import Entry, encode_pieces
 from cloudconnect.content.runs import ids_of
 
-#: Ids that are known to have been handed over already, in each of two generations: a chunk that
-#: comes again later than that costs a few bytes of a question.
-RECENT_IDS: Final = 1 << 17
 #: What a long entry counts for: most of it lies in a file.
 LONG_BYTES: Final = 512 << 10
 
@@ -65,6 +62,7 @@ class Batch:
 
     :ivar ids: chunks, 32 bytes each
     :ivar plains: the content of each; None where only an unchanged file needs it
+    :ivar shared: those in which small files are joined
     :ivar size: bytes of content
     :ivar entries: in walk order
     :ivar entry_bytes: about how many bytes of memory these take
@@ -72,19 +70,22 @@ class Batch:
     :ivar last: the walk is over
     """
 
-    __slots__ = ("entries", "entry_bytes", "ids", "last", "path", "plains", "size")
+    __slots__ = ("entries", "entry_bytes", "ids", "last", "path", "plains", "shared", "size")
 
     def __init__(self) -> None:
         self.ids: list[bytes] = []
         self.plains: list[bytes | memoryview | None] = []
+        self.shared: set[bytes] = set()
         self.size = 0
         self.entries: list[Outgoing] = []
         self.entry_bytes = 0
         self.path = b""
         self.last = False
 
-    def add(self, name: bytes, plain: bytes | memoryview | None) -> None:
+    def add(self, name: bytes, plain: bytes | memoryview | None, shared: bool = False) -> None:
         """One more chunk."""
+        if shared:
+            self.shared.add(name)
         self.ids.append(name)
         self.plains.append(plain)
         if plain is not None:
@@ -94,30 +95,6 @@ class Batch:
         """One more entry."""
         self.entries.append(outgoing)
         self.entry_bytes += outgoing.size
-
-
-class RecentIds:
-    """A set of ids that forgets the oldest ones when it is full.
-
-    :param size: so many are always known, twice as many at most
-    """
-
-    def __init__(self, size: int = RECENT_IDS) -> None:
-        self._size = size
-        self._new: set[bytes] = set()
-        self._old: set[bytes] = set()
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._new or name in self._old
-
-    def add(self, name: bytes) -> bool:
-        """Whether it was not there yet; it is now."""
-        if name in self._new or name in self._old:
-            return False
-        if len(self._new) >= self._size:
-            self._old, self._new = self._new, set()
-        self._new.add(name)
-        return True
 
 
 class Budget:

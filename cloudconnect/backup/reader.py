@@ -38,6 +38,7 @@ class FileReader:
     :param parameters: how the repository's content is cut
     :param take: called with each chunk; returns its id
     :param now_ns: the clock that tells whether a file can be remembered as unchanged
+    :param take_shared: is called in its place with chunks of the stream of the small files
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class FileReader:
         parameters: ChunkingParameters,
         take: Callable[[bytes | memoryview], bytes],
         now_ns: Callable[[], int],
+        take_shared: Callable[[bytes | memoryview], bytes] | None = None,
     ) -> None:
         self._parameters = parameters
         self._take = take
         self._now_ns = now_ns
         self._chunker = Chunker(parameters)
-        self._small = ContentStream(parameters, take)
+        self._small = ContentStream(parameters, take_shared or take)
 
     def read(self, path: bytes, name: bytes, parent: int, status: os.stat_result) -> Draft:
         """Draft the entry of a file. Its content may be complete only after :meth:`finish`.

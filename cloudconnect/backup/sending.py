@@ -51,7 +51,10 @@ class ChunkSender:
         self._level = level
         self._budget = budget
         self._failed = failed
-        self._threads = ThreadPoolExecutor(SENDERS, "cloudconnect-send")
+        # Where nothing is to be computed one is enough, and chunks go in the order of the files: an
+        # accelerator has use for that (``docs/wan.rst``, blocks).
+        count = SENDERS if level or keys.sealing else 1
+        self._threads = ThreadPoolExecutor(count, "cloudconnect-send")
         self._lock = threading.Lock()
         self._manifest_slots = threading.Semaphore(MANIFEST_GROUPS)
         self._stopped = False

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from cloudconnect.backup.batches import Batch, Outgoing, RecentIds
+from cloudconnect.backup.batches import Batch, Outgoing
 from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY, Draft
 from cloudconnect.backup.filecache import FileCache, Remembered
 from cloudconnect.backup.links import LinkMap
@@ -25,6 +25,7 @@ from cloudconnect.backup.walk import Found, Unreadable, absolute, open_below, re
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
 from cloudconnect.content.manifest import encode_entry, encode_pieces
+from cloudconnect.content.recent import RecentIds
 from cloudconnect.errors import UsageError
 
 #: A batch is handed over when it has so much content ...
@@ -67,7 +68,8 @@ class Source:
         self._result = result
         self._hand_over = hand_over
         self._paths = [absolute(path) for path in options.paths]
-        self._reader = FileReader(chunking, self._take, cache.now_ns if cache else lambda: 0)
+        now_ns = cache.now_ns if cache else lambda: 0
+        self._reader = FileReader(chunking, self._take, now_ns, self._take_shared)
         self._batch = Batch()
         self._order: deque[Draft | Outgoing] = deque()  # entries that are not handed over
         self._order_bytes = 0  # of the Outgoing ones
@@ -291,12 +293,16 @@ class Source:
 
     # --- batches ----------------------------------------------------------------------------------
 
-    def _take(self, chunk: bytes | memoryview) -> bytes:
+    def _take_shared(self, chunk: bytes | memoryview) -> bytes:
+        """:meth:`_take` a chunk in which small files are joined."""
+        return self._take(chunk, True)
+
+    def _take(self, chunk: bytes | memoryview, shared: bool = False) -> bytes:
         """Name a chunk, and hand it over unless it was already."""
         name = self._name(chunk)
         if self._provided.add(name):
             batch = self._batch
-            batch.add(name, chunk)
+            batch.add(name, chunk, shared)
             if batch.size >= BATCH_BYTES or len(batch.ids) >= BATCH_IDS:
                 self._flush()
         return name

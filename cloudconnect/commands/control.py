@@ -14,7 +14,7 @@ from twisted.protocols import amp
 from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.paging import rows_argument
-from cloudconnect.keys import KeyA
+from cloudconnect.keys import KeyA, lp
 
 
 class SessionKind(enum.Enum):
@@ -35,15 +35,37 @@ class Role(enum.Enum):
     TARGET_WAN = "target-wan"
 
 
+#: The roles on the tenant's side, which a tenant may report warnings of.
+TENANT_ROLES = frozenset({Role.SOURCE_MOVER.value, Role.SOURCE_WAN.value})
 #: Channel binding of the log-in (RFC 9266): TLS exporter label, empty context.
 BINDING_LABEL = b"EXPORTER-Channel-Binding"
-#: What Key A's tunnels are bound to: TLS exporter label; the context is the session's 16 bytes.
+#: What Key A's tunnels are bound to: TLS exporter label; :func:`key_a_context` is the context.
 KEY_A_LABEL = b"EXPORTER-cloudconnect-key-a"
 #: Size of both, in bytes.
 BINDING_SIZE = 32
 
 #: The one hop between the movers when there is no WAN acceleration.
 DIRECT_HOP = f"{Role.SOURCE_MOVER.value}>{Role.TARGET_MOVER.value}"
+#: The hops when there is: to the own accelerator, between the two, and from the far one.
+TO_SOURCE_WAN = f"{Role.SOURCE_MOVER.value}>{Role.SOURCE_WAN.value}"
+BETWEEN_WANS = f"{Role.SOURCE_WAN.value}>{Role.TARGET_WAN.value}"
+FROM_TARGET_WAN = f"{Role.TARGET_WAN.value}>{Role.TARGET_MOVER.value}"
+#: The hops that each target role is told of: the one that comes in, and the one that goes on.
+TARGET_HOPS: dict[bool, dict[Role, tuple[str, ...]]] = {
+    False: {Role.TARGET_MOVER: (DIRECT_HOP,)},
+    True: {
+        Role.TARGET_MOVER: (FROM_TARGET_WAN,),
+        Role.TARGET_WAN: (BETWEEN_WANS, FROM_TARGET_WAN),
+    },
+}
+#: Most connections between two accelerators.
+STREAMS_MAX = 16
+
+
+def key_a_context(session: bytes, role: str) -> bytes:
+    """The exporter's context for the tunnel of one role: each has an exporter of its own, so that
+    none could take part in another one's tunnel even if it knew that one's Key A."""
+    return session + lp(role.encode())
 
 
 class AuthenticateFirst(BoundedCommand):
@@ -63,7 +85,8 @@ class AuthenticateFinal(BoundedCommand):
     ``version``: the highest common protocol version. ``provider``: the provider's id, which
     profiles, caches and heads hang on. ``repository``: the encoded repository description with its
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
-    the provider allows this tenant.
+    the provider allows this tenant. ``wan``: whether it offers WAN acceleration; older ones do not
+    say.
     """
 
     commandName = b"AuthenticateFinal"
@@ -74,6 +97,7 @@ class AuthenticateFinal(BoundedCommand):
         (b"provider", FixedBytes(16)),
         (b"repository", amp.String()),
         (b"modes", CBORArgument()),
+        (b"wan", amp.Boolean(optional=True)),
     ]
 
 
@@ -106,10 +130,10 @@ class Start(BoundedCommand):
 
     ``kind``: a :class:`SessionKind`. ``job``: 16 bytes that stay the same over all the sessions of
     one job run. ``host`` and ``name``: the labels that points belong to. ``wan``: whether
-    acceleration is wanted. ``streams``: how many parallel streams. ``session``: the new session's
-    16 bytes. ``plan``: for each target role a map with ``role``, ``route``, ``gateways``,
-    ``versions`` and ``limits``; the keys travel beside it, in the same order, so that no printed
-    plan can hold one.
+    acceleration is wanted. ``streams``: how many parallel connections there are between the
+    accelerators, 1 without them. ``session``: the new session's 16 bytes. ``plan``: for each target
+    role a map with ``role``, ``route``, ``gateways``, ``versions`` and ``limits``; the keys travel
+    beside it, in the same order, so that no printed plan can hold one.
     """
 
     commandName = b"Start"

@@ -34,11 +34,16 @@ class EndSession(BoundedCommand):
     ``outcome``: as in Finish, or ``unreported`` where no Finish came. The points of a session that
     its tenant reports as ``failed``, ``interrupted`` or ``security_warning`` are withdrawn.
     ``warnings``: the warnings that the role raised. ``points``: ids of the points published.
+    ``failed``: whether the role ended the session for a security error.
     """
 
     commandName = b"EndSession"
     arguments = [(b"session", FixedBytes(16)), (b"outcome", amp.Unicode())]
-    response = [(b"warnings", CBORArgument()), (b"points", CBORArgument())]
+    response = [
+        (b"warnings", CBORArgument()),
+        (b"points", CBORArgument()),
+        (b"failed", amp.Boolean()),
+    ]
 
 
 class MakeRepository(BoundedCommand):
@@ -269,6 +274,17 @@ class Register(BoundedCommand):
     response = [(b"service", amp.Unicode())]
 
 
+class RegisterAccelerator(BoundedCommand):
+    """A target WAN accelerator of its own process says that it is there.
+
+    ``backend``: ``HOST:PORT`` on the provider's LAN that gateways relay its connections to.
+    """
+
+    commandName = b"RegisterAccelerator"
+    arguments = [(b"backend", amp.Unicode())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class ReportWarning(BoundedCommand):
     """A role saw something that the provider and the tenant must know."""
 
@@ -301,3 +317,39 @@ class HandKeyB(BoundedCommand):
         (b"integrity_key", SecretArgument(IntegrityKey)),
     ]
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class HandWAN(BoundedCommand):
+    """On the tenant's LAN: the job manager hands a session to its own WAN accelerator.
+
+    ``route``: what the mover's connection begins with. ``next_route``: what the connections to the
+    target accelerator begin with, at the first of ``gateways`` (``HOST:PORT``) that takes them.
+    ``hops``: the one that comes in and the one that goes on, over ``streams`` connections.
+    ``cache``: names the tenant's cache: provider and repository.
+    """
+
+    commandName = b"HandWAN"
+    arguments = [
+        (b"session", FixedBytes(16)),
+        (b"tenant", amp.Unicode()),
+        (b"route", FixedBytes(16)),
+        (b"next_route", FixedBytes(16)),
+        (b"gateways", CBORArgument()),
+        (b"hops", CBORArgument()),
+        (b"streams", amp.Integer()),
+        (b"cache", FixedBytes(32)),
+        (b"key_b", SecretArgument(KeyB)),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class EndWAN(BoundedCommand):
+    """On the tenant's LAN: the session is over; answered once its last byte is out, or given up.
+
+    ``aborted``: it has failed, and nothing is waited for. ``counts``: what was saved, as a map of
+    numbers (:class:`cloudconnect.dedup.statistics.Statistics`, both ways), and more facts.
+    """
+
+    commandName = b"EndWAN"
+    arguments = [(b"session", FixedBytes(16)), (b"aborted", amp.Boolean())]
+    response = [(b"counts", CBORArgument())]

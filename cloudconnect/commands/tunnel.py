@@ -49,7 +49,7 @@ def prologue(
     :param preamble: the 21 bytes that begin the connection
     :param session: the session's 16 bytes
     :param exporter: SHA-256 of the control channel's exporter for this session, 32 bytes
-    :param agreed: :func:`agreed_digest` of the plan entry and of what Start asked, 32 bytes
+    :param agreed: digest of the plan and of what Start asked: :func:`agreed_digest`, 32 bytes
     """
     return b"".join(
         (
@@ -64,10 +64,10 @@ def prologue(
     )
 
 
-def agreed_digest(entry: dict[str, Any], asked: dict[str, Any]) -> bytes:
+def agreed_digest(plan: list[dict[str, Any]], asked: dict[str, Any]) -> bytes:
     """SHA-256 over what both ends believe was agreed, 32 bytes.
 
-    :param entry: the role's plan entry, without its key
+    :param plan: all entries of the plan, without keys: a role left out or added shows at each
     :param asked: what Start asked
     """
-    return hashlib.sha256(canonical.encode([entry, asked])).digest()
+    return hashlib.sha256(canonical.encode([plan, asked])).digest()

@@ -15,6 +15,7 @@ from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeTrust
 from cloudconnect.transports.tls import MutualTLS
@@ -48,7 +49,7 @@ class GatewaySettings:
 
         :raises UsageError: not an address
         """
-        return split_address(self.service)
+        return split_host_port(self.service)
 
 
 def lan_tls(directory: Path, peer_role: str) -> MutualTLS:
@@ -58,18 +59,6 @@ def lan_tls(directory: Path, peer_role: str) -> MutualTLS:
     """
     identity = ServerIdentity(str(directory / "certificate.pem"), str(directory / "key.pem"))
     return MutualTLS(NodeTrust(str(directory / "ca.pem"), (peer_role,)), identity)
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT`` (an IPv6 address in square brackets).
-
-    :raises UsageError: not of this form
-    """
-    host, mark, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not mark or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"{text!r} is not HOST:PORT")
-    return host, int(port)
 
 
 def enroll(
@@ -88,9 +77,9 @@ def enroll(
     directory = directory.absolute()
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty: choose a new folder for the gateway")
-    split_address(service)
+    split_host_port(service)
     if advertise:
-        split_address(advertise)
+        split_host_port(advertise)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     issue_node_certificate(provider.node_authority, name, "gateway", directory)

@@ -47,6 +47,9 @@ class ProviderSettings:
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
+    :ivar wan_caches: folder of the WAN accelerator's block caches
+    :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no acceleration
+    :ivar wan_caches_gb: GiB that all of them may take, 1 to 100,000
     """
 
     directory: Path
@@ -61,6 +64,9 @@ class ProviderSettings:
     maintenance_hours: int = 1
     gc_hours: int = 24
     scrub_days: int = 30
+    wan_caches: str = "wan"
+    wan_cache_gb: int = 4
+    wan_caches_gb: int = 100
 
     @property
     def identity(self) -> ServerIdentity:
@@ -83,6 +89,11 @@ class ProviderSettings:
     def keys(self) -> Path:
         """Folder of the provider's own keys of repositories in encryption mode ``provider``."""
         return self.directory / "keys"
+
+    @property
+    def node_key(self) -> Path:
+        """File of the key under which this host's block caches are sealed."""
+        return self.directory / "wan.key"
 
     @property
     def read_only(self) -> bool:
@@ -121,13 +132,19 @@ class ProviderSettings:
             f"backend_address = {quoted(self.backend_address)}",
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
-            *(f"{name} = {getattr(self, name)}" for name in _NUMBERS),
+            *(f"{name} = {getattr(self, name)}" for name in _TENDING),
+            "# WAN acceleration: where its block caches lie, best on another disk than this",
+            "# folder, which has their key; GiB for one tenant's (0: no acceleration), for all.",
+            f"wan_caches = {quoted(self.wan_caches)}",
+            *(f"{name} = {getattr(self, name)}" for name in _CACHES),
         ]
         return "\n".join(lines) + "\n"
 
 
-#: The settings that are numbers, with the most that each may be.
-_NUMBERS = {"maintenance_hours": 24, "gc_hours": 720, "scrub_days": 365}
+#: The settings that are numbers, with the least and the most that each may be.
+_TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
+_CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
+_NUMBERS = {**_TENDING, **_CACHES}
 
 
 def quoted(text: str) -> str:
@@ -175,8 +192,9 @@ def _from_values(directory: Path, path: Path, values: dict[str, Any]) -> Provide
                 raise UsageError(f"{path}: {name} is a list of texts")
             values[name] = tuple(value)
         elif name in _NUMBERS:
-            if type(value) is not int or not 1 <= value <= _NUMBERS[name]:
-                raise UsageError(f"{path}: {name} is a number from 1 to {_NUMBERS[name]}")
+            least, most = _NUMBERS[name]
+            if type(value) is not int or not least <= value <= most:
+                raise UsageError(f"{path}: {name} is a number from {least} to {most}")
         elif not isinstance(value, str):
             raise UsageError(f"{path}: {name} is a text")
     if not values.get("hosts"):

@@ -3,6 +3,9 @@
 A batch is passed on once its digest, recomputed from its bytes, is right, and only then do its new
 blocks enter the cache. What cannot be found is asked for; the batches behind it are taken apart
 meanwhile, as far as they can be, and wait.
+
+A batch is acknowledged when it is passed on, or, after :meth:`Decoder.hold`, once whoever receives
+the stream has taken it: then the window is what bounds the bytes that wait for a slow receiver.
 """
 
 from __future__ import annotations
@@ -64,6 +67,26 @@ class Decoder:
         self._total = 0
         self._pending: deque[Pending] = deque()
         self._end: End | None = None
+        self._holds = False
+        # Of the batches that were passed on and not acknowledged: number, and where it ends.
+        self._passed: deque[tuple[int, int]] = deque()
+        self._acknowledged = 0  # bytes
+
+    def hold(self) -> None:
+        """Acknowledge nothing from now on before :meth:`taken` says so; called at the beginning."""
+        self._holds = True
+
+    def taken(self, total: int) -> Ack | None:
+        """Whoever receives the stream has taken its first ``total`` bytes.
+
+        :return: what is to be said to the far end, or None; None also where nothing is held
+        """
+        number = None
+        while self._passed and self._passed[0][1] <= total:
+            number, end = self._passed.popleft()
+            self._waiting -= end - self._acknowledged
+            self._acknowledged = end
+        return None if number is None else Ack(number)
 
     def batch(self, batch: Batch) -> Decoded:
         """A batch has come.
@@ -74,7 +97,8 @@ class Decoder:
         self._check_open()
         if batch.number != self._next:
             raise ProtocolViolation(f"batch {batch.number} came in the place of {self._next}")
-        if self._waiting + batch.plain > self._window or len(self._pending) >= BATCHES_MAX:
+        batches = len(self._pending) + len(self._passed)
+        if self._waiting + batch.plain > self._window or batches >= BATCHES_MAX:
             raise ProtocolViolation("more is under way between accelerators than was allowed")
         self._next += 1
         self._waiting += batch.plain
@@ -182,9 +206,12 @@ class Decoder:
             self._keep(pending)
             plain = [piece.data for piece in pending.pieces if piece.data is not None]
             decoded.plain.extend(plain)
-            decoded.answers.append(Ack(pending.batch.number))
-            self._waiting -= pending.batch.plain
             self._total += pending.batch.plain
+            if self._holds:
+                self._passed.append((pending.batch.number, self._total))
+            else:
+                self._waiting -= pending.batch.plain
+                decoded.answers.append(Ack(pending.batch.number))
         if self._end is not None and not self._pending:
             self._finish(self._end)
         return decoded

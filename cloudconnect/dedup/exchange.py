@@ -136,6 +136,24 @@ class Exchange:
         received.ended = self._decoder.ended
         return received
 
+    def hold(self) -> None:
+        """Acknowledge from now on only what :meth:`taken` names; called before anything else.
+
+        Then the far end sends no more than a window ahead of whoever takes the stream here, and
+        what it sends beyond that is refused.
+        """
+        self._decoder.hold()
+
+    def taken(self, total: int) -> list[bytes | memoryview]:
+        """Acknowledge what was passed on, as far as it was taken; costs next to nothing.
+
+        :param total: bytes of the far end's stream that were taken since the beginning
+        """
+        ack = self._decoder.taken(total)
+        parts = [] if ack is None else ack.encode()
+        self.received.coded += sum(map(len, parts))
+        return parts
+
     def eof(self) -> None:
         """The connection has ended.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 #: Similar blocks that are worth having for one block.
 SIMILAR_MAX: Final = 3
@@ -48,6 +48,8 @@ class IAppender(Interface):
 
 class IBlockCache(Interface):
     """A bounded cache of blocks; safe to use from several threads."""
+
+    size = Attribute("Bytes that it takes.")
 
     def find(name: bytes) -> Place | None:
         """Where the block ``name`` lies, or None."""

@@ -96,6 +96,11 @@ class MemoryCache:
         """See :meth:`IBlockCache.horizon`."""
         return self._next
 
+    @property
+    def size(self) -> int:
+        """See :class:`IBlockCache`."""
+        return self._size
+
     def empty(self) -> bool:
         """See :meth:`IBlockCache.empty`."""
         return not self._places

@@ -15,8 +15,12 @@ from typing import Any
 import attrs
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import UNIXServerEndpoint
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, UNIXServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -24,22 +28,31 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import NoSpace, Refused
+from cloudconnect.errors import NoSpace
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.acceptance import MoverTarget
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import HERE, NodeFactory, ServiceEnd
+from cloudconnect.provider.lan import NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.planning import HERE, GatewayPlace
+from cloudconnect.provider.relay import RelayTo
 from cloudconnect.provider.reserve import Reserve
-from cloudconnect.provider.service import CloudConnectService, GatewayPlace
+from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.sessions.acceptance import RoleTarget
+from cloudconnect.sessions.role import TargetRole
+from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.transports.endpoints import wrap_server_endpoint
+from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
-from cloudconnect.transports.switch import FactoryTarget
+from cloudconnect.transports.memory import MemoryEndpoint
+from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory
 from cloudconnect.transports.tls import MutualTLS, PinnedTLS
+
+#: Makes the endpoint of what the service calls a role's place.
+Dial = Callable[[str], IStreamClientEndpoint]
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +72,7 @@ class Places:
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as those gateways connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
+    :ivar accelerator: makes the target WAN accelerator of this process, or None for none
     """
 
     accounts_url: str
@@ -73,6 +87,7 @@ class Places:
     keys: Path | None = None
     reserve: Path | None = None
     intervals: Intervals | None = None
+    accelerator: Callable[[Dial], TargetRole] | None = None
 
 
 class AccountsThread(Service):
@@ -135,8 +150,17 @@ class Listener(Service):
         return stopped
 
 
+def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
+    """The way from an accelerator to the mover in the same process, in memory."""
+    endpoint, target = MemoryEndpoint(reactor, "the target data mover"), RoleTarget(mover)
+    endpoint.listen(
+        FirstBytesFactory(lambda route: target if mover.by_route(route) else None, None, reactor)
+    )
+    return endpoint
+
+
 class EmbeddedProvider(MultiService):
-    """Gateway, Cloud Connect service and target data mover in one process.
+    """Gateway, Cloud Connect service, target data mover and target WAN accelerator in one process.
 
     :param reactor: clock, connections and threads
     :param places: where everything lies and listens
@@ -160,6 +184,7 @@ class EmbeddedProvider(MultiService):
             provider=accounts.provider_value("provider-id", 16),
             decoy_key=accounts.provider_value("decoy-key", 32),
             advertise=places.advertise,
+            mover_backend=places.backend_address or HERE,
         )
         mover = TargetDataMover(
             reactor, places.repositories, places.keys, reserve, places.intervals
@@ -168,20 +193,28 @@ class EmbeddedProvider(MultiService):
             ControlFactory(service), reactor
         )
         self.control_factory = control
+        roles: list[TargetRole] = [mover]
+        if places.accelerator is not None:
+            way = here_to(reactor, mover)
+            roles.append(places.accelerator(lambda backend: way))
         targets: dict[str, IRelayTarget] = {
             "service": FactoryTarget(control, "the Cloud Connect service in this process"),
-            HERE: MoverTarget(mover),
+            HERE: RoleTarget(*roles),
         }
 
         def resolve(backend: str) -> IRelayTarget:
-            if backend not in targets:
-                raise Refused(f"this gateway has no back end {backend}")
-            return targets[backend]
+            if backend in targets:
+                return targets[backend]
+            host, port = split_host_port(backend)  # an accelerator of its own process
+            return RelayTo(HostnameEndpoint(reactor, host, port, CONNECT_SECONDS), backend)
 
         gateway = Gateway(reactor, places.public, resolve, "service")
-        service_end, mover_end = link_in_process(reactor, ServiceEnd(service, mover.role), mover)
-        service.set_mover(service_end)
-        mover.link = mover_end
+        for role in roles:
+            service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
+            if role is mover:
+                service.set_mover(service_end)
+            else:
+                service.add_accelerator(service_end)
         gateway_link, _ = link_in_process(reactor, None, gateway)
         service.add_gateway(gateway_link, GatewayPlace(HERE))
         administration = Administration(accounts, places.repositories, reserve)
@@ -205,7 +238,7 @@ class EmbeddedProvider(MultiService):
                 # The peer's real address comes in front, in a PROXY protocol header.
                 Listener(proxyEndpoint(places.backend), gateway.factory, "back end"),
             ]
-        for child in (thread, mover, service, *self._listeners):
+        for child in (thread, *roles, service, *self._listeners):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:

@@ -22,6 +22,7 @@ from cloudconnect.commands.control import (
     BINDING_LABEL,
     BINDING_SIZE,
     KEY_A_LABEL,
+    STREAMS_MAX,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
@@ -38,6 +39,7 @@ from cloudconnect.commands.control import (
     Start,
     UndeletePoints,
     Warn,
+    key_a_context,
 )
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import (
@@ -52,7 +54,8 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
-from cloudconnect.provider.service import Ask, CloudConnectService
+from cloudconnect.provider.planning import Ask
+from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.settings import (
     AUTHENTICATION_SECONDS,
     BOX_MAX,
@@ -216,6 +219,7 @@ class ControlProtocol(BoundedAMP):
             "provider": service.provider,
             "repository": description,
             "modes": list(record.modes),
+            "wan": service.accelerates,
         }
 
     def _known(self) -> str:
@@ -271,8 +275,10 @@ class ControlProtocol(BoundedAMP):
             wanted = Ask(kind=SessionKind(kind), streams=streams, wan=wan, **asked)
         except ValueError:
             raise ProtocolViolation("that is not a kind of session") from None
-        if streams != 1:
-            raise Refused("this version moves data on one stream")
+        if not 1 <= streams <= (STREAMS_MAX if wan else 1):
+            raise Refused(
+                f"between accelerators there are 1 to {STREAMS_MAX} connections, without them one"
+            )
         for label in (wanted.host, wanted.name):  # as those of a restore point
             if not 0 < len(label) <= LABEL_MAX or not label.isprintable():
                 raise ProtocolViolation(
@@ -289,8 +295,8 @@ class ControlProtocol(BoundedAMP):
         self._service.reactor.callLater(0, _forget, keys)
         return {"session": session, "plan": plan, "keys_a": keys}
 
-    def _key_a_exporter(self, session: bytes) -> bytes:
-        return self.exporter(KEY_A_LABEL, session, BINDING_SIZE)
+    def _key_a_exporter(self, session: bytes, role: str) -> bytes:
+        return self.exporter(KEY_A_LABEL, key_a_context(session, role), BINDING_SIZE)
 
     def _tell(self, warning: SecurityWarning) -> None:
         if self.transport is not None:

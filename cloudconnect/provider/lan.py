@@ -26,10 +26,8 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import AskOwner, Register, ReportEvent, ReportWarning
 from cloudconnect.errors import ProtocolViolation, Refused
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.provider.service import CloudConnectService, GatewayPlace
-
-#: A back end inside the gateway's own process.
-HERE = "here"
+from cloudconnect.provider.planning import GatewayPlace
+from cloudconnect.provider.service import CloudConnectService
 
 
 class ServiceEnd(CommandLocator):

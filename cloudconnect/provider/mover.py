@@ -1,43 +1,36 @@
 """Layer 4: the target data mover: Key A from the service, Key B from the tenant, then it stores.
 
-Each session is a machine (:mod:`cloudconnect.provider.session`). Its tunnel and its streams arrive
-through a gateway as connections that begin with the session's route id
-(:mod:`cloudconnect.provider.acceptance`); the dialogue of a stream runs in a worker thread over a
-blocking pipe, so that the reactor does nothing but the cipher and the socket.
+What it is to the service and the tenant, with keys, tunnels and streams, is
+:class:`~cloudconnect.sessions.role.TargetRole`. The dialogue of a stream runs in a worker thread
+over a blocking pipe, so that the reactor does nothing but the cipher and the socket.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.amp import CommandLocator
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import (
     AskOwner,
     CollectGarbage,
     DeleteRepositoryPoints,
     DescribeRepository,
-    EndSession,
     GetRepositoryRetention,
     ListRepositoryPoints,
     LockRepositoryPoints,
     MakeRepository,
     MeasureRepository,
-    OfferKeyA,
     PreviewRepositoryRetention,
     ReplaceRepositoryDescription,
     ReportEvent,
@@ -61,49 +54,26 @@ from cloudconnect.errors import (
     Truncated,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.keys import KeyA, frame_key
+from cloudconnect.keys import frame_key
 from cloudconnect.provider.acts import RepositoryActs, is_read_only
 from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.reserve import Reserve, is_no_room
-from cloudconnect.provider.session import KeyAPackage, SessionCore, SessionInputs, session_machine
 from cloudconnect.repository.serve import POINTS_MAX, ServeResult, serve_session
 from cloudconnect.repository.store import Repository
-from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
+from cloudconnect.sessions.package import KeyAPackage
+from cloudconnect.sessions.role import RoleSession, TargetRole
 from cloudconnect.transports.blocking import BlockingPipe
+from cloudconnect.transports.switch import hand_over
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameReader, FrameWriter
 
 #: Sessions that move data at the same time, each in a thread of its own; more wait their turn.
 THREADS_MAX = 64
-#: Outcomes at which the tenant itself says that it has no new restore point; then there is none.
-FAILURES = ("failed", "interrupted", "security_warning")
-#: Connections on one route that have not proved their key; the oldest makes way for a new one. Who
-#: sees the route id and wants to keep its owner out must open as many within one round trip.
-UNPROVED_MAX = 64
 
 
-@attrs.define(eq=False)
-class MoverSession:
-    """A session at this mover: its machine, and what belongs to it in this process."""
-
-    core: SessionCore
-    inputs: SessionInputs
-    key_a_ends: float
-    expiry: IDelayedCall
-    tunnel: BoundedAMP | None = None
-    pipes: list[BlockingPipe] = attrs.field(factory=list)
-    workers: list[Deferred[None]] = attrs.field(factory=list)
-    unproved: list[Any] = attrs.field(factory=list)  # protocols, the oldest first
-
-    @property
-    def package(self) -> KeyAPackage:
-        """What the service said of it."""
-        return self.core.package
-
-
-class TargetDataMover(Service, CommandLocator):
+class TargetDataMover(TargetRole):
     """Serves sessions against the repositories below one directory, and does what else is to do.
 
     :param reactor: clock and threads
@@ -118,6 +88,7 @@ class TargetDataMover(Service, CommandLocator):
 
     _log = Logger()
     role = Role.TARGET_MOVER.value
+    holds_integrity_key = True
 
     def __init__(
         self,
@@ -127,17 +98,13 @@ class TargetDataMover(Service, CommandLocator):
         reserve: Reserve | None = None,
         intervals: Intervals | None = None,
     ) -> None:
-        CommandLocator.__init__(self)
-        self.reactor = reactor
+        super().__init__(reactor)
         self._directory = directory
         self.acts = RepositoryActs(directory, reserve)
         self.maintenance = Maintenance(reactor, self.acts, self._owner, self._keep, intervals)
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
         self._quotas = Quotas()
-        self._by_route: dict[bytes, MoverSession] = {}
-        self._by_session: dict[bytes, MoverSession] = {}
-        self.link: BoundedAMP | None = None
 
     def startService(self) -> None:
         """Start the worker threads."""
@@ -149,16 +116,14 @@ class TargetDataMover(Service, CommandLocator):
     def stopService(self) -> Deferred[Any]:
         """End every session, then the threads."""
         Service.stopService(self)
-        for session in list(self._by_session.values()):
-            self._abort(session, Aborted("the provider is stopping"))
-        waiting: list[Deferred[Any]] = [self.maintenance.stopService()]
-        waiting += [d for s in self._by_session.values() for d in s.workers]
+        waiting = [
+            *self.end_all(Aborted("the provider is stopping")),
+            self.maintenance.stopService(),
+        ]
         return DeferredList(waiting).addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
-        for session in self._by_session.values():
-            if session.expiry.active():
-                session.expiry.cancel()
+        self.drop_all()
         self._pool.stop()
 
     def _in_thread(self, call: Any, *arguments: Any) -> Deferred[Any]:
@@ -166,60 +131,10 @@ class TargetDataMover(Service, CommandLocator):
 
     # --- from the service ------------------------------------------------------------------------
 
-    @OfferKeyA.responder
-    def offer(self, package: Any, key_a: KeyA) -> dict[str, Any]:
-        """Expect a session."""
-        try:
-            offered = KeyAPackage.from_map(package)
-        except (TypeError, KeyError, AttributeError):
-            raise Refused("a Key A package cannot be read") from None
-        if offered.version not in PROTOCOL_VERSIONS or offered.role != self.role:
-            raise Refused("this mover cannot take part in such a session")
-        if not self.acts.folder(offered.repository).is_dir():
+    def look_at(self, package: KeyAPackage) -> None:
+        """A session needs its repository here."""
+        if not self.acts.folder(package.repository).is_dir():
             raise NotFound("this mover does not have that repository")
-        if offered.session in self._by_session or offered.route in self._by_route:
-            raise Refused("this mover has that session or route already")
-        lifetime = offered.lifetime_ms / 1000
-        core = SessionCore(offered, key_a)
-        session = MoverSession(
-            core,
-            session_machine(core),
-            self.reactor.seconds() + lifetime,
-            self.reactor.callLater(lifetime, self._key_a_over, offered.session),
-        )
-        self._by_route[offered.route] = self._by_session[offered.session] = session
-        return {}
-
-    @EndSession.responder
-    def end_session(self, session: bytes, outcome: str) -> Deferred[dict[str, Any]]:
-        """Drop the session's keys and say what was seen."""
-        return Deferred.fromCoroutine(self._end_session(session, outcome))
-
-    async def _end_session(self, identifier: bytes, outcome: str) -> dict[str, Any]:
-        session = self._by_session.get(identifier)
-        if session is None:
-            return {"warnings": [], "points": []}
-        if outcome in ("done", "incomplete"):
-            late = self.reactor.callLater(
-                CLOSE_SECONDS, self._abort, session, Truncated("the stream did not end in time")
-            )
-        else:
-            late = None
-            self._abort(session, Aborted("the session has ended"))
-        seen = 0
-        while seen < len(session.workers):  # a failure adds one
-            seen = len(session.workers)
-            await DeferredList(list(session.workers))
-        if late is not None and late.active():
-            late.cancel()
-        core = session.core
-        if outcome in FAILURES or core.error is not None:
-            await self._take_back(session)
-        self._by_session.pop(identifier, None)
-        self._over(session)
-        if session.expiry.active():
-            session.expiry.cancel()
-        return {"warnings": [w.as_dict() for w in core.warnings], "points": core.points}
 
     @MakeRepository.responder
     def make_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
@@ -360,14 +275,10 @@ class TargetDataMover(Service, CommandLocator):
     def _keep(self, told: SessionEvent | SecurityWarning) -> Deferred[Any]:
         """Have the service keep something that belongs to no session."""
         if isinstance(told, SecurityWarning):
-            return self._tell(ReportWarning, warning=told.as_dict())
-        return self._tell(ReportEvent, event=attrs.asdict(told))
+            return self.tell(ReportWarning, warning=told.as_dict())
+        return self.tell(ReportEvent, event=attrs.asdict(told))
 
-    def _taken_back(self, session: MoverSession) -> Deferred[None]:
-        taken = Deferred.fromCoroutine(self._take_back(session))
-        return taken.addErrback(lambda f: self._log.failure("points were not withdrawn", f))
-
-    async def _take_back(self, session: MoverSession) -> None:
+    async def take_back(self, session: RoleSession) -> None:
         """Withdraw what the session has published; its workers have ended."""
         points, session.core.points = session.core.points, []
         if points:
@@ -388,42 +299,15 @@ class TargetDataMover(Service, CommandLocator):
                     count += 1
         return count
 
-    # --- from connections (see acceptance) -----------------------------------------------------
+    # --- streams ---------------------------------------------------------------------------------
 
-    def by_route(self, route: bytes) -> MoverSession | None:
-        """The session that connections with this route id belong to."""
-        return self._by_route.get(route)
-
-    def key_a_usable(self, session: MoverSession) -> bool:
-        """Whether a tunnel may still be opened."""
-        return session.core.key_a is not None and self.reactor.seconds() < session.key_a_ends
-
-    def key_a_proved(self, session: MoverSession, tunnel: BoundedAMP) -> None:
-        """The peer holds Key A: it is gone from here on, and this is the session's tunnel."""
-        session.tunnel = tunnel
-        session.inputs.key_a_proved()
-        self._expire_in(session, KEY_B_SECONDS)
-
-    def key_b_delivered(self, session: MoverSession, **keys: Any) -> None:
-        """Key B is here."""
-        session.inputs.key_b_delivered(**keys)
-        self._expire_in(session, KEY_B_SECONDS)
-        self.report(
-            session,
-            "key_b_received",
-            f"Key B {session.core.key_b_identifier} received through the Key A tunnel",
-            key=session.core.key_b_identifier,
-        )
-
-    def stream_up(self, session: MoverSession, pipe: BlockingPipe, connection: int) -> None:
+    def stream_up(self, session: RoleSession, stream: Any) -> None:
         """A stream has proved Key B: serve it in a thread."""
-        session.inputs.stream_up()
-        session.pipes.append(pipe)
-        if len(session.pipes) >= session.package.streams:
-            session.inputs.key_b_expired()  # every connection is up: nobody needs Key B any more
-            if session.expiry.active():
-                session.expiry.cancel()
-        self.report(session, "stream_up", f"Key B stream {connection} is up", stream=connection)
+        pipe, connection = BlockingPipe(self.reactor), stream.connection
+        hand_over(stream, pipe, b"")
+        session.running.append(pipe)
+        if len(session.running) >= session.package.streams:
+            self.forget_key_b(session)
         worker = self._in_thread(self._serve, session, pipe, self._channel(session, pipe))
         worker.addCallbacks(
             self._served,
@@ -435,7 +319,7 @@ class TargetDataMover(Service, CommandLocator):
         session.workers.append(worker)
 
     @staticmethod
-    def _channel(session: MoverSession, pipe: BlockingPipe) -> FrameChannel:
+    def _channel(session: RoleSession, pipe: BlockingPipe) -> FrameChannel:
         """The dialogue's channel, made here and now: when its worker starts, the session may have
         ended and its keys be gone, and what the worker then hears from the pipe is why."""
         package, key = session.package, session.core.integrity_key
@@ -447,7 +331,7 @@ class TargetDataMover(Service, CommandLocator):
         )
 
     def _serve(
-        self, session: MoverSession, pipe: BlockingPipe, channel: FrameChannel
+        self, session: RoleSession, pipe: BlockingPipe, channel: FrameChannel
     ) -> ServeResult:
         package = session.package
         try:
@@ -468,6 +352,7 @@ class TargetDataMover(Service, CommandLocator):
                     lambda record: self._check_point(session, record),
                     reserve,
                     keys,
+                    package.wan,
                 )
         except BaseException as error:
             pipe.abort(error if isinstance(error, Exception) else Aborted("the worker ended"))
@@ -498,7 +383,7 @@ class TargetDataMover(Service, CommandLocator):
             yield repository, keys
 
     @staticmethod
-    def _check_point(session: MoverSession, record: PointRecord) -> None:
+    def _check_point(session: RoleSession, record: PointRecord) -> None:
         package = session.package
         told = (record.session, record.job_id, record.host, record.job, record.repository)
         if told != (package.session, package.job, package.host, package.name, package.repository):
@@ -511,7 +396,7 @@ class TargetDataMover(Service, CommandLocator):
             noted.append(record.point)
 
     def _served(
-        self, result: ServeResult, session: MoverSession, pipe: BlockingPipe, connection: int
+        self, result: ServeResult, session: RoleSession, pipe: BlockingPipe, connection: int
     ) -> Deferred[None]:
         self.report(
             session,
@@ -530,7 +415,7 @@ class TargetDataMover(Service, CommandLocator):
         return pipe.when_lost().addCallback(lost)
 
     def _serving_failed(
-        self, failure: Failure, session: MoverSession, connection: int
+        self, failure: Failure, session: RoleSession, connection: int
     ) -> Deferred[None] | None:
         error = failure.value
         if isinstance(error, (SecurityError, Truncated)):
@@ -545,104 +430,3 @@ class TargetDataMover(Service, CommandLocator):
             self._log.failure("serving session {s} failed", failure, s=session.core.identifier)
             self.report(session, "stream_failed", "an internal error; see the provider's log")
         return None
-
-    # --- ends ------------------------------------------------------------------------------------
-
-    def tunnel_lost(self, session: MoverSession, error: BaseException | None) -> None:
-        """The liveness line of the session is gone: so is the session."""
-        if session.package.session not in self._by_session:
-            return
-        if isinstance(error, SecurityError):
-            self.failed(session, error, "key-a-tunnel", 0)
-            return
-        if isinstance(error, Truncated):
-            self.warn(session, error, "key-a-tunnel", 0)
-        self._abort(session, Truncated("the Key A tunnel of this session was lost"))
-
-    def failed(
-        self,
-        session: MoverSession,
-        error: SecurityError,
-        hop: str,
-        connection: int,
-        peer: str = "",
-    ) -> None:
-        """A peer that had proved its key, or somebody on the way to it, ends the session by this:
-        warn, and take back what it has published."""
-        if session.package.session not in self._by_session:
-            return
-        self.warn(session, error, hop, connection, peer)
-        session.core.error = error
-        self._abort(session, Aborted("the session has failed"))
-        # Now, and not when the tenant asks: somebody may have cut its control channel too.
-        workers = DeferredList(list(session.workers))
-        session.workers.append(workers.addCallback(lambda _: self._taken_back(session)))
-
-    def _abort(self, session: MoverSession, reason: Exception) -> None:
-        for pipe in session.pipes:
-            pipe.abort(reason)
-        self._over(session)
-
-    def _over(self, session: MoverSession) -> None:
-        """Forget everything of the session but what EndSession will ask for."""
-        session.inputs.end()
-        self._by_route.pop(session.package.route, None)
-        if session.tunnel is not None and session.tunnel.transport is not None:
-            session.tunnel.transport.loseConnection()
-        if session.package.session in self._by_session and not session.expiry.active():
-            self._expire_in(session, KEY_B_SECONDS)
-
-    def _expire_in(self, session: MoverSession, seconds: float) -> None:
-        if session.expiry.active():
-            session.expiry.cancel()
-        session.expiry = self.reactor.callLater(seconds, self._expired, session)
-
-    def _key_a_over(self, identifier: bytes) -> None:
-        session = self._by_session.get(identifier)
-        if session is not None:
-            self._expired(session)
-
-    def _expired(self, session: MoverSession) -> None:
-        """The next step did not come in time, or nobody asked after the end."""
-        self._by_session.pop(session.package.session, None)
-        self._abort(session, Truncated("the next step of the session did not come in time"))
-
-    # --- reports ---------------------------------------------------------------------------------
-
-    def warn(
-        self,
-        session: MoverSession,
-        error: CloudConnectError,
-        hop: str,
-        connection: int,
-        peer: str = "",
-    ) -> Deferred[Any] | None:
-        """Raise a security warning, once for each subject; fires when the service has it."""
-        warning = SecurityWarning(
-            time=time.time(),
-            kind=error.kind,  # type: ignore[attr-defined]
-            session=session.core.identifier,
-            tenant=session.package.tenant,
-            role=self.role,
-            hop=hop,
-            connection=connection,
-            peer=peer,
-            text=str(error) or type(error).__doc__ or "",
-        )
-        if not session.core.warn(warning):
-            return None
-        return self._tell(ReportWarning, warning=warning.as_dict())
-
-    def report(self, session: MoverSession, name: str, text: str, **fields: Any) -> Deferred[Any]:
-        """Tell the service of one step."""
-        event = SessionEvent(
-            time=time.time(), name=name, session=session.core.identifier, text=text, fields=fields
-        )
-        return self._tell(ReportEvent, event=attrs.asdict(event))
-
-    def _tell(self, command: Any, **values: Any) -> Deferred[Any]:
-        if self.link is None:
-            return gatherResults([])
-        told = self.link.call(command, **values)
-        told.addErrback(lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage()))
-        return told

@@ -9,22 +9,22 @@ connection and calls in here; gateways and movers are reached through their LAN 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import hmac
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
-from cloudconnect.commands.control import DIRECT_HOP, Role, SessionKind
+from cloudconnect.commands.control import TENANT_ROLES, Role, SessionKind
 from cloudconnect.commands.lan import (
     CollectGarbage,
     DeleteRepositoryPoints,
@@ -45,7 +45,6 @@ from cloudconnect.commands.lan import (
     SetRules,
     UndeleteRepositoryPoints,
 )
-from cloudconnect.commands.tunnel import agreed_digest
 from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
     Busy,
@@ -60,22 +59,15 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
 from cloudconnect.provider.accounts import Accounts, Tenant
 from cloudconnect.provider.attempts import LoginAttempts
-from cloudconnect.provider.session import KeyAPackage
+from cloudconnect.provider.planning import HERE, Ask, GatewayPlace, Part, packages, plan_of
+from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import (
     KEY_A_SECONDS,
     ORPHAN_SECONDS,
     PASSWORD_ITERATIONS_MIN,
-    PROTOCOL_VERSIONS,
     TOKEN_ITERATIONS_MIN,
 )
 
-#: What a session of each kind may do at the mover.
-CAPABILITIES = {
-    SessionKind.BACKUP: ("write", "read"),
-    SessionKind.RESTORE: ("read",),
-    SessionKind.READ: ("read",),
-    SessionKind.CHECK: ("read",),
-}
 #: Outcomes that a tenant may report of a session.
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 #: What the mover is told of a session whose tenant did not report: it may know of its points.
@@ -95,7 +87,7 @@ class LiveSession:
     session: bytes
     tenant: str
     kind: SessionKind
-    route: bytes
+    parts: list[Part]
     notify: Callable[[SecurityWarning], None]
     orphaned: IDelayedCall | None = None
     ending: bool = False
@@ -107,36 +99,6 @@ class LiveSession:
         return self.session.hex()
 
 
-@attrs.frozen(kw_only=True)
-class Ask:
-    """What a tenant asks of Start, checked."""
-
-    kind: SessionKind
-    job: bytes
-    host: str
-    name: str
-    repository: bytes
-    wan: bool
-    streams: int
-
-    def as_map(self) -> dict[str, Any]:
-        """As both ends hash it into the tunnel's prologue."""
-        return {**attrs.asdict(self), "kind": self.kind.value}
-
-
-@attrs.frozen
-class GatewayPlace:
-    """Where a gateway stands.
-
-    :ivar backend: what the gateway calls the movers' place: ``here`` inside one process, else
-        ``HOST:PORT`` on the provider's LAN
-    :ivar advertise: ``HOST:PORT`` that tenants reach it at, or empty
-    """
-
-    backend: str = "here"
-    advertise: str = ""
-
-
 class CloudConnectService(Service):
     """The provider's service behind the gateway.
 
@@ -146,6 +108,7 @@ class CloudConnectService(Service):
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
     :param today: the current date, for leases
+    :param mover_backend: ``HOST:PORT`` where accelerators of their own process find the mover
     """
 
     _log = Logger()
@@ -160,6 +123,7 @@ class CloudConnectService(Service):
         decoy_key: bytes,
         advertise: Iterable[str] = (),
         today: Callable[[], datetime.date] = datetime.date.today,
+        mover_backend: str = HERE,
     ) -> None:
         self.reactor = reactor
         self.provider = provider
@@ -169,8 +133,10 @@ class CloudConnectService(Service):
         self._run = in_accounts_thread
         self._advertise = list(advertise)
         self._today = today
+        self._mover_backend = mover_backend
         self._gateways: dict[BoundedAMP, GatewayPlace] = {}
         self._mover: BoundedAMP | None = None
+        self._accelerators: dict[BoundedAMP, str] = {}
         self._sessions: dict[bytes, LiveSession] = {}
         self._creating: set[str] = set()
         self._unwritten: dict[str, bool] = {}  # who is frozen, or not, while nothing can be written
@@ -188,6 +154,35 @@ class CloudConnectService(Service):
     def set_mover(self, link: BoundedAMP) -> None:
         """The target data mover is there."""
         self._mover = link
+
+    def add_accelerator(self, link: BoundedAMP, backend: str = HERE) -> None:
+        """A target WAN accelerator is there: sessions may go through it from now on.
+
+        :param backend: ``HOST:PORT`` where gateways find it, or ``here`` for our own process
+        """
+        self._accelerators[link] = backend
+
+    def lose_accelerator(self, link: BoundedAMP) -> None:
+        """A target WAN accelerator is gone."""
+        self._accelerators.pop(link, None)
+
+    @property
+    def accelerates(self) -> bool:
+        """Whether there is a target WAN accelerator."""
+        return bool(self._accelerators)
+
+    def _accelerator(self) -> tuple[BoundedAMP, str]:
+        """The accelerator with the fewest sessions.
+
+        :raises Refused: there is none
+        """
+        if not self._accelerators:
+            raise Refused(
+                "the provider has no WAN accelerator running; use --wan auto or off, or try later"
+            )
+        busy = Counter(part.link for live in self._sessions.values() for part in live.parts)
+        link = min(self._accelerators, key=busy.__getitem__)
+        return link, self._accelerators[link]
 
     @property
     def mover(self) -> BoundedAMP:
@@ -212,7 +207,7 @@ class CloudConnectService(Service):
             text=warning.text,
         )
         live = self._sessions.get(bytes.fromhex(warning.session)) if warning.session else None
-        if live is not None and warning.role != Role.SOURCE_MOVER.value:
+        if live is not None and warning.role not in TENANT_ROLES:
             live.notify(warning)
         return self._keep(self._accounts.keep_warning, warning, warning.role)
 
@@ -521,13 +516,13 @@ class CloudConnectService(Service):
         self,
         tenant: str,
         ask: Ask,
-        exporter: Callable[[bytes], bytes],
+        exporter: Callable[[bytes, str], bytes],
         peer: str,
         notify: Callable[[SecurityWarning], None],
     ) -> tuple[bytes, list[dict[str, Any]], list[KeyA]]:
-        """Begin a session: Key A to the mover, routes to the gateways, then the answer.
+        """Begin a session: Key A to its roles, routes to the gateways, then the answer.
 
-        :param exporter: the TLS exporter for Key A with the session as context, 32 bytes
+        :param exporter: the TLS exporter for the Key A of a session and a role, 32 bytes
         :param notify: tells the tenant of a warning
         :return: the session, the plan, and the Key A of each of its entries
         """
@@ -544,41 +539,18 @@ class CloudConnectService(Service):
                 f"tenant {tenant} runs {running} tasks already, which is its limit; "
                 "wait for one to end, or ask the provider for more"
             )
-        session, route, key_a = os.urandom(16), os.urandom(16), KeyA.generate()
+        session = os.urandom(16)
+        parts = [Part(Role.TARGET_MOVER, self.mover, HERE)]
+        if ask.wan:
+            parts.append(Part(Role.TARGET_WAN, *self._accelerator()))
         live = LiveSession(
-            session=session, tenant=tenant, kind=ask.kind, route=route, notify=notify
+            session=session, tenant=tenant, kind=ask.kind, parts=parts, notify=notify
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
-            places = await self._publish(record, route)
-            entry = {
-                "role": Role.TARGET_MOVER.value,
-                "route": route,
-                "gateways": self._addresses(places),
-                "versions": list(PROTOCOL_VERSIONS),
-                "limits": {"lifetime_ms": int(KEY_A_SECONDS * 1000), "streams": ask.streams},
-            }
-            package = KeyAPackage(
-                version=PROTOCOL_VERSIONS[-1],
-                session=session,
-                tenant=tenant,
-                role=Role.TARGET_MOVER.value,
-                route=route,
-                exporter=hashlib.sha256(exporter(session)).digest(),
-                agreed=agreed_digest(entry, ask.as_map()),
-                lifetime_ms=int(KEY_A_SECONDS * 1000),
-                kind=ask.kind.value,
-                job=ask.job,
-                host=ask.host,
-                name=ask.name,
-                repository=ask.repository,
-                quota=record.quota,
-                mode=record.mode,
-                capabilities=CAPABILITIES[ask.kind],
-                hops=(DIRECT_HOP,),
-                streams=ask.streams,
-                wan=False,
-            )
+            places = await self._publish(record, parts)
+            plan = plan_of(parts, ask, self._addresses(places))
+            told = packages(parts, plan, ask, session, record, exporter, self._mover_backend)
             await self._keep(
                 self._accounts.session_started,
                 session=live.identifier,
@@ -589,30 +561,42 @@ class CloudConnectService(Service):
                 job=ask.name,
                 peer=peer,
                 started=time.time(),
-                key_a=key_a.identifier,
+                key_a=parts[0].key_a.identifier,
                 key_b="",
                 summary="{}",
             )
-            await self._note(
-                "key_a_made",
-                live.identifier,
-                f"Key A {key_a.identifier} made for the {package.role}",
-                role=package.role,
-                key=key_a.identifier,
-            )
-            await self.mover.call(OfferKeyA, package=package.as_map(), key_a=key_a)
+            for part in parts:
+                await self._note(
+                    "key_a_made",
+                    live.identifier,
+                    f"Key A {part.key_a.identifier} made for the {part.role.value}",
+                    role=part.role.value,
+                    key=part.key_a.identifier,
+                )
+            await self._offer(parts, told)
         except BaseException:
-            key_a.forget()
+            for part in parts:
+                part.key_a.forget()
             await self._end(live, "failed", {})
             raise
-        return session, [entry], [key_a]
+        return session, plan, [part.key_a for part in parts]
+
+    async def _offer(self, parts: list[Part], told: list[KeyAPackage]) -> None:
+        """Hand each part its package and Key A; all have it before the tenant is answered."""
+        for part, package in zip(parts, told, strict=True):
+            try:
+                await part.link.call(OfferKeyA, package=package.as_map(), key_a=part.key_a)
+            except NotReachable:
+                if part.role is Role.TARGET_WAN:
+                    self.lose_accelerator(part.link)
+                raise
 
     def _addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
         known = [place.advertise for place in places if place.advertise]
         return [*self._advertise, *(a for a in known if a not in self._advertise)]
 
-    async def _publish(self, record: Tenant, route: bytes) -> list[GatewayPlace]:
-        """Publish ``route`` to every gateway, and return those that have taken it.
+    async def _publish(self, record: Tenant, parts: list[Part]) -> list[GatewayPlace]:
+        """Publish the parts' routes to every gateway, and return those that have taken them.
 
         One that does not answer is lost, until it registers again.
 
@@ -621,15 +605,21 @@ class CloudConnectService(Service):
         taken = []
         links = list(self._gateways.items())
         calls = [
-            link.call(
-                PublishRoute,
-                timeout=PUBLISH_SECONDS,
-                route=route,
-                backend=place.backend,
-                group=record.group,
-                rate=0,
-                lifetime=int(ROUTE_SECONDS * 1000),
-            )
+            gatherResults(
+                [
+                    link.call(
+                        PublishRoute,
+                        timeout=PUBLISH_SECONDS,
+                        route=part.route,
+                        backend=part.backend_for(place),
+                        group=record.group,
+                        rate=0,
+                        lifetime=int(ROUTE_SECONDS * 1000),
+                    )
+                    for part in parts
+                ],
+                consumeErrors=True,
+            ).addErrback(_first_error)
             for link, place in links
         ]
         answers: Any = await DeferredList(calls, consumeErrors=True)
@@ -684,7 +674,7 @@ class CloudConnectService(Service):
             warning,
             session=live.identifier,
             tenant=live.tenant,
-            role=Role.SOURCE_MOVER.value,
+            role=warning.role if warning.role in TENANT_ROLES else Role.SOURCE_MOVER.value,
         )
         return self.warned(told)
 
@@ -697,14 +687,27 @@ class CloudConnectService(Service):
         if live.orphaned is not None and live.orphaned.active():
             live.orphaned.cancel()
         found: list[SecurityWarning] = []
-        try:
-            answer = await self.mover.call(EndSession, session=live.session, outcome=outcome)
-            found = [SecurityWarning.from_dict(w) for w in answer["warnings"]]
-        except CloudConnectError as error:
-            self._log.warn("mover cannot end session {s}: {e}", s=live.identifier, e=str(error))
+        # The mover last: what an accelerator saw may mean that its points must go.
+        for part in reversed(live.parts):
+            try:
+                answer = await part.link.call(EndSession, session=live.session, outcome=outcome)
+            except CloudConnectError as error:
+                self._log.warn(
+                    "{role} cannot end session {session}: {error}",
+                    role=part.role.value,
+                    session=live.identifier,
+                    error=str(error),
+                )
+                continue
+            found += [SecurityWarning.from_dict(w) for w in answer["warnings"]]
+            if answer["failed"]:
+                outcome = "security_warning"
         for link in list(self._gateways):
-            call = link.call(RetireRoute, route=live.route)
-            call.addErrback(lambda f: self._log.warn("gateway did not retire a route: {f}", f=f))
+            for part in live.parts:
+                call = link.call(RetireRoute, route=part.route)
+                call.addErrback(
+                    lambda f: self._log.warn("gateway did not retire a route: {f}", f=f)
+                )
         try:
             await self._keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
@@ -743,3 +746,9 @@ class CloudConnectService(Service):
             for live in list(self._sessions.values())
         ]
         return gatherResults(ends, consumeErrors=True)
+
+
+def _first_error(failure: Failure) -> Failure:
+    """What went wrong with the first of several calls that failed."""
+    error = failure.value
+    return error.subFailure if isinstance(error, FirstError) else failure

@@ -6,6 +6,10 @@ and the dialogue goes on; anything else ends it with a FAIL of number 0.
 
 Answers to a GET come in the order of its ids, one frame for each: its CHUNK, or in its place a FAIL
 with the number of the GET.
+
+Where an accelerator stands on the way, unsealed chunks come and go uncompressed (``docs/wan.rst``,
+what to feed it): what comes is compressed here before it is stored, and decompressed when it goes
+back, so that its CHUNK is byte for byte the one that came.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import attrs
 from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
 from cloudconnect.content.heads import NUMBER_MAX
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.recoding import compressed, plain
 from cloudconnect.content.sealing import OVERHEAD
 from cloudconnect.errors import (
     Busy,
@@ -77,7 +82,7 @@ class ServeResult:
 
     :ivar points: ids of the points that were published, 16 bytes each
     :ivar chunks_received: CHUNKs taken
-    :ivar bytes_stored: their stored bytes
+    :ivar bytes_stored: their bytes as they were stored
     :ivar chunks_sent: CHUNKs sent
     :ivar bytes_received: all bytes of frames that came
     :ivar bytes_sent: all bytes of frames that were sent
@@ -100,6 +105,7 @@ def serve_session(
     on_point: Callable[[PointRecord], None],
     reserve: Callable[[int], None] | None = None,
     keys: RepositoryKeys | None = None,
+    plain_on_wire: bool = False,
 ) -> ServeResult:
     """Serve one stream until the peer has ended it.
 
@@ -110,12 +116,23 @@ def serve_session(
     :param on_point: is asked before a restore point is published, and raises what is wrong with it
     :param reserve: takes so many bytes from the quota before they are stored, or raises NoSpace
     :param keys: in ``provider`` mode, the provider's own keys, under which blobs are sealed at rest
+    :param plain_on_wire: chunks pass an accelerator: compress for the store those that come
+        uncompressed, and send all of them uncompressed. Nothing changes in ``tenant`` mode, where
+        they are sealed
     :raises ContextMismatch: the peer wants what was not agreed
     :raises CloudConnectError: what ended the dialogue; the peer has been told
     :raises Exception: anything unexpected; the peer has been told that something was, not what
     """
     served = _Dialogue(
-        channel, repository, purpose, capabilities, session, on_point, reserve or _unlimited, keys
+        channel,
+        repository,
+        purpose,
+        capabilities,
+        session,
+        on_point,
+        reserve or _unlimited,
+        keys,
+        plain_on_wire,
     )
     try:
         return served.run()
@@ -136,6 +153,7 @@ class _Dialogue:
         on_point: Callable[[PointRecord], None],
         reserve: Callable[[int], None],
         keys: RepositoryKeys | None,
+        plain_on_wire: bool,
     ) -> None:
         self._channel = channel
         self._repository = repository
@@ -149,6 +167,7 @@ class _Dialogue:
         self._on_point = on_point
         self._reserve = reserve
         self._keys = keys
+        self._plain_on_wire = plain_on_wire
         self._mode = repository.description.mode
         self._references: ReferenceWriter | None = None
         self._points: list[bytes] = []
@@ -258,6 +277,8 @@ class _Dialogue:
             raise ProtocolViolation("a CHUNK has a coding or a size that was not agreed")
         if blob.coding == Coding.PLAIN and len(blob.data) != blob.plain_length:
             raise ProtocolViolation("a CHUNK without any coding announces another length")
+        if self._plain_on_wire:
+            blob = compressed(blob)
         if self._keys is not None and self._mode is EncryptionMode.PROVIDER:
             blob = self._keys.seal_stored("chunk", blob)
         self._reserve(len(blob.data) + ENTRY_SIZE)
@@ -327,12 +348,15 @@ class _Dialogue:
                 self._chunks_sent += 1
 
     def _opened(self, got: StoredBlob | StoredDataDamaged) -> StoredBlob:
-        """What a reader gets: the blob as it was received."""
+        """What a reader gets: the blob as it was received.
+
+        :raises StoredDataDamaged: it is not there, or not as it was stored
+        """
         if isinstance(got, StoredDataDamaged):
             raise got
         if self._keys is not None and self._mode is EncryptionMode.PROVIDER:
-            return self._keys.unseal_stored("chunk", got)
-        return got
+            got = self._keys.unseal_stored("chunk", got)
+        return plain(got) if self._plain_on_wire else got
 
     def _open(self, frame: Frame) -> None:
         point = _fields(frame, point=bytes)["point"]

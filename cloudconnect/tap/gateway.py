@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
-from cloudconnect.config.gateway import GatewaySettings, load, split_address
+from cloudconnect.config.gateway import GatewaySettings, load
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.gateway import Gateway
@@ -20,6 +20,7 @@ from cloudconnect.provider.relay import RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.hosts import split_host_port
 
 
 class Options(UsageOptions):
@@ -66,7 +67,7 @@ class GatewayProcess(MultiService):
     def _resolve(self, backend: str) -> IRelayTarget:
         """Back ends are named by the service alone, over the LAN link."""
         try:
-            host, port = split_address(backend)
+            host, port = split_host_port(backend)
         except UsageError:
             raise Refused(f"{backend!r} is not a back end of a separate gateway") from None
         return RelayTo(HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS), backend)

@@ -17,6 +17,7 @@ from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 
 
@@ -94,6 +95,7 @@ class ProviderProcess(Service):
                 advertise=settings.advertise,
                 keys=settings.keys,
                 reserve=settings.reserve,
+                accelerator=accelerator_of(self._reactor, settings),
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,
                     gc_hours=settings.gc_hours,

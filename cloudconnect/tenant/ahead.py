@@ -1,12 +1,13 @@
 """Layer 4: connections that are opened before it is known what they are for.
 
-A session needs two more TCP connections as soon as Start is answered. To open them while Start is
-under way saves two round trips on a long line; a provider that then names other gateways makes them
-useless, and they are closed unused.
+A session needs two more TCP connections as soon as Start is answered, and with WAN acceleration
+several. To open them while Start is under way saves two round trips on a long line; a provider that
+then names other gateways makes them useless, and they are closed unused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -73,3 +74,32 @@ class ConnectedAhead:
 def _drop(waiting: _Waiting) -> None:
     if waiting.transport is not None:
         waiting.transport.loseConnection()
+
+
+class Ahead:
+    """Connections to one address, opened at once, and endpoints for what goes elsewhere.
+
+    :param make: makes a client endpoint of a host and a port
+    :param host: where to connect
+    :param port: its TCP port
+    :param count: how many connections
+    """
+
+    def __init__(
+        self, make: Callable[[str, int], IStreamClientEndpoint], host: str, port: int, count: int
+    ) -> None:
+        self._make = make
+        self._place = (host, port)
+        self._made = [ConnectedAhead(make(host, port)) for _ in range(count)]
+        self._free = list(self._made)
+
+    def endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        """One that is connected already, where there is one left to that address."""
+        if (host, port) == self._place and self._free:
+            return self._free.pop(0)
+        return self._make(host, port)
+
+    def close(self) -> None:
+        """The rest is not needed."""
+        for made in self._made:
+            made.close()

@@ -43,6 +43,7 @@ from cloudconnect.errors import (
     ControlTampered,
     Downgrade,
     HandshakeTimeout,
+    LocalError,
     NotReachable,
     Truncated,
 )
@@ -54,7 +55,8 @@ from cloudconnect.settings import (
     PAGE_ROWS_MAX,
     PROTOCOL_VERSIONS,
 )
-from cloudconnect.tenant.ahead import ConnectedAhead
+from cloudconnect.tenant.accelerated import OwnAccelerator, Reports
+from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
@@ -78,11 +80,13 @@ class Account:
     :ivar provider: the provider's 16 bytes, which caches hang on
     :ivar repository: the encoded repository description, or ``b""`` before ``connect``
     :ivar modes: at-rest modes that may be chosen
+    :ivar wan: whether the provider offers WAN acceleration
     """
 
     provider: bytes
     repository: bytes
     modes: tuple[str, ...]
+    wan: bool = False
 
 
 class JobManager:
@@ -94,6 +98,8 @@ class JobManager:
     :param trust: how its certificate is judged
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
+    :ivar saved: what the own accelerator has saved in the last session, as counts
+    :ivar reports: what it reports to, at our end of its LAN link
     """
 
     _log = Logger()
@@ -118,6 +124,10 @@ class JobManager:
         self._control: ControlClient | None = None
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
+        self._ahead: Ahead | None = None
+        self._accelerator: OwnAccelerator | None = None
+        self.saved: dict[str, Any] = {}
+        self.reports = Reports(self._happened, self._provider_warned)
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)
 
@@ -182,7 +192,12 @@ class JobManager:
             raise Downgrade(f"the provider chose protocol version {final['version']}")
         self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
         control.keep_alive()
-        return Account(final["provider"], final["repository"], tuple(final["modes"]))
+        return Account(
+            final["provider"],
+            final["repository"],
+            tuple(final["modes"]),
+            bool(final.get("wan")),
+        )
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
@@ -324,6 +339,7 @@ class JobManager:
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
+        wan: bool = False,
     ) -> _T:
         """Run one session from Start to Finish.
 
@@ -332,21 +348,26 @@ class JobManager:
         :param dialogue: what the movers do, in a worker thread; takes the channel and the session
         :param summarize: what of the result the provider may keep
         :param rates: how fast the stream may use the line
+        :param wan: whether it goes through the accelerators; :meth:`use_accelerator` was called
         :raises SecurityError: something was changed on the way; nothing was published
         :raises CloudConnectError: anything else by name
         """
+        own = self._accelerator if wan else None
+        if wan and own is None:
+            raise LocalError("there is no own accelerator for this session")
         asked: dict[str, Any] = {
             "kind": kind.value,
             "job": job_id,
             "host": host,
             "name": job,
             "repository": repository,
-            "wan": False,
-            "streams": 1,
+            "wan": wan,
+            "streams": own.streams if own is not None else 1,
         }
+        self.saved = {}
         control = self.control
-        here = self._endpoint(self._host, self._port)
-        ahead = [ConnectedAhead(here), ConnectedAhead(here)]
+        connections = 1 + (1 + own.streams if own is not None else 1)
+        self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
         try:
             answer = await control.call(Start, **asked)
             around = Surroundings(
@@ -356,16 +377,29 @@ class JobManager:
                 mover=self._mover,
                 tenant=self._tenant,
                 address=(self._host, self._port),
-                endpoint=self._endpoint,
+                ahead=ahead,
+                accelerator=own,
                 happened=self._happened,
                 warned=self._warned,
             )
             self._current = run = SessionRun(around, asked, answer)
-            return await run.run(ahead, dialogue, summarize, rates)
+            result = await run.run(dialogue, summarize, rates)
+            self.saved = run.counts
+            return result
         finally:
-            self._current = None
-            for endpoint in ahead:
-                endpoint.close()
+            self._current = self._ahead = None
+            ahead.close()
+
+    # --- the own accelerator ---------------------------------------------------------------------
+
+    def use_accelerator(self, accelerator: OwnAccelerator) -> None:
+        """Sessions with ``wan`` go through this one."""
+        self._accelerator = accelerator
+
+    def far_endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        """Where an own accelerator in this process connects to: to what is connected already."""
+        ahead = self._ahead
+        return self._endpoint(host, port) if ahead is None else ahead.endpoint(host, port)
 
     # --- what is heard on the control channel ----------------------------------------------------
 

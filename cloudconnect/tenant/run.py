@@ -6,8 +6,10 @@ The steps are those of ``docs/architecture.rst``, 3 to 7. Their order is held by
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,8 +21,17 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.control import DIRECT_HOP, KEY_A_LABEL, Finish, Role
-from cloudconnect.commands.lan import HandKeyB
+from cloudconnect.commands.control import (
+    BETWEEN_WANS,
+    DIRECT_HOP,
+    KEY_A_LABEL,
+    TENANT_ROLES,
+    TO_SOURCE_WAN,
+    Finish,
+    Role,
+    key_a_context,
+)
+from cloudconnect.commands.lan import EndWAN, HandKeyB, HandWAN
 from cloudconnect.commands.tunnel import DeliverKeyB, agreed_digest, prologue
 from cloudconnect.errors import (
     CloudConnectError,
@@ -28,23 +39,25 @@ from cloudconnect.errors import (
     Downgrade,
     KeyBUnconfirmed,
     NotReachable,
-    ProtocolViolation,
     SecurityError,
     Truncated,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.keys import KeyA, key_b_confirmation
+from cloudconnect.keys import KeyB, key_b_confirmation
 from cloudconnect.settings import PROTOCOL_VERSIONS
-from cloudconnect.tenant.ahead import ConnectedAhead
+from cloudconnect.tenant.accelerated import OwnAccelerator
+from cloudconnect.tenant.ahead import Ahead
+from cloudconnect.tenant.gathering import all_of
 from cloudconnect.tenant.lines import ControlClient, TunnelClient
 from cloudconnect.tenant.mover import Rates, SourceDataMover
+from cloudconnect.tenant.plan import Target, read_plan, split_gateway
 from cloudconnect.tenant.session import TenantSession, require_keys, session_machine
 from cloudconnect.tenant.verdict import outcome_of, worse_than
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.transports.tunnel import NoiseTunnel
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.preamble import ConnectionKind, Preamble
+from cloudconnect.wire.preamble import ROUTE_SIZE, ConnectionKind, Preamble
 
 _T = TypeVar("_T")
 
@@ -58,7 +71,8 @@ class Surroundings:
     :ivar mover: the source data mover
     :ivar tenant: the tenant's name
     :ivar address: host and port that the control channel was opened to
-    :ivar endpoint: makes a client endpoint of a host and a port
+    :ivar ahead: connections there
+    :ivar accelerator: the own WAN accelerator, where the session goes through one
     :ivar happened: takes each step
     :ivar warned: takes each warning, once
     """
@@ -69,7 +83,8 @@ class Surroundings:
     mover: SourceDataMover
     tenant: str
     address: tuple[str, int]
-    endpoint: Callable[[str, int], IStreamClientEndpoint]
+    ahead: Ahead
+    accelerator: OwnAccelerator | None
     happened: Callable[[SessionEvent], None]
     warned: Callable[[SecurityWarning], None]
 
@@ -88,45 +103,49 @@ class SessionRun:
     def __init__(self, around: Surroundings, asked: dict[str, Any], answer: dict[str, Any]) -> None:
         self._around = around
         self._asked = asked
-        self._entry = entry = read_plan(answer["plan"], len(answer["keys_a"]))
-        key_a: KeyA = answer["keys_a"][0]
-        self._session = TenantSession(answer["session"], entry["route"], key_a, self._tell)
+        self._plan = answer["plan"]
+        self._targets = read_plan(self._plan, answer["keys_a"], asked["wan"])
+        keys_a = [target.key_a for target in self._targets.values()]
+        self._session = TenantSession(answer["session"], keys_a, self._tell)
         self._steps = session_machine(self._session)
         self._control_error: ControlTampered | None = None
         self._over = False
+        self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
+        self._counts: dict[str, Any] = {}
         self._tell("started", f"session {self.identifier.hex()} started")
-        self._tell(
-            "key_a_received",
-            f"Key A {key_a.identifier} for the {entry['role']} received over TLS",
-            key=key_a.identifier,
-            role=entry["role"],
-        )
+        for target in self._targets.values():
+            self._tell(
+                "key_a_received",
+                f"Key A {target.key_a.identifier} for the {target.role.value} received over TLS",
+                key=target.key_a.identifier,
+                role=target.role.value,
+            )
 
     @property
     def identifier(self) -> bytes:
         """The session's 16 bytes."""
         return self._session.identifier
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the own accelerator has saved; empty without one."""
+        return self._counts
+
     async def run(
         self,
-        ahead: list[ConnectedAhead],
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]],
         rates: Rates,
     ) -> _T:
-        """Tunnel, Key B, stream, dialogue, Finish; see :meth:`JobManager.session`.
-
-        :param ahead: two connections to where the control channel was opened to
-        """
+        """Tunnels, Key B, stream, dialogue, Finish; see :meth:`JobManager.session`."""
         mover, steps = self._around.mover, self._steps
         try:
-            tunnel_end, stream_end = self._data_endpoints(ahead)
-            tunnel = await self._open_tunnel(tunnel_end)
-            await self._deliver(tunnel)
-            channel = await self._open_stream(stream_end, rates)
+            tunnels = await self._open_tunnels()
+            await self._deliver(tunnels)
+            channel = await self._open_stream(rates)
             result = await mover.run(lambda c: dialogue(c, self.identifier), channel)
             # Before the end is reported: a tunnel that was changed spoils the session to the last.
-            await tunnel.end()
+            await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
         except Exception as error:
             mover.abort(error)
             verdict = await self._finish(error, {})
@@ -136,85 +155,68 @@ class SessionRun:
         finally:
             steps.end()
             mover.forget(self.identifier)
-        verdict = await self._finish(None, summarize(result))
+        verdict = await self._finish(None, {**summarize(result), **self._for_the_provider()})
         if verdict is not None:
             raise verdict
         return result
 
-    def _data_endpoints(self, ahead: list[ConnectedAhead]) -> list[IStreamClientEndpoint]:
-        """Where the tunnel and the stream go: the first gateway advertised, or where we connected.
+    def _endpoint(self, target: Target) -> IStreamClientEndpoint:
+        """Where a target's connections go: the first gateway advertised, or where we connected."""
+        around = self._around
+        place = split_gateway(target.gateways[0]) if target.gateways else around.address
+        return around.ahead.endpoint(*place)
 
-        :param ahead: connections to where we connected
-        """
-        gateways = self._entry["gateways"]
-        if not gateways:
-            return list(ahead)
-        name, _, number = str(gateways[0]).rpartition(":")
-        if not name or not number.isdigit() or not 0 < int(number) < 65536:
-            raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT")
-        host, port = name.strip("[]"), int(number)
-        if (host, port) == self._around.address:
-            return list(ahead)
-        return [self._around.endpoint(host, port)] * 2
+    async def _open_tunnels(self) -> dict[Role, TunnelClient]:
+        """A tunnel to each target, all at once."""
+        targets = self._targets.values()
+        opened = await all_of(*(self._open_tunnel(target) for target in targets))
+        self._steps.tunnel_up()
+        return dict(zip(self._targets, opened, strict=True))
 
-    async def _open_tunnel(self, endpoint: IStreamClientEndpoint) -> TunnelClient:
+    async def _open_tunnel(self, target: Target) -> TunnelClient:
         session, around = self._session, self._around
-        assert session.key_a is not None
-        preamble = Preamble(ConnectionKind.KEY_A_TUNNEL, session.route)
-        exporter = around.control.exporter(KEY_A_LABEL, session.identifier)
+        preamble = Preamble(ConnectionKind.KEY_A_TUNNEL, target.route)
+        context = key_a_context(session.identifier, target.role.value)
+        exporter = around.control.exporter(KEY_A_LABEL, context)
         recipe = NoiseTunnel(
-            psk=session.key_a,
+            psk=target.key_a,
             prologue=prologue(
                 preamble=preamble.encode(),
                 session=session.identifier,
                 tenant=around.tenant,
-                role=self._entry["role"],
+                role=target.role.value,
                 exporter=hashlib.sha256(exporter).digest(),
-                agreed=agreed_digest(self._entry, self._asked),
+                agreed=agreed_digest(self._plan, self._asked),
             ),
         )
         tunnel = TunnelClient(around.reactor, self._tunnel_lost)
-        layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), around.reactor)
+        endpoint = PreambleEndpoint(self._endpoint(target), preamble)
         try:
-            await connectProtocol(layered, tunnel)
+            await connectProtocol(wrap_client_endpoint(recipe, endpoint, around.reactor), tunnel)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
-        self._tell("tunnel_up", "Key A tunnel to the target data mover is up")
-        self._steps.tunnel_up()
+        self._tell(
+            "tunnel_up", f"Key A tunnel to the {target.spoken} is up", role=target.role.value
+        )
         return tunnel
 
-    async def _deliver(self, tunnel: TunnelClient) -> None:
-        """Key B to the target; and to our own mover only once the target has confirmed."""
-        session, steps, entry = self._session, self._steps, self._entry
+    async def _deliver(self, tunnels: dict[Role, TunnelClient]) -> None:
+        """Key B to the targets; and to our own roles only once every target has confirmed."""
+        await all_of(*(self._deliver_to(self._targets[role], t) for role, t in tunnels.items()))
+        self._steps.confirmed()
+        session, around = self._session, self._around
         key_b, integrity_key = require_keys(session)
-        common = set(PROTOCOL_VERSIONS) & {v for v in entry["versions"] if isinstance(v, int)}
-        if not common:
-            raise Downgrade("the target data mover speaks no protocol version of ours")
-        digest, answering = tunnel.call_with_digest(
-            DeliverKeyB,
-            key_b=key_b,
-            integrity_key=integrity_key,
-            hops=[DIRECT_HOP],
-            versions=list(PROTOCOL_VERSIONS),
-            version=max(common),
-        )
-        answer = await answering
-        handshake_hash = tunnel.transport.handshake_hash  # type: ignore[union-attr]
-        expected = key_b_confirmation(key_b, handshake_hash, entry["role"], digest)
-        if not hmac.compare_digest(expected, answer["confirmation"]):
-            raise KeyBUnconfirmed("the target data mover did not confirm this session's Key B")
-        steps.confirmed()
-        self._tell(
-            "key_b_confirmed",
-            f"the target data mover confirmed Key B {key_b.identifier}",
-            key=key_b.identifier,
-        )
-        await self._around.lan.call(
+        mover = self._targets[Role.TARGET_MOVER]
+        route = mover.route
+        if around.accelerator is not None:
+            route = os.urandom(ROUTE_SIZE)
+            await self._hand_wan(around.accelerator, route, key_b)
+        await around.lan.call(
             HandKeyB,
             session=session.identifier,
-            tenant=self._around.tenant,
-            route=session.route,
-            hop=DIRECT_HOP,
+            tenant=around.tenant,
+            route=route,
+            hop=self._hop,
             key_b=key_b,
             integrity_key=integrity_key,
         )
@@ -224,14 +226,74 @@ class SessionRun:
             key=key_b.identifier,
         )
 
-    async def _open_stream(self, endpoint: IStreamClientEndpoint, rates: Rates) -> FrameChannel:
+    async def _deliver_to(self, target: Target, tunnel: TunnelClient) -> None:
+        key_b, integrity_key = require_keys(self._session)
+        common = set(PROTOCOL_VERSIONS) & target.versions
+        if not common:
+            raise Downgrade(f"the {target.spoken} speaks no protocol version of ours")
+        digest, answering = tunnel.call_with_digest(
+            DeliverKeyB,
+            key_b=key_b,
+            integrity_key=integrity_key if target.role is Role.TARGET_MOVER else None,
+            hops=list(target.hops),
+            versions=list(PROTOCOL_VERSIONS),
+            version=max(common),
+        )
+        answer = await answering
+        handshake_hash = tunnel.transport.handshake_hash  # type: ignore[union-attr]
+        expected = key_b_confirmation(key_b, handshake_hash, target.role.value, digest)
+        if not hmac.compare_digest(expected, answer["confirmation"]):
+            raise KeyBUnconfirmed(f"the {target.spoken} did not confirm this session's Key B")
+        self._tell(
+            "key_b_confirmed",
+            f"the {target.spoken} confirmed Key B {key_b.identifier}",
+            key=key_b.identifier,
+            role=target.role.value,
+        )
+
+    async def _hand_wan(self, own: OwnAccelerator, route: bytes, key_b: KeyB) -> None:
+        around, target = self._around, self._targets[Role.TARGET_WAN]
+        host, port = around.address
+        await own.link.call(
+            HandWAN,
+            session=self.identifier,
+            tenant=around.tenant,
+            route=route,
+            next_route=target.route,
+            gateways=list(target.gateways) or [f"{host}:{port}"],
+            hops=[TO_SOURCE_WAN, BETWEEN_WANS],
+            streams=self._asked["streams"],
+            cache=own.cache,
+            key_b=key_b,
+        )
+        self._tell(
+            "key_b_delivered",
+            f"Key B {key_b.identifier} delivered to the source WAN accelerator",
+            key=key_b.identifier,
+        )
+
+    async def _open_stream(self, rates: Rates) -> FrameChannel:
+        own = self._around.accelerator
+        endpoint = self._endpoint(self._targets[Role.TARGET_MOVER]) if own is None else own.endpoint
         try:
             channel = await self._around.mover.open(self.identifier, endpoint, rates)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
         self._steps.stream_up()
-        self._tell("stream_up", f"Key B stream {DIRECT_HOP} is up")
+        self._tell("stream_up", f"Key B stream {self._hop} is up")
         return channel
+
+    async def _end_wan(self, aborted: bool) -> None:
+        """Have the own accelerator end its part, and say what it has saved."""
+        own = self._around.accelerator
+        if own is None:
+            return
+        answer = await own.link.call(EndWAN, session=self.identifier, aborted=aborted)
+        if not aborted:
+            self._counts = dict(answer["counts"])
+
+    def _for_the_provider(self) -> dict[str, Any]:
+        return {"wan": self._counts} if self._counts else {}
 
     # --- how it ends -----------------------------------------------------------------------------
 
@@ -241,8 +303,10 @@ class SessionRun:
         """Tell the provider, hear what it saw, and judge: the worst of both sides' words."""
         session = self._session
         if error is not None:
+            with contextlib.suppress(CloudConnectError):  # it tells what it saw before it answers
+                await self._end_wan(True)
             self._note(error)
-        told = [w.as_dict() for w in session.warnings if w.role == Role.SOURCE_MOVER.value]
+        told = [w.as_dict() for w in session.warnings if w.role in TENANT_ROLES]
         try:
             answer = await self._around.control.call(
                 Finish,
@@ -269,7 +333,7 @@ class SessionRun:
                 session=self.identifier.hex(),
                 tenant=self._around.tenant,
                 role=Role.SOURCE_MOVER.value,
-                hop=DIRECT_HOP,
+                hop=self._hop,
                 peer=self._around.address[0],
                 text=str(error),
             )
@@ -299,22 +363,3 @@ class SessionRun:
                 time=time.time(), name=name, session=self.identifier.hex(), text=text, fields=fields
             )
         )
-
-
-def read_plan(plan: Any, keys: int) -> dict[str, Any]:
-    """The one entry of Start's plan, checked.
-
-    :param keys: how many Key A came with it
-    :raises ProtocolViolation: it is not a plan for a target mover alone
-    """
-    if not (isinstance(plan, list) and len(plan) == keys == 1):
-        raise ProtocolViolation("the plan does not name one target")
-    entry = plan[0]
-    fields = {"role": str, "route": bytes, "gateways": list, "versions": list, "limits": dict}
-    if not isinstance(entry, dict) or set(entry) != set(fields):
-        raise ProtocolViolation("the plan cannot be read")
-    if not all(isinstance(entry[name], kind) for name, kind in fields.items()):
-        raise ProtocolViolation("the plan cannot be read")
-    if entry["role"] != Role.TARGET_MOVER.value or len(entry["route"]) != 16:
-        raise ProtocolViolation("the plan does not name the target mover")
-    return entry

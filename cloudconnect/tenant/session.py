@@ -1,9 +1,10 @@
 """Layer 4: one session as the tenant's job manager sees it, as a state machine.
 
-The steps of ``docs/architecture.rst`` in their only order: *started* with a plan and a Key A,
-*tunnelled* once the target has proved that it holds Key A, *confirmed* once it has proved that it
-received Key B, *streaming*, *done*. Key B exists from the tunnel on and nothing can be given it
-before the target has confirmed; every other order is a bug that the machine refuses.
+The steps of ``docs/architecture.rst`` in their only order: *started* with a plan and a Key A
+for each of its targets, *tunnelled* once each has proved that it holds its own, *confirmed* once
+each has proved that it received Key B, *streaming*, *done*. Key B exists from the tunnels on and
+nothing of ours is given it before every target has confirmed; every other order is a bug that the
+machine refuses.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ class TenantSession:
     """
 
     identifier: bytes
-    route: bytes
-    key_a: KeyA | None = attrs.field(repr=False)
+    keys_a: list[KeyA] = attrs.field(repr=False)
     tell: Callable[..., None] = attrs.field(repr=False)
     key_b: KeyB | None = attrs.field(default=None, repr=False)
     integrity_key: IntegrityKey | None = attrs.field(default=None, repr=False)
@@ -48,10 +48,10 @@ class SessionSteps(Protocol):
     """What can happen to a session."""
 
     def tunnel_up(self) -> None:
-        """The target answered the Key A tunnel's handshake: it holds Key A. Key B is made."""
+        """Each target answered its Key A tunnel's handshake: it holds its Key A. Key B is made."""
 
     def confirmed(self) -> None:
-        """The target has proved that it received Key B: Key A is forgotten."""
+        """Each target has proved that it received Key B: Key A is forgotten."""
 
     def stream_up(self) -> None:
         """The movers' stream is up: the job manager's own Key B goes."""
@@ -89,12 +89,10 @@ def _forget_key_b(steps: SessionSteps, session: TenantSession) -> None:
 
 
 def _drop_key_a(session: TenantSession) -> None:
-    if session.key_a is not None:
-        session.tell(
-            "key_a_forgotten", f"Key A {session.key_a.identifier} forgotten", side="tenant"
-        )
-        session.key_a.forget()
-        session.key_a = None
+    for key_a in session.keys_a:
+        session.tell("key_a_forgotten", f"Key A {key_a.identifier} forgotten", side="tenant")
+        key_a.forget()
+    session.keys_a = []
 
 
 def _drop_key_b(session: TenantSession) -> None:

@@ -30,6 +30,18 @@ def parse_host(text: str) -> str:
         raise UsageError(f"{text!r} is neither a host name nor an IP address") from error
 
 
+def split_host_port(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; an IPv6 address stands in square brackets.
+
+    :raises UsageError: not of this form
+    """
+    host, mark, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not mark or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise UsageError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
 def is_address(host: str) -> bool:
     """Whether ``host``, from :func:`parse_host`, is an IP address."""
     try:

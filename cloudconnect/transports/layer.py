@@ -121,6 +121,16 @@ class Layer(Closing):
         self._transmitting = False
         self._producer = ProducerSlot(clock, self.unregisterProducer)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the handshake is over."""
+        return self._is_ready
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were written and wait here; what is below this layer may hold more."""
+        return self._held_size
+
     # --- hooks for the concrete layer -----------------------------------------------------------
 
     def _opened(self) -> None:

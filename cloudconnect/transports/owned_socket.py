@@ -37,9 +37,9 @@ TURN_BYTES: Final = 2 << 20
 #: When more than this many bytes are wanted, the kernel is asked to tell when they are there;
 #: to read what there is of them already costs more than to turn to the reactor.
 WAIT_BYTES: Final = 64 << 10
-#: A producer that was paused is resumed when no more than this many bytes are held: seldom, and
-#: long before the kernel has sent what it holds.
-LOW_WATER: Final = HIGH_WATER // 4
+#: A producer that was paused is resumed when no more than this part of the high-water mark is held:
+#: seldom, and long before the kernel has sent what it holds.
+LOW_PART: Final = 4
 #: Bytes that are read at once to be dropped.
 DROP_BYTES: Final = 64 << 10
 
@@ -78,7 +78,10 @@ class OwnedSocket:
     :param transport: for which :func:`~cloudconnect.transports.descriptor.can_own` holds, without
         a producer registered on it
     :param user: whose buffers are used
+    :ivar high_water: the producer is paused when more than this many bytes are held
     """
+
+    high_water = HIGH_WATER
 
     def __init__(self, transport: Any, user: ISocketUser) -> None:
         self._transport = transport
@@ -234,10 +237,10 @@ class OwnedSocket:
         if self._producer is None:
             return
         held = self._user.held
-        if self._producer_paused and held <= LOW_WATER:
+        if self._producer_paused and held <= self.high_water // LOW_PART:
             self._producer_paused = False
             self._producer.resumeProducing()
-        elif not self._producer_paused and held > HIGH_WATER:
+        elif not self._producer_paused and held > self.high_water:
             self._producer_paused = True
             self._producer.pauseProducing()
 
@@ -257,6 +260,10 @@ class OwnedSocket:
     def stopProducing(self) -> None:
         """Close."""
         self.loseConnection()
+
+    def getHandle(self) -> socket.socket:
+        """The socket, for its options."""
+        return self._socket
 
     def unsent(self) -> int:
         """Bytes that wait, here or in the kernel, and that the other side has not acknowledged."""

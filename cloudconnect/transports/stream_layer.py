@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.python.failure import Failure
 
 from cloudconnect.errors import Aborted
-from cloudconnect.settings import RECORD_PAYLOAD_FAST, RECORD_PAYLOAD_PLAIN
+from cloudconnect.settings import HIGH_WATER, RECORD_PAYLOAD_FAST, RECORD_PAYLOAD_PLAIN
 from cloudconnect.transports.buffers import RecordReader, RecordWriter
 from cloudconnect.transports.closing import CLOSE_RATE, as_failure
 from cloudconnect.transports.descriptor import can_own
@@ -75,6 +75,7 @@ class RecordStreamLayer(EndingLayer):
         self._initiator = initiator
         self._payload = payload
         self._may_own = own_socket
+        self._queue_limit = HIGH_WATER
         self._session: _Session | None = None
         self._socket: OwnedSocket | None = None
         self._liveness = Liveness(clock, self._ping, self._look, self._fail)
@@ -85,6 +86,27 @@ class RecordStreamLayer(EndingLayer):
     def owns_socket(self) -> bool:
         """Whether this connection is on the fast path."""
         return self._socket is not None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were written and wait here, sealed or not."""
+        session = self._session
+        return super().waiting + (session.writer.held if session is not None else 0)
+
+    def unsent(self) -> int:
+        """The same, and where the stream owns its socket what the peer has not acknowledged yet."""
+        in_kernel = self._socket.unsent() if self._socket is not None else self.waiting
+        return max(in_kernel, self.waiting)
+
+    def limit_queue(self, size: int) -> None:
+        """Pause the producer above earlier, where the stream owns its socket.
+
+        :param size: bytes that wait here at most before it is paused, in the place of
+            ``HIGH_WATER``
+        """
+        self._queue_limit = size
+        if self._socket is not None:
+            self._socket.high_water = size
 
     def give_up(self, code: int) -> None:
         """Drop what is queued, tell the peer ABORT, close.
@@ -140,6 +162,7 @@ class RecordStreamLayer(EndingLayer):
         self._release_below()
         assert self._session is not None
         owned = OwnedSocket(self.transport, _SocketSide(self, self._session))
+        owned.high_water = self._queue_limit
 
         def taken() -> None:
             if self._over or self._below_lost or self._closed_below:

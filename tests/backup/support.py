@@ -27,7 +27,14 @@ from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
 from cloudconnect.testing import PipePair
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.frames import FrameReader, FrameWriter
+from cloudconnect.wire.frames import (
+    Frame,
+    FrameKind,
+    FrameReader,
+    FrameWriter,
+    StoredBlob,
+    pack_chunk,
+)
 
 SESSION = b"session-of-tests"
 
@@ -44,6 +51,28 @@ def channels(pair: PipePair) -> tuple[FrameChannel, FrameChannel]:
 
 def nothing(record: PointRecord) -> None:
     """Let every restore point be published."""
+
+
+class Listening(FrameChannel):
+    """A channel that notes which CHUNKs pass, either way.
+
+    :param channel: is not used any more
+    :ivar chunks: their bodies
+    """
+
+    def __init__(self, channel: FrameChannel) -> None:
+        super().__init__(channel._pipe, channel._writer, channel._reader)
+        self.chunks: list[bytes] = []
+
+    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> None:
+        self.chunks.append(pack_chunk(blob))
+        super().send_chunk(request, blob, manifest)
+
+    def receive(self) -> Frame:
+        frame = super().receive()
+        if frame.kind is FrameKind.CHUNK:
+            self.chunks.append(bytes(frame.body))
+        return frame
 
 
 class Served:
@@ -94,15 +123,15 @@ class Place:
         Repository.create(self.directory, self.description).close()
         self.served: Served | None = None
         self.serve_options: dict[str, Any] = {}
+        self.wrap: Callable[[FrameChannel], FrameChannel] = lambda channel: channel
 
     def open(
         self, purpose: str, wrap: Callable[[FrameChannel], FrameChannel] | None = None
     ) -> FrameChannel:
         """A channel to this repository, served in a thread."""
         left, right = channels(PipePair(timeout=30.0))
-        self.served = Served(
-            right if wrap is None else wrap(right), self.directory, purpose, self.serve_options
-        )
+        wrapped = (wrap or self.wrap)(right)
+        self.served = Served(wrapped, self.directory, purpose, self.serve_options)
         return left
 
     def backup(self, *paths: bytes, **options: Any) -> BackupResult:

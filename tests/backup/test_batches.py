@@ -6,7 +6,7 @@ import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.backup.batches import Batch, Budget, Outgoing, RecentIds, Stopped
+from cloudconnect.backup.batches import Batch, Budget, Outgoing, Stopped
 from cloudconnect.content.manifest import Run, encode_entry
 from cloudconnect.settings import MANIFEST_PIECE_RUNS
 from tests.backup.cases import file_of
@@ -24,6 +24,14 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(batch.size, 8)
         self.assertEqual(len(batch.ids), 3)
         self.assertIsNone(batch.plains[1])
+        self.assertEqual(batch.shared, set())
+
+    def test_shared(self) -> None:
+        """It says which chunks have several small files in them."""
+        batch = Batch()
+        batch.add(b"1" * 32, b"12345", True)
+        batch.add(b"2" * 32, b"12345")
+        self.assertEqual(batch.shared, {b"1" * 32})
 
     def test_entries(self) -> None:
         """What entries take is counted, with the ids of unchanged files."""
@@ -53,28 +61,6 @@ class OutgoingTests(SynchronousTestCase):
             self.assertEqual(len(pieces), 2)
             self.assertEqual(b"".join(pieces), encode_entry(entry))
             self.assertEqual(list(one.needed), [run.id for run in runs])
-
-
-class RecentIdsTests(SynchronousTestCase):
-    """A set that forgets."""
-
-    def test_knows_what_was_added(self) -> None:
-        """An id is new once."""
-        recent = RecentIds(10)
-        self.assertTrue(recent.add(b"a"))
-        self.assertFalse(recent.add(b"a"))
-        self.assertIn(b"a", recent)
-        self.assertNotIn(b"b", recent)
-
-    def test_is_bounded(self) -> None:
-        """The last ``size`` ids are known, and never more than twice as many."""
-        recent = RecentIds(10)
-        names = [b"%d" % number for number in range(100)]
-        for name in names:
-            recent.add(name)
-        self.assertTrue(all(name in recent for name in names[-10:]))
-        self.assertLessEqual(sum(name in recent for name in names), 20)
-        self.assertNotIn(names[0], recent)
 
 
 class BudgetTests(SynchronousTestCase):

@@ -12,12 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.backup import sending
 from cloudconnect.backup.batches import Budget
 from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
-from cloudconnect.content.atrest import RepositoryKeys
+from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
 from cloudconnect.errors import Truncated
 from cloudconnect.keys import MasterKey
 from cloudconnect.testing import PipePair
-from cloudconnect.wire.frames import FLAG_MANIFEST, FrameKind, unpack_chunk
+from cloudconnect.wire.frames import FLAG_MANIFEST, Coding, FrameKind, unpack_chunk
 from tests.backup.support import channels
 
 
@@ -79,6 +79,26 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(opened, {"chunk": set(plains), "manifest": {manifest}})
         self.assertEqual(self.budget._bytes, 0)
         self.assertEqual(self.sender.bytes_stored, stored)
+        self.assertEqual(self.errors, [])
+
+    def test_plain(self) -> None:
+        """Without seal and compression nothing is coded, and chunks go in their order."""
+        self.patch(sending, "GROUP_BYTES", 10_000)
+        self.keys = RepositoryKeys(MasterKey.generate(), bytes(16), EncryptionMode.NONE)
+        self.sender = ChunkSender(self.left, self.keys, 0, self.budget, self.errors.append)
+        plains = [b"%d" % number * 2000 for number in range(40)]
+        kinds: tuple[BlobKind, ...] = ("chunk", "manifest")
+        for kind in kinds:
+            chunks: list[tuple[bytes, Plain]] = [(self.keys.blob_id(kind, p), p) for p in plains]
+            self.sender.send(kind, chunks)
+        self.sender.finish()
+        self.left.finish()
+        sent = []
+        while (frame := self.right.receive()).kind is not FrameKind.TOTALS:
+            blob = unpack_chunk(frame.body)
+            self.assertEqual(blob.coding, Coding.PLAIN)
+            sent.append(bytes(blob.data))
+        self.assertEqual(sent, plains * 2)
         self.assertEqual(self.errors, [])
 
     def test_much_of_a_manifest(self) -> None:

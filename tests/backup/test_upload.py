@@ -20,16 +20,19 @@ from cloudconnect.backup.options import BackupOptions, BackupResult, Progress, S
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.upload import BackupRun
-from cloudconnect.content.atrest import EncryptionMode
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.manifest import FLAG_CHANGED, EntryType
 from cloudconnect.errors import (
     SourceCommandFailed,
     UsageError,
 )
+from cloudconnect.keys import MasterKey
 from cloudconnect.repository.serve import ServeResult
 from cloudconnect.repository.store import Repository
+from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import Coding, unpack_chunk
 from tests.backup.cases import BackupCase
-from tests.backup.support import SESSION, Place
+from tests.backup.support import SESSION, Listening, Place
 from tests.backup.trees import ODD_NAMES, OLD_NS, make_odd_tree, write
 
 
@@ -122,6 +125,37 @@ class BackupTests(BackupCase):
         write(self.top + b"/file", b"can be read by anybody" * 1000)
         result = self.place.backup(self.top)
         self.assertEqual(self.content(result.point, b"/file"), b"can be read by anybody" * 1000)
+
+    def test_plain_on_the_wire(self) -> None:
+        """With an accelerator on the way content and manifest go plain, are stored compressed, and
+        come back in a restore as exactly the CHUNKs that they were."""
+        own = RepositoryKeys(MasterKey.generate(), bytes(16), EncryptionMode.PROVIDER)
+        for mode in (EncryptionMode.NONE, EncryptionMode.PROVIDER):
+            self.place = place = Place(self.mktemp(), mode)
+            keys = own if mode is EncryptionMode.PROVIDER else None
+            place.serve_options = {"plain_on_wire": True, "keys": keys}
+            heard: list[Listening] = []
+
+            def listen(channel: FrameChannel, heard: list[Listening] = heard) -> FrameChannel:
+                heard.append(Listening(channel))
+                return heard[-1]
+
+            place.wrap = listen
+            write(self.top + b"/text", b"".join(b"line %d\n" % number for number in range(40_000)))
+            write(self.top + b"/noise", os.urandom(300_000))
+            result = place.backup(self.top, compression=0)
+            target = os.path.abspath(self.mktemp()).encode()
+            place.restore(result.point, target)
+            up, down = (set(channel.chunks) for channel in heard)
+            codings = {unpack_chunk(body).coding for body in up}
+            self.assertEqual(codings, {Coding.PLAIN})
+            self.assertGreater(len(up), 3)
+            self.assertEqual(up, down)
+            with open(target + self.top + b"/text", "rb") as file:
+                self.assertEqual(len(file.read()), os.path.getsize(self.top + b"/text"))
+            with Repository.open(place.directory) as repository:
+                stored = repository.statistics()
+            self.assertLess(stored["bytes_stored"], stored["bytes_plain"] - 200_000)
 
     def test_empty_files_only(self) -> None:
         """A backup that needs no chunk at all is a backup."""

@@ -134,6 +134,7 @@ class ControlTests(SynchronousTestCase):
             "provider": b"p" * 16,
             "repository": large,
             "modes": ["tenant"],
+            "wan": True,
         }
         self.assertEqual(
             answer, there_and_back(AuthenticateFinal, AuthenticateFinal.response, answer)

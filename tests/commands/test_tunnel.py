@@ -60,24 +60,25 @@ class PrologueTests(SynchronousTestCase):
 
 
 class AgreedTests(SynchronousTestCase):
-    """The digest of plan entry and Start."""
+    """The digest of plan and Start."""
 
     def test_known(self) -> None:
         """It is SHA-256 over the canonical CBOR of the list of both, whatever their order."""
-        encoded = bytes.fromhex("82a2 6161 01 6162 4102a1 6163 f5".replace(" ", ""))
+        encoded = bytes.fromhex("8281 a2 6161 01 6162 4102a1 6163 f5".replace(" ", ""))
         digest = hashlib.sha256(encoded).digest()
-        self.assertEqual(digest, agreed_digest({"b": b"\x02", "a": 1}, {"c": True}))
-        self.assertEqual(digest, agreed_digest({"a": 1, "b": b"\x02"}, {"c": True}))
+        self.assertEqual(digest, agreed_digest([{"b": b"\x02", "a": 1}], {"c": True}))
+        self.assertEqual(digest, agreed_digest([{"a": 1, "b": b"\x02"}], {"c": True}))
 
     def test_differs(self) -> None:
         """It changes with either, and when something moves from the one to the other."""
         made = {
-            agreed_digest({"a": 1}, {"c": 1}),
-            agreed_digest({"a": 2}, {"c": 1}),
-            agreed_digest({"a": 1}, {"c": 2}),
-            agreed_digest({"c": 1}, {"a": 1}),
+            agreed_digest([{"a": 1}], {"c": 1}),
+            agreed_digest([{"a": 2}], {"c": 1}),
+            agreed_digest([{"a": 1}], {"c": 2}),
+            agreed_digest([{"c": 1}], {"a": 1}),
+            agreed_digest([{"a": 1}, {"a": 1}], {"c": 1}),
         }
-        self.assertEqual(4, len(made))
+        self.assertEqual(5, len(made))
 
 
 class DeliverTests(SynchronousTestCase):

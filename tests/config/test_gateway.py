@@ -8,31 +8,12 @@ from pathlib import Path
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.config.gateway import CONFIGURATION, enroll, lan_tls, load, split_address
+from cloudconnect.config.gateway import CONFIGURATION, enroll, lan_tls, load
 from cloudconnect.config.provider import ProviderSettings, initialize
 from cloudconnect.errors import ProviderNotTrusted, UsageError
 from cloudconnect.testing import MemoryPair, Recorder
 
 SERVICE, ADVERTISED = "10.0.0.1:6181", "gw.example.com:6180"
-
-
-class AddressTests(SynchronousTestCase):
-    """HOST:PORT."""
-
-    def test_good(self) -> None:
-        """Names, and addresses of both families."""
-        for text, wanted in (
-            ("gw.example.com:6180", ("gw.example.com", 6180)),
-            ("192.0.2.1:1", ("192.0.2.1", 1)),
-            ("[2001:db8::1]:65535", ("2001:db8::1", 65535)),
-        ):
-            self.assertEqual(wanted, split_address(text))
-
-    def test_bad(self) -> None:
-        """Everything else is named and refused."""
-        for text in ("", "host", ":1", "host:", "host:0", "host:65536", "host:x", "host:-1"):
-            error = self.assertRaises(UsageError, split_address, text)
-            self.assertIn(repr(text), str(error))
 
 
 class GatewayCase(SynchronousTestCase):

@@ -210,6 +210,39 @@ class RefusedTests(Case):
         more = attrs.evolve(missing, number=BATCHES_MAX)
         self.assertRaises(ProtocolViolation, decoder.batch, more)
 
+    def test_held_window(self) -> None:
+        """What was passed on and not taken is under way still, in bytes and in batches."""
+        known = batch([Instruction(Act.NAMED, 1)], b"", (self.names[5],), (self.data[5],))
+        decoder = Decoder(self.cache, window=2500)
+        decoder.hold()
+        for number in range(2):
+            decoded = decoder.batch(attrs.evolve(known, number=number))
+            self.assertEqual(([self.data[5]], []), (decoded.plain, decoded.answers))
+        third = attrs.evolve(known, number=2)
+        self.assertRaises(ProtocolViolation, decoder.batch, third)
+        decoder = Decoder(self.cache)
+        decoder.hold()
+        for number in range(BATCHES_MAX):
+            decoder.batch(attrs.evolve(known, number=number))
+        more = attrs.evolve(known, number=BATCHES_MAX)
+        self.assertRaises(ProtocolViolation, decoder.batch, more)
+
+    def test_taken(self) -> None:
+        """Whole batches are acknowledged, all at once, when all of their bytes were taken."""
+        known = batch([Instruction(Act.NAMED, 1)], b"", (self.names[5],), (self.data[5],))
+        decoder = Decoder(self.cache, window=3000)
+        decoder.hold()
+        for number in range(3):
+            decoder.batch(attrs.evolve(known, number=number))
+        self.assertIsNone(decoder.taken(999))
+        self.assertEqual(Ack(1), decoder.taken(2500))
+        self.assertIsNone(decoder.taken(2999))
+        decoder.batch(attrs.evolve(known, number=3))
+        decoder.batch(attrs.evolve(known, number=4))
+        fifth = attrs.evolve(known, number=5)
+        self.assertRaises(ProtocolViolation, decoder.batch, fifth)
+        self.assertEqual(Ack(4), decoder.taken(5000))
+
     @given(
         st.lists(
             st.builds(Instruction, st.sampled_from(Act), st.integers(1, 1100), st.integers(0, 9)),

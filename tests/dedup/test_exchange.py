@@ -309,6 +309,29 @@ class WindowTests(SynchronousTestCase):
         self.assertTrue(end.ready)
         self.assertTrue(more.wire)
 
+    def test_held(self) -> None:
+        """An end that holds sends no acknowledgement before it is told what was taken."""
+        data = noise(20_000_000)
+        here, there = (Exchange(MemoryCache(), ContentCutter()) for _ in range(2))
+        there.hold()
+        here.receive(b"".join(there.start()))
+        wire, at, out = here.start(), 0, b""
+        while at < len(data):
+            while here.ready and at < len(data):
+                wire += here.send(data[at : at + 500_000])
+                at += 500_000
+            received = there.receive(b"".join(wire))
+            out += b"".join(received.plain)
+            self.assertEqual([], received.wire)
+            self.assertEqual([], there.taken(len(out) - WINDOW_MIN))
+            wire = here.receive(b"".join(there.taken(len(out)))).wire
+        received = there.receive(b"".join([*wire, *here.finish()]))
+        out += b"".join(received.plain)
+        self.assertEqual((True, data), (received.ended, out))
+        self.assertFalse(here.settled)
+        here.receive(b"".join(there.taken(len(out))))
+        self.assertTrue(here.settled)
+
     def test_sizes(self) -> None:
         """A window that no far end could use is refused."""
         for window in (WINDOW_MIN - 1, WINDOW_MAX + 1):

@@ -21,11 +21,12 @@ from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.tunnel import DeliverKeyB, prologue
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.keys import IntegrityKey, KeyA, KeyB, Secret, frame_key, key_b_context
-from cloudconnect.provider.acceptance import MoverTarget
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.mover import MoverSession, TargetDataMover
-from cloudconnect.provider.session import KeyAPackage
+from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.repository.store import Repository
+from cloudconnect.sessions.acceptance import RoleTarget
+from cloudconnect.sessions.package import KeyAPackage
+from cloudconnect.sessions.role import RoleSession
 from cloudconnect.testing import Recorder
 from cloudconnect.transports.blocking import BlockingPipe
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -37,8 +38,8 @@ from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameKind, FrameReader, FrameWriter, encode_body
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
 from tests.provider.stage import MemoryReactor
-from tests.provider.test_session import package
 from tests.repository.repositories import DESCRIBED, REPOSITORY, keys
+from tests.sessions.test_machine import package
 
 KEY_A, KEY_B, FRAMES = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
 OTHER_KEY = b"another key of thirty-two bytes."
@@ -96,7 +97,7 @@ class MoverCase(SynchronousTestCase):
         self.told = ToldService()
         self.link, self.mover.link = link_in_process(self.reactor, self.told, self.mover)
         self.public = MemoryEndpoint(self.reactor, "public")
-        target = MoverTarget(self.mover)
+        target = RoleTarget(self.mover)
         self.gateway = Gateway(self.reactor, self.public, lambda name: target)
         self.successResultOf(self.gateway.listen())
         self.package = package(repository=REPOSITORY)
@@ -108,7 +109,7 @@ class MoverCase(SynchronousTestCase):
 
     # --- as the service --------------------------------------------------------------------------
 
-    def offer(self, **changes: Any) -> MoverSession:
+    def offer(self, **changes: Any) -> RoleSession:
         """Offer a session; every package has a session and a route of its own if need be."""
         self.package = package(**{"repository": REPOSITORY, **changes})
         self.result(self.link.call(OfferKeyA, package=self.package.as_map(), key_a=KeyA(KEY_A)))

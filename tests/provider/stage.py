@@ -50,14 +50,15 @@ from cloudconnect.content.atrest import (
 from cloudconnect.content.atrest import describe as described
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import MasterKey, Password
-from cloudconnect.provider.acceptance import MoverTarget
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import HERE, ServiceEnd
+from cloudconnect.provider.lan import ServiceEnd
 from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.service import CloudConnectService, GatewayPlace
+from cloudconnect.provider.planning import HERE, GatewayPlace
+from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
 from cloudconnect.transports.memory import MemoryEndpoint, MemoryPair
 from cloudconnect.transports.switch import FactoryTarget
@@ -191,7 +192,7 @@ class Provider(Service):
         control = PinnedTLS(identity=self.issued.write(directory / "tls")).server_factory(
             ControlFactory(self.service), reactor
         )
-        targets = {"service": FactoryTarget(control, "service"), HERE: MoverTarget(self.mover)}
+        targets = {"service": FactoryTarget(control, "service"), HERE: RoleTarget(self.mover)}
         self.gateway = Gateway(
             reactor, MemoryEndpoint(reactor, "public"), targets.__getitem__, "service"
         )

@@ -15,7 +15,7 @@ from cloudconnect.errors import ProtocolViolation, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration, NodeFactory, ServiceEnd
-from cloudconnect.provider.service import GatewayPlace
+from cloudconnect.provider.planning import GatewayPlace
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import NodeName, NodeTrust

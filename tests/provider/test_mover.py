@@ -25,13 +25,13 @@ from cloudconnect.errors import (
     Replayed,
 )
 from cloudconnect.keys import KeyA, MasterKey
-from cloudconnect.provider.session import SessionState
 from cloudconnect.repository.store import Repository
+from cloudconnect.sessions.machine import SessionState
 from cloudconnect.settings import CLOSE_SECONDS, KEY_A_SECONDS, KEY_B_SECONDS
 from cloudconnect.wire.frames import FrameKind
 from tests.provider.sessions import FRAMES, KEY_A, KEY_B, MoverCase, hello, publish
-from tests.provider.test_session import package
 from tests.repository.repositories import DESCRIBED, REPOSITORY, blob, keys, name_of, record
+from tests.sessions.test_machine import package
 
 POINT = b"p" * 16
 QUERY = {"host": "", "job": "", "tag": "", "after": 0, "limit": 100}
@@ -184,7 +184,7 @@ class DialogueTests(SessionCase):
         self.streaming()
         self.result(self.in_thread(self.back_up))
         answer = self.result(self.end())
-        self.assertEqual({"warnings": [], "points": [POINT]}, answer)
+        self.assertEqual({"warnings": [], "points": [POINT], "failed": False}, answer)
         self.assertEqual([POINT], self.points())
         self.assertEqual(["key_b_received", "stream_up", "stream_done"], self.told.events)
         self.assertEqual([], self.warned())
@@ -296,7 +296,10 @@ class EndTests(SessionCase):
 
     def test_unknown(self) -> None:
         """The end of a session that is not known is no error."""
-        self.assertEqual({"warnings": [], "points": []}, self.result(self.end(session=b"x" * 16)))
+        self.assertEqual(
+            {"warnings": [], "points": [], "failed": False},
+            self.result(self.end(session=b"x" * 16)),
+        )
 
     def test_security_warning(self) -> None:
         """When the tenant saw something, the session's points are withdrawn."""

@@ -39,9 +39,10 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA, MasterKey, Password
-from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX, Ask, GatewayPlace
-from cloudconnect.provider.session import KeyAPackage
+from cloudconnect.provider.planning import Ask, GatewayPlace
+from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX
 from cloudconnect.repository.store import Repository
+from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import (
     KEY_A_SECONDS,
     ORPHAN_SECONDS,
@@ -80,7 +81,7 @@ class ToldMover(CommandLocator):
     @EndSession.responder
     def end(self, session: bytes, outcome: str) -> dict[str, Any]:
         self.ends.append((session, outcome))
-        return {"warnings": [w.as_dict() for w in self.warnings], "points": []}
+        return {"warnings": [w.as_dict() for w in self.warnings], "points": [], "failed": False}
 
 
 class ToldGateway(CommandLocator):
@@ -146,7 +147,7 @@ class ServiceCase(StageCase):
             self.service.start(
                 tenant,
                 self.ask(**changes),
-                lambda session: b"exported for " + session,
+                lambda session, role: b"exported for " + role.encode() + b" " + session,
                 "192.0.2.1",
                 self.told.append,
             )
@@ -179,8 +180,10 @@ class StartTests(ServiceCase):
         self.assertEqual([key_a], [key.reveal() for key in keys])
         self.assertEqual((session, TENANT, "target-mover"), (told.session, told.tenant, told.role))
         self.assertEqual((entry["route"], entry["role"]), (told.route, told.role))
-        self.assertEqual(agreed_digest(entry, self.ask().as_map()), told.agreed)
-        self.assertEqual(hashlib.sha256(b"exported for " + session).digest(), told.exporter)
+        self.assertEqual(agreed_digest(plan, self.ask().as_map()), told.agreed)
+        self.assertEqual(
+            hashlib.sha256(b"exported for target-mover " + session).digest(), told.exporter
+        )
         self.assertEqual(
             ("backup", b"j" * 16, "host", "job", self.repository),
             (told.kind, told.job, told.host, told.name, told.repository),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from blake3 import blake3
 
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.compression import compress
 from cloudconnect.content.heads import Chain, SignedHead, first_chain
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
@@ -47,6 +51,7 @@ from cloudconnect.wire.frames import (
     decode_body,
     encode_body,
     join_ids,
+    pack_chunk,
     split_ids,
     unpack_bitmap,
     unpack_chunk,
@@ -766,12 +771,13 @@ class EndTests(ServeCase):
         self.assertEqual(self.files("temporary"), [])
 
 
-class ModesTests(ServeCase):
-    """Repositories that are not sealed by the tenant."""
+class ModesCase(ServeCase):
+    """Repositories that are not sealed by the tenant are served."""
 
     def described(self, mode: EncryptionMode) -> None:
         """Serve another repository, of this mode."""
-        self.directory = self.directory.with_name("other")
+        self.repository.close()
+        self.directory = Path(self.mktemp())
         description = describe(MasterKey(MASTER), REPOSITORY, mode, ())
         self.repository = Repository.create(self.directory, description, clock=self.clock)
         self.addCleanup(self.repository.close)
@@ -785,6 +791,13 @@ class ModesTests(ServeCase):
 
     def plain(self, text: bytes) -> StoredBlob:
         return keys(EncryptionMode.NONE).seal_blob("chunk", text, 0, name_of(1))
+
+    def provider_keys(self) -> RepositoryKeys:
+        return RepositoryKeys(MasterKey(b"v" * 32), REPOSITORY, EncryptionMode.PROVIDER)
+
+
+class ModesTests(ModesCase):
+    """Repositories that are not sealed by the tenant."""
 
     def test_none(self) -> None:
         """Without encryption, sealed blobs are refused and plain ones stored as they are."""
@@ -807,9 +820,6 @@ class ModesTests(ServeCase):
         good = self.plain(b"readable")
         served.mover.send_chunk(0, StoredBlob(good.id, 9, good.coding, good.digest, good.data))
         self.ended_by(served, ProtocolViolation)
-
-    def provider_keys(self) -> RepositoryKeys:
-        return RepositoryKeys(MasterKey(b"v" * 32), REPOSITORY, EncryptionMode.PROVIDER)
 
     def test_provider(self) -> None:
         """With the provider's key, what comes plain lies sealed, and goes back as it came."""
@@ -852,3 +862,111 @@ class ModesTests(ServeCase):
         served = self.served(greet=False)
         served.hello()
         self.assertIsInstance(self.ended_by(served, Refused), Refused)
+
+
+class PlainOnWireTests(ModesCase):
+    """Sessions with an accelerator on the way: plain there, compressed in the store."""
+
+    TEXT = b"a line that is much like the next one\n" * 300
+
+    def each_mode(self) -> Iterator[dict[str, Any]]:
+        """The options to serve a session with, in each mode that is not the tenant's."""
+        for mode in (EncryptionMode.NONE, EncryptionMode.PROVIDER):
+            self.described(mode)
+            sealing = mode is EncryptionMode.PROVIDER
+            yield {"keys": self.provider_keys() if sealing else None}
+
+    def backed_up(self, *blobs: StoredBlob, **options: Any) -> ServeResult:
+        """Store blobs in a session of their own, the last one as a manifest's."""
+        served = self.greeted(**options)
+        for sent in blobs:
+            served.mover.send_chunk(0, sent, manifest=sent is blobs[-1])
+        served.mover.finish()
+        while served.mover.receive().kind is not FrameKind.TOTALS:
+            pass
+        served.mover.expect_end()
+        result = served.outcome()
+        assert isinstance(result, ServeResult)
+        return result
+
+    def got(self, purpose: str, *ids: bytes, **options: Any) -> list[Frame]:
+        """The answers to a GET in a session of its own."""
+        served = self.served(purpose, greet=False, **options)
+        served.hello(id_check=self.repository.description.id_check, purpose=purpose)
+        served.mover.receive()
+        served.mover.send(FrameKind.GET, 5, join_ids(ids))
+        frames = [served.mover.receive() for _ in ids]
+        served.end()
+        return frames
+
+    def test_there_and_back(self) -> None:
+        """Text is stored smaller, noise as it is; both go back as exactly the CHUNK that came."""
+        sent = [
+            keys(EncryptionMode.NONE).seal_blob("chunk", text, 0, name_of(number))
+            for number, text in enumerate((self.TEXT, os.urandom(5000), self.TEXT[5:]))
+        ]
+        ids = [each.id for each in sent]
+        for options in self.each_mode():
+            result = self.backed_up(*sent, plain_on_wire=True, **options)
+            sizes = [len(stored.data) for stored in self.opened().read(ids)]
+            self.assertLess(sizes[0] + sizes[2], len(self.TEXT) // 4)
+            self.assertGreaterEqual(sizes[1], 5000)
+            self.assertEqual(result.bytes_stored, sum(sizes))
+            for purpose in ("restore", "read", "check", "backup"):
+                frames = self.got(purpose, *ids, plain_on_wire=True, **options)
+                self.assertEqual(
+                    [bytes(frame.body) for frame in frames], list(map(pack_chunk, sent))
+                )
+
+    def test_with_and_without(self) -> None:
+        """What a session with an accelerator stored, one without reads, and the other way round."""
+        packed = keys(EncryptionMode.NONE).seal_blob("chunk", self.TEXT, 3, name_of(1))
+        unpacked = self.plain(self.TEXT)
+        self.assertEqual(packed.coding, Coding.ZSTD)
+        for sent in (packed, unpacked):
+            for options in self.each_mode():
+                self.backed_up(sent, plain_on_wire=True, **options)
+                (frame,) = self.got("restore", sent.id, **options)
+                self.assertEqual(unpack_chunk(frame.body), packed)
+                (frame,) = self.got("restore", sent.id, plain_on_wire=True, **options)
+                self.assertEqual(unpack_chunk(frame.body), unpacked)
+
+    def test_quota(self) -> None:
+        """The quota is asked for what is stored, not for what came."""
+        for options in self.each_mode():
+            taken: list[int] = []
+            sent = self.plain(self.TEXT)
+            result = self.backed_up(sent, plain_on_wire=True, reserve=taken.append, **options)
+            self.assertEqual(taken, [result.bytes_stored + ENTRY_SIZE])
+            self.assertLess(taken[0], len(self.TEXT) // 4)
+
+    def test_no_frame(self) -> None:
+        """A chunk that was stored as what cannot be decompressed fails alone."""
+        data = b"not a frame of Zstandard"
+        bad = StoredBlob(name_of(2), 100, Coding.ZSTD, blake3(data).digest(), data)
+        good = self.plain(self.TEXT)
+        for options in self.each_mode():
+            self.backed_up(bad, good, plain_on_wire=True, **options)
+            frames = self.got("restore", bad.id, good.id, plain_on_wire=True, **options)
+            self.failed(frames[0], 5, StoredDataDamaged)
+            self.assertEqual(unpack_chunk(frames[1].body), good)
+
+    def test_bomb(self) -> None:
+        """A chunk that would become larger than it says is not made so large."""
+        frame = compress(bytes(CHUNK_MAX))
+        assert frame is not None
+        bad = StoredBlob(name_of(2), 100, Coding.ZSTD, blake3(frame).digest(), frame)
+        for options in self.each_mode():
+            self.backed_up(bad, plain_on_wire=True, **options)
+            (answer,) = self.got("restore", bad.id, plain_on_wire=True, **options)
+            self.failed(answer, 5, StoredDataDamaged)
+
+    def test_tenant(self) -> None:
+        """In tenant mode nothing is touched."""
+        served = self.served(plain_on_wire=True)
+        served.mover.send_chunk(0, blob(1))
+        served.mover.finish()
+        served.mover.receive()
+        served.mover.expect_end()
+        (frame,) = self.got("restore", name_of(1), plain_on_wire=True)
+        self.assertEqual(unpack_chunk(frame.body), blob(1))

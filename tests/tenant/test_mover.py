@@ -119,7 +119,7 @@ class MoverTests(SourceCase):
             raise Cancelled("enough")
 
         self.failure_of(self.source.run(work, channel), Cancelled)
-        self.assertIsInstance(self.result(session.pipes[0].when_lost()), Aborted)
+        self.assertIsInstance(self.result(session.running[0].when_lost()), Aborted)
 
     def test_abort(self) -> None:
         """An abort ends a dialogue that waits, with the reason."""

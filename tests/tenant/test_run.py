@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from cloudconnect import keys as all_keys
+from cloudconnect.commands.control import Role
 from cloudconnect.errors import (
     Busy,
     Cancelled,
@@ -27,9 +28,10 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
-from cloudconnect.provider import acceptance, service
+from cloudconnect.provider import planning
+from cloudconnect.sessions import acceptance
 from cloudconnect.settings import ORPHAN_SECONDS
-from cloudconnect.tenant import run
+from cloudconnect.tenant import plan, run
 from tests.provider.stage import HOST, LABELS, PORT, TENANT, Tenant, idle
 from tests.tenant.managers import STORY, ManagerCase
 
@@ -213,7 +215,7 @@ class LyingProviderTests(ManagerCase):
     def test_no_common_version(self) -> None:
         """A target that speaks no version of ours gets no Key B."""
         tenant = self.connected()
-        self.patch(service, "PROTOCOL_VERSIONS", (7, 1))
+        self.patch(planning, "PROTOCOL_VERSIONS", (7, 1))
         self.patch(run, "PROTOCOL_VERSIONS", (2,))
         self.refused(tenant, Downgrade)
         self.assertNotIn("key_b_confirmed", tenant.names())
@@ -259,7 +261,7 @@ class LyingProviderTests(ManagerCase):
     def test_mismatch_at_the_target(self) -> None:
         """What the target refuses as a mismatch is a security warning of both sides."""
         tenant = self.connected()
-        self.patch(run, "DIRECT_HOP", "a>b")
+        self.patch(plan, "TARGET_HOPS", {False: {Role.TARGET_MOVER: ("a>b",)}})
         self.refused(tenant, ContextMismatch)
         self.assertEqual(["security_warning"], self.states())
         self.assertIn("context_mismatch", self.provider.names(type="warning"))

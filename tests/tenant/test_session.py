@@ -25,7 +25,7 @@ class SessionCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.told: list[tuple[str, str, dict[str, Any]]] = []
         self.key_a = KeyA(OCTETS)
-        self.session = TenantSession(b"s" * 16, b"r" * 16, self.key_a, self.tell)
+        self.session = TenantSession(b"s" * 16, [self.key_a], self.tell)
         self.steps = session_machine(self.session)
 
     def tell(self, name: str, text: str, **fields: Any) -> None:
@@ -42,7 +42,7 @@ class MachineTests(SessionCase):
     def test_started(self) -> None:
         """At first there is Key A, and no Key B to hand over."""
         self.assertRaises(KeyBUnconfirmed, require_keys, self.session)
-        self.assertEqual(KeyA(OCTETS), self.session.key_a)
+        self.assertEqual([KeyA(OCTETS)], self.session.keys_a)
 
     def test_tunnel(self) -> None:
         """Key B and the integrity key are made once the target has proved Key A; fresh ones each
@@ -50,14 +50,14 @@ class MachineTests(SessionCase):
         self.take(1)
         key_b, integrity_key = require_keys(self.session)
         self.assertNotEqual(key_b.reveal(), integrity_key.reveal())
-        other = TenantSession(b"s" * 16, b"r" * 16, KeyA(OCTETS), self.tell)
+        other = TenantSession(b"s" * 16, [KeyA(OCTETS)], self.tell)
         session_machine(other).tunnel_up()
         self.assertNotEqual(key_b, require_keys(other)[0])
 
     def test_confirmed(self) -> None:
         """Key A is forgotten once Key B is confirmed; Key B is still there for our mover."""
         self.take(2)
-        self.assertEqual((None, True), (self.session.key_a, self.key_a.forgotten))
+        self.assertEqual(([], True), (self.session.keys_a, self.key_a.forgotten))
         require_keys(self.session)
 
     def test_streaming(self) -> None:
@@ -111,7 +111,7 @@ class MachineTests(SessionCase):
     @given(st.lists(st.sampled_from([*STEPS, "end"]), max_size=8))
     def test_any_order(self, steps: list[str]) -> None:
         """In whatever order things happen, Key B exists only between the tunnel and the stream."""
-        session = TenantSession(b"s" * 16, b"r" * 16, KeyA(OCTETS), lambda *_, **__: None)
+        session = TenantSession(b"s" * 16, [KeyA(OCTETS)], lambda *_, **__: None)
         machine, done = session_machine(session), []
         for step in steps:
             try:

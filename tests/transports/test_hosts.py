@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import UsageError
-from cloudconnect.transports.hosts import is_address, names_in, parse_host
+from cloudconnect.transports.hosts import is_address, names_in, parse_host, split_host_port
 from tests.certificates import self_signed
 
 
@@ -53,3 +53,22 @@ class NameTests(SynchronousTestCase):
         text = names_in(issued.certificate)
         self.assertTrue(text.isprintable(), text)
         self.assertLessEqual(len(text), 200)
+
+
+class AddressTests(SynchronousTestCase):
+    """HOST:PORT."""
+
+    def test_good(self) -> None:
+        """Names, and addresses of both families."""
+        for text, wanted in (
+            ("gw.example.com:6180", ("gw.example.com", 6180)),
+            ("192.0.2.1:1", ("192.0.2.1", 1)),
+            ("[2001:db8::1]:65535", ("2001:db8::1", 65535)),
+        ):
+            self.assertEqual(wanted, split_host_port(text))
+
+    def test_bad(self) -> None:
+        """Everything else is named and refused."""
+        for text in ("", "host", ":1", "host:", "host:0", "host:65536", "host:x", "host:-1"):
+            error = self.assertRaises(UsageError, split_host_port, text)
+            self.assertIn(repr(text), str(error))

@@ -259,7 +259,7 @@ class OwnedSocketTests(SynchronousTestCase):
         self.assertIsInstance(self.lost(), ConnectionLost)
 
     def test_back_pressure(self) -> None:
-        """The producer is paused above HIGH_WATER, and resumed when less than LOW_WATER is held."""
+        """The producer is paused above HIGH_WATER, and resumed when a quarter of it is held."""
         owned, peer = self.own()
         producer = Producer()
         owned.registerProducer(producer, True)

@@ -1,4 +1,4 @@
-"""Tests of :mod:`cloudconnect.provider.session`: the target mover's state machine."""
+"""Tests of :mod:`cloudconnect.sessions.machine`: a target role's state machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.errors import Replayed, WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import IntegrityKey, KeyA, KeyB
-from cloudconnect.provider.session import (
-    KeyAPackage,
+from cloudconnect.sessions.machine import (
     SessionCore,
     SessionState,
     session_machine,
 )
+from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.wire import canonical
 
 A, B, FRAMES = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
@@ -46,6 +46,8 @@ def package(**changes: Any) -> KeyAPackage:
         "quota": None,
         "streams": 1,
         "wan": False,
+        "next_backend": "",
+        "next_route": b"",
     }
     known = {field.name for field in attrs.fields(KeyAPackage)}
     return KeyAPackage(**{k: v for k, v in {**fields, **changes}.items() if k in known})

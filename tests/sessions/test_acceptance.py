@@ -1,4 +1,4 @@
-"""Tests of :mod:`cloudconnect.provider.acceptance`: who may open a tunnel or a stream, and once."""
+"""Tests of :mod:`cloudconnect.sessions.acceptance`: who may open a tunnel or a stream, and once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cloudconnect.errors import (
 )
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import IntegrityKey, KeyB, key_b_confirmation
-from cloudconnect.provider.acceptance import MoverTarget
-from cloudconnect.provider.mover import UNPROVED_MAX
-from cloudconnect.provider.session import SessionState
+from cloudconnect.sessions.acceptance import UNPROVED_MAX, RoleTarget, tunnel_layer
+from cloudconnect.sessions.machine import SessionState
+from cloudconnect.sessions.role import RoleSession
 from cloudconnect.settings import HANDSHAKE_SECONDS, KEY_A_SECONDS, KEY_B_SECONDS
 from cloudconnect.testing import DOWN, UP, Wire
 from cloudconnect.transports.tunnel import NoiseTunnel, framed
@@ -51,7 +51,7 @@ class TunnelTests(MoverCase):
 
     def test_interface(self) -> None:
         """It is a relay target."""
-        verifyObject(IRelayTarget, MoverTarget(self.mover))
+        verifyObject(IRelayTarget, RoleTarget(self.mover))
 
     def test_opens(self) -> None:
         """Who holds Key A and agrees about the session gets a tunnel; Key A is gone."""
@@ -68,8 +68,8 @@ class TunnelTests(MoverCase):
         session = self.offer()
         key = session.core.key_a
         seen: list[tuple[bool, bool]] = []
-        layer = MoverTarget(self.mover)._tunnel(
-            session, self.preamble(ConnectionKind.KEY_A_TUNNEL).encode(), _Nobody()
+        layer = tunnel_layer(
+            self.mover, session, self.preamble(ConnectionKind.KEY_A_TUNNEL).encode(), _Nobody()
         )
         assert layer is not None and key is not None
         wire = Wire(self.reactor)
@@ -413,10 +413,12 @@ class StreamTests(MoverCase):
         core = self.mover._by_session[self.package.session].core
         ups: list[int] = []
         real = self.mover.stream_up
-        self.mover.stream_up = lambda session, pipe, number: (  # type: ignore[method-assign]
-            ups.append(number),
-            real(session, pipe, number),
-        )
+
+        def up(session: RoleSession, stream: Any) -> None:
+            ups.append(stream.connection)
+            real(session, stream)
+
+        self.mover.stream_up = up  # type: ignore[method-assign]
         recipes = [self.begin_stream(), self.begin_stream()]
         self.reactor.settle()
         for opened in recipes:
@@ -467,8 +469,8 @@ class MiddleTests(MoverCase):
         """A changed byte after the handshake ends the session, as tampered on the mover's side."""
         session = self.offer()
         wire = Wire(self.reactor)
-        layer = MoverTarget(self.mover)._tunnel(
-            session, self.preamble(ConnectionKind.KEY_A_TUNNEL).encode(), _Nobody()
+        layer = tunnel_layer(
+            self.mover, session, self.preamble(ConnectionKind.KEY_A_TUNNEL).encode(), _Nobody()
         )
         assert layer is not None
         tunnel = Tunnel(self.reactor)

@@ -1,15 +1,15 @@
-"""Layer 4: one session as the target data mover sees it, as a state machine.
+"""Below the roles: one session as a target role sees it, as a state machine.
 
 A session is *offered* with a Key A, *proved* when the first tunnel message shows that the job
-manager holds it, *keyed* when Key B has come through the tunnel, *streaming* while a movers' stream
-is up, and *ended*. Keys exist only in the states that need them: what the machine leaves, it
+manager holds it, *keyed* when Key B has come through the tunnel, *streaming* while a stream is
+up, and *ended*. Keys exist only in the states that need them: what the machine leaves, it
 forgets (``docs/protocol.rst``, sections 3 to 5).
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 from automat import TypeMachineBuilder
@@ -17,6 +17,7 @@ from automat import TypeMachineBuilder
 from cloudconnect.errors import Replayed, SecurityError
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import IntegrityKey, KeyA, KeyB
+from cloudconnect.sessions.package import KeyAPackage
 
 
 class SessionState(enum.Enum):
@@ -29,68 +30,17 @@ class SessionState(enum.Enum):
     ENDED = "ended"
 
 
-@attrs.frozen(kw_only=True)
-class KeyAPackage:
-    """What the service tells a target role of a session (``docs/protocol.rst``, section 3).
-
-    :ivar session: 16 bytes
-    :ivar route: 16 bytes, the connections that belong to this session and role begin with it
-    :ivar exporter: 32 bytes, binds the tunnel to the control channel
-    :ivar agreed: 32 bytes, SHA-256 of the plan entry and of what Start asked
-    :ivar job: 16 bytes, the same over all sessions of one job run
-    :ivar repository: 16 bytes
-    :ivar quota: bytes that the repository may hold, or None
-    """
-
-    version: int
-    session: bytes
-    tenant: str
-    role: str
-    route: bytes
-    exporter: bytes
-    agreed: bytes
-    lifetime_ms: int
-    kind: str
-    job: bytes
-    host: str
-    name: str
-    repository: bytes
-    quota: int | None
-    mode: str
-    capabilities: tuple[str, ...]
-    hops: tuple[str, ...]
-    streams: int
-    wan: bool
-
-    def as_map(self) -> dict[str, Any]:
-        """The fields as CBOR values."""
-        return attrs.asdict(self, value_serializer=_as_cbor)
-
-    @classmethod
-    def from_map(cls, values: dict[str, Any]) -> KeyAPackage:
-        """The other way round.
-
-        :raises TypeError, KeyError: fields missing or too many
-        """
-        lists: dict[str, Any] = {k: tuple(values[k]) for k in ("capabilities", "hops")}
-        return cls(**{**values, **lists})
-
-
-def _as_cbor(_owner: object, _field: object, value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 class SessionInputs(Protocol):
     """What can happen to a session."""
 
     def key_a_proved(self) -> None:
         """The first tunnel message verified under Key A: Key A is gone before it is answered."""
 
-    def key_b_delivered(self, key_b: KeyB, integrity_key: IntegrityKey) -> None:
-        """Key B and the integrity key have come through the tunnel."""
+    def key_b_delivered(self, key_b: KeyB, integrity_key: IntegrityKey | None) -> None:
+        """Key B has come through the tunnel, and to a mover the integrity key."""
 
     def stream_up(self) -> None:
-        """A movers' stream has proved Key B."""
+        """A stream has proved Key B."""
 
     def key_b_expired(self) -> None:
         """No more connections are awaited: Key B is dropped."""
@@ -153,7 +103,7 @@ def _forget_key_a(inputs: SessionInputs, core: SessionCore) -> None:
 
 @_proved.upon(SessionInputs.key_b_delivered).to(_keyed)
 def _keep_key_b(
-    inputs: SessionInputs, core: SessionCore, key_b: KeyB, integrity_key: IntegrityKey
+    inputs: SessionInputs, core: SessionCore, key_b: KeyB, integrity_key: IntegrityKey | None
 ) -> None:
     core.key_b, core.integrity_key = key_b, integrity_key
     core.key_b_identifier = key_b.identifier

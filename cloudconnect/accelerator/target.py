@@ -1,0 +1,134 @@
+"""Layer 4: the target WAN accelerator, at the provider: serves many tenants' sources at once.
+
+It is offered sessions with a Key A of its own and takes Key B through a tunnel of its own
+(:mod:`cloudconnect.sessions`); it never gets the integrity key. A session's connections from the
+source accelerator come in through a gateway; one goes on to the target data mover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from cloudconnect.accelerator.caches import TenantCaches
+from cloudconnect.accelerator.passage import Passage, hop_endpoint
+from cloudconnect.commands.control import Role
+from cloudconnect.errors import Aborted, CloudConnectError, SecurityError, Truncated
+from cloudconnect.sessions.role import RoleSession, TargetRole
+
+#: Threads in which the codecs of all sessions work.
+THREADS_MAX = 8
+
+
+class TargetAccelerator(TargetRole):
+    """Serves sessions between source accelerators and the target data mover.
+
+    :param reactor: clock, connections and threads
+    :param caches: makes the caches of the tenants, with the pool in which everything works
+    :param dial: makes the endpoint of what the service calls a mover's place
+    """
+
+    _log = Logger()
+    role = Role.TARGET_WAN.value
+    holds_integrity_key = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        caches: Callable[[ThreadPool], TenantCaches],
+        dial: Callable[[str], IStreamClientEndpoint],
+    ) -> None:
+        super().__init__(reactor)
+        self._pool = ThreadPool(0, THREADS_MAX, "accelerator")
+        self._caches = caches(self._pool)
+        self._dial = dial
+        self._passages: dict[bytes, Passage] = {}
+
+    def startService(self) -> None:
+        """Start the worker threads."""
+        Service.startService(self)
+        self._pool.start()
+
+    def stopService(self) -> Deferred[Any]:
+        """End every session, then the threads."""
+        Service.stopService(self)
+        ended = DeferredList(self.end_all(Aborted("the provider is stopping")))
+        return ended.addCallback(lambda _: self._caches.close()).addCallback(self._stopped)
+
+    def _stopped(self, _: object) -> None:
+        self.drop_all()
+        self._pool.stop()
+
+    async def prepare(self, session: RoleSession) -> None:
+        """Open the tenant's cache, so that streams find everything ready."""
+        package = session.package
+        lease = await self._caches.lease(package.tenant)
+        if session.core.key_b is None:  # it has ended meanwhile
+            lease.release()
+            raise Truncated("the session has ended")
+        passage = Passage(self.reactor, self._pool, lease, package.streams)
+        self._passages[package.session] = passage
+        session.running.append(passage)
+        session.workers.append(passage.ended.addCallback(partial(self._ended, session, passage)))
+        if lease.trouble is not None:
+            self.report(session, "wan_cache", f"no block cache on disk: {lease.trouble}")
+
+    def stream_up(self, session: RoleSession, stream: Any) -> None:
+        """A connection of the source accelerator; with the first one, go on to the mover."""
+        passage = self._passages[session.package.session]
+        if not passage.began:
+            passage.began = True
+            dialled = Deferred.fromCoroutine(self._reach_mover(session, passage))
+            dialled.addErrback(lambda f: self._log.failure("bug in reaching the mover", f))
+        passage.add(stream)
+        self._forget_if_up(session, passage)
+
+    async def _reach_mover(self, session: RoleSession, passage: Passage) -> None:
+        package, key_b = session.package, session.core.key_b
+        assert key_b is not None, "a session that streams has Key B until all of it is up"
+        endpoint = hop_endpoint(
+            self.reactor,
+            self._dial(package.next_backend),
+            key_b,
+            route=package.next_route,
+            session=package.session,
+            tenant=package.tenant,
+            hop=package.hops[1],
+        )
+        if await passage.reach_mover(endpoint):
+            self._forget_if_up(session, passage)
+
+    def _forget_if_up(self, session: RoleSession, passage: Passage) -> None:
+        if passage.complete and session.core.key_b is not None:
+            self.forget_key_b(session)
+
+    def _ended(self, session: RoleSession, passage: Passage, outcome: Any) -> None:
+        """The passage is over, and its cache is free."""
+        error, where = outcome
+        self._passages.pop(session.package.session, None)
+        if error is None:
+            counts = passage.counts()
+            self.report(
+                session,
+                "wan_done",
+                f"accelerated: {counts['bytes_before']} bytes as {counts['bytes_after']} between "
+                "the accelerators",
+                **counts,
+            )
+            return
+        hop = session.package.hops[1 if where == "near" else 0]
+        if isinstance(error, SecurityError):
+            self.failed(session, error, hop, 0)
+        elif isinstance(error, Truncated) and where:
+            self.warn(session, error, hop, 0)
+        elif isinstance(error, CloudConnectError):
+            self.report(session, "stream_failed", str(error), reason=error.reason)
+        else:
+            self.report(session, "stream_failed", "an internal error; see the accelerator's log")

@@ -1,0 +1,1 @@
+"""What every target role does with a session: its keys, its machine, its tunnels and streams."""

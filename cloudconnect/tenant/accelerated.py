@@ -1,0 +1,66 @@
+"""Layer 4: the tenant's own WAN accelerator, as its job manager knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.protocols.amp import CommandLocator
+
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.lan import ReportEvent, ReportWarning
+from cloudconnect.errors import ProtocolViolation
+from cloudconnect.events import SecurityWarning, SessionEvent
+
+
+@attrs.frozen
+class OwnAccelerator:
+    """The source WAN accelerator that a session goes through.
+
+    :ivar link: the job manager's end of its LAN link to it
+    :ivar endpoint: where the mover's connection goes
+    :ivar cache: names the tenant's cache there, 32 bytes: the provider's id and the repository's
+    :ivar streams: connections from it to the provider's
+    """
+
+    link: BoundedAMP
+    endpoint: IStreamClientEndpoint
+    cache: bytes
+    streams: int
+
+
+class Reports(CommandLocator):
+    """What the tenant's own roles report to their job manager.
+
+    :param happened: takes each step of a session
+    :param warned: takes each security warning
+    """
+
+    def __init__(
+        self,
+        happened: Callable[[SessionEvent], None],
+        warned: Callable[[SecurityWarning], None],
+    ) -> None:
+        super().__init__()
+        self._happened = happened
+        self._warned = warned
+
+    @ReportWarning.responder
+    def report_warning(self, warning: Any) -> dict[str, Any]:
+        """A role saw something."""
+        try:
+            self._warned(SecurityWarning.from_dict(warning))
+        except (ValueError, KeyError, TypeError):
+            raise ProtocolViolation("a warning cannot be read") from None
+        return {}
+
+    @ReportEvent.responder
+    def report_event(self, event: Any) -> dict[str, Any]:
+        """A role took a step."""
+        try:
+            self._happened(SessionEvent(**event))
+        except TypeError:
+            raise ProtocolViolation("an event cannot be read") from None
+        return {}

@@ -1,0 +1,54 @@
+"""Layer 2, transports: what a connection over a long line wants of the kernel.
+
+Where several connections carry one stream, what one of them holds keeps the others' bytes waiting
+at the far end: so the kernel is asked to hold little that it has not sent yet
+(``TCP_NOTSENT_LOWAT``), and to send small writes at once (``TCP_NODELAY``). BBR keeps a long line
+full where CUBIC takes each lost packet for a full one; not every system has it, or allows it.
+
+Nothing here is needed: where an option cannot be set, the connection works without it.
+
+Source: tcp(7) of Linux; N. Cardwell and others, "BBR: Congestion-Based Congestion Control", 2016.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any, Final
+
+#: Bytes that the kernel holds of one connection and has not sent: 1 ms on a line of 1 Gbit/s.
+NOT_SENT: Final = 128 << 10
+#: Layers that are looked through for the socket below them.
+DEPTH_MAX: Final = 16
+
+
+def socket_below(transport: Any) -> socket.socket | None:
+    """The socket under ``transport``, through the layers between; None where there is none."""
+    for _ in range(DEPTH_MAX):
+        handle = getattr(transport, "getHandle", None)
+        found = handle() if handle is not None else None
+        if isinstance(found, socket.socket):
+            return found
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return None
+    return None
+
+
+def tune(transport: Any, several: bool) -> bool:
+    """Set the options on the TCP socket under ``transport``, if there is one.
+
+    :param several: whether it is one of several that carry one stream
+    :return: whether there is one
+    """
+    below = socket_below(transport)
+    if below is None or below.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    with contextlib.suppress(OSError):
+        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if several and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
+        same_machine = below.getsockname()[0] == below.getpeername()[0]
+        if hasattr(socket, "TCP_CONGESTION") and not same_machine:
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+    return True
