@@ -141,9 +141,9 @@ class Acceleration:
         return attrs.evolve(self._exchange.received)
 
     @property
-    def coded(self) -> int:
-        """Bytes that went to the other accelerator and came from it, both streams together."""
-        return self.far.left + self.far.came
+    def coded(self) -> tuple[int, int]:
+        """Bytes that went to the other accelerator, and that came from it."""
+        return self.far.left, self.far.came
 
     @property
     def level(self) -> int:

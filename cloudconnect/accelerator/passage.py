@@ -93,9 +93,12 @@ class Passage:
     def counts(self) -> dict[str, Any]:
         """What was saved, both ways, in bytes but the misses."""
         sent, received = self._acceleration.sent, self._acceleration.received
+        went, came = self._acceleration.coded
         return {
             "bytes_before": sent.plain + received.plain,
-            "bytes_after": self._acceleration.coded,
+            "bytes_after": went + came,
+            "line_sent": went,
+            "line_received": came,
             "saved_by_reference": sent.by_reference + received.by_reference,
             "saved_by_delta": sent.by_delta + received.by_delta,
             "saved_by_compression": sent.by_compression + received.by_compression,

@@ -22,6 +22,7 @@ from cloudconnect.backup.options import (
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.walk import absolute
+from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.running import Interrupt
@@ -71,9 +72,7 @@ _LATER: Final = (
 )
 @click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
 @click.option("--limit-download", metavar="R", help="At most so much a second.")
-@click.option(
-    "--wan", type=click.Choice(["auto", "on", "off"]), default="auto", help="WAN acceleration."
-)
+@wan.option
 @tenant_command
 def backup(
     settings: TenantSettings,
@@ -83,15 +82,12 @@ def backup(
     tags: tuple[str, ...],
     stdin_name: str | None,
     command_name: str | None,
-    wan: str,
     **choices: Any,
 ) -> int:
     """Back up files, folders, or standard input, as one restore point.
 
     Points belong to this machine's name and the job's.
     """
-    if wan == "on":
-        raise UsageError("the provider offers no WAN acceleration: use --wan auto or off")
     words: tuple[str, ...] = ()
     if command_name is not None:
         if not paths or stdin_name is not None:
@@ -104,34 +100,36 @@ def backup(
     rules, level = _rules(choices), _level(choices["compression"])
     rates = parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"])
 
-    def options(stdin: StandardInput | None, cache: Path | None) -> BackupOptions:
+    def options(
+        stdin: StandardInput | None, cache: Path | None, compression: int = level
+    ) -> BackupOptions:
         return BackupOptions(
             paths=sources,
             rules=rules,
             one_file_system=choices["one_file_system"],
             stdin=stdin,
             dry_run=choices["dry_run"],
-            compression=level,
+            compression=compression,
             cache=cache,
         )
 
     if choices["dry_run"]:
-        result, session = _dry_run(options(None, None), console), ""
+        result, session, saved = _dry_run(options(None, None), console), "", None
     else:
         label = host or host_label()
-        result, session = on_line(
+        result, session, saved = on_line(
             settings,
             lambda line, interrupt: _back_up(
                 line,
                 interrupt,
                 options,
-                rates,
+                (rates, choices["wan"]),
                 (stdin_name, command_name, words),
                 (label, job, tags),
             ),
-            modules=_LATER,
+            modules=(*_LATER, *wan.modules(choices["wan"])),
         )
-    _report(console, result, session)
+    _report(console, result, session, saved)
     unread = result.unreadable.count
     return int(ExitCode.SOURCES_UNREADABLE if unread else ExitCode.DONE)
 
@@ -139,11 +137,11 @@ def backup(
 async def _back_up(
     line: Line,
     interrupt: Interrupt,
-    options: Callable[[StandardInput | None, Path | None], BackupOptions],
-    rates: tuple[int, int],
+    options: Callable[..., BackupOptions],
+    way: tuple[tuple[int, int], str],
     standard: tuple[str | None, str | None, tuple[str, ...]],
     labelled: tuple[str, str, tuple[str, ...]],
-) -> tuple[BackupResult, str]:
+) -> tuple[BackupResult, str, tuple[wan.WAN, dict[str, Any]]]:
     """One session; the command behind standard input is started only once the keys are open."""
     from cloudconnect.backup.upload import BackupRun
     from cloudconnect.commands.control import SessionKind
@@ -164,6 +162,9 @@ async def _back_up(
     elif stdin_name is not None:
         stdin = StandardInput(os.fsencode(stdin_name), sys.stdin.buffer)
 
+    rates, choice = way
+    plain: dict[str, int] = {}
+
     def dialogue(channel: FrameChannel, session: bytes) -> BackupResult:
         nonlocal identifier
         identifier = session.hex()
@@ -171,7 +172,7 @@ async def _back_up(
             channel,
             keys,
             description,
-            options(stdin, cache),
+            options(stdin, cache, **plain),
             labels,
             session,
             lambda progress: _show(console, progress),
@@ -180,10 +181,20 @@ async def _back_up(
         ).run()
 
     try:
-        result = await line.session(
-            SessionKind.BACKUP, job_id, host, job, dialogue, _for_the_provider, Rates(*rates)
-        )
-        return result, identifier
+        async with wan.accelerated(line, description, choice) as decided:
+            if decided.plain:  # the accelerators compress, and the provider's mover for its store
+                plain["compression"] = 0
+            result = await line.session(
+                SessionKind.BACKUP,
+                job_id,
+                host,
+                job,
+                dialogue,
+                _for_the_provider,
+                Rates(*rates),
+                decided.used,
+            )
+        return result, identifier, (decided, line.manager.saved)
     finally:
         if command is not None and command.poll() is None:
             command.kill()
@@ -296,7 +307,13 @@ def _for_the_provider(result: BackupResult) -> dict[str, Any]:
     }
 
 
-def _report(console: Console, result: BackupResult, session: str) -> None:
+def _report(
+    console: Console,
+    result: BackupResult,
+    session: str,
+    accelerated: tuple[wan.WAN, dict[str, Any]] | None,
+) -> None:
+    saved = {} if accelerated is None else accelerated[1]
     for problem in result.unreadable.listed:
         console.note(f"not backed up: {shown_path(problem.path)}: {problem.reason}")
     for problem in result.changed.listed:
@@ -316,9 +333,9 @@ def _report(console: Console, result: BackupResult, session: str) -> None:
         "bytes_source": result.bytes_source,
         "bytes_new": result.bytes_new,
         "bytes_stored": result.bytes_stored,
-        "bytes_sent": result.bytes_sent,
-        "bytes_received": result.bytes_received,
-        "wan": None,
+        "bytes_sent": saved.get("line_sent", result.bytes_sent),
+        "bytes_received": saved.get("line_received", result.bytes_received),
+        "wan": None if accelerated is None else accelerated[0].summary(saved),
         "warnings": [
             {"path": json_path(p.path), "reason": p.reason}
             for p in (*result.unreadable.listed, *result.changed.listed)
@@ -333,9 +350,11 @@ def _report(console: Console, result: BackupResult, session: str) -> None:
     counts = (
         f"{result.files} files ({result.files_unchanged} unchanged), "
         f"{size(result.bytes_source)}, {size(result.bytes_new)} of it new, "
-        f"{size(result.bytes_sent)} sent in {result.seconds:.1f} s"
+        f"{size(saved.get('line_sent', result.bytes_sent))} sent in {result.seconds:.1f} s"
     )
     text = f"Restore point {result.point.hex()[:8]}: {counts}"
+    if accelerated is not None and saved:
+        text += f"\n{accelerated[0].text(saved)}"
     if not result.point:
         text = f"Would back up {result.files} files, {size(result.bytes_source)}; nothing was sent"
     if result.unreadable:

@@ -173,6 +173,7 @@ class Line:
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates | None = None,
+        wan: bool = False,
     ) -> _T:
         """One session; see :meth:`JobManager.session`. Waits for a free task as ``--wait`` says."""
         from cloudconnect.tenant.mover import UNLIMITED
@@ -182,7 +183,15 @@ class Line:
         while True:
             try:
                 return await self.manager.session(
-                    kind, repository, job_id, host, job, dialogue, summarize, rates or UNLIMITED
+                    kind,
+                    repository,
+                    job_id,
+                    host,
+                    job,
+                    dialogue,
+                    summarize,
+                    rates or UNLIMITED,
+                    wan,
                 )
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:

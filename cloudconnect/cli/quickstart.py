@@ -161,7 +161,7 @@ class Story:
             str(tenant / "passphrase"),
             "--json",
         )
-        backup = self._call("backup", str(self._source), "--wan", "off", "--json")
+        backup = self._call("backup", str(self._source), "--wan", "on", "--json")
         self._call("restore", "latest", "--target", str(self._restored), "--json")
         return backup, _last(backup, "summary")
 

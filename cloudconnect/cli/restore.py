@@ -12,6 +12,7 @@ import click
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.walk import absolute
+from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
@@ -50,6 +51,7 @@ _LATER: Final = ("cloudconnect.backup.reading", "cloudconnect.backup.restore")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
+@wan.option
 @tenant_command
 def restore(
     settings: TenantSettings,
@@ -67,6 +69,7 @@ def restore(
     limit_download: str | None,
     host: str,
     job: str,
+    **choices: Any,
 ) -> int:
     """Restore a point, or some paths of it, below a folder.
 
@@ -96,7 +99,9 @@ def restore(
         if dry_run and console.verbose:
             console.record("entry", entry_map(entry), entry_line(entry))
 
-    async def work(line: Line, interrupt: Interrupt) -> tuple[RestoreResult, str]:
+    async def work(
+        line: Line, interrupt: Interrupt
+    ) -> tuple[RestoreResult, str, tuple[wan.WAN, dict[str, Any]]]:
         from cloudconnect.backup.restore import RestoreRun
         from cloudconnect.commands.control import SessionKind
         from cloudconnect.tenant.jobmanager import new_job_id
@@ -123,18 +128,21 @@ def restore(
                 heads=heads,
             ).run()
 
-        result = await line.session(
-            SessionKind.RESTORE,
-            new_job_id(),
-            row["host"],
-            row["job"],
-            dialogue,
-            rates=Rates(*rates),
-        )
-        return result, identifier
+        async with wan.accelerated(line, description, choices["wan"]) as decided:
+            result = await line.session(
+                SessionKind.RESTORE,
+                new_job_id(),
+                row["host"],
+                row["job"],
+                dialogue,
+                rates=Rates(*rates),
+                wan=decided.used,
+            )
+        return result, identifier, (decided, line.manager.saved)
 
-    result, session = on_line(settings, work, modules=_LATER)
-    _report(console, result, session, target, dry_run)
+    modules = (*_LATER, *wan.modules(choices["wan"]))
+    result, session, saved = on_line(settings, work, modules=modules)
+    _report(console, result, session, target, dry_run, saved)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)
     if result.missing:
@@ -153,8 +161,14 @@ def _show(console: Console, progress: Progress) -> None:
 
 
 def _report(
-    console: Console, result: RestoreResult, session: str, target: str, dry_run: bool
+    console: Console,
+    result: RestoreResult,
+    session: str,
+    target: str,
+    dry_run: bool,
+    accelerated: tuple[wan.WAN, dict[str, Any]],
 ) -> None:
+    way, saved = accelerated
     for problem in result.damaged.listed:
         console.note(
             f"SECURITY WARNING stored_data_damaged: {shown_path(problem.path)}: {problem.reason}"
@@ -176,8 +190,9 @@ def _report(
         "unchanged": result.unchanged,
         "bytes_restored": result.bytes_restored,
         "bytes_there": result.bytes_there,
-        "bytes_sent": result.bytes_sent,
-        "bytes_received": result.bytes_received,
+        "bytes_sent": saved.get("line_sent", result.bytes_sent),
+        "bytes_received": saved.get("line_received", result.bytes_received),
+        "wan": way.summary(saved),
         "problems": result.problems.count,
         "damaged": [json_path(problem.path) for problem in result.damaged.listed],
         "missing": [json_path(path) for path in result.missing],
@@ -197,6 +212,8 @@ def _report(
         text += f", with {result.unchanged} files that needed nothing"
     if result.kept:
         text += f"; {result.kept} files were left as they are"
+    if saved:
+        text += f"\n{way.text(saved)}"
     console.record("summary", fields, text)
 
 

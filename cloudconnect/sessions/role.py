@@ -23,7 +23,12 @@ from cloudconnect.commands.lan import EndSession, OfferKeyA, ReportEvent, Report
 from cloudconnect.errors import Aborted, CloudConnectError, Refused, SecurityError, Truncated
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
-from cloudconnect.sessions.machine import SessionCore, SessionInputs, session_machine
+from cloudconnect.sessions.machine import (
+    SessionCore,
+    SessionInputs,
+    SessionState,
+    session_machine,
+)
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
 
@@ -200,8 +205,16 @@ class TargetRole(Service, CommandLocator):
     # --- ends ------------------------------------------------------------------------------------
 
     def tunnel_lost(self, session: RoleSession, error: BaseException | None) -> None:
-        """The liveness line of the session is gone: so is the session."""
+        """The liveness line of the session is gone: so is the session.
+
+        Where the tenant has ended it properly while streams were up, those are about to end too.
+
+        :param error: None for a proper end
+        """
         if session.package.session not in self._by_session:
+            return
+        if error is None and session.core.state is SessionState.STREAMING:
+            self._expire_in(session, CLOSE_SECONDS)
             return
         if isinstance(error, SecurityError):
             self.failed(session, error, "key-a-tunnel", 0)

@@ -61,6 +61,7 @@ from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
@@ -206,6 +207,11 @@ class JobManager:
     def presented(self) -> str:
         """The ``SPKI-SHA256:`` fingerprint of the certificate that the provider has shown."""
         return str(self.control.transport.facts.peer_spki)  # type: ignore[union-attr]
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds of a way to the provider and back, where the system says."""
+        return round_trip(self.control.transport)
 
     @property
     def control(self) -> ControlClient:

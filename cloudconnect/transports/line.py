@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from typing import Any, Final
 
 #: Bytes that the kernel holds of one connection and has not sent: 1 ms on a line of 1 Gbit/s.
 NOT_SENT: Final = 128 << 10
 #: Layers that are looked through for the socket below them.
 DEPTH_MAX: Final = 16
+#: ``tcpi_rtt``, microseconds, in ``struct tcp_info`` of Linux: behind 8 bytes and 15 numbers.
+_RTT: Final = struct.Struct("=68xI")
 
 
 def socket_below(transport: Any) -> socket.socket | None:
@@ -33,6 +36,21 @@ def socket_below(transport: Any) -> socket.socket | None:
         if transport is None:
             return None
     return None
+
+
+def round_trip(transport: Any) -> float | None:
+    """Seconds of a way there and back, as the kernel has measured it on the TCP socket below.
+
+    :return: None where there is no such socket, or the system does not say
+    """
+    below = socket_below(transport)
+    if below is None or not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = below.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size)
+        return float(_RTT.unpack(info)[0]) / 1e6
+    except (OSError, struct.error):
+        return None
 
 
 def tune(transport: Any, several: bool) -> bool:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from collections.abc import Sequence
 from typing import Any
 
 from blake3 import blake3
-from zope.interface import implementer
 
 from cloudconnect.backup.options import BackupOptions
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.seeding import SeedResult, seed_from_files
 from cloudconnect.content.atrest import EncryptionMode
-from cloudconnect.dedup.interfaces import IAppender, IBlockCache, Place
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.errors import Cancelled, UsageError
 from cloudconnect.wire.channel import FrameChannel
@@ -24,27 +21,7 @@ from tests.backup.cases import BackupCase
 from tests.backup.loops import loop_device
 from tests.backup.support import Listening
 from tests.backup.trees import write, write_sparse
-
-
-@implementer(IAppender)
-class NoAppender:
-    """Keeps nothing."""
-
-    def append(
-        self, name: bytes, data: bytes | memoryview, features: Sequence[int] = ()
-    ) -> Place | None:
-        return Place(1, 0, 0, len(data))
-
-    def close(self) -> None:
-        pass
-
-
-@implementer(IBlockCache)
-class NoCache(MemoryCache):
-    """Takes everything and keeps nothing."""
-
-    def appender(self) -> Any:
-        return NoAppender()
+from tests.dedup.pairs import NoCache
 
 
 class SeedingCase(BackupCase):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+from zope.interface import implementer
 
 from cloudconnect.dedup.cutting import ContentCutter, ICutter
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.dedup.interfaces import IBlockCache
+from cloudconnect.dedup.interfaces import IAppender, IBlockCache, Place
 from cloudconnect.dedup.memory import MemoryCache
 
 #: Bytes that are sent at once.
@@ -26,6 +28,27 @@ def text(size: int, seed: int = 1) -> bytes:
     draw = random.Random(seed)
     words = [draw.randbytes(draw.randint(2, 7)).hex().encode() for _ in range(2000)]
     return b" ".join(draw.choices(words, k=size // 4))[:size]
+
+
+@implementer(IAppender)
+class NoAppender:
+    """Keeps nothing."""
+
+    def append(
+        self, name: bytes, data: bytes | memoryview, features: Sequence[int] = ()
+    ) -> Place | None:
+        return Place(1, 0, 0, len(data))
+
+    def close(self) -> None:
+        pass
+
+
+@implementer(IBlockCache)
+class NoCache(MemoryCache):
+    """Takes everything and keeps nothing."""
+
+    def appender(self) -> NoAppender:  # type: ignore[override]
+        return NoAppender()
 
 
 class Pair:
