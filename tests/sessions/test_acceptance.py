@@ -24,7 +24,7 @@ from cloudconnect.keys import IntegrityKey, KeyB, key_b_confirmation
 from cloudconnect.sessions.acceptance import UNPROVED_MAX, RoleTarget, tunnel_layer
 from cloudconnect.sessions.machine import SessionState
 from cloudconnect.sessions.role import RoleSession
-from cloudconnect.settings import HANDSHAKE_SECONDS, KEY_A_SECONDS, KEY_B_SECONDS
+from cloudconnect.settings import CLOSE_SECONDS, HANDSHAKE_SECONDS, KEY_A_SECONDS, KEY_B_SECONDS
 from cloudconnect.testing import DOWN, UP, Wire
 from cloudconnect.transports.tunnel import NoiseTunnel, framed
 from cloudconnect.wire.noise import FIRST_MESSAGE_SIZE, NoiseHandshake
@@ -313,12 +313,23 @@ class TunnelEndTests(MoverCase):
         self.assertEqual(["truncated"], self.warned())
 
     def test_stream_falls_with_it(self) -> None:
-        """A stream that is up does not outlive its tunnel."""
+        """A stream that is up ends with its tunnel when that is cut."""
+        tunnel = self.delivered()
+        pipe = self.result(self.stream())
+        tunnel.transport.abortConnection()  # type: ignore[union-attr]
+        lost = self.result(pipe.when_lost())
+        self.assertIsInstance(lost, NotReachable)
+
+    def test_stream_has_a_moment(self) -> None:
+        """A stream whose tunnel was ended properly is about to end: it has some seconds for it."""
         tunnel = self.delivered()
         pipe = self.result(self.stream())
         tunnel.transport.loseConnection()  # type: ignore[union-attr]
-        lost = self.result(pipe.when_lost())
-        self.assertIsInstance(lost, NotReachable)
+        self.reactor.settle()
+        lost = pipe.when_lost()
+        self.assertNoResult(lost)
+        self.reactor.pass_time(CLOSE_SECONDS + 1)
+        self.assertIsInstance(self.result(lost), NotReachable)
 
     def test_no_key_b_in_time(self) -> None:
         """A tunnel through which nothing comes in time ends, and its session with it."""
