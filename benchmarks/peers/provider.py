@@ -21,7 +21,7 @@ TENANT = "bench"
 def call(*words: str) -> dict[str, Any]:
     """Run one of the provider's commands, and return the last thing that it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "cloudconnect", "provider", *words, "--json"],
+        [sys.executable, "-P", "-m", "cloudconnect", "provider", *words, "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -41,7 +41,7 @@ def main() -> None:
     added = call("tenant", "add", TENANT, "--directory", directory, "--encryption", modes)
     (folder / "token").write_text(added["token"])
     (folder / "pin").write_text(made["spki"])
-    words = ["-m", "cloudconnect", "provider", "serve", "--directory", directory]
+    words = ["-P", "-m", "cloudconnect", "provider", "serve", "--directory", directory]
     os.execv(sys.executable, [sys.executable, *words])
 
 

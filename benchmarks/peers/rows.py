@@ -30,7 +30,7 @@ _AT_REST = {
     "provider": "AES-256-GCM, the provider's key",
     "none": "none",
 }
-_PROGRAM = f"PYTHONPATH={shlex.quote(str(TOP))} {shlex.quote(sys.executable)} -m cloudconnect"
+_PROGRAM = f"PYTHONPATH={shlex.quote(str(TOP))} {shlex.quote(sys.executable)} -P -m cloudconnect"
 
 
 class Row:
@@ -80,13 +80,13 @@ class Row:
     def backup(self, n: int, src: str) -> str:
         """The n-th backup of a folder; its session's steps and summary go to the log."""
         self._source = src
-        return f"{_PROGRAM} backup {src} --tag n{n} --json"
+        return f"{_PROGRAM} backup {src} --tag n{n} --wan {self._wan} --json"
 
     def restore(self, n: int, dst: str) -> str:
         """The newest restore point, without the folders above the source."""
         strip = len(Path(self._source).parts) - 1
         words = f"restore latest --target {dst} --strip-components {strip}"
-        return f"{_PROGRAM} {words} --json"
+        return f"{_PROGRAM} {words} --wan {self._wan} --json"
 
     def verify(self, n: int, src: str) -> str:
         """Every chunk fetched, opened and compared."""
