@@ -176,6 +176,12 @@ class Refused(PeerError):
     reason = "refused"
 
 
+class NoAccelerator(Refused):
+    """The provider has no WAN accelerator for a session that asks for one."""
+
+    reason = "no_accelerator"
+
+
 class NotReachable(PeerError):
     """The provider cannot be reached, or the line broke and retries ran out."""
 

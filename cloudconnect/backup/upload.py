@@ -40,6 +40,8 @@ class BackupRun:
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
     :param now_ns: the clock, nanoseconds since 1970
     :param heads: what is known of the repository's past; the new point gets a head in its chain
+    :ivar result: what has come of it so far
+    :ivar offered: the restore point, once the repository is asked to publish it
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class BackupRun:
         self._cancelled = cancelled
         self._now_ns = now_ns
         self._heads = heads
-        self._result = BackupResult()
+        self.result = self._result = BackupResult()
+        self.offered: PointRecord | None = None
         self._path = b""
         self._looked = time.monotonic()
 
@@ -134,6 +137,7 @@ class BackupRun:
         try:
             upload.lead()
             record = self._record(point, started_ns, upload.manifest.ids, upload.manifest.length)
+            self.offered = record
             upload.publish(record, self._heads)
         except BaseException as error:
             upload.stop(error)

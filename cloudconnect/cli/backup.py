@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, cast
 
+import attrs
 import click
 
 from cloudconnect.backup.options import (
@@ -21,26 +22,26 @@ from cloudconnect.backup.options import (
 )
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.rules import ExcludeRules
+from cloudconnect.backup.upload import BackupRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import ReadOnce
+from cloudconnect.cli.published import Offers
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_size
+from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import cache_folder
-from cloudconnect.errors import ExitCode, SourceCommandFailed, UsageError
-
-if TYPE_CHECKING:
-    from cloudconnect.wire.channel import FrameChannel
-
-#: What only a line that is connected needs.
-_LATER: Final = (
-    "cloudconnect.content.chunking",
-    "cloudconnect.backup.dialogue",
-    "cloudconnect.backup.leading",
-    "cloudconnect.backup.upload",
-)
+from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.compression import LEVEL_DEFAULT
+from cloudconnect.errors import ExitCode, SourceCommandFailed, Truncated, UsageError
+from cloudconnect.keys import MasterKey
+from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.tenant.mover import Rates
+from cloudconnect.tenant.retrying import Journey
+from cloudconnect.wire.channel import FrameChannel
 
 
 @click.command()
@@ -98,7 +99,7 @@ def backup(
         raise UsageError("name what to back up: one or more paths, or --stdin NAME")
     console = settings.console
     rules, level = _rules(choices), _level(choices["compression"])
-    rates = parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"])
+    rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
 
     def options(
         stdin: StandardInput | None, cache: Path | None, compression: int = level
@@ -127,7 +128,6 @@ def backup(
                 (stdin_name, command_name, words),
                 (label, job, tags),
             ),
-            modules=(*_LATER, *wan.modules(choices["wan"])),
         )
     _report(console, result, session, saved)
     unread = result.unreadable.count
@@ -138,52 +138,66 @@ async def _back_up(
     line: Line,
     interrupt: Interrupt,
     options: Callable[..., BackupOptions],
-    way: tuple[tuple[int, int], str],
+    way: tuple[Rates, str],
     standard: tuple[str | None, str | None, tuple[str, ...]],
     labelled: tuple[str, str, tuple[str, ...]],
 ) -> tuple[BackupResult, str, tuple[wan.WAN, dict[str, Any]]]:
-    """One session; the command behind standard input is started only once the keys are open."""
-    from cloudconnect.backup.upload import BackupRun
-    from cloudconnect.commands.control import SessionKind
-    from cloudconnect.tenant.jobmanager import new_job_id
-    from cloudconnect.tenant.mover import Rates
-
+    """One job; the command behind standard input is started only once the keys are open."""
     description, keys = line.keys()
-    heads = line.heads(description, keys)
     cache = cache_folder(os.environ, line.account.provider, description.repository)
     console = line.settings.console
     (stdin_name, command_name, words), (host, job, tags) = standard, labelled
     job_id, identifier = new_job_id(), ""
     labels = Labels(host=host, job=job, tags=tags, job_id=job_id)
     command = None if command_name is None else _start(words)
-    stdin = None
+    stdin, once = None, None
     if command is not None and command_name is not None:
         stdin = _output(command, command_name, words)
     elif stdin_name is not None:
         stdin = StandardInput(os.fsencode(stdin_name), sys.stdin.buffer)
+    if stdin is not None:
+        once = ReadOnce(stdin.stream)
+        stdin = attrs.evolve(stdin, stream=cast(BinaryIO, once))
+    journey, offers = Journey(), Offers(line, host, job)
+
+    def show(progress: Progress) -> None:
+        journey.came_to(progress.bytes_done)
+        _show(console, progress, journey.bytes_sent)
 
     rates, choice = way
-    plain: dict[str, int] = {}
+    way_taken = wan.NOT_YET
 
     def dialogue(channel: FrameChannel, session: bytes) -> BackupResult:
         nonlocal identifier
         identifier = session.hex()
-        return BackupRun(
+        run = BackupRun(
             channel,
             keys,
             description,
-            options(stdin, cache, **plain),
+            options(stdin, cache, *way_taken.compression),
             labels,
             session,
-            lambda progress: _show(console, progress),
+            show,
             lambda: interrupt.happened,
-            heads=heads,
-        ).run()
+            heads=line.heads(description, keys),
+        )
+        offers.add(run)
+        return run.run()
+
+    def unrepeatable() -> str:
+        if once is None or not once.touched or offers.open:
+            return ""
+        what = "standard input" if command is None else f"the output of {words[0]}"
+        return f"{what} was read in part, and cannot be read again"
+
+    async def published() -> BackupResult | None:
+        result = await offers.published()
+        if result is None and unrepeatable():
+            raise Truncated("the line broke before the restore point was published")
+        return result
 
     try:
-        async with wan.accelerated(line, description, choice) as decided:
-            if decided.plain:  # the accelerators compress, and the provider's mover for its store
-                plain["compression"] = 0
+        async with wan.accelerated(line, description, choice) as way_taken:
             result = await line.session(
                 SessionKind.BACKUP,
                 job_id,
@@ -191,10 +205,16 @@ async def _back_up(
                 job,
                 dialogue,
                 _for_the_provider,
-                Rates(*rates),
-                decided.used,
+                rates,
+                journey,
+                unrepeatable,
+                published,
+                way_taken,
             )
-        return result, identifier, (decided, line.manager.saved)
+        if result.record is not None:
+            identifier = result.record.session.hex()
+        result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
+        return result, identifier, (way_taken, line.manager.saved)
     finally:
         if command is not None and command.poll() is None:
             command.kill()
@@ -203,10 +223,6 @@ async def _back_up(
 
 def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
     """Look and count, with keys that nobody will need."""
-    from cloudconnect.backup.upload import BackupRun
-    from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
-    from cloudconnect.keys import MasterKey
-
     repository = bytes(16)
     master = MasterKey.generate()
     description = describe(master, repository, EncryptionMode.TENANT, ())
@@ -243,8 +259,6 @@ def _rules(choices: dict[str, Any]) -> ExcludeRules:
 
 
 def _level(text: str) -> int:
-    from cloudconnect.content.compression import LEVEL_DEFAULT
-
     if text == "auto":
         return LEVEL_DEFAULT
     if not text.isdigit() or int(text) > 19:
@@ -286,11 +300,11 @@ def _output(command: subprocess.Popen[bytes], name: str, words: tuple[str, ...])
     return StandardInput(os.fsencode(name), stream, check)
 
 
-def _show(console: Console, progress: Progress) -> None:
+def _show(console: Console, progress: Progress, sent_before: int = 0) -> None:
     console.progress(
         progress.files,
         progress.bytes_done,
-        progress.bytes_sent,
+        sent_before + progress.bytes_sent,
         progress.path,
         progress.bytes_total,
     )

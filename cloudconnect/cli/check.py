@@ -20,6 +20,7 @@ from cloudconnect.commands.control import SessionKind
 from cloudconnect.errors import ExitCode, UsageError
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
+from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
 
 
@@ -63,7 +64,11 @@ def check(
         if not wanted:
             await line.look(description, keys)  # that there are none may be what is wrong
             return None
-        heads = line.heads(description, keys)
+        journey = Journey()
+
+        def show(progress: Progress) -> None:
+            journey.came_to(progress.bytes_done)
+            _show(console, progress, journey.bytes_received)
 
         def dialogue(channel: FrameChannel, session: bytes) -> CheckResult:
             nonlocal identifier
@@ -74,15 +79,22 @@ def check(
                 description,
                 [bytes.fromhex(point) for point in wanted],
                 options,
-                lambda progress: _show(console, progress),
+                show,
                 lambda: interrupt.happened,
-                heads,
+                line.heads(description, keys),
             ).run()
 
         label = host or host_label()
         result = await line.session(
-            SessionKind.CHECK, new_job_id(), label, job or "check", dialogue, rates=rates
+            SessionKind.CHECK,
+            new_job_id(),
+            label,
+            job or "check",
+            dialogue,
+            rates=rates,
+            journey=journey,
         )
+        result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier
 
     done = on_line(settings, work)
@@ -122,8 +134,9 @@ def parse_part(text: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _show(console: Console, progress: Progress) -> None:
-    console.progress(progress.files, progress.bytes_done, progress.bytes_received, progress.path)
+def _show(console: Console, progress: Progress, received_before: int) -> None:
+    received = received_before + progress.bytes_received
+    console.progress(progress.files, progress.bytes_done, received, progress.path)
 
 
 def damage_line(damage: Damage) -> str:

@@ -11,6 +11,7 @@ from cloudconnect.backup.changes import Change, ChangeKind, DiffResult, DiffRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import believe_latest, entry_map, find_point
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
@@ -62,19 +63,24 @@ def diff(
     console = settings.console
     top = None if path is None else absolute(os.fsencode(path))
 
+    shown = Shown()
+
     def show(change: Change) -> None:
+        if not shown.new():
+            return
         if metadata or change.kind is not ChangeKind.METADATA:
             console.record("change", change_map(change), change_line(change))
 
     async def work(line: Line, interrupt: object) -> DiffResult:
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         rows = [await find_point(line, one, host, job) for one in (first, second)]
-        for one, row in zip((first, second), rows, strict=True):
-            believe_latest(heads, one, row)
         points = (bytes.fromhex(rows[0]["point"]), bytes.fromhex(rows[1]["point"]))
 
         def dialogue(channel: FrameChannel, session: bytes) -> DiffResult:
+            shown.begin()
+            heads = line.heads(description, keys)
+            for one, row in zip((first, second), rows, strict=True):
+                believe_latest(heads, one, row)
             return DiffRun(channel, keys, description, points, show, top, heads=heads).run()
 
         return await line.session(SessionKind.READ, new_job_id(), host_label(), "diff", dialogue)

@@ -11,6 +11,7 @@ from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.searching import SearchResult, search
 from cloudconnect.cli.console import local_time, printable
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import entry_line, entry_map
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
@@ -37,11 +38,10 @@ def find(
     """
     console = settings.console
     patterns = PathPatterns([os.fsencode(pattern)])
-    shown = b""
+    shown, told = b"", Shown()
 
     async def work(line: Line, interrupt: object) -> SearchResult:
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         rows = await line.manager.points(host, job)
         if newest_only:
             rows = newest(rows)
@@ -51,6 +51,8 @@ def find(
 
         def found(point: bytes, entry: Entry) -> None:
             nonlocal shown
+            if not told.new():
+                return
             row = by_point[point]
             if shown != point and not console.as_json:
                 shown = point
@@ -65,6 +67,8 @@ def find(
             console.record("entry", fields, "  " + entry_line(entry, human))
 
         def dialogue(channel: FrameChannel, session: bytes) -> SearchResult:
+            told.begin()
+            heads = line.heads(description, keys)
             return search(channel, keys, description, list(by_point), patterns, found, heads=heads)
 
         return await line.session(SessionKind.READ, new_job_id(), host_label(), "find", dialogue)

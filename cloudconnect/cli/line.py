@@ -1,58 +1,41 @@
 """Layer 6: a command's line to its provider: logged in, with the repository's keys.
 
 The work of a command runs inside :func:`on_line`, which closes the line however the work ends.
-
-The connection is begun before the modules that use it are imported: on a long line they are there
-when it is. So this module imports at its top only what is needed before.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.task import deferLater
 
-from cloudconnect.cli.importing import import_in_turns
+from cloudconnect.backup.heads import Anchor, KnownHeads, look
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
+from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import state_folder
-from cloudconnect.content.subkeys import EncryptionMode, RepositoryKeys
-from cloudconnect.errors import Busy, ContextMismatch, NotFound, WrongPassphrase
+from cloudconnect.content.atrest import (
+    EncryptionMode,
+    KeySlot,
+    RepositoryDescription,
+    RepositoryKeys,
+)
+from cloudconnect.content.description import check_mode, unlock_slot
+from cloudconnect.content.generations import keys_of
+from cloudconnect.errors import Busy, ContextMismatch, NoAccelerator, NotFound, WrongPassphrase
+from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
-from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.tenant.ahead import ConnectedAhead
-
-if TYPE_CHECKING:
-    from cloudconnect.backup.heads import KnownHeads
-    from cloudconnect.commands.control import SessionKind
-    from cloudconnect.content.description import RepositoryDescription
-    from cloudconnect.content.slots import KeySlot
-    from cloudconnect.tenant.jobmanager import Account, JobManager
-    from cloudconnect.tenant.mover import Rates
-    from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.tenant.accelerated import Wanted
+from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
+from cloudconnect.tenant.mover import UNLIMITED, Rates
+from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
+from cloudconnect.transports.trust import TrustPolicy
+from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
-
-#: What a line needs once it is connected, in steps of some 20 ms.
-_WHEN_CONNECTED: Final = (
-    "twisted.protocols.amp",
-    "cloudconnect.commands.control",
-    "cloudconnect.wire.scram",
-    "cloudconnect.tenant.mover",
-    "cloudconnect.tenant.run",
-    "cloudconnect.tenant.jobmanager",
-)
-#: What is needed once the tenant is logged in.
-_WHEN_LOGGED_IN: Final = (
-    "cloudconnect.content.description",
-    "cloudconnect.content.generations",
-    "cloudconnect.backup.heads",
-)
 
 #: The file in which a machine remembers a repository's heads.
 HEADS_FILE: Final = "heads"
@@ -77,13 +60,25 @@ class Unlocked:
 
 @attrs.frozen
 class Line:
-    """A control channel with a tenant logged in."""
+    """A control channel with a tenant logged in, which is made anew where it broke."""
 
     reactor: Any
     manager: JobManager
     account: Account
     settings: TenantSettings
     _passphrase: Password | None = attrs.field(repr=False, default=None)
+    _login: Password | None = attrs.field(repr=False, default=None)
+    _stopped: Callable[[], bool] = attrs.field(repr=False, default=lambda: False)
+    _retrying: Retrying = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda self: Retrying(
+                self.reactor, self.settings.retry, self._interrupted, self._stopped
+            ),
+            takes_self=True,
+        ),
+    )
 
     @property
     def description(self) -> RepositoryDescription:
@@ -95,8 +90,6 @@ class Line:
             raise NotFound(
                 f"tenant {self.settings.tenant} has no repository yet: run cloudconnect connect"
             )
-        from cloudconnect.content.description import RepositoryDescription
-
         described = RepositoryDescription.decode(self.account.repository)
         known = self.settings.profile.repository
         if known and known != described.repository.hex():
@@ -117,9 +110,6 @@ class Line:
 
     def unlocked(self) -> Unlocked:
         """As :meth:`keys`, with the master key itself and what has opened it."""
-        from cloudconnect.content.description import check_mode, unlock_slot
-        from cloudconnect.content.generations import keys_of
-
         description, mode = self.description, self.settings.mode
         kit, slot = self.settings.kit, None
         if kit is None:
@@ -137,8 +127,6 @@ class Line:
 
     def heads(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
         """What this machine has seen of the repository, for a dialogue to be held against it."""
-        from cloudconnect.backup.heads import Anchor, KnownHeads
-
         console, kit = self.settings.console, self.settings.kit
 
         def note(text: str) -> None:
@@ -152,13 +140,11 @@ class Line:
 
     async def look(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
         """One session that only compares the repository's past; what is known of it then."""
-        from cloudconnect.backup.heads import look
-        from cloudconnect.commands.control import SessionKind
-        from cloudconnect.tenant.jobmanager import new_job_id
-
         heads = self.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
+            nonlocal heads
+            heads = self.heads(description, keys)
             look(channel, keys, description, heads)
 
         await self.session(SessionKind.READ, new_job_id(), host_label(), "heads", dialogue)
@@ -172,31 +158,103 @@ class Line:
         job: str,
         dialogue: Callable[[FrameChannel, bytes], _T],
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
-        rates: Rates | None = None,
-        wan: bool = False,
+        rates: Rates = UNLIMITED,
+        journey: Journey | None = None,
+        unrepeatable: Callable[[], str] = lambda: "",
+        instead: Callable[[], Coroutine[Any, Any, _T | None]] | None = None,
+        wan: Wanted | None = None,
     ) -> _T:
-        """One session; see :meth:`JobManager.session`. Waits for a free task as ``--wait`` says."""
-        from cloudconnect.tenant.mover import UNLIMITED
+        """One job: a session, and where the line breaks another, as ``--retry`` says.
 
+        See :meth:`JobManager.session` for most parameters. Waits for a free task as ``--wait``
+        says.
+
+        :param dialogue: is called once in each session: whatever it keeps begins anew there
+        :param journey: counts over all sessions
+        :param unrepeatable: why the dialogue cannot be had again, or ``""``
+        :param wan: whether it goes through accelerators
+        :param instead: asked before each further session, on a control channel that is up; what it
+            returns is the result, unless that is None
+        """
+        journey = Journey() if journey is None else journey
+        counted = journey.over(dialogue)
         repository = self.description.repository
-        ends = self.reactor.seconds() + self.settings.wait
-        while True:
-            try:
-                return await self.manager.session(
+
+        async def once() -> _T:
+            if instead is not None and journey.sessions:
+                result = await instead()
+                if result is not None:
+                    return result
+            return await self._one(
+                lambda: self.manager.session(
                     kind,
                     repository,
                     job_id,
                     host,
                     job,
-                    dialogue,
+                    counted,
                     summarize,
-                    rates or UNLIMITED,
-                    wan,
-                )
+                    rates,
+                    wan is not None and wan.used,
+                ),
+                wan,
+            )
+
+        return await self._retrying.run(journey, once, self._connect_again, unrepeatable)
+
+    async def _one(self, session: Callable[[], Coroutine[Any, Any, _T]], wan: Wanted | None) -> _T:
+        """One session, as soon as there is a free task; directly, where it may and has to."""
+        ends = self.reactor.seconds() + self.settings.wait
+        while True:
+            try:
+                return await session()
+            except NoAccelerator:
+                if wan is None or not wan.go_without():
+                    raise
+                continue
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:
                     raise
-            await deferLater(self.reactor, BUSY_SECONDS)
+            await self._retrying.pause(BUSY_SECONDS)
+
+    async def _connect_again(self) -> None:
+        """A control channel on which the provider answers: the old one, or a new one.
+
+        :raises ContextMismatch: it is another provider, or shows another repository
+        """
+        self._tell("reconnecting", "going on in a new session, with new keys")
+        if await self.manager.answers():
+            return
+        self._retrying.check()
+        assert self._login is not None
+        account = await self.manager.log_in(self.settings.tenant, self._login)
+        described = attrs.evolve(self, account=account).description
+        same = described.repository == self.description.repository
+        if not same or account.provider != self.account.provider:
+            raise ContextMismatch(
+                "behind the interruption the provider shows another id or repository than before"
+            )
+
+    def stop(self) -> None:
+        """The user wants to stop: end what is under way, and try nothing again."""
+        self._retrying.interrupt()
+        self.manager.cancel()
+
+    def _interrupted(self, told: Interruption) -> None:
+        why, seconds = str(told.error).rstrip("."), max(1, round(told.seconds))
+        text = f"interrupted: {why}. Trying again in {seconds} s, what is durable is not sent twice"
+        self.settings.console.note(text)
+        fields = {
+            "reason": told.error.reason,
+            "failures": told.failures,
+            "seconds": round(told.seconds, 1),
+        }
+        self._tell("session_interrupted", text, **fields)
+
+    def _tell(self, name: str, text: str, **fields: Any) -> None:
+        event = SessionEvent(time=time.time(), name=name, session="", text=text, fields=fields)
+        if name == "reconnecting" or self.settings.console.as_json:  # a note was shown already
+            self.settings.console.happened(event)
 
 
 def on_line(
@@ -205,7 +263,6 @@ def on_line(
     *,
     passphrase: bool = True,
     login: Password | None = None,
-    modules: Sequence[str] = (),
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -213,10 +270,7 @@ def on_line(
         there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
         ``none`` there is none to ask for
     :param login: the login password, where it is known already
-    :param modules: what the work imports when it begins, to be there by then
     """
-    from cloudconnect.transports.trust import TrustPolicy
-
     host, port = settings.address
     tenant = settings.tenant
     profile = settings.profile
@@ -228,25 +282,25 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
-        ahead = ConnectedAhead(HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS))
+        manager = JobManager(
+            reactor, host, port, trust, happened=console.happened, warned=console.warned
+        )
+        interrupt.call = manager.cancel
         try:
-            await import_in_turns(reactor, _WHEN_CONNECTED)
-            from cloudconnect.tenant.jobmanager import JobManager
-
-            manager = JobManager(
-                reactor, host, port, trust, happened=console.happened, warned=console.warned
+            account = await manager.log_in(tenant, password)
+            line = Line(
+                reactor,
+                manager,
+                account,
+                settings,
+                phrase,
+                password,  # until the end: a line that breaks is made anew
+                lambda: interrupt.happened,
             )
-            interrupt.call = manager.cancel
-            try:
-                needed = (*_WHEN_LOGGED_IN, *modules)
-                importing = Deferred.fromCoroutine(import_in_turns(reactor, needed))
-                account = await manager.log_in(tenant, password, ahead)
-                password.forget()
-                await importing
-                return await work(Line(reactor, manager, account, settings, phrase), interrupt)
-            finally:
-                await manager.close()
+            interrupt.call = line.stop
+            return await work(line, interrupt)
         finally:
-            ahead.close()
+            password.forget()
+            await manager.close()
 
     return settings.run(lined)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import click
 
+from cloudconnect.backup.heads import KnownHeads
+from cloudconnect.backup.reading import PointReader
+from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import Shown
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
+from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import NotFound, UsageError
-
-if TYPE_CHECKING:
-    from cloudconnect.backup.heads import KnownHeads
-    from cloudconnect.wire.channel import FrameChannel
-
-#: What only a line that is connected needs.
-_LATER: Final = ("cloudconnect.backup.reading", "cloudconnect.backup.records")
+from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.wire.channel import FrameChannel
 
 #: The word for the newest point of this host and job.
 LATEST = "latest"
@@ -53,7 +53,7 @@ def points(
         rows = await line.manager.points(host, job, tag, (DELETED if deleted else PUBLISHED,))
         return rows if wanted is None or not rows else await _made_of(line, rows, wanted)
 
-    rows = on_line(settings, work, passphrase=wanted is not None, modules=_LATER)
+    rows = on_line(settings, work, passphrase=wanted is not None)
     console = settings.console
     if not rows:
         console.say(
@@ -67,15 +67,11 @@ def points(
 
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
     """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
-    from cloudconnect.backup.records import read_paths
-    from cloudconnect.commands.control import SessionKind
-    from cloudconnect.tenant.jobmanager import new_job_id
-
     description, keys = line.keys()
-    heads = line.heads(description, keys)
     points = [bytes.fromhex(row["point"]) for row in rows]
 
     def dialogue(channel: FrameChannel, session: bytes) -> set[bytes]:
+        heads = line.heads(description, keys)
         return {
             point
             for point, paths in read_paths(channel, keys, description, points, heads)
@@ -206,19 +202,18 @@ def ls(
     console = settings.console
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/")
     files = others = total = 0
+    shown = Shown()
 
     async def work(line: Line, interrupt: object) -> None:
-        from cloudconnect.backup.reading import PointReader
-        from cloudconnect.commands.control import SessionKind
-        from cloudconnect.tenant.jobmanager import new_job_id
-
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
-        believe_latest(heads, point, row)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
             nonlocal files, others, total
+            files = others = total = 0
+            shown.begin()
+            heads = line.heads(description, keys)
+            believe_latest(heads, point, row)
             with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 for entry in reader.entries():
@@ -226,11 +221,12 @@ def ls(
                         files += entry.type is EntryType.FILE
                         others += entry.type is not EntryType.FILE
                         total += 0 if entry.link is not None else entry.size
-                        console.record("entry", entry_map(entry), entry_line(entry, human))
+                        if shown.new():
+                            console.record("entry", entry_map(entry), entry_line(entry, human))
 
         await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
 
-    on_line(settings, work, modules=_LATER)
+    on_line(settings, work)
     if files + others == 0 and wanted is not None:
         raise NotFound(
             f"{path} is not in this restore point: cloudconnect find looks through all of them"

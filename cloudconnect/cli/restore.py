@@ -5,29 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import click
 
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.patterns import PathPatterns
+from cloudconnect.backup.reading import PointReader
+from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
+from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry
 from cloudconnect.errors import ExitCode, NotFound, UsageError
-
-if TYPE_CHECKING:
-    from cloudconnect.backup.reading import PointReader
-    from cloudconnect.wire.channel import FrameChannel
-
-#: What only a line that is connected needs.
-_LATER: Final = ("cloudconnect.backup.reading", "cloudconnect.backup.restore")
+from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.tenant.mover import Rates
+from cloudconnect.tenant.retrying import Journey
+from cloudconnect.wire.channel import FrameChannel
 
 
 @click.command()
@@ -93,55 +94,58 @@ def restore(
         raise UsageError(f"--target {target} is not a folder")
     console = settings.console
     until = None if at is None else parse_time(at)
-    rates = parse_rate(limit_upload), parse_rate(limit_download)
+    rates = Rates(parse_rate(limit_upload), parse_rate(limit_download))
+
+    shown, journey = Shown(), Journey()
 
     def listed(entry: Entry) -> None:
-        if dry_run and console.verbose:
+        if dry_run and console.verbose and shown.new():
             console.record("entry", entry_map(entry), entry_line(entry))
+
+    def show(progress: Progress) -> None:
+        journey.came_to(progress.bytes_done)
+        _show(console, progress, journey.bytes_received)
 
     async def work(
         line: Line, interrupt: Interrupt
     ) -> tuple[RestoreResult, str, tuple[wan.WAN, dict[str, Any]]]:
-        from cloudconnect.backup.restore import RestoreRun
-        from cloudconnect.commands.control import SessionKind
-        from cloudconnect.tenant.jobmanager import new_job_id
-        from cloudconnect.tenant.mover import Rates
-
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job, until)
-        believe_latest(heads, point, row, until)
         identifier = ""
 
         def dialogue(channel: FrameChannel, session: bytes) -> RestoreResult:
             nonlocal identifier
             identifier = session.hex()
+            shown.begin()
+            heads = line.heads(description, keys)
+            believe_latest(heads, point, row, until)
             return RestoreRun(
                 channel,
                 keys,
                 description,
                 bytes.fromhex(row["point"]),
                 options,
-                lambda progress: _show(console, progress),
+                show,
                 lambda: interrupt.happened,
                 listed=listed,
                 heads=heads,
             ).run()
 
-        async with wan.accelerated(line, description, choices["wan"]) as decided:
+        async with wan.accelerated(line, description, choices["wan"]) as way:
             result = await line.session(
                 SessionKind.RESTORE,
                 new_job_id(),
                 row["host"],
                 row["job"],
                 dialogue,
-                rates=Rates(*rates),
-                wan=decided.used,
+                rates=rates,
+                journey=journey,
+                wan=way,
             )
-        return result, identifier, (decided, line.manager.saved)
+        result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
+        return result, identifier, (way, line.manager.saved)
 
-    modules = (*_LATER, *wan.modules(choices["wan"]))
-    result, session, saved = on_line(settings, work, modules=modules)
+    result, session, saved = on_line(settings, work)
     _report(console, result, session, target, dry_run, saved)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)
@@ -150,11 +154,11 @@ def restore(
     return int(ExitCode.FAILED if result.problems else ExitCode.DONE)
 
 
-def _show(console: Console, progress: Progress) -> None:
+def _show(console: Console, progress: Progress, received_before: int) -> None:
     console.progress(
         progress.files,
         progress.bytes_done,
-        progress.bytes_received,
+        received_before + progress.bytes_received,
         progress.path,
         progress.bytes_total,
     )
@@ -226,26 +230,29 @@ def _report(
 def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:
     """Write one file of a restore point to standard output."""
     wanted = os.fsencode(path)
+    written, journey = Shown(), Journey()
 
     async def work(line: Line, interrupt: Interrupt) -> None:
-        from cloudconnect.backup.reading import PointReader
-        from cloudconnect.commands.control import SessionKind
-        from cloudconnect.tenant.jobmanager import new_job_id
-
         description, keys = line.keys()
-        heads = line.heads(description, keys)
         row = await find_point(line, point, host, job)
-        believe_latest(heads, point, row)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
+            written.begin()
+            done = 0
+            heads = line.heads(description, keys)
+            believe_latest(heads, point, row)
             with PointReader(channel, keys, description, heads=heads) as reader:
                 reader.open(bytes.fromhex(row["point"]))
                 entry = _find(reader, wanted)
                 for piece in reader.read(entry):
-                    sys.stdout.buffer.write(piece)
+                    new = written.new(len(piece))
+                    sys.stdout.buffer.write(piece[len(piece) - new :])
+                    done += len(piece)
+                    journey.came_to(done)
                 sys.stdout.buffer.flush()
 
-        await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
+        labels = (row["host"], row["job"])
+        await line.session(SessionKind.READ, new_job_id(), *labels, dialogue, journey=journey)
 
     on_line(settings, work)
 

@@ -23,10 +23,11 @@ from cloudconnect.cli.console import Console
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
+from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
-from cloudconnect.content.subkeys import EncryptionMode
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
+from cloudconnect.tenant.retrying import RETRY_SECONDS
 
 _T = TypeVar("_T")
 
@@ -56,6 +57,11 @@ _OPTIONS: Final = [
     click.option("-q", "--quiet", is_flag=True, help="Only errors."),
     click.option("-v", "--verbose", is_flag=True, help="Every step of the session."),
     click.option("--wait", metavar="TIME", help="When the task limit is reached, wait so long."),
+    click.option(
+        "--retry",
+        metavar="TIME",
+        help="When the line breaks, try for so long to go on; 5m by default, 0: not at all.",
+    ),
     click.option("--debug", is_flag=True, help="The log and tracebacks on standard error."),
 ]
 
@@ -67,6 +73,7 @@ class TenantSettings:
     :ivar profile: the three of them in one
     :ivar profile_name: the name it is saved under
     :ivar wait: seconds to wait for a free task
+    :ivar retry: seconds to try to go on when the line breaks
     :ivar kit: the recovery kit whose master key is used in the place of a passphrase, or None
     """
 
@@ -75,6 +82,7 @@ class TenantSettings:
     console: Console
     debug: bool
     wait: float = 0.0
+    retry: float = RETRY_SECONDS
     kit: Kit | None = None
 
     @property
@@ -168,6 +176,7 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
                 "quiet",
                 "verbose",
                 "wait",
+                "retry",
                 "debug",
             )
         }
@@ -195,6 +204,7 @@ def resolve(
     verbose: bool,
     wait: str | None,
     debug: bool,
+    retry: str | None = None,
     fresh: bool = False,
 ) -> TenantSettings:
     """Put options, environment and profile together.
@@ -248,6 +258,7 @@ def resolve(
         console=Console(as_json, quiet, verbose),
         debug=debug,
         wait=parse_duration(wait) if wait else 0.0,
+        retry=parse_duration(retry) if retry else RETRY_SECONDS,
         kit=kit,
     )
 

@@ -5,28 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import attrs
 import click
 from twisted.internet.defer import maybeDeferred
 
+from cloudconnect.accelerator.room import cache_folder as tenant_folder
+from cloudconnect.accelerator.source import SourceAccelerator
+from cloudconnect.cache.blocks import BlockCache
+from cloudconnect.cache.keys import read_node_key
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
+from cloudconnect.commands.links import link_in_process
 from cloudconnect.config.profile import cache_folder, state_folder
-from cloudconnect.content.subkeys import EncryptionMode
+from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.errors import UsageError
-
-if TYPE_CHECKING:
-    from cloudconnect.content.description import RepositoryDescription
-
-#: What only a line that is connected needs, where its session may be accelerated.
-_LATER: Final = (
-    "cloudconnect.cache.blocks",
-    "cloudconnect.dedup.exchange",
-    "cloudconnect.accelerator.source",
-    "cloudconnect.tap.accelerators",
-)
+from cloudconnect.tap.accelerators import GIB, caches_in
+from cloudconnect.tenant.accelerated import OwnAccelerator, Wanted
+from cloudconnect.transports.memory import MemoryEndpoint
 
 #: Connections between the accelerators: several fill a line with loss that one does not.
 STREAMS: Final = 4
@@ -51,18 +49,59 @@ option = click.option(
 )
 
 
-@attrs.define
-class WAN:
-    """WAN acceleration of one command.
+@attrs.frozen
+class OwnCache:
+    """Where the block cache of this machine lies, for one repository at one provider.
 
-    :ivar used: whether its session goes through accelerators
-    :ivar why: why not, or what limits it
-    :ivar plain: whether chunks travel to the accelerators uncompressed
+    :ivar folder: its directory, whether it is there or not
+    :ivar key: file of this machine's node key
+    :ivar name: what the accelerator calls it, 32 bytes
+    :ivar limit: bytes that it may take
     """
 
-    used: bool
-    why: str
+    folder: Path
+    key: Path
+    name: bytes
+    limit: int
+
+    @classmethod
+    def of(cls, provider: bytes, repository: bytes) -> OwnCache:
+        """That of a provider's and a repository's 16 bytes.
+
+        :raises UsageError: ``CLOUDCONNECT_WAN_CACHE_GB`` is no number that can be used
+        """
+        name = provider + repository
+        caches = cache_folder(os.environ, provider, repository) / "wan"
+        key = state_folder(os.environ, provider, repository) / "wan.key"
+        return cls(tenant_folder(caches, name.hex()), key, name, _cache_size())
+
+    def open(self) -> BlockCache:
+        """Open it, for somebody who is not an accelerator.
+
+        :raises UsageError: another process uses it, or the node key cannot be used
+        """
+        for parent in (self.folder.parent, self.key.parent):
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        node = read_node_key(self.key, make=True)
+        return BlockCache(self.folder, self.name.hex(), node, self.limit)
+
+
+@attrs.define
+class WAN(Wanted):
+    """WAN acceleration of one command.
+
+    :ivar why: why it is not used, or what limits it
+    :ivar plain: whether accelerators see content, not sealed chunks
+    """
+
+    why: str = ""
     plain: bool = False
+
+    @property
+    def compression(self) -> tuple[int, ...]:
+        """The compression level of the source mover, where it is another one: accelerators compress
+        better, and the provider's mover for its store."""
+        return (0,) if self.used and self.plain else ()
 
     def summary(self, saved: dict[str, Any]) -> dict[str, Any]:
         """What the command's summary says of it.
@@ -91,12 +130,8 @@ class WAN:
         return text if self.plain else f"{text} ({self.why})"
 
 
-def modules(choice: str) -> tuple[str, ...]:
-    """What a command's work imports when it begins, for the line to have it there by then.
-
-    :param choice: ``auto``, ``on`` or ``off``
-    """
-    return () if choice == "off" else _LATER
+#: Before it was decided.
+NOT_YET: Final = WAN(why="not decided")
 
 
 @asynccontextmanager
@@ -113,27 +148,20 @@ async def accelerated(
     if not decided.used:
         yield decided
         return
-    from cloudconnect.accelerator.source import SourceAccelerator
-    from cloudconnect.commands.links import link_in_process
-    from cloudconnect.tap.accelerators import caches_in
-    from cloudconnect.tenant.accelerated import OwnAccelerator
-    from cloudconnect.transports.memory import MemoryEndpoint
-
     reactor, manager, account = line.reactor, line.manager, line.account
-    ids = account.provider, description.repository
-    key = state_folder(os.environ, *ids) / "wan.key"
-    key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    limit = _cache_size()
-    caches = caches_in(reactor, cache_folder(os.environ, *ids) / "wan", key, limit, limit)
+    own = OwnCache.of(account.provider, description.repository)
+    own.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    caches = caches_in(reactor, own.folder.parent, own.key, own.limit, own.limit)
     accelerator = SourceAccelerator(reactor, caches, manager.far_endpoint)
     near, accelerator.link = link_in_process(reactor, manager.reports, accelerator)
     endpoint = MemoryEndpoint(reactor, "the source WAN accelerator")
     endpoint.listen(accelerator.factory)
     accelerator.startService()
-    manager.use_accelerator(OwnAccelerator(near, endpoint, b"".join(ids), STREAMS))
+    manager.use_accelerator(OwnAccelerator(near, endpoint, own.name, STREAMS))
     try:
         yield decided
     finally:
+        manager.use_accelerator(None)
         await maybeDeferred(accelerator.stopService)
         for link in (near, accelerator.link):
             if link.transport is not None:
@@ -149,17 +177,17 @@ def decide(line: Line, mode: EncryptionMode, choice: str) -> WAN:
     if choice == "on":
         if not line.account.wan:
             raise UsageError("the provider offers no WAN acceleration: use --wan auto or off")
-        return WAN(True, _EFFECTS[mode], plain)
+        return WAN(used=True, optional=False, why=_EFFECTS[mode], plain=plain)
     if choice == "off":
-        return WAN(False, "not wanted")
+        return WAN(why="not wanted")
     if not line.account.wan:
-        return WAN(False, "the provider offers none")
+        return WAN(why="the provider offers none")
     if not plain:
-        return WAN(False, _EFFECTS[mode])
+        return WAN(why=_EFFECTS[mode])
     way = line.manager.round_trip
     if way is not None and way < SHORT_SECONDS:
-        return WAN(False, "the line is a short one")
-    return WAN(True, _EFFECTS[mode], plain)
+        return WAN(why="the line is a short one")
+    return WAN(used=True, why=_EFFECTS[mode], plain=plain)
 
 
 def _cache_size() -> int:
@@ -167,8 +195,6 @@ def _cache_size() -> int:
 
     :raises UsageError: the environment says something else
     """
-    from cloudconnect.tap.accelerators import GIB
-
     text = os.environ.get("CLOUDCONNECT_WAN_CACHE_GB", str(CACHE_GB))
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 10_000:
         raise UsageError(f"CLOUDCONNECT_WAN_CACHE_GB is {text!r}, not a number from 1 to 10000")

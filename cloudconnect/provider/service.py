@@ -41,6 +41,7 @@ from cloudconnect.commands.lan import (
     ReplaceRepositoryDescription,
     RetireRoute,
     ScrubRepository,
+    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -50,6 +51,7 @@ from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    NoAccelerator,
     NoSpace,
     NotFound,
     NotReachable,
@@ -177,7 +179,7 @@ class CloudConnectService(Service):
         :raises Refused: there is none
         """
         if not self._accelerators:
-            raise Refused(
+            raise NoAccelerator(
                 "the provider has no WAN accelerator running; use --wan auto or off, or try later"
             )
         busy = Counter(part.link for live in self._sessions.values() for part in live.parts)
@@ -469,6 +471,18 @@ class CloudConnectService(Service):
         :param limit: bytes to read, 0 for all
         """
         answer = await self._at_mover(tenant, ScrubRepository, tenant=tenant, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def seed(self, tenant: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        """Seed the WAN cache in the mover's process from a tenant's repository; the counts.
+
+        :param host: only points of this host, where it is not empty; ``job`` likewise
+        :param limit: bytes, 0 for what suits the cache
+        """
+        answer = await self._at_mover(
+            tenant, SeedCache, tenant=tenant, host=host, job=job, limit=limit
+        )
         result: dict[str, Any] = answer["result"]
         return result
 

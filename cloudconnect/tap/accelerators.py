@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.accelerator.caches import TenantCaches
 from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.config.provider import ProviderSettings
+from cloudconnect.errors import UsageError
+from cloudconnect.provider.seeding import FillCache
 
 GIB: Final = 1 << 30
+
+_log = Logger()
 
 
 def caches_in(
@@ -33,18 +38,29 @@ def caches_in(
 
 def accelerator_of(
     reactor: Any, settings: ProviderSettings
-) -> Callable[[Callable[[str], IStreamClientEndpoint]], TargetAccelerator] | None:
-    """Makes the accelerator in a provider's process; None where its admin wants none.
+) -> Callable[[Callable[[str], IStreamClientEndpoint]], tuple[TargetAccelerator, FillCache]] | None:
+    """Makes the accelerator in a provider's process, and what fills its caches.
 
-    :raises UsageError: the node key cannot be used
+    :return: None where its admin wants none, or it cannot be: backups and restores go on without
     """
     if not settings.wan_cache_gb or settings.read_only:
         return None
-    caches = caches_in(
-        reactor,
-        settings.directory / settings.wan_caches,
-        settings.node_key,
-        settings.wan_cache_gb * GIB,
-        settings.wan_caches_gb * GIB,
-    )
-    return lambda dial: TargetAccelerator(reactor, caches, dial)
+    try:
+        caches = caches_in(
+            reactor,
+            settings.directory / settings.wan_caches,
+            settings.node_key,
+            settings.wan_cache_gb * GIB,
+            settings.wan_caches_gb * GIB,
+        )
+    except UsageError as error:
+        _log.warn("no WAN acceleration: {why}", why=str(error))
+        return None
+
+    def make(
+        dial: Callable[[str], IStreamClientEndpoint],
+    ) -> tuple[TargetAccelerator, FillCache]:
+        accelerator = TargetAccelerator(reactor, caches, dial)
+        return accelerator, accelerator.fill
+
+    return make

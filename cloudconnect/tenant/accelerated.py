@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -13,6 +13,21 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import ReportEvent, ReportWarning
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.events import SecurityWarning, SessionEvent
+
+#: What adds up over sessions.
+SUMMED: Final = frozenset(
+    {
+        "bytes_before",
+        "bytes_after",
+        "line_sent",
+        "line_received",
+        "saved_by_reference",
+        "saved_by_delta",
+        "saved_by_compression",
+        "misses",
+        "resent",
+    }
+)
 
 
 @attrs.frozen
@@ -29,6 +44,31 @@ class OwnAccelerator:
     endpoint: IStreamClientEndpoint
     cache: bytes
     streams: int
+
+
+@attrs.define
+class Wanted:
+    """Whether the sessions of a job go through accelerators.
+
+    :ivar used: whether the next one does
+    :ivar optional: whether the job may go on without
+    """
+
+    used: bool = False
+    optional: bool = True
+
+    def go_without(self) -> bool:
+        """The provider has no accelerator (any more): use none from now on, if that may be."""
+        if not (self.used and self.optional):
+            return False
+        self.used = False
+        return True
+
+
+def added(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The counts of several sessions: sums of those that are bytes, the last of all others."""
+    sums = {name: earlier.get(name, 0) + value for name, value in later.items() if name in SUMMED}
+    return {**earlier, **later, **sums}
 
 
 class Reports(CommandLocator):

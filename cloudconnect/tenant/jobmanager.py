@@ -29,6 +29,7 @@ from cloudconnect.commands.control import (
     GetRetention,
     ListPoints,
     LockPoints,
+    Ping,
     PreviewRetention,
     ReplaceDescription,
     SessionKind,
@@ -55,7 +56,7 @@ from cloudconnect.settings import (
     PAGE_ROWS_MAX,
     PROTOCOL_VERSIONS,
 )
-from cloudconnect.tenant.accelerated import OwnAccelerator, Reports
+from cloudconnect.tenant.accelerated import OwnAccelerator, Reports, added
 from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
@@ -72,6 +73,8 @@ _T = TypeVar("_T")
 #: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
 #: answer must come before the line is taken for dead.
 ACT_POINTS = 64
+#: A control channel on which nothing comes back for so many seconds is not used any more.
+PROBE_SECONDS = 5.0
 
 
 @attrs.frozen
@@ -99,7 +102,7 @@ class JobManager:
     :param trust: how its certificate is judged
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
-    :ivar saved: what the own accelerator has saved in the last session, as counts
+    :ivar saved: what the own accelerator has saved in all sessions, as counts
     :ivar reports: what it reports to, at our end of its LAN link
     """
 
@@ -123,6 +126,7 @@ class JobManager:
         self._tenant = ""
         self._connecting: Deferred[ControlClient] | None = None
         self._control: ControlClient | None = None
+        self._dialled: ControlClient | None = None
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
         self._ahead: Ahead | None = None
@@ -134,26 +138,30 @@ class JobManager:
 
     # --- log in ----------------------------------------------------------------------------------
 
-    async def log_in(
-        self, tenant: str, password: Password, endpoint: IStreamClientEndpoint | None = None
-    ) -> Account:
+    async def log_in(self, tenant: str, password: Password) -> Account:
         """Connect, check the provider, authenticate both ways.
 
-        :param endpoint: connects to the host and port, where that has begun already
+        May be called again, between two sessions: what is left of the control channel before is
+        cut.
+
         :raises ProviderNotTrusted: no credential was sent
         :raises LoginRefused: by either side
         :raises NotReachable: within 15 s
         """
         self._mover.start()
         self._tenant = tenant
-        control = ControlClient(self._reactor, self._provider_warned, self._control_lost)
-        layered = wrap_client_endpoint(
+        self._drop_control()
+        control = ControlClient(
+            self._reactor, self._provider_warned, lambda error: self._control_lost(control, error)
+        )
+        self._dialled = control
+        endpoint = wrap_client_endpoint(
             PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
-            endpoint or self._endpoint(self._host, self._port),
+            self._endpoint(self._host, self._port),
             self._reactor,
         )
         try:
-            self._connecting = connectProtocol(layered, control)
+            self._connecting = connectProtocol(endpoint, control)
             await self._connecting
         except CancelledError:
             raise Cancelled("interrupted while connecting") from None
@@ -199,6 +207,25 @@ class JobManager:
             tuple(final["modes"]),
             bool(final.get("wan")),
         )
+
+    def _drop_control(self) -> None:
+        before, self._control = self._control, None
+        self._dialled = self._control_error = None
+        if before is not None and before.transport is not None:
+            before.transport.abortConnection()  # type: ignore[attr-defined]
+
+    async def answers(self) -> bool:
+        """Whether there is a control channel and the provider still answers on it.
+
+        :raises ControlTampered: it was changed
+        """
+        if isinstance(self._control_error, ControlTampered):
+            raise self._control_error
+        try:
+            await self.control.call(Ping, timeout=PROBE_SECONDS)
+        except NotReachable:
+            return False
+        return True
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
@@ -370,7 +397,6 @@ class JobManager:
             "wan": wan,
             "streams": own.streams if own is not None else 1,
         }
-        self.saved = {}
         control = self.control
         connections = 1 + (1 + own.streams if own is not None else 1)
         self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
@@ -389,17 +415,18 @@ class JobManager:
                 warned=self._warned,
             )
             self._current = run = SessionRun(around, asked, answer)
-            result = await run.run(dialogue, summarize, rates)
-            self.saved = run.counts
-            return result
+            try:
+                return await run.run(dialogue, summarize, rates)
+            finally:
+                self.saved = added(self.saved, run.counts)
         finally:
             self._current = self._ahead = None
             ahead.close()
 
     # --- the own accelerator ---------------------------------------------------------------------
 
-    def use_accelerator(self, accelerator: OwnAccelerator) -> None:
-        """Sessions with ``wan`` go through this one."""
+    def use_accelerator(self, accelerator: OwnAccelerator | None) -> None:
+        """Sessions with ``wan`` go through this one; None: there are none from now on."""
         self._accelerator = accelerator
 
     def far_endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
@@ -409,7 +436,9 @@ class JobManager:
 
     # --- what is heard on the control channel ----------------------------------------------------
 
-    def _control_lost(self, error: BaseException | None) -> None:
+    def _control_lost(self, control: ControlClient, error: BaseException | None) -> None:
+        if control is not self._dialled:
+            return  # one that was cut for a new one
         self._control_error = error
         if self._current is not None:
             self._current.control_lost(error)

@@ -7,8 +7,6 @@ reading) in a worker thread. It never sees the tenant's login password.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from threading import Thread
 from typing import Any, TypeVar
 
 import attrs
@@ -76,8 +74,6 @@ class SourceDataMover(CommandLocator):
         self._reactor = reactor
         self._handed: dict[bytes, _Handed] = {}
         self._pool = ThreadPool(0, 2, "source mover")
-        # A process that ends does not wait for a worker that nobody has stopped.
-        self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
         self._paced: PacedPipe | None = None
 
     def start(self) -> None:

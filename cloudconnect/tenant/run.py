@@ -289,8 +289,7 @@ class SessionRun:
         if own is None:
             return
         answer = await own.link.call(EndWAN, session=self.identifier, aborted=aborted)
-        if not aborted:
-            self._counts = dict(answer["counts"])
+        self._counts = dict(answer["counts"])
 
     def _for_the_provider(self) -> dict[str, Any]:
         return {"wan": self._counts} if self._counts else {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloudconnect.transports.blocking import BlockingPipe
+    from cloudconnect.transports.bundle import Bundle
     from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
     from cloudconnect.transports.identity import ServerIdentity
     from cloudconnect.transports.layer import EndingLayer, Layer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockingPipe",
+    "Bundle",
     "EndingLayer",
     "Layer",
     "LayerFactory",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "BlockingPipe": "blocking",
+    "Bundle": "bundle",
     "EndingLayer": "layer",
     "Layer": "layer",
     "LayerFactory": "recipe",

@@ -5,8 +5,8 @@ and windows are small. A :class:`Bundle` cuts its stream into numbered batches
 (:mod:`cloudconnect.wire.striping`), sends each over whichever of its connections, its *members*,
 has least to send, and puts them in order again. It is a full transport for the protocol above it.
 
-**Members** are connections over any transport that can be half closed, best a record stream each,
-with a number of its own. The protocol above is connected when the first member is up, that is when
+**Members** are connections over any stream transport, best a record stream each, with a number of
+its own. The protocol above is connected when the first member is up, that is when
 the handshake below it is over; the others join as they come. All of them must come: the end of the
 stream is sent on each, and counts when it has come on each. A member that fails, that ends without
 the stream's end, or that does not come in time, fails the bundle, and the others are given up.
@@ -36,7 +36,13 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from cloudconnect.errors import CloudConnectError, HandshakeTimeout, SecurityError, Truncated
+from cloudconnect.errors import (
+    CloudConnectError,
+    HandshakeTimeout,
+    NotReachable,
+    SecurityError,
+    Truncated,
+)
 from cloudconnect.settings import (
     BATCH_PAYLOAD_MAX,
     BUNDLE_MEMBERS_MAX,
@@ -45,7 +51,8 @@ from cloudconnect.settings import (
 )
 from cloudconnect.transports.closing import CLOSE_RATE, as_failure
 from cloudconnect.transports.layer import EndingLayer, Octets
-from cloudconnect.transports.members import BundleMember, Members
+from cloudconnect.transports.member import BundleMember
+from cloudconnect.transports.members import Members
 from cloudconnect.wire.striping import BATCH_PAYLOAD, Joiner, Splitter
 
 
@@ -131,9 +138,10 @@ class Bundle(EndingLayer):
     def fail(self, error: Exception) -> None:
         """Fail with ``error``, as when a member does: one that could not even connect.
 
-        :param error: the reason, which the protocol above is told
+        :param error: the reason, which the protocol above is told; one that is none of ours as
+            :class:`~cloudconnect.errors.NotReachable`
         """
-        self._fail(error)
+        self._fail(error if isinstance(error, CloudConnectError) else NotReachable(str(error)))
 
     def give_up(self, code: int) -> None:
         """Drop what is queued, tell the peer ABORT where members have a word for it, close.

@@ -33,6 +33,7 @@ def parse_host(text: str) -> str:
 def split_host_port(text: str) -> tuple[str, int]:
     """Host and port of ``HOST:PORT``; an IPv6 address stands in square brackets.
 
+    :param text: as somebody typed it
     :raises UsageError: not of this form
     """
     host, mark, port = text.rpartition(":")

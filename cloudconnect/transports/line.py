@@ -41,6 +41,7 @@ def socket_below(transport: Any) -> socket.socket | None:
 def round_trip(transport: Any) -> float | None:
     """Seconds of a way there and back, as the kernel has measured it on the TCP socket below.
 
+    :param transport: any transport, layers upon it included
     :return: None where there is no such socket, or the system does not say
     """
     below = socket_below(transport)

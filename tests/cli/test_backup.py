@@ -88,7 +88,6 @@ class OptionTests(CommandCase):
             (top, "--exclude-larger-than", "big"),
             (top, "--limit-upload", "fast"),
             (top, "--limit-download", "0"),
-            (top, "--wan", "on"),
             (top, "--wan", "maybe"),
             (top, "--exclude-file", "/nonexistent"),
             ("--files-from", "/nonexistent"),

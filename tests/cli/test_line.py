@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -24,13 +25,17 @@ from cloudconnect.content.generations import new_master
 from cloudconnect.content.kit import Kit
 from cloudconnect.errors import (
     Busy,
+    Cancelled,
     ContextMismatch,
     NotFound,
     StoredDataDamaged,
+    Truncated,
+    UsageError,
     WrongPassphrase,
 )
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.jobmanager import Account
+from cloudconnect.tenant.retrying import RETRY_SECONDS
 from tests.cli.commands import CommandCase
 from tests.cli.test_tenant import NOTHING
 
@@ -38,12 +43,22 @@ PASSPHRASE = b"a passphrase of these tests"
 
 
 class Manager:
-    """A job manager whose provider is busy so many times."""
+    """A job manager whose provider is busy so many times, after so many sessions were cut."""
 
-    def __init__(self, busy: int) -> None:
-        self.busy = busy
+    def __init__(self, busy: int, cut: int = 0) -> None:
+        self.busy, self.cut = busy, cut
+        self.cancelled = False
+
+    async def answers(self) -> bool:
+        return True
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
     async def session(self, *arguments: Any) -> str:
+        if self.cut:
+            self.cut -= 1
+            raise Truncated("the line broke")
         if self.busy:
             self.busy -= 1
             raise Busy("busy")
@@ -145,8 +160,8 @@ class LineTests(CommandCase):
         """What is printed of a line does not show the passphrase."""
         self.assertNotIn(PASSPHRASE.decode(), repr(self.line()))
 
-    def session(self, busy: int, wait: str | None) -> Deferred[Any]:
-        line = self.line(Manager(busy), wait=wait)
+    def session(self, busy: int, wait: str | None, cut: int = 0, **options: Any) -> Deferred[Any]:
+        self.used = line = self.line(Manager(busy, cut), wait=wait, **options)
         asked = line.session(SessionKind.READ, b"j" * 16, "host", "job", lambda *_: None)
         return Deferred.fromCoroutine(asked)
 
@@ -170,3 +185,40 @@ class LineTests(CommandCase):
             self.assertNoResult(asked)
         self.clock.advance(BUSY_SECONDS)
         self.failureResultOf(asked, Busy)
+
+    def test_cut(self) -> None:
+        """Behind a line that broke another session is asked for, also where the provider then is
+        busy for a while; a person reads one line of it, a program gets events."""
+        asked = self.session(2, None, cut=1)
+        self.clock.pump([1.0] * 10)
+        self.assertEqual("done", self.successResultOf(asked))
+        self.assertEqual(3, self.err.text().count("Trying again in"))
+        self.fresh_output()
+        asked = self.session(0, None, cut=1, as_json=True)
+        self.clock.pump([1.0])
+        self.assertEqual("done", self.successResultOf(asked))
+        events = [json.loads(line) for line in self.out.text().splitlines()]
+        names = [event["name"] for event in events]
+        self.assertEqual(["session_interrupted", "reconnecting"], names)
+        self.assertEqual("truncated", events[0]["fields"]["reason"])
+        self.assertEqual("", self.err.text())
+
+    def test_retry(self) -> None:
+        """--retry says for how long; 0 is never, and what is no time is refused."""
+        asked = self.session(0, None, cut=1, retry="0")
+        self.failureResultOf(asked, Truncated)
+        asked = self.session(0, None, cut=100, retry="3s")
+        self.clock.pump([1.0] * 5)
+        self.failureResultOf(asked, Truncated)
+        self.assertRaises(UsageError, self.settings, retry="soon")
+        self.assertEqual(RETRY_SECONDS, self.settings().retry)
+
+    def test_stop(self) -> None:
+        """The user's interrupt ends the session and whatever is waited for."""
+        for busy, wait, cut in ((0, None, 1), (1, "1m", 0)):
+            asked = self.session(busy, wait, cut)
+            self.assertNoResult(asked)
+            self.used.stop()
+            self.failureResultOf(asked, Cancelled)
+            self.assertTrue(self.used.manager.cancelled)
+            self.assertEqual([], self.clock.getDelayedCalls())

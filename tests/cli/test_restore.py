@@ -6,6 +6,7 @@ from typing import Any
 
 from cloudconnect.backup.options import RestoreResult
 from cloudconnect.cli import restore as restore_module
+from cloudconnect.cli.wan import WAN
 from cloudconnect.config.profile import Profile, save
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.content.points import PointRecord
@@ -35,7 +36,7 @@ class ReportTests(CommandCase):
         for path in (b"/a\x1b", b"/b\n"):
             result.damaged.add(path, "chunk is lost")
         console = restore_module.Console(*options)
-        restore_module._report(console, result, "session", "/target", dry_run)
+        restore_module._report(console, result, "session", "/target", dry_run, (WAN(False, ""), {}))
         return Done(0, self.out.text(), self.err.text())
 
     def test_what_was_there(self) -> None:

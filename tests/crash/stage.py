@@ -223,7 +223,8 @@ class Stage:
         }
         log = self._numbered("command.log")
         notes = log.with_suffix(".notes")
-        words = [*arguments, "--json"]
+        # The provider comes back only when the command has ended.
+        words = [*arguments, "--retry", "0", "--json"]
         child = Child(lambda: _be_tenant(words, notes), log, environment)
         return Command(arguments, child, notes)
 

@@ -388,6 +388,7 @@ class RealTests(StageCase):
         self.rounds(FIRST_SECONDS)
         rows = self.provider.events(type="warning", name="stored_data_damaged", tenant=TENANT)
         self.assertGreaterEqual(len(rows), 1)
+        tenant.close()
         tenant.manager = tenant.make_manager()
         tenant.log_in()
         self.reactor.pass_time(1)

@@ -18,7 +18,9 @@ class CheckTests(StoryCase):
         ends with 20 and names what is hit; the next backup sends it again, and comes back."""
         source = os.fsencode(self.folder) + b"/source"
         make_odd_tree(source + b"/odd")
-        write(source + b"/one-of-many", os.urandom(9_000_000))
+        write(
+            source + b"/one-of-many", os.urandom(24_000_000)
+        )  # the middle of its pack, whatever the order
         provider = Provider(self)
         token = provider.add_tenant()
         await provider.start()

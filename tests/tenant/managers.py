@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import Empty
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from tests.provider.stage import StageCase, Tenant
+
+#: A thread that works hands something over within this time, or it waits for the clock.
+THREAD_SECONDS = 0.05
+#: Something that takes longer than so many moments has hung.
+MOMENTS_MAX = 10_000
 
 STORY = [
     "connected",
@@ -48,6 +57,30 @@ class ManagerCase(StageCase):
 
         mover._handed = Told(real)
         return sessions
+
+    def come_to(self, waited: Deferred[Any]) -> Any:
+        """What something comes to that needs threads and time: time goes by where no thread has
+        anything to hand over."""
+        results: list[Any] = []
+        waited.addBoth(results.append)
+        for _ in range(MOMENTS_MAX):
+            self.reactor.settle()
+            if results:
+                break
+            try:
+                call = self.reactor._handed.get(timeout=THREAD_SECONDS)
+            except Empty:
+                self.reactor.advance(0.5)
+            else:
+                call()
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
+
+    def cut(self) -> None:
+        """The line breaks: every connection of a tenant's is gone."""
+        for pair in self.pairs():
+            pair.left.abortConnection()
 
     def states(self) -> list[str]:
         """How the provider says that sessions ended."""

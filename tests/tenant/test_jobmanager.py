@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from cloudconnect.errors import (
+    ControlTampered,
     Downgrade,
     FingerprintMismatch,
     HostnameMismatch,
@@ -16,8 +17,8 @@ from cloudconnect.errors import (
 )
 from cloudconnect.keys import Password
 from cloudconnect.tenant import jobmanager
-from cloudconnect.tenant.ahead import ConnectedAhead
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
+from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire import scram
 from cloudconnect.wire.scram import make_token
@@ -34,15 +35,6 @@ class LoginTests(ManagerCase):
         tenant = self.tenant(modes=["tenant"])
         account = tenant.log_in()
         self.assertEqual((b"p" * 16, b"", ("tenant",), False), attrs.astuple(account))
-        self.assertEqual([(HOST, PORT)], self.reactor.dialled)
-
-    def test_connected_ahead(self) -> None:
-        """A connection that was begun before is used, and no other one is opened."""
-        tenant = self.tenant()
-        ahead = ConnectedAhead(tenant.manager._endpoint(HOST, PORT))
-        logging_in = tenant.manager.log_in(TENANT, Password(tenant.token.reveal()), ahead)
-        account = self.reactor.result_of(logging_in)
-        self.assertEqual(b"p" * 16, account.provider)
         self.assertEqual([(HOST, PORT)], self.reactor.dialled)
 
     def test_wrong_password(self) -> None:
@@ -124,6 +116,30 @@ class LoginTests(ManagerCase):
         self.reactor.settle()
         self.assertEqual([], self.pairs())
         tenant.manager = tenant.make_manager()
+
+    def test_answers(self) -> None:
+        """A control channel is asked whether it still answers; one that was lost does not, nor one
+        on which nothing comes back; one that was changed is an error."""
+        tenant = self.connected()
+        self.assertTrue(self.come_to(Deferred.fromCoroutine(tenant.manager.answers())))
+        self.patch(ControlClient, "call", lambda *_, **__: fail(NotReachable("no answer")))
+        self.assertFalse(self.come_to(Deferred.fromCoroutine(tenant.manager.answers())))
+        self.cut()
+        self.reactor.settle()
+        self.assertFalse(self.come_to(Deferred.fromCoroutine(tenant.manager.answers())))
+        tenant.manager._control_lost(tenant.manager._dialled, ControlTampered("changed"))
+        self.failure_of(tenant.manager.answers(), ControlTampered)
+
+    def test_again(self) -> None:
+        """It logs in again on a new control channel, and the old one is gone: what is heard of its
+        end changes nothing."""
+        tenant = self.connected()
+        old = tenant.manager.control
+        tenant.log_in()
+        self.assertIsNot(old, tenant.manager.control)
+        self.reactor.settle()
+        self.assertEqual(1, len(self.pairs()))
+        self.assertEqual(16, len(self.reactor.result_of(tenant.session(idle(tenant)))))
 
     def test_job_ids(self) -> None:
         """A job's id is 16 random bytes."""

@@ -49,6 +49,14 @@ class LayerTests(PlayedTransportTestCase):
         self.assertEqual(flood.calls, ["pause", "resume"])
         self.assertGreater(len(self.below.written), HIGH_WATER)
 
+    def test_waiting(self) -> None:
+        """What waits for the end of the handshake is counted; then nothing does."""
+        self.connect(ready=False)
+        self.layer.write(b"x" * 100)
+        self.assertEqual((self.layer.ready, self.layer.waiting), (False, 100))
+        self.layer.dataReceived(b"H")
+        self.assertEqual((self.layer.ready, self.layer.waiting), (True, 0))
+
     def test_two_reasons_one_pause(self) -> None:
         """Held bytes and a full transport are one pause; both must be over for the resume."""
         self.connect(ready=False)

@@ -277,6 +277,27 @@ class OwnedSocketTests(SynchronousTestCase):
         self.sockets.until(lambda: self.user.held == 0)
         self.assertEqual(producer.calls, ["pause", "resume"])
 
+    def test_lower_mark(self) -> None:
+        """Who wants little held sets the mark lower."""
+        owned, peer = self.own()
+        owned.high_water = 40_000
+        producer = Producer()
+        owned.registerProducer(producer, True)
+        self.user.queue += bytes(40_000)
+        owned._see_to_producer()
+        self.assertEqual(producer.calls, [])
+        self.user.queue += b"x"
+        owned.wake()
+        self.assertEqual(producer.calls, ["pause"])
+        peer.read(40_001)
+        self.assertEqual(producer.calls, ["pause", "resume"])
+
+    def test_handle(self) -> None:
+        """The socket is there for its options."""
+        owned, _ = self.own()
+        transport: Any = self.protocol.transport
+        self.assertIs(owned.getHandle(), transport.getHandle())
+
     def test_producer_registered_late(self) -> None:
         """A producer that registers while too much is held is paused at once."""
         owned, _ = self.own()

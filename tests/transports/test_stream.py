@@ -880,6 +880,28 @@ class ReactorTests(SynchronousTestCase):
         finally:
             sockets.close()
 
+    def test_queue(self) -> None:
+        """What waits in a stream is counted; a producer can be paused earlier than by itself."""
+        with self.joined("epoll", False) as (sockets, clock, client, server):
+            near, far = client.transport, server.transport
+            far.pauseProducing()
+            near.limit_queue(100_000)
+            flood = Flood(near, 40_000_000, size=50_000)
+            flood.start()
+            sockets.turns(50)
+            self.assertEqual(flood.calls[-1], "pause")
+            self.assertGreater(near.waiting, 100_000)
+            self.assertLessEqual(near.waiting, 160_000)
+            self.assertGreater(near.unsent(), near.waiting)
+            far.resumeProducing()
+
+            def all_there() -> bool:
+                clock.advance(0)
+                return len(server.data) == 40_000_000
+
+            sockets.until(all_there)
+            self.assertEqual(near.waiting, 0)
+
     def test_both_directions(self) -> None:
         """Bulk in both directions at once, then a clean end."""
         for kind in REACTORS:
