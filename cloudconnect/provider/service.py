@@ -41,6 +41,7 @@ from cloudconnect.commands.lan import (
     ReplaceRepositoryDescription,
     RetireRoute,
     ScrubRepository,
+    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -81,7 +82,8 @@ UNREPORTED = "unreported"
 UNTOLD_MAX = 5
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
-#: A gateway takes a route within so many seconds, or is taken for lost: less than a tenant waits.
+#: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
+#: lost: less than a tenant waits.
 PUBLISH_SECONDS = 5.0
 
 
@@ -174,6 +176,17 @@ class CloudConnectService(Service):
     def lose_accelerator(self, link: BoundedAMP) -> None:
         """A target WAN accelerator is gone."""
         self._accelerators.pop(link, None)
+
+    def taking_part(self, link: BoundedAMP, session: str) -> LiveSession:
+        """The running session that the role at the end of ``link`` takes part in.
+
+        :param session: as hexadecimal digits
+        :raises ContextMismatch: there is no such one
+        """
+        for live in self._sessions.values():
+            if live.identifier == session and any(part.link is link for part in live.parts):
+                return live
+        raise ContextMismatch("this role takes part in no such session")
 
     @property
     def accelerates(self) -> bool:
@@ -481,6 +494,18 @@ class CloudConnectService(Service):
         result: dict[str, Any] = answer["result"]
         return result
 
+    async def seed(self, tenant: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        """Seed the WAN cache in the mover's process from a tenant's repository; the counts.
+
+        :param host: only points of this host, where it is not empty; ``job`` likewise
+        :param limit: bytes, 0 for what suits the cache
+        """
+        answer = await self._at_mover(
+            tenant, SeedCache, tenant=tenant, host=host, job=job, limit=limit
+        )
+        result: dict[str, Any] = answer["result"]
+        return result
+
     async def _at_mover(
         self, name: str, command: type[BoundedCommand], **values: Any
     ) -> dict[str, Any]:
@@ -593,11 +618,15 @@ class CloudConnectService(Service):
     async def _offer(self, parts: list[Part], told: list[KeyAPackage]) -> None:
         """Hand each part its package and Key A; all have it before the tenant is answered."""
         for part, package in zip(parts, told, strict=True):
+            call: dict[str, Any] = {"package": package.as_map(), "key_a": part.key_a}
+            if part.role is Role.TARGET_WAN:
+                call["timeout"] = PUBLISH_SECONDS
             try:
-                await part.link.call(OfferKeyA, package=package.as_map(), key_a=part.key_a)
+                await part.link.call(OfferKeyA, **call)
             except NotReachable:
-                if part.role is Role.TARGET_WAN:
+                if part.role is Role.TARGET_WAN:  # until it registers again
                     self.lose_accelerator(part.link)
+                    _cut(part.link)
                 raise
 
     def _addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
@@ -643,9 +672,7 @@ class CloudConnectService(Service):
             )
             if answer.check(NotReachable):
                 self.lose_gateway(link)
-                line: Any = link.transport
-                if line is not None:
-                    line.abortConnection()
+                _cut(link)
         if not taken:
             raise Refused("the provider has no gateway that takes connections; try again later")
         return taken
@@ -712,7 +739,7 @@ class CloudConnectService(Service):
                     error=str(error),
                 )
                 continue
-            found += [SecurityWarning.from_dict(w) for w in answer["warnings"]]
+            found += self._warnings_of(live, part.role, answer["warnings"])
             if answer["failed"]:
                 live.failed, outcome = True, "security_warning"
                 state = outcome if state in GOOD_OUTCOMES else state
@@ -728,6 +755,18 @@ class CloudConnectService(Service):
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
             live.ended.callback(None)
         return found
+
+    def _warnings_of(self, live: LiveSession, role: Role, values: Any) -> list[SecurityWarning]:
+        """What a role has warned of: as its own and of this session, whatever it wrote."""
+        try:
+            told = [SecurityWarning.from_dict(value) for value in values]
+        except (ValueError, KeyError, TypeError):
+            self._log.warn("the warnings of a {role} cannot be read", role=role.value)
+            return []
+        return [
+            attrs.evolve(w, session=live.identifier, tenant=live.tenant, role=role.value)
+            for w in told
+        ]
 
     def orphan(self, sessions: Iterable[bytes]) -> None:
         """The control channel of these sessions is gone: they may finish for a while."""
@@ -760,6 +799,13 @@ class CloudConnectService(Service):
             for live in list(self._sessions.values())
         ]
         return gatherResults(ends, consumeErrors=True)
+
+
+def _cut(link: BoundedAMP) -> None:
+    """The role at the end of ``link`` does not answer: it has to register again."""
+    line: Any = link.transport
+    if line is not None:
+        line.abortConnection()
 
 
 def _first_error(failure: Failure) -> Failure:
