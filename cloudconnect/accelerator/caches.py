@@ -68,6 +68,11 @@ class CacheLease:
         """Why it is not the one on disk, or takes nothing more; may name a folder of this host."""
         return self._trouble or (None if self._disk is None else self._disk.trouble)
 
+    @property
+    def limit(self) -> int:
+        """Bytes that the cache may take on disk; 0 where it is in memory only."""
+        return 0 if self._disk is None else self._disk.limit
+
     def release(self) -> None:
         """Use it no more; may be called again."""
         owner, self._owner = self._owner, None

@@ -184,9 +184,9 @@ class SourceAccelerator(Service, CommandLocator):
         if link is not None and link.transport is None:  # it has gone meanwhile
             lease.release()
             raise Truncated("the line to the job manager was lost")
-        if session in self._by_session or route in self._by_route:
+        if not self.running or session in self._by_session or route in self._by_route:
             lease.release()
-            raise ContextMismatch("this session was handed over before")
+            raise ContextMismatch("this session was handed over before, or nobody takes it")
         passage = Passage(self._reactor, self._pool, lease, streams)
         one = _Session(
             link,

@@ -7,24 +7,29 @@ source accelerator come in through a gateway; one goes on to the target data mov
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.accelerator.caches import TenantCaches
 from cloudconnect.accelerator.passage import Passage, hop_endpoint
 from cloudconnect.commands.control import Role
-from cloudconnect.errors import Aborted, CloudConnectError, SecurityError, Truncated
+from cloudconnect.dedup.interfaces import IBlockCache
+from cloudconnect.errors import Aborted, CloudConnectError, Refused, SecurityError, Truncated
 from cloudconnect.sessions.role import RoleSession, TargetRole
 
 #: Threads in which the codecs of all sessions work.
 THREADS_MAX = 8
+
+_T = TypeVar("_T")
 
 
 class TargetAccelerator(TargetRole):
@@ -51,21 +56,55 @@ class TargetAccelerator(TargetRole):
         self._caches = caches(self._pool)
         self._dial = dial
         self._passages: dict[bytes, Passage] = {}
+        self._filling = DeferredLock()
+        self._filler = ThreadPool(0, 1, "filling a block cache")
+        self._stopping = threading.Event()
 
     def startService(self) -> None:
         """Start the worker threads."""
         Service.startService(self)
         self._pool.start()
+        self._filler.start()
 
     def stopService(self) -> Deferred[Any]:
-        """End every session, then the threads."""
+        """End every session and what fills a cache, then the threads."""
         Service.stopService(self)
-        ended = DeferredList(self.end_all(Aborted("the provider is stopping")))
+        self._stopping.set()
+        ending = self.end_all(Aborted("the provider is stopping"))
+        ended = DeferredList([*ending, self._filling.acquire()])
         return ended.addCallback(lambda _: self._caches.close()).addCallback(self._stopped)
 
     def _stopped(self, _: object) -> None:
         self.drop_all()
-        self._pool.stop()
+        for pool in (self._pool, self._filler):
+            pool.stop()
+        self._filling.release()
+
+    def fill(
+        self, tenant: str, work: Callable[[IBlockCache, int, Callable[[], bool]], _T]
+    ) -> Deferred[_T]:
+        """Have ``work`` put blocks into a tenant's cache, in a thread of its own, one after the
+        other; fires with what it returns. Sessions use the cache meanwhile.
+
+        :param work: takes the cache, the bytes that it may take, and what says whether to stop
+        :raises Refused: (from the deferred) it has no cache on disk
+        """
+        return self._filling.run(lambda: Deferred.fromCoroutine(self._fill(tenant, work)))
+
+    async def _fill(
+        self, tenant: str, work: Callable[[IBlockCache, int, Callable[[], bool]], _T]
+    ) -> _T:
+        if self._stopping.is_set():
+            raise Refused("the WAN accelerator is stopping")
+        lease = await self._caches.lease(tenant)
+        try:
+            if lease.trouble is not None:
+                raise Refused(f"tenant {tenant} has no block cache on disk: {lease.trouble}")
+            return await deferToThreadPool(
+                self.reactor, self._filler, work, lease.cache, lease.limit, self._stopping.is_set
+            )
+        finally:
+            lease.release()
 
     def link_lost(self) -> None:
         """The service is not there any more: what this role saw could not be told. All ends."""
@@ -88,7 +127,10 @@ class TargetAccelerator(TargetRole):
 
     def stream_up(self, session: RoleSession, stream: Any) -> None:
         """A connection of the source accelerator; with the first one, go on to the mover."""
-        passage = self._passages[session.package.session]
+        passage = self._passages.get(session.package.session)
+        if passage is None:  # Key B was not confirmed yet, or all of it is over
+            stream.abortConnection()
+            return
         if not passage.began:
             passage.began = True
             dialled = Deferred.fromCoroutine(self._reach_mover(session, passage))
@@ -143,3 +185,4 @@ class TargetAccelerator(TargetRole):
             self.report(session, "stream_failed", str(error), reason=error.reason)
         else:
             self.report(session, "stream_failed", "an internal error; see the accelerator's log")
+        self.give_up(session)

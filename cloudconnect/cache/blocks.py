@@ -195,6 +195,11 @@ class BlockCache:
         """Bytes of its segments."""
         return self._size
 
+    @property
+    def limit(self) -> int:
+        """Bytes that its segments may take."""
+        return self._limit
+
     def close(self) -> None:
         """Write what waits, and let go of the directory; appenders were closed before."""
         with self._lock:

@@ -21,6 +21,7 @@ from cloudconnect.commands.admin import (
     Freeze,
     List,
     Scrub,
+    Seed,
     SetTenant,
     ShowTenant,
 )
@@ -60,6 +61,9 @@ class Acts(Protocol):
 
     async def scrub(self, name: str, limit: int) -> dict[str, Any]:
         """Scrub a tenant's repository; counts and findings."""
+
+    async def seed(self, name: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        """Seed the WAN cache from a tenant's repository; the counts."""
 
     async def page(
         self, what: str, filters: dict[str, str], after: int
@@ -108,6 +112,9 @@ class _Here:
         self._administration.keep_findings(name, result)
         return result
 
+    async def seed(self, name: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        raise Refused("no provider runs here: start it, and its WAN cache can be seeded")
+
     async def page(
         self, what: str, filters: dict[str, str], after: int
     ) -> tuple[list[dict[str, Any]], bool]:
@@ -153,6 +160,13 @@ class _There:
 
     async def scrub(self, name: str, limit: int) -> dict[str, Any]:
         answer = await self._link.call(Scrub, timeout=None, name=name, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def seed(self, name: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        answer = await self._link.call(
+            Seed, timeout=None, name=name, host=host, job=job, limit=limit
+        )
         result: dict[str, Any] = answer["result"]
         return result
 

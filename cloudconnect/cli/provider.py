@@ -15,6 +15,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
 from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
+from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
@@ -29,6 +30,7 @@ def provider() -> None:
 
 
 provider.add_command(tenant)
+provider.add_command(wan)
 
 
 # --- the directory -------------------------------------------------------------------------------
@@ -287,11 +289,6 @@ def gateway_enroll(
             "provider.toml and restart the provider, so that the gateway can register.",
             err=True,
         )
-
-
-@provider.group()
-def wan() -> None:
-    """WAN acceleration, the provider's end of it."""
 
 
 wan.add_command(enroll_accelerator)

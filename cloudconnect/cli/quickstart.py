@@ -28,6 +28,8 @@ _READY: Final = re.compile(r"provider is ready on .*port=(\d+)")
 #: The provider must be ready by then, in seconds.
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 20
+#: The tenant whose key nobody else has, and the one whose accelerators see content.
+SEALED, OPEN = "acme", "acme-open"
 
 
 @click.command()
@@ -67,7 +69,7 @@ class Story:
         self._source = source
         self._place = place
         self._provider = place / "provider"
-        self._restored = place / "restored"
+        self._restored = {SEALED: place / "restored", OPEN: place / "restored-open"}
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("CLOUDCONNECT_")},
             "XDG_CONFIG_HOME": str(place / "tenant" / "config"),
@@ -83,23 +85,33 @@ class Story:
         :raises CloudConnectError: a step failed, or what came back is not what went up
         """
         click.echo(f"Provider, tenant and restored files go to {self._place}.\n")
-        token, pin = self._make_provider()
+        pin = self._make_provider()
         process, port = self._start_provider()
         try:
-            events, backup = self._use(port, token, pin)
+            events, _ = self._use(SEALED, port, pin)
+            backup = _last(events, "summary")
+            accelerated, restored = self._use(OPEN, port, pin)
             provider_events = self._call(
                 "provider", "events", "--directory", str(self._provider), "--json"
             )
         finally:
             self._stop_provider(process)
         self._timeline(events, provider_events, backup["session"])
-        self._compare()
-        self._summary(backup)
+        for tenant in (SEALED, OPEN):
+            self._compare(tenant)
+        click.echo(
+            f"\nTenant {SEALED}, encryption mode tenant, which only it can read:\n"
+            f"  {saved_text(backup)}\n"
+            f"Tenant {OPEN}, encryption mode provider, in which WAN accelerators see content:\n"
+            f"  {saved_text(_last(accelerated, 'summary'))}\n"
+            f"  restored with {size(_last(restored, 'summary')['bytes_received'])} on the line: "
+            "what went up is in this machine's cache"
+        )
         self._next_steps(port)
 
     # --- steps -----------------------------------------------------------------------------------
 
-    def _make_provider(self) -> tuple[Path, str]:
+    def _make_provider(self) -> str:
         directory = str(self._provider)
         made = self._call(
             "provider",
@@ -112,13 +124,16 @@ class Story:
             "tcp:0:interface=127.0.0.1",
             "--json",
         )
-        added = self._call("provider", "tenant", "add", "acme", "--directory", directory, "--json")
         tenant = self._place / "tenant"
         tenant.mkdir(mode=0o700)
-        token = tenant / "login-token"
-        _write_secret(token, _last(added, "tenant")["token"])
+        for name, modes in ((SEALED, ()), (OPEN, ("--encryption", "provider"))):
+            added = self._call(
+                "provider", "tenant", "add", name, *modes, "--directory", directory, "--json"
+            )
+            _write_secret(tenant / f"login-token-{name}", _last(added, "tenant")["token"])
         _write_secret(tenant / "passphrase", os.urandom(16).hex())
-        return token, _last(made, "fingerprint")["spki"]
+        spki: str = _last(made, "fingerprint")["spki"]
+        return spki
 
     def _start_provider(self) -> tuple[subprocess.Popen[str], int]:
         log = (self._place / "provider.log").open("w")
@@ -146,24 +161,36 @@ class Story:
         self._stop_provider(process)
         raise NotReachable(f"the provider did not start: see {log.name}")
 
-    def _use(self, port: int, token: Path, pin: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _use(
+        self, name: str, port: int, pin: str
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Connect, back up and restore as one tenant; what the last two have said."""
         tenant = self._place / "tenant"
+        if name == SEALED:
+            words = ("--passphrase-file", str(tenant / "passphrase"))
+            profile: tuple[str, ...] = ()
+        else:
+            words = ("--encryption", "provider")
+            profile = ("--profile", name)
         self._call(
             "connect",
             f"localhost:{port}",
             "--tenant",
-            "acme",
+            name,
             "--password-file",
-            str(token),
+            str(tenant / f"login-token-{name}"),
             "--fingerprint",
             pin,
-            "--passphrase-file",
-            str(tenant / "passphrase"),
+            *words,
+            *profile,
             "--json",
         )
-        backup = self._call("backup", str(self._source), "--wan", "on", "--json")
-        self._call("restore", "latest", "--target", str(self._restored), "--json")
-        return backup, _last(backup, "summary")
+        backup = self._call("backup", str(self._source), "--wan", "on", *profile, "--json")
+        target = str(self._restored[name])
+        restored = self._call(
+            "restore", "latest", "--target", target, "--wan", "on", *profile, "--json"
+        )
+        return backup, restored
 
     def _stop_provider(self, process: subprocess.Popen[str]) -> None:
         if process.poll() is None:
@@ -211,8 +238,8 @@ class Story:
         for side, event in steps:
             click.echo(f"  {event['time'] - began:7.3f} s  {side:8}  {event['text']}")
 
-    def _compare(self) -> None:
-        came_back = Path(f"{self._restored}{self._source}")
+    def _compare(self, tenant: str) -> None:
+        came_back = Path(f"{self._restored[tenant]}{self._source}")
         differences = compare_trees(os.fsencode(self._source), os.fsencode(came_back))
         if differences:
             for difference in differences[:20]:
@@ -224,15 +251,6 @@ class Story:
         click.echo(
             f"\nCompared {self._source} with {came_back}: content, types, modes, owners, times, "
             "links and attributes are the same."
-        )
-
-    def _summary(self, backup: dict[str, Any]) -> None:
-        source, new = backup["bytes_source"], backup["bytes_new"]
-        stored, sent = backup["bytes_stored"], backup["bytes_sent"]
-        click.echo(
-            f"{backup['files']} files, {size(source)} in clear; {size(sent)} on the line; "
-            f"saved by dedup {size(max(0, source - new))}, by compression "
-            f"{size(max(0, new - stored))}."
         )
 
     def _next_steps(self, port: int) -> None:
@@ -248,6 +266,26 @@ class Story:
             f"  {' '.join(_PROGRAM)} restore latest --target {self._place}/again\n"
             f"To remove all of it: rm -r {self._place}"
         )
+
+
+def saved_text(backup: dict[str, Any]) -> str:
+    """What a backup has moved, and what it did not have to.
+
+    :param backup: its summary
+    """
+    source, new = backup["bytes_source"], backup["bytes_new"]
+    wan = backup["wan"] or {}
+    # The mover compresses for the store, or else the accelerators do for the line.
+    compressed = max(0, new - backup["bytes_stored"]) + max(0, wan.get("saved_by_compression", 0))
+    text = (
+        f"{backup['files']} files, {size(source)} in clear; {size(backup['bytes_sent'])} on the "
+        f"line; saved by dedup {size(max(0, source - new))}, by compression {size(compressed)}"
+    )
+    for word in ("reference", "delta"):
+        count = wan.get(f"saved_by_{word}", 0)
+        if count > 0:
+            text += f", by WAN {word} {size(count)}"
+    return text
 
 
 _PROGRAM: Final = [sys.executable, "-m", "cloudconnect"]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import click
 from twisted.internet.defer import maybeDeferred
 
+from cloudconnect.accelerator.room import cache_folder as tenant_folder
 from cloudconnect.accelerator.source import SourceAccelerator
+from cloudconnect.cache.blocks import BlockCache
+from cloudconnect.cache.keys import read_node_key
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
 from cloudconnect.cli.wan_shared import shared_accelerator
@@ -44,6 +48,43 @@ option = click.option(
     show_default=True,
     help="WAN acceleration; auto: where it can help.",
 )
+
+
+@attrs.frozen
+class OwnCache:
+    """Where the block cache of this machine lies, for one repository at one provider.
+
+    :ivar folder: its directory, whether it is there or not
+    :ivar key: file of this machine's node key
+    :ivar name: what the accelerator calls it, 32 bytes
+    :ivar limit: bytes that it may take
+    """
+
+    folder: Path
+    key: Path
+    name: bytes
+    limit: int
+
+    @classmethod
+    def of(cls, provider: bytes, repository: bytes) -> OwnCache:
+        """That of a provider's and a repository's 16 bytes.
+
+        :raises UsageError: ``CLOUDCONNECT_WAN_CACHE_GB`` is no number that can be used
+        """
+        name = provider + repository
+        caches = cache_folder(os.environ, provider, repository) / "wan"
+        key = state_folder(os.environ, provider, repository) / "wan.key"
+        return cls(tenant_folder(caches, name.hex()), key, name, _cache_size())
+
+    def open(self) -> BlockCache:
+        """Open it, for somebody who is not an accelerator.
+
+        :raises UsageError: another process uses it, or the node key cannot be used
+        """
+        for parent in (self.folder.parent, self.key.parent):
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        node = read_node_key(self.key, make=True)
+        return BlockCache(self.folder, self.name.hex(), node, self.limit)
 
 
 @attrs.define
@@ -116,8 +157,8 @@ async def accelerated(
         yield decided
         return
     reactor, manager, account = line.reactor, line.manager, line.account
-    ids = account.provider, description.repository
-    shared = shared_accelerator(line, b"".join(ids), STREAMS)
+    own = OwnCache.of(account.provider, description.repository)
+    shared = shared_accelerator(line, own.name, STREAMS)
     if shared is not None:
         manager.use_accelerator(shared)
         try:
@@ -126,16 +167,14 @@ async def accelerated(
             manager.use_accelerator(None)
             shared.close()
         return
-    key = state_folder(os.environ, *ids) / "wan.key"
-    key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    limit = _cache_size()
-    caches = caches_in(reactor, cache_folder(os.environ, *ids) / "wan", key, limit, limit)
+    own.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    caches = caches_in(reactor, own.folder.parent, own.key, own.limit, own.limit)
     accelerator = SourceAccelerator(reactor, caches, manager.far_endpoint)
     near, accelerator.link = link_in_process(reactor, manager.reports, accelerator)
     endpoint = MemoryEndpoint(reactor, "the source WAN accelerator")
     endpoint.listen(accelerator.factory)
     accelerator.startService()
-    manager.use_accelerator(OwnAccelerator(near, endpoint, b"".join(ids), STREAMS))
+    manager.use_accelerator(OwnAccelerator(near, endpoint, own.name, STREAMS))
     try:
         yield decided
     finally:

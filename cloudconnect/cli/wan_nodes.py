@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from cloudconnect.cli.tenants import directory_option
+from cloudconnect.cli.wan_cache import wan
 from cloudconnect.config import provider as provider_directory
 from cloudconnect.config import wan as accelerator_directory
 
@@ -42,11 +43,6 @@ def enroll(
             "provider.toml and restart the provider, so that the accelerator can register.",
             err=True,
         )
-
-
-@click.group()
-def wan() -> None:
-    """WAN acceleration on your side."""
 
 
 _own_directory = click.option(

@@ -106,3 +106,19 @@ class Scrub(BoundedCommand):
     commandName = b"Scrub"
     arguments = [(b"name", amp.Unicode()), (b"limit", amp.Integer())]
     response = [(b"result", CBORArgument())]
+
+
+class Seed(BoundedCommand):
+    """Put what a tenant's repository holds into the provider's WAN cache; answered when done.
+
+    As :class:`.lan.SeedCache`. ``result``: counts by name.
+    """
+
+    commandName = b"Seed"
+    arguments = [
+        (b"name", amp.Unicode()),
+        (b"host", amp.Unicode()),
+        (b"job", amp.Unicode()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"result", CBORArgument())]

@@ -235,6 +235,24 @@ class ScrubRepository(BoundedCommand):
     response = [(b"result", CBORArgument())]
 
 
+class SeedCache(BoundedCommand):
+    """Put what a repository holds into the cache of the WAN accelerator in the mover's process.
+
+    ``host``, ``job``: only these points, where not empty. ``limit``: bytes, 0 for what suits the
+    cache. Answered when done; ``result``: counts by name.
+    """
+
+    commandName = b"SeedCache"
+    arguments = [
+        (b"repository", FixedBytes(16)),
+        (b"tenant", amp.Unicode()),
+        (b"host", amp.Unicode()),
+        (b"job", amp.Unicode()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"result", CBORArgument())]
+
+
 class PublishRoute(BoundedCommand):
     """From now on, connections with this route id go to ``backend``.
 

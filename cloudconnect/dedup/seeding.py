@@ -22,6 +22,10 @@ from cloudconnect.dedup.sketch import KEPT, Sketcher
 from cloudconnect.keys import Subkey
 from cloudconnect.wire.frames import Coding, FrameWriter, StoredBlob
 
+#: Part of a cache that is seeded where nothing else was said: what is seeded beyond a cache's end
+#: pushes out its beginning, and then the two ends do not know the same.
+SHARE: Final = 0.75
+
 # What is made with it, the tags of frames, never enters a cache.
 _NO_KEY: Final = Subkey(bytes(32))
 

@@ -22,6 +22,7 @@ from cloudconnect.commands.admin import (
     Freeze,
     List,
     Scrub,
+    Seed,
     SetTenant,
     ShowTenant,
 )
@@ -294,6 +295,12 @@ class AdminProtocol(BoundedAMP):
     def scrub(self, name: str, limit: int) -> Deferred[dict[str, Any]]:
         """Compare stored bytes with their digests."""
         done = Deferred.fromCoroutine(self._repositories.scrub(name, limit))
+        return done.addCallback(lambda result: {"result": result})
+
+    @Seed.responder
+    def seed(self, name: str, host: str, job: str, limit: int) -> Deferred[dict[str, Any]]:
+        """Seed the WAN cache from a repository."""
+        done = Deferred.fromCoroutine(self._repositories.seed(name, host, job, max(0, limit)))
         return done.addCallback(lambda result: {"result": result})
 
 

@@ -40,6 +40,7 @@ from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.relay import RelayTo
 from cloudconnect.provider.reserve import Reserve
+from cloudconnect.provider.seeding import FillCache
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
@@ -72,7 +73,8 @@ class Places:
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as those gateways connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
-    :ivar accelerator: makes the target WAN accelerator of this process, or None for none
+    :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
+        or None for none
     """
 
     accounts_url: str
@@ -87,7 +89,7 @@ class Places:
     keys: Path | None = None
     reserve: Path | None = None
     intervals: Intervals | None = None
-    accelerator: Callable[[Dial], TargetRole] | None = None
+    accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
 
 
 class AccountsThread(Service):
@@ -196,7 +198,8 @@ class EmbeddedProvider(MultiService):
         roles: list[TargetRole] = [mover]
         if places.accelerator is not None:
             way = here_to(reactor, mover)
-            roles.append(places.accelerator(lambda backend: way))
+            accelerator, mover.fill = places.accelerator(lambda backend: way)
+            roles.append(accelerator)
         targets: dict[str, IRelayTarget] = {
             "service": FactoryTarget(control, "the Cloud Connect service in this process"),
             HERE: RoleTarget(*roles),

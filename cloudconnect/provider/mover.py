@@ -8,6 +8,7 @@ over a blocking pipe, so that the reactor does nothing but the cipher and the so
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from cloudconnect.commands.lan import (
     ReportEvent,
     ReportWarning,
     ScrubRepository,
+    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -60,6 +62,7 @@ from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.reserve import Reserve, is_no_room
+from cloudconnect.provider.seeding import FillCache, seed_cache
 from cloudconnect.repository.serve import POINTS_MAX, ServeResult, serve_session
 from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
@@ -84,6 +87,7 @@ class TargetDataMover(TargetRole):
     :param intervals: how often what is done by itself
     :ivar acts: what is done to repositories beside sessions
     :ivar maintenance: does some of that by itself
+    :ivar fill: has the WAN accelerator of this process fill a cache; None where it has none
     """
 
     _log = Logger()
@@ -105,6 +109,7 @@ class TargetDataMover(TargetRole):
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
         self._quotas = Quotas()
+        self.fill: FillCache | None = None
 
     def startService(self) -> None:
         """Start the worker threads."""
@@ -261,6 +266,31 @@ class TargetDataMover(TargetRole):
         """Scrub now; answered when done."""
         done = self.maintenance.scrub(repository, tenant, limit)
         return done.addCallback(lambda result: {"result": result})
+
+    @SeedCache.responder
+    def seed(
+        self, repository: bytes, tenant: str, host: str, job: str, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """Seed the cache of the accelerator in this process; answered when done."""
+        if self.fill is None:
+            raise Refused(
+                "there is no WAN accelerator in this provider's process (wan_cache_gb in "
+                "provider.toml): only the cache of such a one can be seeded"
+            )
+        seeding = seed_cache(self.fill, self.acts, self._keys, repository, tenant, host, job, limit)
+        return seeding.addCallback(self._seeded, repository, tenant)
+
+    def _seeded(self, result: dict[str, Any], repository: bytes, tenant: str) -> dict[str, Any]:
+        event = SessionEvent(
+            time=time.time(),
+            name="cache_seeded",
+            session="",
+            text=f"WAN cache of tenant {tenant} seeded: {result['points']} restore point(s), "
+            f"{result['bytes_added']} bytes",
+            fields={**result, "tenant": tenant, "repository": repository.hex()},
+        )
+        self._keep(event)
+        return {"result": result}
 
     async def _ask_owner(self, repository: bytes) -> Owner | None:
         if self.link is None:

@@ -41,6 +41,7 @@ from cloudconnect.commands.lan import (
     ReplaceRepositoryDescription,
     RetireRoute,
     ScrubRepository,
+    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
@@ -55,6 +56,8 @@ from cloudconnect.errors import (
     NotFound,
     NotReachable,
     Refused,
+    SecurityError,
+    Tampered,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
@@ -71,6 +74,8 @@ from cloudconnect.settings import (
 
 #: Outcomes that a tenant may report of a session.
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
+#: Those of them that leave a restore point.
+GOOD_OUTCOMES = ("done", "incomplete")
 #: What the mover is told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
 #: Findings in its repository that a tenant is told at one log-in.
@@ -84,7 +89,10 @@ PUBLISH_SECONDS = 5.0
 
 @attrs.define(eq=False, kw_only=True)
 class LiveSession:
-    """A session between its Start and its end."""
+    """A session between its Start and its end.
+
+    :ivar failed: a role of the provider saw that something was changed
+    """
 
     session: bytes
     tenant: str
@@ -93,6 +101,7 @@ class LiveSession:
     notify: Callable[[SecurityWarning], None]
     orphaned: IDelayedCall | None = None
     ending: bool = False
+    failed: bool = False
     ended: Deferred[None] = attrs.field(factory=Deferred, repr=False)
 
     @property
@@ -485,6 +494,18 @@ class CloudConnectService(Service):
         result: dict[str, Any] = answer["result"]
         return result
 
+    async def seed(self, tenant: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        """Seed the WAN cache in the mover's process from a tenant's repository; the counts.
+
+        :param host: only points of this host, where it is not empty; ``job`` likewise
+        :param limit: bytes, 0 for what suits the cache
+        """
+        answer = await self._at_mover(
+            tenant, SeedCache, tenant=tenant, host=host, job=job, limit=limit
+        )
+        result: dict[str, Any] = answer["result"]
+        return result
+
     async def _at_mover(
         self, name: str, command: type[BoundedCommand], **values: Any
     ) -> dict[str, Any]:
@@ -676,12 +697,16 @@ class CloudConnectService(Service):
         """The tenant reports the end; returns what the provider's side saw.
 
         :raises Refused: an outcome that is none
+        :raises SecurityError: the tenant saw nothing wrong, but a role here did: its points are gone
         """
         if outcome not in OUTCOMES:
             raise Refused("that is not an outcome of a session")
         for warning in warnings:
             await self.warned_by_tenant(live, warning)
-        return await self._end(live, outcome, summary, outcome)
+        found = await self._end(live, outcome, summary, outcome)
+        if live.failed and outcome in GOOD_OUTCOMES:
+            raise _error_of(found)
+        return found
 
     def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
         """A tenant reports a warning: of its own session only, whatever it wrote."""
@@ -716,7 +741,8 @@ class CloudConnectService(Service):
                 continue
             found += self._warnings_of(live, part.role, answer["warnings"])
             if answer["failed"]:
-                outcome = "security_warning"
+                live.failed, outcome = True, "security_warning"
+                state = outcome if state in GOOD_OUTCOMES else state
         for link in list(self._gateways):
             for part in live.parts:
                 call = link.call(RetireRoute, route=part.route)
@@ -786,3 +812,12 @@ def _first_error(failure: Failure) -> Failure:
     """What went wrong with the first of several calls that failed."""
     error = failure.value
     return error.subFailure if isinstance(error, FirstError) else failure
+
+
+def _error_of(warnings: list[SecurityWarning]) -> SecurityError:
+    """What a session that a role saw fail is answered with, in that role's words."""
+    classes = {cls.kind: cls for cls in SecurityError.__subclasses__()}
+    seen = next((warning for warning in warnings if warning.kind in classes), None)
+    if seen is None:
+        return Tampered("the session failed at the provider, and left no restore point")
+    return classes[seen.kind](f"seen by the provider's {seen.role}: {seen.text}")

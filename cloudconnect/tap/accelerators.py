@@ -15,6 +15,7 @@ from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
+from cloudconnect.provider.seeding import FillCache
 
 GIB: Final = 1 << 30
 
@@ -37,8 +38,8 @@ def caches_in(
 
 def accelerator_of(
     reactor: Any, settings: ProviderSettings
-) -> Callable[[Callable[[str], IStreamClientEndpoint]], TargetAccelerator] | None:
-    """Makes the accelerator in a provider's process.
+) -> Callable[[Callable[[str], IStreamClientEndpoint]], tuple[TargetAccelerator, FillCache]] | None:
+    """Makes the accelerator in a provider's process, and what fills its caches.
 
     :return: None where its admin wants none, or it cannot be: backups and restores go on without
     """
@@ -55,4 +56,11 @@ def accelerator_of(
     except UsageError as error:
         _log.warn("no WAN acceleration: {why}", why=str(error))
         return None
-    return lambda dial: TargetAccelerator(reactor, caches, dial)
+
+    def make(
+        dial: Callable[[str], IStreamClientEndpoint],
+    ) -> tuple[TargetAccelerator, FillCache]:
+        accelerator = TargetAccelerator(reactor, caches, dial)
+        return accelerator, accelerator.fill
+
+    return make

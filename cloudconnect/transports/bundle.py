@@ -51,7 +51,8 @@ from cloudconnect.settings import (
 )
 from cloudconnect.transports.closing import CLOSE_RATE, as_failure
 from cloudconnect.transports.layer import EndingLayer, Octets
-from cloudconnect.transports.members import BundleMember, Members
+from cloudconnect.transports.member import BundleMember
+from cloudconnect.transports.members import Members
 from cloudconnect.wire.striping import BATCH_PAYLOAD, Joiner, Splitter
 
 
@@ -157,6 +158,11 @@ class Bundle(EndingLayer):
     def waiting(self) -> int:
         """Bytes that were written and were not handed to a socket yet, as far as members tell."""
         below: int = sum(member.waiting for member in self._members)
+        return super().waiting + self._splitter.waiting + below
+
+    def unsent(self) -> int:
+        """The same, and what peers have not acknowledged of what was, as far as members know."""
+        below: int = sum(member.unsent for member in self._members)
         return super().waiting + self._splitter.waiting + below
 
     def _members_late(self) -> None:

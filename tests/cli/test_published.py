@@ -78,10 +78,10 @@ class PublishingCase(ManagerCase):
             return BackupOptions(paths=paths, stdin=given)
 
         done = backup_module._back_up(
-            self.line, Interrupt(), options, UNLIMITED, (name, None, ()), (*LABELS, ())
+            self.line, Interrupt(), options, (UNLIMITED, "off"), (name, None, ()), (*LABELS, ())
         )
-        result: tuple[BackupResult, str] = self.come_to(Deferred.fromCoroutine(done))
-        return result
+        result, session, _ = self.come_to(Deferred.fromCoroutine(done))
+        return result, session
 
     def published(self) -> list[str]:
         rows = self.come_to(Deferred.fromCoroutine(self.acme.manager.points()))

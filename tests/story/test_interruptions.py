@@ -25,19 +25,22 @@ INTERRUPTED = re.compile(rb'"session_interrupted"')
 class InterruptionTests(StoryCase):
     """A provider that is gone in the middle, and comes back."""
 
-    async def set_up(self, **limits: Any) -> None:
+    async def set_up(self, environment: dict[str, str] | None = None, **limits: Any) -> None:
         self.provider = Provider(self)
         token = self.provider.add_tenant(**limits)
         await self.provider.start()
         self.proxy = in_front_of(self, self.provider.port)
         self.line = Line(self, self.provider, self.proxy.port, token)
+        self.line.environment.update(environment or {})
         self.source = str(self.folder / "source")
         make_files(self.source, 12, SIZE // 12)
         self.assertStatus(await self.line.connect(), 0)
 
-    async def killed(self, way: Way, *words: str, number: int = signal.SIGKILL) -> Process:
+    async def killed(
+        self, way: Way, *words: str, number: int = signal.SIGKILL, at: int = SIZE // 2
+    ) -> Process:
         """Start a command, and end the provider in the middle of it."""
-        stall = Stall(Kind.STREAM, way, at_payload(SIZE // 2))
+        stall = Stall(Kind.STREAM, way, at_payload(at))
         self.proxy.rules = [stall]
         command = self.line.start(*words)
         await stall.happened
@@ -89,6 +92,32 @@ class InterruptionTests(StoryCase):
         self.assertTrue(SIZE <= received <= SIZE + UNDER_WAY, received)
         self.restored(target)
         self.assertEqual(set(restore.warnings) - {"truncated"}, set())
+
+    async def test_accelerated(self) -> None:
+        """With WAN accelerators in between it is the same: a backup whose provider was killed, with
+        all its roles, goes on through them."""
+        await self.set_up(
+            {"CLOUDCONNECT_ENCRYPTION": "none", "CLOUDCONNECT_PASSPHRASE_FILE": ""}, modes=["none"]
+        )
+        words = ("backup", self.source, "--wan", "on")
+        command = await self.killed(Way.UP, *words, at=SIZE // 16)
+        await self.come_back()
+        backup = await self.done(command)
+        self.assertStatus(backup, 0)
+        self.assertTrue(backup.summary["wan"]["used"], backup.summary)
+        self.assertEqual(self.names(backup).count("started"), 2)
+        sent = backup.summary["bytes_sent"]
+        self.assertTrue(SIZE <= sent <= SIZE + UNDER_WAY, sent)
+        points = self.provider.rows("point", tenant="acme")
+        self.assertEqual([row["point"] for row in points], [backup.summary["point"]])
+        target = str(self.folder / "target")
+        # A machine that has cached nothing: otherwise next to nothing goes over the line.
+        self.line.environment["XDG_CACHE_HOME"] = str(self.folder / "empty")
+        words = ("restore", backup.summary["point"], "--target", target, "--wan", "on")
+        command = await self.killed(Way.DOWN, *words, at=SIZE // 16)
+        await self.come_back()
+        self.assertStatus(await self.done(command), 0)
+        self.restored(target)
 
     async def test_given_up(self) -> None:
         """An interrupt ends the waiting at once, with 130; --retry 0 does not wait, and what read

@@ -48,7 +48,7 @@ from cloudconnect.testing import (
 from cloudconnect.testing.contract import Pieces
 from cloudconnect.transports.bundle import Bundle
 from cloudconnect.transports.endpoints import wrap_client_endpoint
-from cloudconnect.transports.members import BundleMember
+from cloudconnect.transports.member import BundleMember
 from cloudconnect.transports.memory import PIECE
 from cloudconnect.transports.recipe import LayerFactory
 from cloudconnect.transports.stream import RecordStream

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.keys import Secret
 from cloudconnect.testing import MemoryPair, Recorder
-from cloudconnect.transports.line import NOT_SENT, socket_below, tune
+from cloudconnect.transports.line import NOT_SENT, round_trip, socket_below, tune
 from cloudconnect.transports.stream import RecordStream
 from tests.transports.sockets import Sockets
 
@@ -73,6 +73,14 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(tune(transport, True))
         self.assertEqual(self.option(transport, socket.TCP_NOTSENT_LOWAT), NOT_SENT)
 
+    def test_round_trip(self) -> None:
+        """The kernel's measure of a TCP connection; nothing where there is none."""
+        measured = round_trip(_Over(self.accept()))
+        assert measured is not None
+        self.assertGreater(measured, 0)
+        self.assertLess(measured, 10)  # it is seconds
+        self.assertIs(round_trip(MemoryPair().left), None)
+
     def test_closed(self) -> None:
         """A socket that is closed already is no error."""
         closed = socket.socket()
@@ -80,3 +88,4 @@ class LineTests(SynchronousTestCase):
         transport = _Over(None)
         transport.getHandle = lambda: closed  # type: ignore[attr-defined]
         self.assertTrue(tune(transport, True))
+        self.assertIs(round_trip(transport), None)
