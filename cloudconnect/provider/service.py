@@ -623,11 +623,15 @@ class CloudConnectService(Service):
                 call["timeout"] = PUBLISH_SECONDS
             try:
                 await part.link.call(OfferKeyA, **call)
-            except NotReachable:
-                if part.role is Role.TARGET_WAN:  # until it registers again
-                    self.lose_accelerator(part.link)
-                    _cut(part.link)
+            except NotReachable as error:
+                self._lose_if_gone(part, error)
                 raise
+
+    def _lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
+        """An accelerator that does not answer is lost until it registers again."""
+        if part.role is Role.TARGET_WAN and isinstance(error, NotReachable):
+            self.lose_accelerator(part.link)
+            _cut(part.link)
 
     def _addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
         known = [place.advertise for place in places if place.advertise]
@@ -738,6 +742,7 @@ class CloudConnectService(Service):
                     session=live.identifier,
                     error=str(error),
                 )
+                self._lose_if_gone(part, error)
                 continue
             found += self._warnings_of(live, part.role, answer["warnings"])
             if answer["failed"]:
