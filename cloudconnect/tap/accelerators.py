@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
@@ -15,7 +15,9 @@ from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.seeding import FillCache
+
+if TYPE_CHECKING:
+    from cloudconnect.provider.seeding import FillCache
 
 GIB: Final = 1 << 30
 
