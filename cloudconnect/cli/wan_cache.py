@@ -36,7 +36,7 @@ from cloudconnect.errors import ExitCode, UsageError
 
 @click.group()
 def wan() -> None:
-    """The cache of this machine's WAN accelerator."""
+    """WAN acceleration on your side: its cache, and accelerators that machines share."""
 
 
 @wan.command()

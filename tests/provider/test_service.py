@@ -65,7 +65,7 @@ class ToldMover(CommandLocator):
         super().__init__()
         self.offers: list[tuple[KeyAPackage, bytes]] = []
         self.ends: list[tuple[bytes, str]] = []
-        self.warnings: list[SecurityWarning] = []
+        self.warnings: list[Any] = []
         self.refuse: CloudConnectError | None = None
         self.wait: Deferred[None] | None = None
 
@@ -81,7 +81,8 @@ class ToldMover(CommandLocator):
     @EndSession.responder
     def end(self, session: bytes, outcome: str) -> dict[str, Any]:
         self.ends.append((session, outcome))
-        return {"warnings": [w.as_dict() for w in self.warnings], "points": [], "failed": False}
+        told = [w.as_dict() if isinstance(w, SecurityWarning) else w for w in self.warnings]
+        return {"warnings": told, "points": [], "failed": False}
 
 
 class ToldGateway(CommandLocator):
@@ -405,10 +406,20 @@ class FinishTests(ServiceCase):
         )
 
     def test_what_the_mover_saw(self) -> None:
-        """The tenant hears what the provider's side saw."""
+        """The tenant hears what the provider's side saw: of its own session, whatever was said."""
         session = self.start()
-        self.mover.warnings = [SecurityWarning(time=1.0, kind=WarningKind.REPLAYED)]
-        self.assertEqual(self.mover.warnings, self.finish(session))
+        warning = SecurityWarning(time=1.0, kind=WarningKind.REPLAYED, hop="a-hop", text="again")
+        self.mover.warnings = [attrs.evolve(warning, session="ab" * 16, tenant="b", role="c")]
+        (told,) = self.finish(session)
+        ours = {"session": session.hex(), "tenant": TENANT, "role": "target-mover"}
+        self.assertEqual({**warning.as_dict(), **ours}, told.as_dict())
+
+    def test_what_cannot_be_read(self) -> None:
+        """A role whose warnings cannot be read does not keep the session from its end."""
+        session = self.start()
+        self.mover.warnings = [{"kind": "nonsense"}]
+        self.assertEqual([], self.finish(session))
+        self.assertEqual({}, self.provider.service._sessions)
 
     def test_no_outcome(self) -> None:
         """A word that is no outcome is refused, and the session goes on."""

@@ -278,6 +278,34 @@ class SeparateGateway:
         self.port = listens(process, "gateway")
 
 
+class SeparateAccelerator:
+    """A WAN accelerator in a process of its own, of either side.
+
+    :param directory: as ``provider wan enroll`` or ``wan init`` made it
+    """
+
+    def __init__(self, case: StoryCase, directory: Path) -> None:
+        self._case = case
+        self._directory = directory
+        self.process: Process | None = None
+
+    async def start(self, ready: re.Pattern[bytes]) -> None:
+        """Start the process, and wait until it has said that it is ready."""
+        arguments = ("-m", "twisted", "--log-format=text", "cloudconnect-wan", "--directory")
+        self.process = process = self._case.start(*arguments, str(self._directory))
+        await process.wrote(ready)
+
+    async def kill(self) -> None:
+        """Kill it: there is no end of anything."""
+        assert self.process is not None
+        await self.process.stop(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Stop it as an admin does."""
+        assert self.process is not None
+        await stop_cleanly(self._case, self.process)
+
+
 def listens(process: Process, listener: str) -> int:
     """The port of one of a process's listeners, by the name that its log gives it."""
     pattern = rb"%s listens on .*?(\d+)\)" % listener.encode()
