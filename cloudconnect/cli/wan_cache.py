@@ -56,6 +56,11 @@ def seed(
     """
     if settings.mode is EncryptionMode.TENANT:
         raise UsageError(f"{SEALED_TEXT}. Only modes provider and none can be seeded")
+    if settings.profile.wan_accelerator:
+        raise UsageError(
+            f"this machine uses the accelerator at {settings.profile.wan_accelerator}, and not a "
+            "cache of its own: there is nothing to seed here"
+        )
     sources = sources_of(paths, choices["files_from"])
     if not sources:
         raise UsageError("name what to seed the cache from: one or more paths")

@@ -623,11 +623,15 @@ class CloudConnectService(Service):
                 call["timeout"] = PUBLISH_SECONDS
             try:
                 await part.link.call(OfferKeyA, **call)
-            except NotReachable:
-                if part.role is Role.TARGET_WAN:  # until it registers again
-                    self.lose_accelerator(part.link)
-                    _cut(part.link)
+            except NotReachable as error:
+                self._lose_if_gone(part, error)
                 raise
+
+    def _lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
+        """An accelerator that does not answer is lost until it registers again."""
+        if part.role is Role.TARGET_WAN and isinstance(error, NotReachable):
+            self.lose_accelerator(part.link)
+            _cut(part.link)
 
     def _addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
         known = [place.advertise for place in places if place.advertise]
@@ -697,7 +701,7 @@ class CloudConnectService(Service):
         """The tenant reports the end; returns what the provider's side saw.
 
         :raises Refused: an outcome that is none
-        :raises SecurityError: the tenant saw nothing wrong, but a role here did: its points are gone
+        :raises SecurityError: the tenant saw nothing wrong, but a role here did: no point is left
         """
         if outcome not in OUTCOMES:
             raise Refused("that is not an outcome of a session")
@@ -738,6 +742,7 @@ class CloudConnectService(Service):
                     session=live.identifier,
                     error=str(error),
                 )
+                self._lose_if_gone(part, error)
                 continue
             found += self._warnings_of(live, part.role, answer["warnings"])
             if answer["failed"]:

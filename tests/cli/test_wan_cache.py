@@ -125,6 +125,17 @@ class SeedTests(CacheCase):
             self.assertIn("sealed", done.err)
         self.assertEqual([], self.began)
 
+    def test_shared(self) -> None:
+        """So it is where this machine uses an accelerator that it shares with others."""
+        profile = Profile(
+            provider="localhost:1", tenant="acme", encryption="none", wan_accelerator="a:6183"
+        )
+        save(self.environment, "default", profile)
+        done = self.call("wan", "seed", str(self.home))
+        self.assertEqual(2, done.status)
+        self.assertIn("a:6183", done.err)
+        self.assertEqual([], self.began)
+
     def test_nothing_named(self) -> None:
         """At least one path is wanted; a limit is a size."""
         for words in ((), ("--limit", "much", str(self.home))):

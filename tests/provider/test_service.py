@@ -31,15 +31,17 @@ from cloudconnect.errors import (
     ContextMismatch,
     HeadMoved,
     LeaseEnded,
+    NoAccelerator,
     NoSpace,
     NotFound,
+    NotReachable,
     ProtocolViolation,
     Refused,
     WarningKind,
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA, MasterKey, Password
-from cloudconnect.provider.planning import Ask, GatewayPlace
+from cloudconnect.provider.planning import HERE, Ask, GatewayPlace
 from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX
 from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
@@ -380,6 +382,69 @@ class GatewayTests(ServiceCase):
         for _ in range(3):
             self.failure_of(self.begin(), Refused)
         self.assertEqual(([], {}), (self.mover.offers, self.service._sessions))
+
+
+class AcceleratorTests(ServiceCase):
+    """Sessions that go through a target WAN accelerator."""
+
+    def add(self, backend: str) -> tuple[ToldMover, Any]:
+        """An accelerator, and the service's end of its line."""
+        told = ToldMover()
+        link, _ = link_in_process(self.reactor, None, told)
+        self.service.add_accelerator(link, backend)
+        return told, link
+
+    def test_two_parts(self) -> None:
+        """Mover and accelerator each have a Key A and a route of their own, and the accelerator is
+        told where the mover is; gateways are told where it is itself."""
+        told, _ = self.add("10.0.0.6:6183")
+        _, plan, keys = self.reactor.result_of(self.begin(wan=True, streams=3))
+        self.assertEqual(["target-mover", "target-wan"], [entry["role"] for entry in plan])
+        ((package, key_a),) = told.offers
+        ((movers, other),) = self.mover.offers
+        self.assertEqual([other, key_a], [key.reveal() for key in keys])
+        self.assertNotEqual(other, key_a)
+        self.assertEqual((package.next_route, package.streams), (movers.route, 3))
+        backends = {values["route"]: values["backend"] for values in self.gateway.routes}
+        self.assertEqual(backends, {movers.route: HERE, package.route: "10.0.0.6:6183"})
+
+    def test_fewest(self) -> None:
+        """The accelerator with the fewest sessions gets the next one."""
+        first, second = self.add("10.0.0.6:6183")[0], self.add("10.0.0.7:6183")[0]
+        for _ in range(2):
+            self.start(wan=True)
+        self.assertEqual((1, 1), (len(first.offers), len(second.offers)))
+
+    def test_none(self) -> None:
+        """Without one such a session is refused by a name of its own."""
+        self.failure_of(self.begin(wan=True), NoAccelerator)
+        self.assertEqual([], self.mover.offers)
+
+    def test_silent(self) -> None:
+        """One that does not answer is lost before the tenant gives up, and its line is cut, so that
+        it registers again; the next session goes to another one."""
+        silent, link = self.add("10.0.0.6:6183")
+        silent.wait = Deferred()
+        begun = self.begin(wan=True)
+        self.reactor.pass_time(PUBLISH_SECONDS + 1)
+        self.failure_of(begun, NotReachable)
+        self.reactor.settle()
+        self.assertIsNone(link.transport)
+        self.assertFalse(self.service.accelerates)
+        other, _ = self.add("10.0.0.7:6183")
+        self.start(wan=True)
+        self.assertEqual(1, len(other.offers))
+
+    def test_gone_before_the_end(self) -> None:
+        """When one is gone at the end of its session, the session ends all the same."""
+        _, link = self.add("10.0.0.6:6183")
+        session = self.start(wan=True)
+        link.transport.abortConnection()
+        self.reactor.settle()
+        self.finish(session)
+        self.assertEqual("done", self.state(session))
+        self.assertEqual([(session, "done")], self.mover.ends)
+        self.assertFalse(self.service.accelerates)
 
 
 class FinishTests(ServiceCase):

@@ -187,10 +187,11 @@ class SeparateTests(StoryCase):
         await self.restored()
 
     async def test_none_left(self) -> None:
-        """Where accelerators were not demanded and there is none left, it goes on directly."""
+        """Where accelerators were not demanded and there is none left, it goes on directly; here
+        the provider's stops as its admin stops it."""
         await self.set_up()
         command = await self.in_the_middle(way="auto")
-        await self.target.kill()
+        await self.target.stop()
         done = await self.done(command)
         self.check_two_sessions(done)
         self.assertFalse(done.summary["wan"]["used"])
