@@ -15,7 +15,8 @@ enough to send.
 **Memory** of one session, beside its cache, with ``w`` for the window (8 MiB by default): near and
 far 1 MiB and one piece each that was not worked on; the sent bytes that were not acknowledged,
 ``w``, and a batch; the received ones that the mover did not take, ``w``, which the codec enforces;
-coded bytes that wait for the line, at most 8 MiB and one job's; 16 MiB of the compressors' windows.
+coded bytes that wait for the line, at most 8 MiB and one job's, and ``w`` more where a far end that
+has lost its cache asks for all of it; 16 MiB of the compressors' windows.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.accelerator.line import Line
+from cloudconnect.accelerator.line import AHEAD_MAX, Line
 from cloudconnect.accelerator.sides import Side
 from cloudconnect.dedup.exchange import Exchange
 from cloudconnect.dedup.levels import LevelController
+from cloudconnect.dedup.limits import WINDOW_DEFAULT
 from cloudconnect.dedup.statistics import Statistics
-from cloudconnect.errors import CloudConnectError, Truncated
+from cloudconnect.errors import CloudConnectError, ProtocolViolation, Truncated
 from cloudconnect.transports.layer import Octets
 
 #: The highest level by default: those above it take tens of megabytes for each session, and on what
@@ -52,6 +54,9 @@ QUIET_SECONDS: Final = 0.002
 LONGEST_SECONDS: Final = 0.02
 #: Acknowledgements that may wait for the line: enough for a window of usual batches.
 ACKS_MAX: Final = 64
+#: Bytes that may wait for the line: what is coded ahead, a window that a far end without its cache
+#: asks for, and one to spare. Who asks for more has not read what it asked for before.
+HELD_MAX: Final = AHEAD_MAX + 2 * WINDOW_DEFAULT
 
 
 @attrs.define
@@ -318,6 +323,9 @@ class Acceleration:
         self._line.observe(now, self._exchange.sent.plain, far.left + far.held - far.waiting)
         far.send(job.wire)
         self.near.send(job.plain)
+        if far.held > HELD_MAX:
+            error = ProtocolViolation("an accelerator asks again for what it did not read")
+            self._end(error, "far")
         self._turn()
 
     # --- flushing ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from cloudconnect.dedup.messages import Batch
 from cloudconnect.errors import ProtocolViolation
 
 
-@attrs.define
+@attrs.define(weakref_slot=False)
 class Piece:
     """A part of a batch.
 
@@ -145,10 +145,10 @@ class Assembler:
                 pending.pieces.append(piece)
 
     def _name(self, pending: Pending, piece: Piece) -> None:
-        if piece.data is not None:
+        # What lies between blocks gets its name when it is passed on: it may be many and small.
+        if piece.data is not None and piece.act != Act.BETWEEN:
             piece.name = blake3(piece.data).digest()
-            if piece.act != Act.BETWEEN:
-                pending.new[piece.name] = piece.data
+            pending.new[piece.name] = piece.data
 
     def _named(self, waiting: Iterable[Pending], name: bytes) -> tuple[Place | None, Piece]:
         found = self._shelf.named(name)

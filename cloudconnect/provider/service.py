@@ -701,7 +701,7 @@ class CloudConnectService(Service):
         """The tenant reports the end; returns what the provider's side saw.
 
         :raises Refused: an outcome that is none
-        :raises SecurityError: the tenant saw nothing wrong, but a role here did: its points are gone
+        :raises SecurityError: the tenant saw nothing wrong, but a role here did: no point is left
         """
         if outcome not in OUTCOMES:
             raise Refused("that is not an outcome of a session")

@@ -37,6 +37,8 @@ from tests.dedup.pairs import noise
 Attack = Callable[["Hostile"], Iterator[bytes]]
 
 WINDOW: Final = 8 << 20
+#: Bytes of the cache, in memory, where one on disk takes none.
+CACHE: Final = 1 << 20
 _STATUS: Final = Path("/proc/self/status")
 
 
@@ -86,11 +88,13 @@ class Hostile(Protocol):
 
     :param attack: gives what it sends, piece by piece
     :ivar clock: the session's
+    :ivar exchange: what it attacks, for who knows more than anybody could
     :ivar got: bytes that came
     """
 
-    def __init__(self, attack: Attack, clock: Turns) -> None:
+    def __init__(self, attack: Attack, clock: Turns, exchange: Exchange) -> None:
         self.clock = clock
+        self.exchange = exchange
         self.got = 0
         self.keeps = bytearray()
         self.over = False
@@ -300,16 +304,20 @@ def deaf(hostile: Hostile) -> Iterator[bytes]:
 
 
 def asking(hostile: Hostile) -> Iterator[bytes]:
-    """All of every batch is asked for twice, then acknowledged; nothing is read."""
+    """All of every batch is asked for, as often as may be, by who reads nothing and knows all."""
     for _ in range(100):
         yield b""
     hostile.transport.pauseProducing()  # type: ignore[union-attr]
-    for number in range(1000):
-        for _ in range(2000):
-            yield b""
-        for _ in range(2):
-            yield joined(Miss(number, list(range(4))))
-        yield joined(Ack(number))
+    encoder = hostile.exchange._encoder
+    for _ in range(20_000):
+        yield b""
+    for _ in range(3):
+        for number, sent in sorted(encoder._sent.items()):
+            if number < encoder._number - len(encoder._held):
+                yield joined(Miss(number, list(range(len(sent.pieces)))))
+                yield b""
+                yield b""
+    yield joined(Ack(1 << 40))
 
 
 def silent(hostile: Hostile) -> Iterator[bytes]:
@@ -385,6 +393,8 @@ ATTACKS: Final[dict[str, Attack]] = {
         lying_digest,
     )
 }
+#: Those in which our own mover sends as much as will go.
+SENDING: Final = ("silent", "missing", "deaf", "asking")
 
 
 def memory(field: str) -> int:
@@ -396,7 +406,7 @@ def memory(field: str) -> int:
 def ahead(members: int) -> list[tuple[BaseException | None, str]]:
     """Batches of a bundle that come before their turn, on every member, as many as will go."""
     clock, ends = Turns(), []  # type: ignore[var-annotated]
-    exchange = Exchange(MemoryCache(16 << 20))
+    exchange = Exchange(MemoryCache(CACHE))
     made = Acceleration(clock, Pool(), exchange, lambda *end: ends.append(end))  # type: ignore[arg-type]
     bundle = Bundle(made.far, members, clock)  # type: ignore[arg-type]
     lines = [MemoryPair(clock, piece=lambda: RECORD_PAYLOAD_MAX) for _ in range(members)]
@@ -421,11 +431,11 @@ def ahead(members: int) -> list[tuple[BaseException | None, str]]:
 def session(attack: Attack, sends: int = 0) -> list[tuple[BaseException | None, str]]:
     """One session of an accelerator with a hostile peer; how it ended."""
     clock, ends = Turns(), []  # type: ignore[var-annotated]
-    exchange = Exchange(MemoryCache(16 << 20))
+    exchange = Exchange(MemoryCache(CACHE))
     made = Acceleration(clock, Pool(), exchange, lambda *end: ends.append(end))  # type: ignore[arg-type]
     near, far = MemoryPair(clock), MemoryPair(clock)
     near.connect(Mover(sends), made.near)  # type: ignore[arg-type]
-    far.connect(Hostile(attack, clock), made.far)  # type: ignore[arg-type]
+    far.connect(Hostile(attack, clock, exchange), made.far)  # type: ignore[arg-type]
     clock.settle()
     for _ in range(100):
         if ends:
@@ -454,7 +464,7 @@ def main(name: str) -> None:
     session(honest, 1 << 20)  # imports, tables, allocators
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = memory("VmRSS")
-    sends = 32 << 20 if name in ("silent", "missing", "deaf", "asking") else 0
+    sends = 32 << 20 if name in SENDING else 0
     ends = ahead(STREAMS_MAX) if name == "ahead" else session(ATTACKS[name], sends)
     grown = memory("VmHWM") - before
     error, where = ends[0] if ends else (None, "still open")

@@ -30,6 +30,8 @@ from tests.attacks.stage import add_tenant, rows
 
 reactor: Any = _reactor
 
+#: Where the code of these tests lies, which processes are to run: their current folder is another.
+ROOT = Path(__file__).resolve().parent.parent.parent
 #: Lets the system choose the port; the log says which one it was.
 ANY_PORT = f"tcp:0:interface={LOOPBACK}"
 _READY = re.compile(rb"provider is ready on .*?(\d+)\)")
@@ -169,7 +171,8 @@ class StoryCase(TestCase):
             for name, value in os.environ.items()
             if not name.startswith(("CLOUDCONNECT_", "XDG_"))
         }
-        return {**kept, "HOME": str(self.home), "CLOUDCONNECT_HOST": "story-host"}
+        own = {"HOME": str(self.home), "CLOUDCONNECT_HOST": "story-host", "PYTHONPATH": str(ROOT)}
+        return {**kept, **own}
 
     def start(self, *arguments: str, **environment: str) -> Process:
         """Start ``python ARGUMENTS``; it is killed at the end of the test."""
@@ -225,16 +228,15 @@ class Provider:
         path.write_bytes(add_tenant(self.settings, name, **limits) + b"\n")
         return path
 
-    async def start(self) -> None:
-        """Start the process, and wait until it is ready."""
-        self.process = self._case.start(
-            "-m",
-            "twisted",
-            "--log-format=text",
-            "cloudconnect-provider",
-            "--directory",
-            str(self.directory),
-        )
+    async def start(self, *lie: str) -> None:
+        """Start the process, and wait until it is ready.
+
+        :param lie: how its accelerator lies (:mod:`tests.attacks.lying`)
+        """
+        directory = str(self.directory)
+        honest = ("-m", "twisted", "--log-format=text", "cloudconnect-provider", "--directory")
+        lying = ("-m", "tests.attacks.lying", "provider", directory, *lie)
+        self.process = self._case.start(*(lying if lie else (*honest, directory)))
         self._case.addCleanup(self.stop)
         match = await self.process.wrote(_READY)
         self.port = int(match.group(1))
