@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.cli.importing import uncollected
+from cloudconnect.cli.main import _COMMANDS
 
 
 class ImportingTests(SynchronousTestCase):
@@ -26,3 +29,22 @@ class ImportingTests(SynchronousTestCase):
         with uncollected():
             pass
         self.assertFalse(gc.isenabled())
+
+
+class StartTests(SynchronousTestCase):
+    """What a command does not import."""
+
+    def test_light(self) -> None:
+        """A tenant's command starts without the provider's modules and their SQL."""
+        others = (
+            "cloudconnect.cli.provider",
+            "cloudconnect.cli.quickstart",
+            "cloudconnect.cli.wan_cache",  # shows a cache in the words of the provider's command
+        )
+        names = sorted({module for module, _ in _COMMANDS.values()} - set(others))
+        program = f"import sys, {', '.join(names)}; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        loaded = set(done.stdout.split())
+        self.assertIn("cloudconnect.cli.backup", loaded, done.stderr)
+        heavy = ("sqlalchemy", "alembic", "cloudconnect.provider", "cloudconnect.repository")
+        self.assertEqual([name for name in sorted(loaded) if name.startswith(heavy)], [])
