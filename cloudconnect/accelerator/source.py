@@ -55,10 +55,12 @@ REMEMBER_SECONDS = 60.0
 class _Session:
     """A session at this accelerator.
 
+    :ivar link: the line to the job manager that has handed it over
     :ivar taken: whether the mover's connection has proved itself: there is one
     :ivar outcome: how it ended, or None before
     """
 
+    link: BoundedAMP | None
     session: bytes
     tenant: str
     route: bytes
@@ -73,6 +75,9 @@ class _Session:
 
 class SourceAccelerator(Service, CommandLocator):
     """Serves the sessions of one tenant's machines.
+
+    In the job manager's own process it is its own end of the line; where job managers connect to
+    it, each has a :class:`~cloudconnect.accelerator.managers.ManagerLine`.
 
     :param reactor: clock, connections and threads
     :param caches: makes the caches, with the pool in which everything works
@@ -97,7 +102,7 @@ class SourceAccelerator(Service, CommandLocator):
         self._connect = connect
         self._by_session: dict[bytes, _Session] = {}
         self._by_route: dict[bytes, _Session] = {}
-        self.factory: Factory = FirstBytesFactory(self._target, None, reactor)
+        self.factory = FirstBytesFactory(self._target, None, reactor)
         self.link: BoundedAMP | None = None
 
     def startService(self) -> None:
@@ -123,11 +128,37 @@ class SourceAccelerator(Service, CommandLocator):
 
     @HandWAN.responder
     def hand(self, **values: Any) -> Deferred[dict[str, Any]]:
-        """Take part in a session."""
-        return Deferred.fromCoroutine(self._hand(**values))
+        """Take part in a session of the job manager in this process."""
+        return self.take_part(self.link, **values)
+
+    @EndWAN.responder
+    def end(self, session: bytes, aborted: bool) -> Deferred[dict[str, Any]]:
+        """The session is over: the last byte goes out, then say what was saved."""
+        return self.end_part(self.link, session, aborted)
+
+    def take_part(self, link: BoundedAMP | None, **values: Any) -> Deferred[dict[str, Any]]:
+        """Take part in a session.
+
+        :param link: the line to the job manager that hands it over, and hears of it
+        :param values: as HandWAN has them
+        """
+        return Deferred.fromCoroutine(self._hand(link, **values))
+
+    def end_part(
+        self, link: BoundedAMP | None, session: bytes, aborted: bool
+    ) -> Deferred[dict[str, Any]]:
+        """End a session; only who has handed it over can."""
+        return Deferred.fromCoroutine(self._end(link, session, aborted))
+
+    def manager_lost(self, link: BoundedAMP) -> None:
+        """A job manager is gone, and so are its sessions."""
+        for one in list(self._by_session.values()):
+            if one.link is link:
+                one.passage.abort(Truncated("the line to the job manager was lost"))
 
     async def _hand(
         self,
+        link: BoundedAMP | None,
         session: bytes,
         tenant: str,
         route: bytes,
@@ -150,8 +181,15 @@ class SourceAccelerator(Service, CommandLocator):
             raise ContextMismatch("a session for an accelerator cannot be read")
         places = [split_host_port(str(gateway)) for gateway in gateways]
         lease = await self._caches.lease(cache.hex())
+        if link is not None and link.transport is None:  # it has gone meanwhile
+            lease.release()
+            raise Truncated("the line to the job manager was lost")
+        if not self.running or session in self._by_session or route in self._by_route:
+            lease.release()
+            raise ContextMismatch("this session was handed over before, or nobody takes it")
         passage = Passage(self._reactor, self._pool, lease, streams)
         one = _Session(
+            link,
             session,
             tenant,
             route,
@@ -169,14 +207,9 @@ class SourceAccelerator(Service, CommandLocator):
             reached.addErrback(lambda f: self._log.failure("bug in reaching the far end", f))
         return {}
 
-    @EndWAN.responder
-    def end(self, session: bytes, aborted: bool) -> Deferred[dict[str, Any]]:
-        """The session is over: the last byte goes out, then say what was saved."""
-        return Deferred.fromCoroutine(self._end(session, aborted))
-
-    async def _end(self, session: bytes, aborted: bool) -> dict[str, Any]:
+    async def _end(self, link: BoundedAMP | None, session: bytes, aborted: bool) -> dict[str, Any]:
         one = self._by_session.get(session)
-        if one is None:
+        if one is None or one.link is not link:
             return {"counts": {}}
         if aborted:
             one.passage.abort(Aborted("the session has ended"))
@@ -320,15 +353,15 @@ class SourceAccelerator(Service, CommandLocator):
             hop=hop,
             text=str(error) or type(error).__doc__ or "",
         )
-        self._tell(ReportWarning, warning=warning.as_dict())
+        self._tell(one, ReportWarning, warning=warning.as_dict())
 
     def _report(self, one: _Session, name: str, text: str) -> None:
         event = SessionEvent(time=time.time(), name=name, session=one.session.hex(), text=text)
-        self._tell(ReportEvent, event=attrs.asdict(event))
+        self._tell(one, ReportEvent, event=attrs.asdict(event))
 
-    def _tell(self, command: Any, **values: Any) -> None:
-        if self.link is not None:
-            told = self.link.call(command, **values)
+    def _tell(self, one: _Session, command: Any, **values: Any) -> None:
+        if one.link is not None:
+            told = one.link.call(command, **values)
             told.addErrback(
                 lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage())
             )

@@ -37,7 +37,8 @@ class TargetAccelerator(TargetRole):
 
     :param reactor: clock, connections and threads
     :param caches: makes the caches of the tenants, with the pool in which everything works
-    :param dial: makes the endpoint of what the service calls a mover's place
+    :param dial: makes the endpoint of what the service calls a mover's place; raises a
+        :class:`~cloudconnect.errors.CloudConnectError` where there is no way to it
     """
 
     _log = Logger()
@@ -105,6 +106,11 @@ class TargetAccelerator(TargetRole):
         finally:
             lease.release()
 
+    def link_lost(self) -> None:
+        """The service is not there any more: what this role saw could not be told. All ends."""
+        self.link = None
+        self.end_all(Truncated("the accelerator has lost its line to the service"))
+
     async def prepare(self, session: RoleSession) -> None:
         """Open the tenant's cache, so that streams find everything ready."""
         package = session.package
@@ -135,9 +141,14 @@ class TargetAccelerator(TargetRole):
     async def _reach_mover(self, session: RoleSession, passage: Passage) -> None:
         package, key_b = session.package, session.core.key_b
         assert key_b is not None, "a session that streams has Key B until all of it is up"
+        try:
+            below = self._dial(package.next_backend)
+        except CloudConnectError as error:
+            passage.fail(error, "near")
+            return
         endpoint = hop_endpoint(
             self.reactor,
-            self._dial(package.next_backend),
+            below,
             key_b,
             route=package.next_route,
             session=package.session,
@@ -174,3 +185,4 @@ class TargetAccelerator(TargetRole):
             self.report(session, "stream_failed", str(error), reason=error.reason)
         else:
             self.report(session, "stream_failed", "an internal error; see the accelerator's log")
+        self.give_up(session)

@@ -81,6 +81,9 @@ class Index:
         self._features: dict[int, Place] = {}
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
+            # One process uses it: so nothing of it is mapped into memory, where a file that is cut
+            # by somebody, or by a failing disk, would end the process.
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

@@ -34,7 +34,7 @@ _COMMANDS: Final = {
     "restore": ("cloudconnect.cli.restore", "restore"),
     "retention": ("cloudconnect.cli.retention", "retention"),
     "undelete": ("cloudconnect.cli.keeping", "undelete"),
-    "wan": ("cloudconnect.cli.wan_cache", "wan"),
+    "wan": ("cloudconnect.cli.wan_nodes", "wan"),
 }
 _ALIASES: Final = {"snapshots": "points"}
 

@@ -36,7 +36,7 @@ from cloudconnect.errors import ExitCode, UsageError
 
 @click.group()
 def wan() -> None:
-    """The cache of this machine's WAN accelerator."""
+    """WAN acceleration on your side: its cache, and accelerators that machines share."""
 
 
 @wan.command()
@@ -61,6 +61,11 @@ def seed(
     """
     if settings.mode is EncryptionMode.TENANT:
         raise UsageError(f"{SEALED_TEXT}. Only modes provider and none can be seeded")
+    if settings.profile.wan_accelerator:
+        raise UsageError(
+            f"this machine uses the accelerator at {settings.profile.wan_accelerator}, and not a "
+            "cache of its own: there is nothing to seed here"
+        )
     options = BackupOptions(
         paths=tuple(absolute(os.fsencode(path)) for path in paths),
         rules=ExcludeRules(patterns=PathPatterns([os.fsencode(pattern) for pattern in exclude])),

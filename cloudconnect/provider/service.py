@@ -56,6 +56,8 @@ from cloudconnect.errors import (
     NotFound,
     NotReachable,
     Refused,
+    SecurityError,
+    Tampered,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
@@ -72,19 +74,25 @@ from cloudconnect.settings import (
 
 #: Outcomes that a tenant may report of a session.
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
+#: Those of them that leave a restore point.
+GOOD_OUTCOMES = ("done", "incomplete")
 #: What the mover is told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
 #: Findings in its repository that a tenant is told at one log-in.
 UNTOLD_MAX = 5
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
-#: A gateway takes a route within so many seconds, or is taken for lost: less than a tenant waits.
+#: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
+#: lost: less than a tenant waits.
 PUBLISH_SECONDS = 5.0
 
 
 @attrs.define(eq=False, kw_only=True)
 class LiveSession:
-    """A session between its Start and its end."""
+    """A session between its Start and its end.
+
+    :ivar failed: a role of the provider saw that something was changed
+    """
 
     session: bytes
     tenant: str
@@ -93,6 +101,7 @@ class LiveSession:
     notify: Callable[[SecurityWarning], None]
     orphaned: IDelayedCall | None = None
     ending: bool = False
+    failed: bool = False
     ended: Deferred[None] = attrs.field(factory=Deferred, repr=False)
 
     @property
@@ -167,6 +176,17 @@ class CloudConnectService(Service):
     def lose_accelerator(self, link: BoundedAMP) -> None:
         """A target WAN accelerator is gone."""
         self._accelerators.pop(link, None)
+
+    def taking_part(self, link: BoundedAMP, session: str) -> LiveSession:
+        """The running session that the role at the end of ``link`` takes part in.
+
+        :param session: as hexadecimal digits
+        :raises ContextMismatch: there is no such one
+        """
+        for live in self._sessions.values():
+            if live.identifier == session and any(part.link is link for part in live.parts):
+                return live
+        raise ContextMismatch("this role takes part in no such session")
 
     @property
     def accelerates(self) -> bool:
@@ -598,12 +618,20 @@ class CloudConnectService(Service):
     async def _offer(self, parts: list[Part], told: list[KeyAPackage]) -> None:
         """Hand each part its package and Key A; all have it before the tenant is answered."""
         for part, package in zip(parts, told, strict=True):
+            call: dict[str, Any] = {"package": package.as_map(), "key_a": part.key_a}
+            if part.role is Role.TARGET_WAN:
+                call["timeout"] = PUBLISH_SECONDS
             try:
-                await part.link.call(OfferKeyA, package=package.as_map(), key_a=part.key_a)
-            except NotReachable:
-                if part.role is Role.TARGET_WAN:
-                    self.lose_accelerator(part.link)
+                await part.link.call(OfferKeyA, **call)
+            except NotReachable as error:
+                self._lose_if_gone(part, error)
                 raise
+
+    def _lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
+        """An accelerator that does not answer is lost until it registers again."""
+        if part.role is Role.TARGET_WAN and isinstance(error, NotReachable):
+            self.lose_accelerator(part.link)
+            _cut(part.link)
 
     def _addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
         known = [place.advertise for place in places if place.advertise]
@@ -648,9 +676,7 @@ class CloudConnectService(Service):
             )
             if answer.check(NotReachable):
                 self.lose_gateway(link)
-                line: Any = link.transport
-                if line is not None:
-                    line.abortConnection()
+                _cut(link)
         if not taken:
             raise Refused("the provider has no gateway that takes connections; try again later")
         return taken
@@ -675,12 +701,16 @@ class CloudConnectService(Service):
         """The tenant reports the end; returns what the provider's side saw.
 
         :raises Refused: an outcome that is none
+        :raises SecurityError: the tenant saw nothing wrong, but a role here did: no point is left
         """
         if outcome not in OUTCOMES:
             raise Refused("that is not an outcome of a session")
         for warning in warnings:
             await self.warned_by_tenant(live, warning)
-        return await self._end(live, outcome, summary, outcome)
+        found = await self._end(live, outcome, summary, outcome)
+        if live.failed and outcome in GOOD_OUTCOMES:
+            raise _error_of(found)
+        return found
 
     def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
         """A tenant reports a warning: of its own session only, whatever it wrote."""
@@ -712,10 +742,12 @@ class CloudConnectService(Service):
                     session=live.identifier,
                     error=str(error),
                 )
+                self._lose_if_gone(part, error)
                 continue
-            found += [SecurityWarning.from_dict(w) for w in answer["warnings"]]
+            found += self._warnings_of(live, part.role, answer["warnings"])
             if answer["failed"]:
-                outcome = "security_warning"
+                live.failed, outcome = True, "security_warning"
+                state = outcome if state in GOOD_OUTCOMES else state
         for link in list(self._gateways):
             for part in live.parts:
                 call = link.call(RetireRoute, route=part.route)
@@ -728,6 +760,18 @@ class CloudConnectService(Service):
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
             live.ended.callback(None)
         return found
+
+    def _warnings_of(self, live: LiveSession, role: Role, values: Any) -> list[SecurityWarning]:
+        """What a role has warned of: as its own and of this session, whatever it wrote."""
+        try:
+            told = [SecurityWarning.from_dict(value) for value in values]
+        except (ValueError, KeyError, TypeError):
+            self._log.warn("the warnings of a {role} cannot be read", role=role.value)
+            return []
+        return [
+            attrs.evolve(w, session=live.identifier, tenant=live.tenant, role=role.value)
+            for w in told
+        ]
 
     def orphan(self, sessions: Iterable[bytes]) -> None:
         """The control channel of these sessions is gone: they may finish for a while."""
@@ -762,7 +806,23 @@ class CloudConnectService(Service):
         return gatherResults(ends, consumeErrors=True)
 
 
+def _cut(link: BoundedAMP) -> None:
+    """The role at the end of ``link`` does not answer: it has to register again."""
+    line: Any = link.transport
+    if line is not None:
+        line.abortConnection()
+
+
 def _first_error(failure: Failure) -> Failure:
     """What went wrong with the first of several calls that failed."""
     error = failure.value
     return error.subFailure if isinstance(error, FirstError) else failure
+
+
+def _error_of(warnings: list[SecurityWarning]) -> SecurityError:
+    """What a session that a role saw fail is answered with, in that role's words."""
+    classes = {cls.kind: cls for cls in SecurityError.__subclasses__()}
+    seen = next((warning for warning in warnings if warning.kind in classes), None)
+    if seen is None:
+        return Tampered("the session failed at the provider, and left no restore point")
+    return classes[seen.kind](f"seen by the provider's {seen.role}: {seen.text}")

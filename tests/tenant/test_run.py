@@ -334,7 +334,9 @@ class LossTests(ManagerCase):
         self.reactor.settle()
         self.assertEqual(1, len(lost))
         self.failure_of(tenant.session(idle(tenant)), NotReachable)
+        (live,) = self.provider.service._sessions.values()
         self.reactor.pass_time(ORPHAN_SECONDS + 1)
+        self.reactor.result_of(live.ended)  # once the mover's thread is through
         self.assertEqual(["interrupted"], self.states())
 
     def test_control_changed(self) -> None:
