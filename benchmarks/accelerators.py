@@ -1,8 +1,8 @@
 """The memory of WAN accelerators that serve many sessions at once.
 
-A provider, a target accelerator in a process of its own, a source accelerator that tenants' machines
-share, and so many tenants that back up at the same time, then restore at the same time to machines
-whose cache is empty. What it prints is the largest resident memory of each accelerator
+A provider, a target accelerator in a process of its own, a source accelerator that tenants'
+machines share, and so many tenants that back up at the same time, then restore at the same time
+through a source accelerator whose caches are empty. What it prints is the largest resident memory of each accelerator
 (``VmHWM``) after each of the two. Encryption mode ``provider``. The last line is one JSON object.
 
     python benchmarks/accelerators.py --sessions 10 --megabytes 64
