@@ -206,8 +206,8 @@ class MoverTests(SourceCase):
         self.assertEqual(["replayed"], [one.kind.value for one in self.acme.warnings])
 
     def test_strangers(self) -> None:
-        """Another key or hop, junk, and a tunnel where there is none: closed, and the mover is still
-        let in."""
+        """Another key or hop, junk, and a tunnel where there is none: closed, and the mover is
+        still let in."""
         for change in ({"key": bytes(32)}, {"hop": BETWEEN_WANS}):
             self.refused(**change)
         for kind in ConnectionKind:
