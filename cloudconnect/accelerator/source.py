@@ -23,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from cloudconnect.accelerator.caches import TenantCaches
-from cloudconnect.accelerator.passage import Passage, hop_endpoint
+from cloudconnect.accelerator.passage import MANY, Passage, hop_endpoint, workers
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import STREAMS_MAX, Role
 from cloudconnect.commands.lan import EndWAN, HandWAN, ReportEvent, ReportWarning
@@ -45,8 +45,6 @@ from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.switch import FirstBytesFactory, hand_over
 from cloudconnect.wire.preamble import PREAMBLE_SIZE, ConnectionKind, Preamble
 
-#: Threads in which the codecs work: one for each direction of one session, and little more.
-THREADS_MAX = 4
 #: Seconds that a session which has ended is remembered for who has not asked yet.
 REMEMBER_SECONDS = 60.0
 
@@ -97,7 +95,7 @@ class SourceAccelerator(Service, CommandLocator):
     ) -> None:
         CommandLocator.__init__(self)
         self._reactor = reactor
-        self._pool = ThreadPool(0, THREADS_MAX, "accelerator")
+        self._pool = ThreadPool(0, workers(), "accelerator")
         self._caches = caches(self._pool)
         self._connect = connect
         self._by_session: dict[bytes, _Session] = {}
@@ -187,7 +185,8 @@ class SourceAccelerator(Service, CommandLocator):
         if not self.running or session in self._by_session or route in self._by_route:
             lease.release()
             raise ContextMismatch("this session was handed over before, or nobody takes it")
-        passage = Passage(self._reactor, self._pool, lease, streams)
+        many = len(self._by_session) >= MANY
+        passage = Passage(self._reactor, self._pool, lease, streams, many)
         one = _Session(
             link,
             session,

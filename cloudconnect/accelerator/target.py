@@ -20,14 +20,11 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.accelerator.caches import TenantCaches
-from cloudconnect.accelerator.passage import Passage, hop_endpoint
+from cloudconnect.accelerator.passage import MANY, Passage, hop_endpoint, workers
 from cloudconnect.commands.control import Role
 from cloudconnect.dedup.interfaces import IBlockCache
 from cloudconnect.errors import Aborted, CloudConnectError, Refused, SecurityError, Truncated
 from cloudconnect.sessions.role import RoleSession, TargetRole
-
-#: Threads in which the codecs of all sessions work.
-THREADS_MAX = 8
 
 _T = TypeVar("_T")
 
@@ -52,7 +49,7 @@ class TargetAccelerator(TargetRole):
         dial: Callable[[str], IStreamClientEndpoint],
     ) -> None:
         super().__init__(reactor)
-        self._pool = ThreadPool(0, THREADS_MAX, "accelerator")
+        self._pool = ThreadPool(0, workers(), "accelerator")
         self._caches = caches(self._pool)
         self._dial = dial
         self._passages: dict[bytes, Passage] = {}
@@ -118,7 +115,8 @@ class TargetAccelerator(TargetRole):
         if session.core.key_b is None:  # it has ended meanwhile
             lease.release()
             raise Truncated("the session has ended")
-        passage = Passage(self.reactor, self._pool, lease, package.streams)
+        many = len(self._passages) >= MANY
+        passage = Passage(self.reactor, self._pool, lease, package.streams, many)
         self._passages[package.session] = passage
         session.running.append(passage)
         session.workers.append(passage.ended.addCallback(partial(self._ended, session, passage)))

@@ -40,6 +40,8 @@ MARGIN: Final = 16 << 10
 BASES_MAX: Final = 256
 #: log2 of the window of the compressed stream, in bytes: what a decoder holds for each direction.
 WINDOW_LOG: Final = 23
+#: The same of a sender that is one of many in its process.
+FRUGAL_WINDOW_LOG: Final = 21
 #: Bytes that may be under way before the peer has said how many it allows.
 WINDOW_MIN: Final = 2 * BATCH_MAX
 #: Bytes under way by default: sent, not yet acknowledged, kept by both ends.

@@ -26,7 +26,6 @@ from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.config.wan import AcceleratorSettings, Side, load
 from cloudconnect.errors import NotReachable, UsageError
-from cloudconnect.provider.assembly import Listener
 from cloudconnect.provider.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.settings import CONNECT_SECONDS
@@ -34,6 +33,7 @@ from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
+from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
 
 

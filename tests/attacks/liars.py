@@ -126,8 +126,8 @@ def lying(kind: type[_A]) -> type[_A]:
             await super().prepare(session)
             self.bend(self._passages[session.package.session])
 
-        async def _hand(self, **values: Any) -> dict[str, Any]:
-            answer: dict[str, Any] = await super()._hand(**values)
+        async def _hand(self, link: Any, **values: Any) -> dict[str, Any]:
+            answer: dict[str, Any] = await super()._hand(link, **values)
             self.bend(self._by_session[values["session"]].passage)
             return answer
 

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from cloudconnect.accelerator.source import SourceAccelerator
-from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.errors import (
     Aborted,
     ExitCode,
     FrameMismatch,
     KeyARejected,
     NotReachable,
-    SecurityError,
     Truncated,
 )
 from cloudconnect.provider.planning import HERE
-from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.settings import CLOSE_SECONDS
 from cloudconnect.wire.frames import FrameKind
 from tests.attacks.fields import Way
-from tests.attacks.liars import Ending, Instead, Lie, Swap, flipped, lying
-from tests.provider.stage import StageCase, Tenant
+from tests.attacks.liar_case import BACKUP, LiarCase
+from tests.attacks.liars import Ending, Instead, Lie, Swap, flipped
 
 UP, DOWN = Way.UP, Way.DOWN
-#: What is sent in a backup, and what of a restore is answered.
-BACKUP = {
-    UP: (FrameKind.HELLO, FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, FrameKind.TOTALS),
-    DOWN: (
-        FrameKind.WELCOME,
-        FrameKind.WANT,
-        FrameKind.STORED,
-        FrameKind.POINTED,
-        FrameKind.TOTALS,
-    ),
-}
+#: What of a restore is sent, and answered.
 RESTORE = {
     UP: (FrameKind.HELLO, FrameKind.OPEN, FrameKind.GET, FrameKind.TOTALS),
     DOWN: (FrameKind.WELCOME, FrameKind.OPENED, FrameKind.CHUNK, FrameKind.TOTALS),
@@ -44,64 +30,6 @@ RESTORE = {
 #: Where a frame is changed, and how: kind, flags, stream, request, a length that cannot be, body,
 #: tag.
 PLACES = ((0, 0x01), (1, 0x80), (3, 0x01), (7, 0x01), (8, 0x80), (12, 0x01), (-17, 1), (-1, 0x80))
-
-
-class LiarCase(StageCase):
-    """A tenant and a provider, either of whose accelerators may lie."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.tenant_ = self.accelerated(
-            target=lying(TargetAccelerator), source=lying(SourceAccelerator)
-        )
-
-    def liars(self) -> tuple[Any, Any]:
-        """The accelerators, the provider's first."""
-        return self.provider.accelerator, self.tenant_.accelerator
-
-    def stored(self) -> tuple[int, int]:
-        """Restore points, and bytes in the repository."""
-        folder = self.provider.repositories / self.tenant_.repository.hex()
-        with Repository.open(folder) as repository:
-            return len(self.provider.points()), repository.statistics()["bytes_stored"]
-
-    def found(
-        self,
-        liar: Any,
-        lie: Lie,
-        work: Callable[[Tenant], Any],
-        *kinds: type[BaseException],
-    ) -> Any:
-        """A session in which ``liar`` lies; it fails with one of these errors and leaves nothing.
-
-        Returns the error.
-        """
-        tenant = self.tenant_
-        tenant.events.clear()
-        tenant.warnings.clear()
-        liar.lie = lie
-        try:
-            error = self.failure_of(work(tenant), *kinds)
-        finally:
-            liar.lie = None
-        self.assertTrue(lie.told, "nothing was changed")
-        self.reactor.settle()
-        session = next(event.session for event in tenant.events if event.session)
-        rows = self.provider.events(type="warning", session=session)
-        if isinstance(error, SecurityError):
-            self.assertIs(ExitCode.SECURITY_WARNING, error.exit_code)
-            for told in ([w.kind.value for w in tenant.warnings], [row["name"] for row in rows]):
-                self.assertIn(error.kind.value, told)
-        # One of each kind for each role, and hop, that could know.
-        subjects = [warning.subject for warning in tenant.warnings]
-        self.assertEqual(len(set(subjects)), len(subjects))
-        self.assertEqual({}, self.provider.mover._by_session)
-        self.assertEqual({}, self.provider.accelerator._by_session)  # type: ignore[union-attr]
-        return error
-
-    def back_up(self, tenant: Tenant) -> Any:
-        """A backup of something new."""
-        return tenant.back_up(self.source())
 
 
 class ChangeTests(LiarCase):
@@ -117,7 +45,7 @@ class ChangeTests(LiarCase):
                 self.found(liar, lie, self.back_up, FrameMismatch)
                 self.assertEqual(before[0], self.stored()[0])
         # What had been verified before is kept for the next run, and nothing else.
-        self.reactor.result_of(self.back_up(self.tenant_))
+        self.reactor.result_of(self.back_up(self.acme))
 
     def test_nothing_stored(self) -> None:
         """Before the first chunk was verified nothing is stored, not one byte."""
@@ -129,7 +57,7 @@ class ChangeTests(LiarCase):
 
     def test_restore(self) -> None:
         """The same for a restore; nothing that was not verified reaches the target."""
-        point = self.reactor.result_of(self.back_up(self.tenant_)).point
+        point = self.reactor.result_of(self.back_up(self.acme)).point
         for liar in self.liars():
             for way, kind, at, mask in self.places(RESTORE):
                 lie = Instead(way, kind, lambda frame, _, a=at, m=mask: flipped(frame, a, m))
@@ -191,7 +119,7 @@ class InventionTests(LiarCase):
         for liar in self.liars():
             seen = Lie(UP)
             liar.lie = seen
-            self.reactor.result_of(self.back_up(self.tenant_))
+            self.reactor.result_of(self.back_up(self.acme))
             lie = Instead(DOWN, FrameKind.WANT, lambda frame, _, seen=seen: seen.seen[1])
             self.found(liar, lie, self.back_up, FrameMismatch)
 
@@ -200,7 +128,7 @@ class InventionTests(LiarCase):
         for liar in self.liars():
             earlier = Lie(UP)
             liar.lie = earlier
-            self.reactor.result_of(self.back_up(self.tenant_))
+            self.reactor.result_of(self.back_up(self.acme))
             points = self.stored()[0]
             for kind in (FrameKind.HELLO, FrameKind.HAVE, FrameKind.POINT):
                 old = next(frame for frame in earlier.seen if frame[0] == kind)
@@ -250,7 +178,7 @@ class PosingTests(LiarCase):
         provider.service.start = start  # type: ignore[method-assign]
 
     def assert_nothing(self) -> None:
-        tenant = self.tenant_
+        tenant = self.acme
         self.assertIn("key_a_rejected", [warning.kind.value for warning in tenant.warnings])
         self.assertIn("key_a_rejected", self.provider.names(type="warning"))
         self.assertNotIn("key_b_confirmed", tenant.names())
@@ -260,7 +188,7 @@ class PosingTests(LiarCase):
     def test_own_key(self) -> None:
         """It does not hold the mover's Key A: the tunnel does not open, and no Key B is made."""
         self.crossed()
-        error = self.failure_of(self.back_up(self.tenant_), KeyARejected)
+        error = self.failure_of(self.back_up(self.acme), KeyARejected)
         self.assertIs(ExitCode.SECURITY_WARNING, error.exit_code)
         self.assert_nothing()
 
@@ -268,8 +196,8 @@ class PosingTests(LiarCase):
         """Nor does the mover's Key A help: each role has an exporter of its own, and its name is in
         the handshake."""
         self.crossed(with_key=True)
-        self.failure_of(self.back_up(self.tenant_), KeyARejected, NotReachable, Truncated)
-        self.assertNotIn("key_b_made", self.tenant_.names())
+        self.failure_of(self.back_up(self.acme), KeyARejected, NotReachable, Truncated)
+        self.assertNotIn("key_b_made", self.acme.names())
         self.reactor.pass_time(2 * CLOSE_SECONDS)
         self.assertEqual((0, 0), self.stored())
 
@@ -286,5 +214,5 @@ class PosingTests(LiarCase):
             return session, plan, keys
 
         provider.service.start = start  # type: ignore[method-assign]
-        self.failure_of(self.back_up(self.tenant_), KeyARejected)
+        self.failure_of(self.back_up(self.acme), KeyARejected)
         self.assert_nothing()

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 #: Lets the system choose the port; the log says which one it was.
 ANY_PORT = f"tcp:0:interface={LOOPBACK}"
 _READY = re.compile(rb"provider is ready on .*?(\d+)\)")
-_REGISTERED = re.compile(rb"registered with the service")
+_REGISTERED = re.compile(rb"registered with the service, ")
 
 
 class Process(ProcessProtocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from typing import Any
 
 import attrs
@@ -22,7 +23,6 @@ from tests.story.processes import (
     SeparateGateway,
     StoryCase,
     free_port,
-    listens,
 )
 
 MB = 1_000_000
@@ -31,7 +31,7 @@ SIZE = 120 * MB
 #: Much of them is through, and much is not, at a rate at which all take some seconds.
 MIDDLE = re.compile(rb'"bytes_moved": ([4-8]\d{7}),')
 RATE = "16MB"
-REGISTERED = re.compile(rb"registered with the service")
+REGISTERED = re.compile(rb"registered with the service, ")
 LISTENS = re.compile(rb"WAN accelerator listens on")
 INTERRUPTED = re.compile(rb'"session_interrupted"')
 #: As a command of somebody whose line is never taken for a short one.
@@ -46,10 +46,11 @@ class SeparateTests(StoryCase):
 
     async def set_up(self) -> None:
         self.provider = provider = Provider(self)
-        back_end, self.target_port, self.source_port = free_port(), free_port(), free_port()
+        back_end, lan = free_port(), free_port()
+        self.target_port, self.source_port = free_port(), free_port()
         settings = attrs.evolve(
             provider.settings,
-            lan_listen=ANY_PORT,
+            lan_listen=f"tcp:{lan}:interface={LOOPBACK}",
             backend_listen=f"tcp:{back_end}:interface={LOOPBACK}",
             backend_address=f"{LOOPBACK}:{back_end}",
             wan_cache_gb=0,
@@ -57,8 +58,7 @@ class SeparateTests(StoryCase):
         (provider.directory / CONFIGURATION).write_text(settings.to_toml())
         token = provider.add_tenant(modes=["tenant", "provider"])
         await provider.start()
-        assert provider.process is not None
-        self.service = f"{LOOPBACK}:{listens(provider.process, 'LAN link')}"
+        self.service = f"{LOOPBACK}:{lan}"
         await self.enroll("gateway", "edge", "--listen", ANY_PORT)
         gateway = SeparateGateway(self, self.folder / "edge")
         await gateway.start()
@@ -122,10 +122,15 @@ class SeparateTests(StoryCase):
 
     def check_two_sessions(self, done: Done) -> None:
         """A command went on in a new session, with new keys, and sent little twice."""
-        self.assertStatus(done, 0)
-        self.assertEqual(set(done.warnings) - {"truncated"}, set())
         for name, count in (("key_b_made", 2), ("started", 2)):
             self.assertEqual(len([r for r in done.records if r.get("name") == name]), count)
+        self.assertEqual(len({row["key_a"] for row in self.provider.rows("session")}), 2)
+        self.check_one_job(done)
+
+    def check_one_job(self, done: Done) -> None:
+        """A command went on by itself, as one job with one point."""
+        self.assertStatus(done, 0)
+        self.assertEqual(set(done.warnings) - {"truncated"}, set())
         keys = self.keys(done, "key_a_received") + self.keys(done, "key_b_made")
         self.assertEqual(len(set(keys)), len(keys))
         sent = done.summary["bytes_sent"]
@@ -134,7 +139,6 @@ class SeparateTests(StoryCase):
         self.assertEqual([row["point"] for row in points], [done.summary["point"]])
         sessions = self.provider.rows("session")
         self.assertEqual(len({row["job_id"] for row in sessions}), 1)
-        self.assertEqual(len({row["key_a"] for row in sessions}), 2)
 
     async def in_the_middle(self, *words: str, way: str = "on") -> Process:
         """A backup that is under way."""
@@ -184,6 +188,21 @@ class SeparateTests(StoryCase):
         done = await self.done(command)
         self.check_two_sessions(done)
         self.assertTrue(done.summary["wan"]["used"])
+        await self.restored()
+
+    async def test_provider_killed(self) -> None:
+        """The provider is killed in mid-backup and started again: gateway and accelerator register
+        with it by themselves, and the command goes on through them."""
+        await self.set_up()
+        command = await self.in_the_middle()
+        assert self.provider.process is not None and self.target.process is not None
+        await self.provider.process.stop(signal.SIGKILL)
+        await command.wrote(INTERRUPTED)
+        await self.provider.start()
+        done = await self.done(command)
+        self.check_one_job(done)
+        self.assertTrue(done.summary["wan"]["used"])
+        self.assertEqual(len(REGISTERED.findall(bytes(self.target.process.out))), 2)
         await self.restored()
 
     async def test_none_left(self) -> None:
