@@ -2,8 +2,9 @@
 
 A provider, a target accelerator in a process of its own, a source accelerator that tenants'
 machines share, and so many tenants that back up at the same time, then restore at the same time
-through a source accelerator whose caches are empty. What it prints is the largest resident memory of each accelerator
-(``VmHWM``) after each of the two. Encryption mode ``provider``. The last line is one JSON object.
+through a source accelerator whose caches are empty. What it prints is the largest resident memory
+of each accelerator (``VmHWM``, MiB) when it is idle, and after each of the two. Encryption mode
+``provider``. The last line is one JSON object.
 
     python benchmarks/accelerators.py --sessions 10 --megabytes 64
 """
