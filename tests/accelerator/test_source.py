@@ -142,8 +142,8 @@ class HandTests(SourceCase):
         self.reactor.result_of(self.hand(key_b=key))
         (one,) = self.accelerator._by_session.values()
         self.reactor.pass_time(KEY_B_SECONDS + 1)
-        self.assertTrue(one.key_b.forgotten)
         self.failure_of(self.end(), Truncated)
+        self.assertTrue(one.key_b.forgotten)
 
     def test_provider_not_reachable(self) -> None:
         """Each gateway is tried; where none takes the connection, that is what the end says."""
