@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.accelerator.passage import Passage, hop_endpoint
 from cloudconnect.commands.control import BETWEEN_WANS
 from cloudconnect.dedup.memory import MemoryCache
-from cloudconnect.errors import Aborted, NotReachable, Tampered
+from cloudconnect.errors import Aborted, NotReachable, Tampered, Truncated
 from cloudconnect.keys import KeyB, key_b_context
 from cloudconnect.settings import BUNDLE_SECONDS
 from cloudconnect.testing import HalfCloseRecorder, MemoryPair
@@ -120,6 +120,23 @@ class PassageTests(PassageCase):
         self.assertEqual("far", where)
         self.assertTrue(all(pair.left.disconnected for pair in pairs))
         self.assertEqual([1, 1], [lease.released for lease in self.leases])
+
+    def test_first_reason(self) -> None:
+        """What has ended it is not forgotten where somebody aborts it before all of it is closed;
+        but a security error that comes then counts more."""
+        for later, wanted in ((Aborted("ended"), Truncated), (Tampered("changed"), Tampered)):
+            self.setUp()
+            self.connect_movers()
+            (line, *_) = self.connect_line()
+            self.pool.stopped = True
+            line.left.abortConnection()
+            self.clock.settle()
+            self.assertEqual([[], []], self.ends)
+            self.passages[1].fail(later, "near")
+            self.pool.go_on()
+            self.clock.settle()
+            ((error, _),) = self.ends[1]
+            self.assertIs(wanted, type(error))
 
     def test_never_complete(self) -> None:
         """A connection that does not come in time ends it."""
