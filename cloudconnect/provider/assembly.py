@@ -179,11 +179,11 @@ class EmbeddedProvider(MultiService):
         for role in roles:
             service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
             if role is mover:
-                service.set_mover(service_end)
+                service.nodes.set_mover(service_end)
             else:
-                service.add_accelerator(service_end)
+                service.nodes.add_accelerator(service_end)
         gateway_link, _ = link_in_process(reactor, None, gateway)
-        service.add_gateway(gateway_link, GatewayPlace(HERE))
+        service.nodes.add_gateway(gateway_link, GatewayPlace(HERE))
         administration = Administration(accounts, places.repositories, reserve)
         self._listeners: list[Gateway | Listener] = [gateway]
         if places.admin_socket is not None:

@@ -113,7 +113,7 @@ class GatewayNode(CommandLocator):
         """A gateway is there."""
         if not self._backend:
             raise Refused("this provider has no back-end port for gateways on other hosts")
-        self._service.add_gateway(self._link, GatewayPlace(self._backend, advertise))
+        self._service.nodes.add_gateway(self._link, GatewayPlace(self._backend, advertise))
         self._log.info(
             "gateway {name} {advertise} registered", name=self._name, advertise=advertise
         )
@@ -150,7 +150,7 @@ class AcceleratorNode(CommandLocator):
             split_host_port(backend)
         except UsageError as error:
             raise Refused(f"the accelerator's back end cannot be used: {error}") from None
-        self._service.add_accelerator(self._link, backend)
+        self._service.nodes.add_accelerator(self._link, backend)
         self._log.info(
             "WAN accelerator {name} registered, back end {backend}",
             name=self._name,
@@ -206,8 +206,8 @@ class NodeLink(BoundedAMP):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is not there any more."""
-        self._service.lose_gateway(self)
-        self._service.lose_accelerator(self)
+        self._service.nodes.lose_gateway(self)
+        self._service.nodes.lose_accelerator(self)
         super().connectionLost(reason)
 
 

@@ -236,9 +236,9 @@ class Provider(Service):
         end, self.mover.link = link_in_process(
             reactor, ServiceEnd(self.service, self.mover.role), self.mover
         )
-        self.service.set_mover(end)
+        self.service.nodes.set_mover(end)
         self.gateway_link, _ = link_in_process(reactor, None, self.gateway)
-        self.service.add_gateway(self.gateway_link, GatewayPlace())
+        self.service.nodes.add_gateway(self.gateway_link, GatewayPlace())
         self.mover.startService()
         self.service.startService()
         reactor.network[PORT] = self.gateway.factory
@@ -252,7 +252,7 @@ class Provider(Service):
             reactor, ServiceEnd(self.service, made.role), made
         )
         self.targets[HERE] = RoleTarget(self.mover, made)
-        self.service.add_accelerator(self.accelerator_end)
+        self.service.nodes.add_accelerator(self.accelerator_end)
         made.startService()
         self.accelerator = made
         return made

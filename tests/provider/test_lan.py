@@ -160,7 +160,7 @@ class LanCase(StageCase):
 
     @property
     def places(self) -> list[GatewayPlace]:
-        return list(self.provider.service._gateways.values())
+        return list(self.provider.service.nodes._gateways.values())
 
 
 class RegistrationTests(LanCase):
@@ -273,7 +273,7 @@ class AcceleratorTests(LanCase):
 
     @property
     def backends(self) -> list[str]:
-        return list(self.service._accelerators.values())
+        return list(self.service.nodes._accelerators.values())
 
     def call(self, command: Any, **values: Any) -> Any:
         """What the accelerator's call on its line comes to."""
@@ -288,7 +288,7 @@ class AcceleratorTests(LanCase):
             session=b"s" * 16,
             tenant=TENANT,
             kind=SessionKind.BACKUP,
-            parts=[Part(Role.TARGET_WAN, *self.service._accelerator())],
+            parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,
         )
         self.service._sessions[live.session] = live
@@ -300,7 +300,7 @@ class AcceleratorTests(LanCase):
         self.serve()
         self.start_accelerator()
         self.assertEqual([ITS_BACKEND], self.backends)
-        self.assertTrue(self.service.accelerates)
+        self.assertTrue(self.service.nodes.accelerates)
 
     def test_offer_on_the_same_line(self) -> None:
         """The service offers sessions on the line that the accelerator has opened."""

@@ -43,7 +43,7 @@ class SeedingCase(StageCase):
 
     def seed(self, host: str = "", job: str = "", limit: int = 0) -> dict[str, Any]:
         found: dict[str, Any] = self.reactor.result_of(
-            self.provider.service.seed(TENANT, host, job, limit)
+            self.provider.service.keeping.seed(TENANT, host, job, limit)
         )
         return found
 
@@ -74,7 +74,7 @@ class SeedTests(SeedingCase):
         self.assertEqual(int(LIMIT * SHARE), self.seed()["limit"])
         self.assertEqual(LIMIT, self.seed(limit=LIMIT)["limit"])
         error = self.failure_of(
-            self.provider.service.seed(TENANT, "", "", LIMIT + 1), UsageError, Refused
+            self.provider.service.keeping.seed(TENANT, "", "", LIMIT + 1), UsageError, Refused
         )
         self.assertIn(str(LIMIT), str(error))
 
@@ -102,7 +102,7 @@ class RefusalTests(SeedingCase):
     """When it cannot be."""
 
     def refused(self, kind: type[CloudConnectError], text: str) -> None:
-        error = self.failure_of(self.provider.service.seed(TENANT, "", "", 0), kind)
+        error = self.failure_of(self.provider.service.keeping.seed(TENANT, "", "", 0), kind)
         self.assertIn(text, str(error))
         self.assertTrue(self.cache.empty())
         self.assertNotIn("cache_seeded", self.provider.names())
@@ -128,5 +128,5 @@ class RefusalTests(SeedingCase):
         """A provider that stops does not wait for the end."""
         self.backed_up()
         self.stopping = True
-        self.failure_of(self.provider.service.seed(TENANT, "", "", 0), Refused, Aborted)
+        self.failure_of(self.provider.service.keeping.seed(TENANT, "", "", 0), Refused, Aborted)
         self.assertNotIn("cache_seeded", self.provider.names())

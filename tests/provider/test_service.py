@@ -118,19 +118,19 @@ class ServiceCase(StageCase):
         self.provider.accounts.set_repository(TENANT, self.repository)
         self.mover, self.gateway = ToldMover(), ToldGateway()
         link, _ = link_in_process(self.reactor, None, self.mover)
-        self.service.set_mover(link)
-        self.service.lose_gateway(self.provider.gateway_link)
+        self.service.nodes.set_mover(link)
+        self.service.nodes.lose_gateway(self.provider.gateway_link)
         self.add_gateway(self.gateway)
         self.told: list[SecurityWarning] = []
         self.today("2030-01-01")
 
     def add_gateway(self, gateway: ToldGateway, place: GatewayPlace | None = None) -> Any:
         link, _ = link_in_process(self.reactor, None, gateway)
-        self.service.add_gateway(link, place or GatewayPlace())
+        self.service.nodes.add_gateway(link, place or GatewayPlace())
         return link
 
     def today(self, date: str) -> None:
-        self.service._today = lambda: datetime.date.fromisoformat(date)
+        self.service.today = lambda: datetime.date.fromisoformat(date)
 
     def ask(self, **changes: Any) -> Ask:
         fields: dict[str, Any] = {
@@ -317,7 +317,7 @@ class RefusalTests(ServiceCase):
 
     def test_no_mover(self) -> None:
         """Without a data mover nothing starts, and that is said."""
-        self.service._mover = None
+        self.service.nodes._mover = None
         self.failure_of(self.begin(), Refused)
         self.assertEqual({}, self.service._sessions)
 
@@ -343,7 +343,7 @@ class GatewayTests(ServiceCase):
 
     def test_advertised(self) -> None:
         """What the admin set comes first, each address once."""
-        self.service._advertise = ["a.example.com:6180", "b.example.com:6180"]
+        self.service.nodes._advertise = ["a.example.com:6180", "b.example.com:6180"]
         for name in ("b", "c"):
             self.add_gateway(ToldGateway(), GatewayPlace("x:1", f"{name}.example.com:6180"))
         _, plan, _ = self.reactor.result_of(self.begin())
@@ -378,7 +378,7 @@ class GatewayTests(ServiceCase):
 
     def test_none(self) -> None:
         """Without any gateway that takes the route nothing starts, and no task stays taken."""
-        self.service._gateways.clear()
+        self.service.nodes._gateways.clear()
         for _ in range(3):
             self.failure_of(self.begin(), Refused)
         self.assertEqual(([], {}), (self.mover.offers, self.service._sessions))
@@ -391,7 +391,7 @@ class AcceleratorTests(ServiceCase):
         """An accelerator, and the service's end of its line."""
         told = ToldMover()
         link, _ = link_in_process(self.reactor, None, told)
-        self.service.add_accelerator(link, backend)
+        self.service.nodes.add_accelerator(link, backend)
         return told, link
 
     def test_two_parts(self) -> None:
@@ -430,7 +430,7 @@ class AcceleratorTests(ServiceCase):
         self.failure_of(begun, NotReachable)
         self.reactor.settle()
         self.assertIsNone(link.transport)
-        self.assertFalse(self.service.accelerates)
+        self.assertFalse(self.service.nodes.accelerates)
         other, _ = self.add("10.0.0.7:6183")
         self.start(wan=True)
         self.assertEqual(1, len(other.offers))
@@ -444,7 +444,7 @@ class AcceleratorTests(ServiceCase):
         self.finish(session)
         self.assertEqual("done", self.state(session))
         self.assertEqual([(session, "done")], self.mover.ends)
-        self.assertFalse(self.service.accelerates)
+        self.assertFalse(self.service.nodes.accelerates)
 
 
 class FinishTests(ServiceCase):
@@ -523,7 +523,7 @@ class FinishTests(ServiceCase):
     def test_mover_gone(self) -> None:
         """A session whose mover is gone ends all the same."""
         session = self.start()
-        self.service._mover = None
+        self.service.nodes._mover = None
         self.assertEqual([], self.finish(session))
         self.assertEqual("done", self.state(session))
 
@@ -868,7 +868,7 @@ class KeepingTests(StageCase):
         self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
         with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
             self.assertFalse(opened.frozen)
-        self.failure_of(service.collect(TENANT), Refused)
+        self.failure_of(service.keeping.collect(TENANT), Refused)
 
     def test_rules(self) -> None:
         """The newest rules hold for the next act."""

@@ -204,7 +204,7 @@ class LyingProviderTests(ManagerCase):
 
     def test_gateway(self) -> None:
         """Data connections go to the first gateway that is advertised."""
-        self.provider.service._advertise = ["gw.example.com:7000", "other.example.com:1"]
+        self.provider.service.nodes._advertise = ["gw.example.com:7000", "other.example.com:1"]
         self.reactor.network[7000] = self.provider.gateway.factory
         tenant = self.connected()
         before = len(self.reactor.dialled)
