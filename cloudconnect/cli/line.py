@@ -197,19 +197,32 @@ class Line:
                     rates,
                     wan is not None and wan.used,
                 ),
+                journey,
+                unrepeatable,
                 wan,
             )
 
         return await self._retrying.run(journey, once, self._connect_again, unrepeatable)
 
-    async def _one(self, session: Callable[[], Coroutine[Any, Any, _T]], wan: Wanted | None) -> _T:
-        """One session, as soon as there is a free task; directly, where it may and has to."""
+    async def _one(
+        self,
+        session: Callable[[], Coroutine[Any, Any, _T]],
+        journey: Journey,
+        unrepeatable: Callable[[], str],
+        wan: Wanted | None,
+    ) -> _T:
+        """One session, as soon as there is a free task; directly, where it may and has to.
+
+        A repository may be busy in the middle of a dialogue too, which then begins anew: but not
+        where it would find less to read than before.
+        """
         ends = self.reactor.seconds() + self.settings.wait
         while True:
+            journey.talking = False
             try:
                 return await session()
             except NoAccelerator as error:
-                if wan is None or not wan.go_without():
+                if wan is None or journey.talking or not wan.go_without():
                     raise
                 text = f"note: going on without WAN acceleration: {error}"
                 self.settings.console.note(text)
@@ -217,6 +230,8 @@ class Line:
                 continue
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:
+                    raise
+                if journey.talking and unrepeatable():
                     raise
             await self._retrying.pause(BUSY_SECONDS)
 

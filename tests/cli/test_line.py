@@ -27,6 +27,7 @@ from cloudconnect.errors import (
     Busy,
     Cancelled,
     ContextMismatch,
+    NoAccelerator,
     NotFound,
     StoredDataDamaged,
     Truncated,
@@ -34,6 +35,7 @@ from cloudconnect.errors import (
     WrongPassphrase,
 )
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.jobmanager import Account
 from cloudconnect.tenant.retrying import RETRY_SECONDS
 from tests.cli.commands import CommandCase
@@ -63,6 +65,35 @@ class Manager:
             self.busy -= 1
             raise Busy("busy")
         return "done"
+
+
+class Silence:
+    """A dialogue's channel on which nothing is said."""
+
+    bytes_sent = bytes_received = 0
+
+
+class Talking(Manager):
+    """A job manager whose sessions come to their dialogue."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    async def session(self, *arguments: Any) -> str:
+        result: str = arguments[5](Silence(), b"s" * 16)
+        return result
+
+
+class Unaccelerated(Manager):
+    """A job manager whose provider has no accelerator."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    async def session(self, *arguments: Any) -> str:
+        if arguments[-1]:
+            raise NoAccelerator("the provider has none")
+        return "direct"
 
 
 class LineTests(CommandCase):
@@ -185,6 +216,62 @@ class LineTests(CommandCase):
             self.assertNoResult(asked)
         self.clock.advance(BUSY_SECONDS)
         self.failureResultOf(asked, Busy)
+
+    def test_busy_repository(self) -> None:
+        """A repository that is busy in the middle of a dialogue is waited for too, but not where
+        the dialogue could not be had again: it would store less than was to be stored."""
+        for why, sessions in (("", 3), ("standard input was read in part", 1)):
+            begun: list[int] = []
+
+            def dialogue(*_: Any, begun: list[int] = begun) -> str:
+                begun.append(1)
+                if len(begun) < 3:
+                    raise Busy("blobs are being removed from the repository")
+                return "done"
+
+            line = self.line(Talking(), wait="1m")
+            asked = Deferred.fromCoroutine(
+                line.session(
+                    SessionKind.BACKUP,
+                    b"j" * 16,
+                    "host",
+                    "job",
+                    dialogue,
+                    unrepeatable=lambda why=why: why,
+                )
+            )
+            self.clock.pump([BUSY_SECONDS] * 3)
+            if why:
+                self.failureResultOf(asked, Busy)
+            else:
+                self.assertEqual("done", self.successResultOf(asked))
+            self.assertEqual(sessions, len(begun))
+
+    def test_no_accelerator(self) -> None:
+        """Where a session may do without accelerators and there are none, it does, and says so;
+        where it may not, or the dialogue was begun, that is an error."""
+        for optional in (True, False):
+            wan = Wanted(used=True, optional=optional)
+            line = self.line(Unaccelerated())
+            asked = Deferred.fromCoroutine(
+                line.session(SessionKind.READ, b"j" * 16, "host", "job", lambda *_: None, wan=wan)
+            )
+            if optional:
+                self.assertEqual("direct", self.successResultOf(asked))
+                self.assertIn("going on without WAN acceleration", self.err.text())
+            else:
+                self.failureResultOf(asked, NoAccelerator)
+
+        def dialogue(*_: Any) -> None:
+            raise NoAccelerator("nobody says this in a dialogue")
+
+        wan = Wanted(used=True)
+        line = self.line(Talking())
+        asked = Deferred.fromCoroutine(
+            line.session(SessionKind.READ, b"j" * 16, "host", "job", dialogue, wan=wan)
+        )
+        self.failureResultOf(asked, NoAccelerator)
+        self.assertTrue(wan.used)
 
     def test_cut(self) -> None:
         """Behind a line that broke another session is asked for, also where the provider then is
