@@ -227,13 +227,18 @@ class TenantCaches:
             entry.lock.release()
 
     def _close_on_disk(self, tenant: str, cache: BlockCache) -> None:
-        cache.close()
-        self._room.give_back(cache_folder(self._directory, tenant))
+        try:
+            cache.close()
+        finally:
+            self._room.give_back(cache_folder(self._directory, tenant))
 
     async def _close_all(self) -> None:
         self._closed = True
         for entry in list(self._entries.values()):
-            await self._close(entry)
+            try:
+                await self._close(entry)
+            except Exception:  # whoever closes all has more to end
+                self._log.failure("a cache cannot be closed")
 
     def _stop_timer(self, entry: _Entry) -> None:
         timer, entry.timer = entry.timer, None

@@ -72,6 +72,27 @@ class CacheTests(SynchronousTestCase):
             caches.close()
             self.clock.settle()
 
+    def test_not_closed(self) -> None:
+        """One that cannot be closed holds up neither the others nor whoever closes all, and its
+        room is free."""
+        caches = self.make(total=2 * DISK_MIN)
+        for tenant in ("acme", "other"):
+            self.lease(caches, tenant).release()
+
+        class Broken(Exception):
+            pass
+
+        def close(cache: BlockCache, closes: Any = BlockCache.close) -> None:
+            closes(cache)
+            raise Broken
+
+        self.patch(BlockCache, "close", close)
+        closing = caches.close()
+        self.clock.settle()
+        self.successResultOf(closing)
+        self.assertEqual(2, len(self.flushLoggedErrors(Broken)))
+        self.assertEqual((0, {}), (caches.open, caches._room._granted))
+
     def test_shared(self) -> None:
         """Sessions of one tenant share a cache; those of different tenants never do."""
         caches = self.make()
