@@ -31,6 +31,7 @@ from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
     ContextMismatch,
+    NoAccelerator,
     NotReachable,
     SecurityError,
     Truncated,
@@ -167,8 +168,7 @@ class SourceAccelerator(Service, CommandLocator):
         cache: bytes,
         key_b: KeyB,
     ) -> dict[str, Any]:
-        if session in self._by_session or route in self._by_route:
-            raise ContextMismatch("this session was handed over before")
+        self._check_new(session, route)
         if not (
             1 <= streams <= STREAMS_MAX
             and isinstance(hops, list)
@@ -182,9 +182,11 @@ class SourceAccelerator(Service, CommandLocator):
         if link is not None and link.transport is None:  # it has gone meanwhile
             lease.release()
             raise Truncated("the line to the job manager was lost")
-        if not self.running or session in self._by_session or route in self._by_route:
+        try:
+            self._check_new(session, route)
+        except CloudConnectError:
             lease.release()
-            raise ContextMismatch("this session was handed over before, or nobody takes it")
+            raise
         many = len(self._by_session) >= MANY
         passage = Passage(self._reactor, self._pool, lease, streams, many)
         one = _Session(
@@ -205,6 +207,17 @@ class SourceAccelerator(Service, CommandLocator):
             reached = Deferred.fromCoroutine(self._reach(one, places, next_route, number))
             reached.addErrback(lambda f: self._log.failure("bug in reaching the far end", f))
         return {}
+
+    def _check_new(self, session: bytes, route: bytes) -> None:
+        """Whether a session can be taken.
+
+        :raises NoAccelerator: this accelerator is stopping
+        :raises ContextMismatch: it was handed over before
+        """
+        if not self.running:
+            raise NoAccelerator("your own WAN accelerator is stopping")
+        if session in self._by_session or route in self._by_route:
+            raise ContextMismatch("this session was handed over before")
 
     async def _end(self, link: BoundedAMP | None, session: bytes, aborted: bool) -> dict[str, Any]:
         one = self._by_session.get(session)

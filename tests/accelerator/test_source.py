@@ -17,6 +17,7 @@ from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
     ContextMismatch,
+    NoAccelerator,
     NotReachable,
     Replayed,
     SecurityError,
@@ -131,6 +132,13 @@ class HandTests(SourceCase):
         self.reactor.result_of(self.end(aborted=True))
         self.assertEqual({}, self.accelerator._by_route)
 
+    def test_stopping(self) -> None:
+        """One that is stopping takes no session, and says so: nothing was changed on the way."""
+        self.accelerator.running = False
+        self.failure_of(self.hand(), NoAccelerator)
+        self.accelerator.running = True
+        self.assertEqual({}, self.accelerator._by_session)
+
     def test_unknown(self) -> None:
         """The end of a session that it does not know is no error."""
         self.assertEqual({}, self.reactor.result_of(self.end())["counts"])
@@ -164,22 +172,26 @@ class HandTests(SourceCase):
 
     def test_next_gateway(self) -> None:
         """A whole session over the second gateway, as the first one is gone."""
-        self.provider.service._advertise = [f"{HOST}:7777", f"{HOST}:{PORT}"]
+        self.provider.service.nodes._advertise = [f"{HOST}:7777", f"{HOST}:{PORT}"]
         real = self.acme.manager.far_endpoint
         tried: list[int] = []
 
+        class Refusing:
+            def connect(self, factory: Any) -> Any:
+                raise ConnectionRefusedError
+
         def connect(host: str, port: int) -> Any:
             tried.append(port)
-            return real(host, port)
+            return Refusing() if port == 7777 else real(host, port)
 
         self.accelerator._connect = connect
         # The tunnels, which the job manager opens itself, are not of interest here.
         self.reactor.network[7777] = self.provider.gateway.factory
         self.reactor.result_of(self.acme.session(idle(self.acme)))
-        self.assertIn(7777, tried)
+        self.assertEqual({7777, PORT}, set(tried))
 
     def test_stop(self) -> None:
-        """One that stops ends its sessions; what is handed over while it does is refused."""
+        """One that stops ends its sessions."""
         self.to_a_dead_end()
         self.reactor.result_of(self.hand())
         self.reactor.result_of(self.accelerator.stopService())
