@@ -71,7 +71,20 @@ class Wanted:
         return True
 
 
-def added(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+def read_counts(counts: Any) -> dict[str, int]:
+    """What an accelerator says that it has saved: numbers by name.
+
+    :raises ProtocolViolation: it says something else
+    """
+    if not isinstance(counts, dict):
+        raise ProtocolViolation("an accelerator's counts cannot be read")
+    for name, count in counts.items():
+        if type(name) is not str or type(count) is not int:
+            raise ProtocolViolation("an accelerator's counts cannot be read")
+    return counts
+
+
+def added(earlier: dict[str, int], later: dict[str, int]) -> dict[str, int]:
     """The counts of several sessions: sums of those that are bytes, the last of all others."""
     sums = {name: earlier.get(name, 0) + value for name, value in later.items() if name in SUMMED}
     return {**earlier, **later, **sums}

@@ -1,8 +1,9 @@
 """Layer 4: the job manager: logs in, starts sessions, delivers Key B, judges how they ended.
 
 It holds the tenant's login and, for a moment, each session's keys; never an at-rest key. One job
-manager has one control channel; each :meth:`JobManager.session` is one session on it
-(``docs/architecture.rst``, the story, steps 1 to 8).
+manager has one control channel at a time, which :meth:`JobManager.log_in` makes; each
+:meth:`JobManager.session` is one session on it (``docs/architecture.rst``, the story, steps 1 to
+8).
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class JobManager:
         self._current: SessionRun | None = None
         self._ahead: Ahead | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
-        self.saved: dict[str, Any] = {}
+        self.saved: dict[str, int] = {}
         self.reports = Reports(self._happened, self._provider_warned)
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)

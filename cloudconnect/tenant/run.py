@@ -45,7 +45,7 @@ from cloudconnect.errors import (
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyB, key_b_confirmation
 from cloudconnect.settings import PROTOCOL_VERSIONS
-from cloudconnect.tenant.accelerated import OwnAccelerator
+from cloudconnect.tenant.accelerated import OwnAccelerator, read_counts
 from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.gathering import all_of
 from cloudconnect.tenant.lines import ControlClient, TunnelClient
@@ -111,7 +111,7 @@ class SessionRun:
         self._control_error: ControlTampered | None = None
         self._over = False
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
-        self._counts: dict[str, Any] = {}
+        self._counts: dict[str, int] = {}
         self._channel: FrameChannel | None = None
         self._tell("started", f"session {self.identifier.hex()} started")
         for target in self._targets.values():
@@ -128,7 +128,7 @@ class SessionRun:
         return self._session.identifier
 
     @property
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int]:
         """What the own accelerator has saved; empty without one, or where it is lost."""
         return self._counts
 
@@ -299,7 +299,7 @@ class SessionRun:
         if own is None:
             return
         answer = await own.link.call(EndWAN, session=self.identifier, aborted=aborted)
-        self._counts = dict(answer["counts"])
+        self._counts = read_counts(answer["counts"])
 
     def _for_the_provider(self) -> dict[str, Any]:
         return {"wan": self._counts} if self._counts else {}

@@ -12,7 +12,7 @@ from cloudconnect.commands.lan import ReportEvent, ReportWarning
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import ProtocolViolation, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.tenant.accelerated import Reports
+from cloudconnect.tenant.accelerated import Reports, Wanted, added, read_counts
 
 WARNING = SecurityWarning(
     time=1.0, kind=WarningKind.TAMPERED, session="ab" * 16, role="source-wan", text="flipped"
@@ -50,3 +50,34 @@ class ReportTests(SynchronousTestCase):
         for wrong in ({}, {"time": 1.0}, {**attrs.asdict(EVENT), "more": 1}):
             self.failureResultOf(self.report(ReportEvent, event=wrong), ProtocolViolation)
         self.assertEqual(([], []), (self.events, self.warnings))
+
+
+class CountTests(SynchronousTestCase):
+    """What has been saved."""
+
+    def test_read(self) -> None:
+        """Counts are numbers by name; anything else is refused."""
+        self.assertEqual({"misses": 7}, read_counts({"misses": 7}))
+        for wrong in (None, [], 7, {"misses": "7"}, {"misses": True}, {"misses": 1.5}, {7: 7}):
+            self.assertRaises(ProtocolViolation, read_counts, wrong)
+
+    def test_added(self) -> None:
+        """Over several sessions bytes add up, and of what is not bytes the last is told."""
+        one = {"bytes_before": 10, "misses": 1, "level": 3, "cache": 500}
+        self.assertEqual(one, added({}, one))
+        two = {"bytes_before": 5, "line_sent": 2, "level": 9, "cache": 400}
+        both = {"bytes_before": 15, "misses": 1, "line_sent": 2, "level": 9, "cache": 400}
+        self.assertEqual(both, added(one, two))
+
+
+class WantedTests(SynchronousTestCase):
+    """Going on without accelerators."""
+
+    def test_go_without(self) -> None:
+        """Only where they were used and may be left out, and then for good."""
+        for used, optional in ((False, True), (True, False), (False, False)):
+            wanted = Wanted(used, optional)
+            self.assertEqual((False, used), (wanted.go_without(), wanted.used))
+        wanted = Wanted(used=True)
+        self.assertEqual((True, False), (wanted.go_without(), wanted.used))
+        self.assertFalse(wanted.go_without())
