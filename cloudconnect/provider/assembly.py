@@ -1,8 +1,9 @@
 """Layer 4: the provider's roles put together in one process.
 
 Every role is a service of its own and speaks with the others over its LAN link, in memory here. The
-public port belongs to the gateway; a second, private port (``lan``) takes gateways of their own
-process, and a third (``backend``) what they relay (``docs/howto/gateway.rst``).
+public port belongs to the gateway; a second, private port (``lan``) takes gateways and accelerators
+of their own process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``,
+``docs/howto/wan.rst``).
 """
 
 from __future__ import annotations
@@ -68,10 +69,11 @@ class Places:
     :ivar identity: what the control channel shows
     :ivar admin_socket: path of the admin socket, or None on a read-only file system
     :ivar public: where the gateway listens
-    :ivar lan: where gateways of their own process register, with the TLS of the LAN, or None
-    :ivar backend: where what they relay arrives, or None; nobody else may reach it, because who
+    :ivar lan: where gateways and accelerators of their own process register, with the TLS of the
+        LAN, or None
+    :ivar backend: where what they send on arrives, or None; nobody else may reach it, because who
         connects there says himself what the peer's address is
-    :ivar backend_address: ``HOST:PORT`` of ``backend`` as those gateways connect to it
+    :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none

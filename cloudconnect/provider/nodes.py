@@ -1,7 +1,7 @@
 """Layer 4: the other roles as the Cloud Connect service knows them: gateways, mover, accelerators.
 
-Each is reached through its LAN link; one that does not answer in time is lost until it registers
-again (``docs/protocol.rst``, section 10).
+Each is reached through its LAN link; one of another process that does not answer in time is lost
+until it registers again (``docs/protocol.rst``, section 10).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from cloudconnect.settings import KEY_A_SECONDS
 
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
-#: A gateway takes a route within so many seconds, or is taken for lost: less than a tenant waits.
-PUBLISH_SECONDS = 5.0
+#: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
+#: lost: less than a tenant waits.
+ANSWER_SECONDS = 5.0
 
 
 class Nodes:
@@ -95,6 +96,8 @@ class Nodes:
     def lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
         """An accelerator that does not answer is lost until it registers again."""
         if part.role is Role.TARGET_WAN and isinstance(error, NotReachable):
+            if _is_only_late(part.link, part.backend):
+                return
             self.lose_accelerator(part.link)
             _cut(part.link)
 
@@ -118,7 +121,7 @@ class Nodes:
                 [
                     link.call(
                         PublishRoute,
-                        timeout=PUBLISH_SECONDS,
+                        timeout=ANSWER_SECONDS,
                         route=part.route,
                         backend=part.backend_for(place),
                         group=group,
@@ -141,7 +144,7 @@ class Nodes:
                 where=place.advertise or place.backend,
                 why=answer.getErrorMessage(),
             )
-            if answer.check(NotReachable):
+            if answer.check(NotReachable) and not _is_only_late(link, place.backend):
                 self.lose_gateway(link)
                 _cut(link)
         if not taken:
@@ -156,6 +159,12 @@ class Nodes:
                 call.addErrback(
                     lambda f: self._log.warn("gateway did not retire a route: {f}", f=f)
                 )
+
+
+def _is_only_late(link: BoundedAMP, backend: str) -> bool:
+    """Whether a role that did not answer is in this process, on a line that stands: all of us were
+    held up, and it would never register again."""
+    return backend == HERE and link.transport is not None
 
 
 def _cut(link: BoundedAMP) -> None:

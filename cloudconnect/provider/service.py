@@ -2,8 +2,8 @@
 
 It holds the TLS key, the accounts and each Key A until it is delivered; never Key B, never
 an at-rest key. One :class:`~cloudconnect.provider.control.ControlProtocol` serves each tenant's
-connection and calls in here; gateways and movers are reached through their LAN links
-(``docs/protocol.rst``, sections 2, 3 and 10).
+connection and calls in here; gateways, mover and accelerators are reached through their LAN links,
+which :mod:`cloudconnect.provider.nodes` knows (``docs/protocol.rst``, sections 2, 3 and 10).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from cloudconnect.keys import KeyA
 from cloudconnect.provider.accounts import Accounts, Tenant
 from cloudconnect.provider.attempts import LoginAttempts
 from cloudconnect.provider.keeping import PointKeeper
-from cloudconnect.provider.nodes import Nodes
+from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import (
@@ -63,13 +63,10 @@ from cloudconnect.settings import (
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 #: Those of them that leave a restore point.
 GOOD_OUTCOMES = ("done", "incomplete")
-#: What the mover is told of a session whose tenant did not report: it may know of its points.
+#: What target roles are told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
 #: Findings in its repository that a tenant is told at one log-in.
 UNTOLD_MAX = 5
-#: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
-#: lost: less than a tenant waits.
-PUBLISH_SECONDS = 5.0
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -409,7 +406,7 @@ class CloudConnectService(Service):
         for part, package in zip(parts, told, strict=True):
             call: dict[str, Any] = {"package": package.as_map(), "key_a": part.key_a}
             if part.role is Role.TARGET_WAN:
-                call["timeout"] = PUBLISH_SECONDS
+                call["timeout"] = ANSWER_SECONDS
             try:
                 await part.link.call(OfferKeyA, **call)
             except NotReachable as error:

@@ -41,8 +41,9 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA, MasterKey, Password
+from cloudconnect.provider.nodes import ANSWER_SECONDS
 from cloudconnect.provider.planning import HERE, Ask, GatewayPlace
-from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX
+from cloudconnect.provider.service import UNTOLD_MAX
 from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import (
@@ -355,7 +356,7 @@ class GatewayTests(ServiceCase):
         silent = ToldGateway(Deferred)
         link = self.add_gateway(silent, GatewayPlace("x:1", "silent.example.com:6180"))
         starting = self.begin()
-        self.reactor.pass_time(PUBLISH_SECONDS)
+        self.reactor.pass_time(ANSWER_SECONDS)
         _, plan, _ = self.reactor.result_of(starting)
         self.assertEqual([], plan[0]["gateways"])
         self.assertIsNone(link.transport)
@@ -426,7 +427,7 @@ class AcceleratorTests(ServiceCase):
         silent, link = self.add("10.0.0.6:6183")
         silent.wait = Deferred()
         begun = self.begin(wan=True)
-        self.reactor.pass_time(PUBLISH_SECONDS + 1)
+        self.reactor.pass_time(ANSWER_SECONDS + 1)
         self.failure_of(begun, NotReachable)
         self.reactor.settle()
         self.assertIsNone(link.transport)
