@@ -68,7 +68,7 @@ class Passage:
     def add(self, stream: Any) -> None:
         """Take one more connection to the other accelerator, whose handshake is over."""
         index, self._members = self._members, self._members + 1
-        self._bundle.member(index).adopt(stream)
+        self._bundle.adopt(index, stream)
 
     def take_mover(self, stream: Any) -> None:
         """Take the connection that the mover opened, whose handshake is over."""

@@ -1,7 +1,8 @@
 """Layer 3: the commands of the provider's LAN link (``docs/protocol.rst``, section 10).
 
-The Cloud Connect service speaks them with gateways and movers: over mutual TLS 1.3 between
-processes, over the in-memory transport inside one.
+The Cloud Connect service speaks them with gateways, movers and target WAN accelerators: over mutual
+TLS 1.3 between processes, over the in-memory transport inside one. Those of a tenant's LAN, between
+a job manager and its own data mover and accelerator, stand at the end.
 """
 
 from __future__ import annotations

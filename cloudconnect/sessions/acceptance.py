@@ -233,7 +233,7 @@ class TunnelResponder(BoundedAMP):
         digest = self.digest_of_current_box()
         handshake_hash = self.transport.handshake_hash  # type: ignore[union-attr]
         confirmation = key_b_confirmation(key_b, handshake_hash, package.role, digest)
-        role.key_b_delivered(self._session, key_b=key_b, integrity_key=integrity_key)
+        role.key_b_delivered(self._session, key_b, integrity_key)
         ready = Deferred.fromCoroutine(role.prepare(self._session))
         return ready.addCallback(lambda _: {"confirmation": confirmation})
 

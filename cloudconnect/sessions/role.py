@@ -22,7 +22,7 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import EndSession, OfferKeyA, ReportEvent, ReportWarning
 from cloudconnect.errors import Aborted, CloudConnectError, Refused, SecurityError, Truncated
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.keys import KeyA
+from cloudconnect.keys import IntegrityKey, KeyA, KeyB
 from cloudconnect.sessions.machine import (
     SessionCore,
     SessionInputs,
@@ -175,9 +175,11 @@ class TargetRole(Service, CommandLocator):
         session.inputs.key_a_proved()
         self._expire_in(session, KEY_B_SECONDS)
 
-    def key_b_delivered(self, session: RoleSession, **keys: Any) -> None:
-        """Key B is here."""
-        session.inputs.key_b_delivered(**keys)
+    def key_b_delivered(
+        self, session: RoleSession, key_b: KeyB, integrity_key: IntegrityKey | None
+    ) -> None:
+        """Key B is here, and at a mover the integrity key."""
+        session.inputs.key_b_delivered(key_b=key_b, integrity_key=integrity_key)
         self._expire_in(session, KEY_B_SECONDS)
         self.report(
             session,
