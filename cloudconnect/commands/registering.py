@@ -21,6 +21,7 @@ from twisted.protocols.amp import CommandLocator
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.transports.line import keep_alive
 
 
 class NodeLine(BoundedAMP):
@@ -103,6 +104,7 @@ class Registration(Service):
         """Connect, register, and wait for the end of the line."""
         line = NodeLine(self._reactor, self._locator)
         await connectProtocol(self._endpoint, line)
+        keep_alive(line.transport)
         try:
             what = await self.register(line)
             try:

@@ -35,6 +35,7 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.planning import GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.transports.hosts import split_host_port
+from cloudconnect.transports.line import keep_alive
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
 
 
@@ -202,6 +203,7 @@ class NodeLink(BoundedAMP):
             self.log.warn("no node of role {role} has a place here", role=line.facts.peer_role)
             line.abortConnection()
             return
+        keep_alive(line)
         self._locator = node(self._service, self, self._backend, line.facts.peer_name)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -17,8 +17,12 @@ import socket
 import struct
 from typing import Any, Final
 
+from cloudconnect.settings import PING_SECONDS
+
 #: Bytes that the kernel holds of one connection and has not sent: 1 ms on a line of 1 Gbit/s.
 NOT_SENT: Final = 128 << 10
+#: Probes of an idle connection that are not answered before it counts as lost.
+PROBES: Final = 3
 #: Layers that are looked through for the socket below them.
 DEPTH_MAX: Final = 16
 #: ``tcpi_rtt``, microseconds, in ``struct tcp_info`` of Linux: behind 8 bytes and 15 numbers.
@@ -52,6 +56,29 @@ def round_trip(transport: Any) -> float | None:
         return float(_RTT.unpack(info)[0]) / 1e6
     except (OSError, struct.error):
         return None
+
+
+def keep_alive(transport: Any) -> bool:
+    """Have the kernel notice when the other end of a connection that is mostly idle has vanished.
+
+    That takes PING_SECONDS, and as many more for each of PROBES. For lines whose protocol sends
+    nothing of its own: else who only listens never learns that a host was switched off.
+
+    :return: whether there is a TCP socket below
+    """
+    below = socket_below(transport)
+    if below is None or below.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    with contextlib.suppress(OSError):
+        below.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(PING_SECONDS))
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(PING_SECONDS))
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # the same where something is under way
+            milliseconds = int(PING_SECONDS * (1 + PROBES) * 1000)
+            below.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    return True
 
 
 def tune(transport: Any, several: bool) -> bool:

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.commands import registering
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import Register, RetireRoute
 from cloudconnect.commands.registering import Registration
@@ -84,6 +85,15 @@ class RegistrationTests(SynchronousTestCase):
         self.pass_time(1)
         self.successResultOf(answer)
         self.assertEqual([b"r" * 16], self.node.retired)
+
+    def test_probed(self) -> None:
+        """The kernel is asked to notice on each line when the service's host has vanished."""
+        probed: list[Any] = []
+        self.patch(registering, "keep_alive", probed.append)
+        self.registration.startService()
+        self.pass_time(1)
+        (line,) = probed
+        self.assertIsNotNone(line)
 
     def test_lost(self) -> None:
         """A lost line is told once, and another one is opened."""

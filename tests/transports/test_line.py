@@ -10,8 +10,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.keys import Secret
+from cloudconnect.settings import PING_SECONDS
 from cloudconnect.testing import MemoryPair, Recorder
-from cloudconnect.transports.line import NOT_SENT, round_trip, socket_below, tune
+from cloudconnect.transports.line import (
+    NOT_SENT,
+    PROBES,
+    keep_alive,
+    round_trip,
+    socket_below,
+    tune,
+)
 from cloudconnect.transports.stream import RecordStream
 from tests.transports.sockets import Sockets
 
@@ -73,6 +81,20 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(tune(transport, True))
         self.assertEqual(self.option(transport, socket.TCP_NOTSENT_LOWAT), NOT_SENT)
 
+    def test_kept_alive(self) -> None:
+        """An idle connection is probed often, and not for long; without a socket nothing is."""
+        transport = self.accept()
+        self.assertTrue(keep_alive(_Over(transport)))
+        handle: socket.socket = transport.getHandle()
+        self.assertTrue(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        self.assertEqual(PING_SECONDS, self.option(transport, socket.TCP_KEEPIDLE))
+        self.assertEqual(PING_SECONDS, self.option(transport, socket.TCP_KEEPINTVL))
+        self.assertEqual(PROBES, self.option(transport, socket.TCP_KEEPCNT))
+        limit = self.option(transport, socket.TCP_USER_TIMEOUT)
+        self.assertEqual(PING_SECONDS * (1 + PROBES) * 1000, limit)
+        for other in (MemoryPair().left, None, self.accept(unix=True)):
+            self.assertFalse(keep_alive(other))
+
     def test_round_trip(self) -> None:
         """The kernel's measure of a TCP connection; nothing where there is none."""
         measured = round_trip(_Over(self.accept()))
@@ -88,4 +110,5 @@ class LineTests(SynchronousTestCase):
         transport = _Over(None)
         transport.getHandle = lambda: closed  # type: ignore[attr-defined]
         self.assertTrue(tune(transport, True))
+        self.assertTrue(keep_alive(transport))
         self.assertIs(round_trip(transport), None)
