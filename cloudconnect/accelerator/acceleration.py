@@ -173,6 +173,11 @@ class Acceleration:
         """The compression level in use."""
         return self._line.level
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, though perhaps ``ended`` was not called yet."""
+        return self._outcome is not None
+
     def abort(self, reason: BaseException) -> None:
         """End the session at once, unless it has ended.
 

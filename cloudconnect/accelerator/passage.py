@@ -14,7 +14,7 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.accelerator.acceleration import Acceleration
 from cloudconnect.accelerator.caches import CacheLease
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.errors import CloudConnectError, NotReachable
+from cloudconnect.errors import CloudConnectError, NotReachable, SecurityError
 from cloudconnect.keys import KeyB, key_b_context
 from cloudconnect.transports.bundle import Bundle
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -92,9 +92,13 @@ class Passage:
     def fail(self, error: Exception, where: str) -> None:
         """As :meth:`abort`, because something went wrong.
 
+        What went wrong before stays the reason, unless this is a security error: who aborts a
+        session often does so because of what has ended it here.
+
         :param where: ``near``, ``far`` or empty
         """
-        if self._outcome is None:
+        known = self._acceleration.over and not isinstance(error, SecurityError)
+        if self._outcome is None and not known:
             if not isinstance(error, CloudConnectError):
                 error = NotReachable(f"not reachable: {error}")
             self._outcome = (error, where)

@@ -290,9 +290,10 @@ class SourceAccelerator(Service, CommandLocator):
         def lost(end: StreamEnd, error: BaseException | None, was_proved: bool) -> None:
             self._is_proved_or_gone(one, end)
             if isinstance(error, SecurityError):
-                self._warn(one, error, one.hops[0])
-                if was_proved:
-                    one.passage.fail(error, "near")
+                if was_proved and one.outcome is None:
+                    one.passage.fail(error, "near")  # and that warns
+                else:
+                    self._warn(one, error, one.hops[0])
 
         while len(one.unproved) >= UNPROVED_MAX:
             oldest: Any = one.unproved.pop(0).transport

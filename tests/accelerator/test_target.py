@@ -1,4 +1,4 @@
-"""Tests of :mod:`cloudconnect.accelerator.target`: sessions through both accelerators, in memory."""
+"""Tests of :mod:`cloudconnect.accelerator.target`: sessions through both, in memory."""
 
 from __future__ import annotations
 
@@ -130,10 +130,6 @@ class StoryTests(AcceleratedCase):
             seen.append((at_mover.core.key_a, at_mover.core.key_b))
             seen.append((at_target.core.key_a, at_target.core.key_b))
             seen.append((at_mover.core.integrity_key is None, at_target.core.integrity_key))
-
-        def dialogue(channel: Any, session: bytes) -> bytes:
-            done = idle(tenant)(channel, session)  # every hop has carried bytes
-            return done
 
         def around(run_it: Callable[[], Any]) -> Any:
             result = run_it()

@@ -1,4 +1,4 @@
-"""Compromised accelerators: what they change, invent, repeat or leave out is found by the movers."""
+"""Compromised accelerators: what they change, invent or leave out is found by the movers."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class BetweenTests(TestCase):
         self.addCleanup(self.stage.close)
 
     async def attack(self, name: str, rule: Rule, status: ExitCode) -> None:
-        """One backup of new files under ``rule``: found, told at both ends, and no restore point."""
+        """One backup of new files under ``rule``: found, told at both ends, and no point."""
         stage = self.stage
         source = self.mktemp()
         make_files(source)

@@ -137,7 +137,7 @@ class IndexTests(SynchronousTestCase):
             database.close()
             index = Index(self.path)
             self.assertRaises(sqlite3.DatabaseError, index.find, name(1))
-            self.assertRaises(sqlite3.DatabaseError, lambda: list(index.similar([7])))
+            self.assertRaises(sqlite3.DatabaseError, index.similar, [7])
             self.assertRaises(sqlite3.DatabaseError, index.segments)
             index.abandon()
         remove_index(self.path)
