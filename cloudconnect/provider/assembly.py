@@ -160,7 +160,6 @@ class EmbeddedProvider(MultiService):
         control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
-        self.control_factory = control
         roles: list[TargetRole] = [mover]
         if places.accelerator is not None:
             way = here_to(reactor, mover)

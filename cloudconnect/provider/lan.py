@@ -90,12 +90,12 @@ class ServiceEnd(CommandLocator):
         return Deferred.fromCoroutine(self._service.owner(repository))
 
 
-class GatewayNode(CommandLocator):
-    """What the service answers a gateway of its own process.
+class Node(CommandLocator):
+    """What the service answers a node of its own process.
 
     :param link: the service's end of the line
-    :param backend: what gateways connect to for everything of the service's process
-    :param name: the name in the gateway's certificate
+    :param backend: what the node connects to for everything of the service's process
+    :param name: the name in the node's certificate
     """
 
     _log = Logger()
@@ -108,6 +108,10 @@ class GatewayNode(CommandLocator):
         self._link = link
         self._backend = backend
         self._name = name
+
+
+class GatewayNode(Node):
+    """What the service answers a gateway of its own process."""
 
     @Register.responder
     def register(self, advertise: str) -> dict[str, Any]:
@@ -121,26 +125,11 @@ class GatewayNode(CommandLocator):
         return {"service": self._backend}
 
 
-class AcceleratorNode(CommandLocator):
+class AcceleratorNode(Node):
     """What the service answers a target WAN accelerator of its own process.
 
     It reports under its own role, and only of sessions that it takes part in.
-
-    :param link: the service's end of the line
-    :param backend: what it connects to for the mover
-    :param name: the name in the accelerator's certificate
     """
-
-    _log = Logger()
-
-    def __init__(
-        self, service: CloudConnectService, link: BoundedAMP, backend: str, name: str
-    ) -> None:
-        super().__init__()
-        self._service = service
-        self._link = link
-        self._backend = backend
-        self._name = name
 
     @RegisterAccelerator.responder
     def register(self, backend: str) -> dict[str, Any]:
@@ -178,7 +167,7 @@ class AcceleratorNode(CommandLocator):
 
 
 #: What is answered to nodes of each role, by the role in their certificate.
-_NODES = {GATEWAY: GatewayNode, ACCELERATOR: AcceleratorNode}
+_NODES: dict[str, type[Node]] = {GATEWAY: GatewayNode, ACCELERATOR: AcceleratorNode}
 
 
 @implementer(IHandshakeListener)

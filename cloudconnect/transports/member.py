@@ -74,13 +74,8 @@ class BundleMember:
         :param transport: any stream transport; aborted at once when the bundle is closed already
         :raises RuntimeError: there is one already
         """
-        if self.transport is not None:
-            raise RuntimeError(f"connection {self.index} of this bundle is there already")
-        if self._members.closed:
-            _abort(transport)
-            return
-        self.transport = transport
-        self.connectionMade()
+        if self._take(transport):
+            self.connectionMade()
 
     def connectionMade(self) -> None:
         """Up at once, or once the handshake is over."""
@@ -93,18 +88,26 @@ class BundleMember:
         :param transport: a layer of ours, or any with an attribute ``protocol``
         :raises RuntimeError: there is one already
         """
+        if self._take(transport):
+            transport.unregisterProducer()
+            if isinstance(transport, Layer):
+                transport.wrappedProtocol = self
+            else:
+                transport.protocol = self
+            self._come_up()
+
+    def _take(self, transport: Any) -> bool:
+        """Whether ``transport`` is this connection from now on: not where the bundle is closed.
+
+        :raises RuntimeError: there is one already
+        """
         if self.transport is not None:
             raise RuntimeError(f"connection {self.index} of this bundle is there already")
         if self._members.closed:
             _abort(transport)
-            return
+            return False
         self.transport = transport
-        transport.unregisterProducer()
-        if isinstance(transport, Layer):
-            transport.wrappedProtocol = self
-        else:
-            transport.protocol = self
-        self._come_up()
+        return True
 
     def handshakeCompleted(self) -> None:
         """Now the peer has proved who it is."""
