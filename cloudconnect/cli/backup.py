@@ -320,8 +320,8 @@ def _report(
         f"{size(saved.get('line_sent', result.bytes_sent))} sent in {result.seconds:.1f} s"
     )
     text = f"Restore point {result.point.hex()[:8]}: {counts}"
-    if accelerated is not None and saved:
-        text += f"\n{accelerated[0].text(saved)}"
+    if accelerated is not None:
+        text += accelerated[0].text(saved)
     if not result.point:
         text = f"Would back up {result.files} files, {size(result.bytes_source)}; nothing was sent"
     if result.unreadable:

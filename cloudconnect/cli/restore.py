@@ -216,8 +216,7 @@ def _report(
         text += f", with {result.unchanged} files that needed nothing"
     if result.kept:
         text += f"; {result.kept} files were left as they are"
-    if saved:
-        text += f"\n{way.text(saved)}"
+    text += way.text(saved)
     console.record("summary", fields, text)
 
 

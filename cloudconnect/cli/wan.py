@@ -119,7 +119,10 @@ class WAN(Wanted):
         return {"used": self.used, "encryption": self.why, **saved}
 
     def text(self, saved: dict[str, Any]) -> str:
-        """A line for a person; empty where there is nothing to say."""
+        """A line for a person, after a line feed; empty where there is nothing to say.
+
+        That is also where only the bytes on the line are known: the accelerator was lost.
+        """
         if "bytes_before" not in saved:
             return ""
         before, after = saved["bytes_before"], saved["bytes_after"]
@@ -132,7 +135,7 @@ class WAN(Wanted):
             )
             if saved[name] > 0
         ]
-        text = f"WAN acceleration: {size(before)} as {size(after)}"
+        text = f"\nWAN acceleration: {size(before)} as {size(after)}"
         if ways:
             text += f"; saved {', '.join(ways)}"
         return text if self.plain else f"{text} ({self.why})"

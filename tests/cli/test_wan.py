@@ -110,7 +110,7 @@ class TextTests(CommandCase):
         """A line names the bytes before and after, and each way in which any were saved."""
         text = WAN(used=True, why="why", plain=True).text(SAVED)
         self.assertEqual(
-            "WAN acceleration: 10.0 MB as 1.0 MB; saved 8.0 MB by reference, 999.0 kB by "
+            "\nWAN acceleration: 10.0 MB as 1.0 MB; saved 8.0 MB by reference, 999.0 kB by "
             "compression",
             text,
         )
@@ -119,12 +119,18 @@ class TextTests(CommandCase):
         """Where nothing was saved, nothing is claimed; in mode tenant the line says why."""
         nothing = dict.fromkeys(SAVED, 0) | {"bytes_before": 500, "bytes_after": 510}
         text = WAN(used=True, why="because it is sealed").text(nothing)
-        self.assertEqual("WAN acceleration: 500 B as 510 B (because it is sealed)", text)
+        self.assertEqual("\nWAN acceleration: 500 B as 510 B (because it is sealed)", text)
 
     def test_without(self) -> None:
         """A session without acceleration has no line, and its summary says why."""
         self.assertEqual("", WAN(why="why").text({}))
         self.assertEqual({"used": False, "encryption": "why"}, WAN(why="why").summary({}))
+
+    def test_lost(self) -> None:
+        """Where an accelerator was lost before it said what it had saved there is no line, and no
+        empty one."""
+        moved = {"line_sent": 5, "line_received": 7}
+        self.assertEqual("", WAN(used=True, why="why", plain=True).text(moved))
 
     def test_summary(self) -> None:
         """The summary has the mode's effect and the accelerator's counts."""
