@@ -39,7 +39,8 @@ from cloudconnect.errors import (
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import KeyB, key_b_context
-from cloudconnect.sessions.acceptance import UNPROVED_MAX, StreamEnd
+from cloudconnect.sessions.acceptance import StreamEnd
+from cloudconnect.sessions.unproved import Unproved
 from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.stream import RecordStream
@@ -68,7 +69,7 @@ class _Session:
     passage: Passage
     expiry: IDelayedCall
     taken: bool = False
-    unproved: list[StreamEnd] = attrs.field(factory=list)
+    unproved: Unproved = attrs.field(factory=Unproved)
     outcome: tuple[BaseException | None, str] | None = None
 
 
@@ -293,7 +294,7 @@ class SourceAccelerator(Service, CommandLocator):
             return True
 
         def proved(end: StreamEnd, stream: Any) -> bool:
-            self._is_proved_or_gone(one, end)
+            one.unproved.settled(end)
             if one.outcome is not None:
                 return False
             one.passage.take_mover(stream)
@@ -301,26 +302,19 @@ class SourceAccelerator(Service, CommandLocator):
             return True
 
         def lost(end: StreamEnd, error: BaseException | None, was_proved: bool) -> None:
-            self._is_proved_or_gone(one, end)
+            one.unproved.settled(end)
             if isinstance(error, SecurityError):
                 if was_proved and one.outcome is None:
                     one.passage.fail(error, "near")  # and that warns
                 else:
                     self._warn(one, error, one.hops[0])
 
-        while len(one.unproved) >= UNPROVED_MAX:
-            oldest: Any = one.unproved.pop(0).transport
-            oldest.abortConnection()
+        one.unproved.make_room()
         end = StreamEnd(proved, lost)
         one.unproved.append(end)
         context = key_b_context(octets, one.session, one.tenant, one.hops[0])
         recipe = RecordStream(secret=one.key_b, context=context, allow=allowed)
         return recipe.layer(False, end, self._reactor)
-
-    @staticmethod
-    def _is_proved_or_gone(one: _Session, end: StreamEnd) -> None:
-        if end in one.unproved:
-            one.unproved.remove(end)
 
     # --- ends ------------------------------------------------------------------------------------
 

@@ -39,10 +39,6 @@ from cloudconnect.transports.tunnel import NoiseTunnel
 from cloudconnect.wire import canonical
 from cloudconnect.wire.preamble import PREAMBLE_SIZE, ConnectionKind, Preamble
 
-#: Connections on one route that have not proved their key; the oldest makes way for a new one. Who
-#: sees the route id and wants to keep its owner out must open as many within one round trip.
-UNPROVED_MAX = 64
-
 
 @implementer(IRelayTarget)
 class RoleTarget:
@@ -66,7 +62,7 @@ class RoleTarget:
         for role in self._roles:
             session = role.by_route(preamble.route)
             if session is not None:
-                _make_room(session)
+                session.unproved.make_room()
                 if preamble.kind is ConnectionKind.KEY_A_TUNNEL:
                     protocol = tunnel_layer(role, session, octets, accepted)
                 else:
@@ -124,13 +120,13 @@ def _stream(
         return True
 
     def lost(end: StreamEnd, error: BaseException | None, proved: bool) -> None:
-        _is_proved_or_gone(session, end)
+        session.unproved.settled(end)
         if isinstance(error, SecurityError):
             say = role.failed if proved else role.warn
             say(session, error, hop, 0, address)
 
     def proved(end: StreamEnd, stream: Any) -> bool:
-        _is_proved_or_gone(session, end)
+        session.unproved.settled(end)
         return role.stream_proved(session, stream)
 
     end = StreamEnd(proved, lost)
@@ -191,7 +187,7 @@ class TunnelResponder(BoundedAMP):
         if not self._role.key_a_usable(self._session):
             raise KeyARejected("Key A was used before")
         self._proved = True
-        _is_proved_or_gone(self._session, self)
+        self._session.unproved.settled(self)
         self._role.key_a_proved(self._session, self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -201,7 +197,7 @@ class TunnelResponder(BoundedAMP):
             known = error if isinstance(error, CloudConnectError) else None
             self._role.tunnel_lost(self._session, known)
         else:
-            _is_proved_or_gone(self._session, self)
+            self._session.unproved.settled(self)
             if isinstance(error, SecurityError):
                 self._role.warn(self._session, error, "key-a-tunnel", 0, self._address)
         super().connectionLost(reason)
@@ -247,20 +243,6 @@ def _check_delivery(package: KeyAPackage, hops: Any, versions: Any, version: int
     common = {v for v in versions if v in PROTOCOL_VERSIONS}
     if not common or version != max(common):
         raise Downgrade(f"version {version} was chosen, {max(common, default=0)} is possible")
-
-
-def _make_room(session: RoleSession) -> None:
-    """Close the oldest connection that has proved nothing, where there are too many of them.
-
-    To refuse the new one in its place would let a stranger keep the tenant's own connection out.
-    """
-    while len(session.unproved) >= UNPROVED_MAX:
-        session.unproved.pop(0).transport.abortConnection()
-
-
-def _is_proved_or_gone(session: RoleSession, protocol: Any) -> None:
-    if protocol in session.unproved:
-        session.unproved.remove(protocol)
 
 
 def address_of(transport: Any) -> str:

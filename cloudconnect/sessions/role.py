@@ -30,6 +30,7 @@ from cloudconnect.sessions.machine import (
     session_machine,
 )
 from cloudconnect.sessions.package import KeyAPackage
+from cloudconnect.sessions.unproved import Unproved
 from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
 
 #: Outcomes at which the tenant itself says that it has no new restore point; then there is none.
@@ -49,7 +50,7 @@ class RoleSession:
 
     :ivar running: what goes on for it
     :ivar workers: fire when that has ended
-    :ivar unproved: protocols of connections that have not proved their key, the oldest first
+    :ivar unproved: connections that have not proved their key
     """
 
     core: SessionCore
@@ -59,7 +60,7 @@ class RoleSession:
     tunnel: BoundedAMP | None = None
     running: list[Running] = attrs.field(factory=list)
     workers: list[Deferred[None]] = attrs.field(factory=list)
-    unproved: list[Any] = attrs.field(factory=list)
+    unproved: Unproved = attrs.field(factory=Unproved)
 
     @property
     def package(self) -> KeyAPackage:

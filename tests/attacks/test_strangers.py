@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from cloudconnect.sessions.acceptance import UNPROVED_MAX
+from cloudconnect.sessions.unproved import UNPROVED_MAX
 from tests.attacks.fields import Line, Part, Way
 from tests.attacks.proxy import LOOPBACK
 from tests.attacks.rules import Stall, at_offset, in_field

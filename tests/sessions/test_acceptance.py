@@ -21,9 +21,10 @@ from cloudconnect.errors import (
 )
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import IntegrityKey, KeyB, key_b_confirmation
-from cloudconnect.sessions.acceptance import UNPROVED_MAX, RoleTarget, tunnel_layer
+from cloudconnect.sessions.acceptance import RoleTarget, tunnel_layer
 from cloudconnect.sessions.machine import SessionState
 from cloudconnect.sessions.role import RoleSession
+from cloudconnect.sessions.unproved import UNPROVED_MAX
 from cloudconnect.settings import CLOSE_SECONDS, HANDSHAKE_SECONDS, KEY_A_SECONDS, KEY_B_SECONDS
 from cloudconnect.testing import DOWN, UP, Wire
 from cloudconnect.transports.tunnel import NoiseTunnel, framed
