@@ -34,6 +34,9 @@ REVISION: Final = "0002"
 BUSY_SECONDS: Final = 60.0
 #: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.
 LOOKUP_IDS: Final = 1024
+#: So many by another one: of large files a batch has some 60 chunks, and the ids that only fill up
+#: a statement are compared too.
+LOOKUP_FEW: Final = 128
 #: Up to so many rows for each id that is looked for are read in a row: a lookup costs as much as
 #: that.
 SCAN_RATIO: Final = 4
@@ -109,10 +112,11 @@ class Catalogue:
 
         Not those that are condemned: see :meth:`rescue`.
         """
-        statement, positional = _lookup(self.engine.dialect)
         found: set[bytes] = set()
         for batch in _batches(ids):
-            batch += batch[-1:] * (LOOKUP_IDS - len(batch))  # always the same statement
+            count = LOOKUP_IDS if len(batch) > LOOKUP_FEW else LOOKUP_FEW
+            statement, positional = _lookup(self.engine.dialect, count)
+            batch += batch[-1:] * (count - len(batch))  # one of two statements
             parameters: Any = tuple(batch)
             if not positional:
                 parameters = {f"id_{number}": name for number, name in enumerate(batch)}
@@ -385,16 +389,16 @@ def _errors_by_name() -> Iterator[None]:
         raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
 
 
-def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
-    """Which of so many ids are there, compiled once: this is the statement that has to be fast.
+def _lookup(dialect: sa.Dialect, count: int) -> tuple[str, bool]:
+    """Which of ``count`` ids are there, compiled once: this is the statement that has to be fast.
 
     Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python. Every engine
     has a dialect of its own, and compiling takes as long as opening the rest: so once for all.
     """
-    key = (dialect.name, dialect.driver, dialect.paramstyle, LOOKUP_IDS)
+    key = (dialect.name, dialect.driver, dialect.paramstyle, count)
     if key not in _lookups:
         names: list[sa.BindParameter[bytes]] = [
-            sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
+            sa.bindparam(f"id_{number}") for number in range(count)
         ]
         ids = blobs_table.c.id
         here = sa.select(ids).where(
