@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.following import FollowingLevel
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
 from cloudconnect.content.compression import LEVEL_DEFAULT
-from cloudconnect.dedup.levels import LevelController
 from cloudconnect.wire.channel import FrameChannel
 
 #: Threads that compress, seal and send: compressing takes most of the time of a backup.
@@ -25,10 +25,6 @@ MANIFEST_BYTES: Final = 1 << 20
 MANIFEST_GROUPS: Final = 8
 #: Manifest chunks that are offered at a time.
 MANIFEST_CHUNKS: Final = 64
-
-#: The highest level that is chosen where none is asked for: those above take several times as long
-#: for chunks that are one or two percent smaller.
-LEVEL_HIGHEST: Final = 6
 
 Plain = bytes | memoryview
 
@@ -56,7 +52,7 @@ class ChunkSender:
     ) -> None:
         self._channel = channel
         self._keys = keys
-        self._follows = LevelController(highest=LEVEL_HIGHEST) if level is None else None
+        self._follows = FollowingLevel() if level is None else None
         self.level = LEVEL_DEFAULT if level is None else level
         self._budget = budget
         self._failed = failed
@@ -125,7 +121,7 @@ class ChunkSender:
         """
         if self._follows is not None:
             with self._lock:
-                self.level = self._follows.observe(int(waited), float(not waited))
+                self.level = self._follows.observe(waited)
 
 
 class ManifestWriter:

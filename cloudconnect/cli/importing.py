@@ -12,12 +12,17 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Nothing is collected inside."""
+def uncollected(for_good: bool = False) -> Iterator[None]:
+    """Nothing is collected inside.
+
+    :param for_good: nor is what is there at its end ever looked at again
+    """
     before = gc.isenabled()
     gc.disable()
     try:
         yield
+        if for_good:
+            gc.freeze()
     finally:
         if before:
             gc.enable()

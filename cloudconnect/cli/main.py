@@ -34,8 +34,10 @@ _COMMANDS: Final = {
     "restore": ("cloudconnect.cli.restore", "restore"),
     "retention": ("cloudconnect.cli.retention", "retention"),
     "undelete": ("cloudconnect.cli.keeping", "undelete"),
-    "wan": ("cloudconnect.cli.wan_cache", "wan"),
+    "wan": ("cloudconnect.cli.wan_nodes", "wan"),
 }
+#: What the context of a command holds that has the process for itself.
+_OWN_PROCESS: Final = object()
 _ALIASES: Final = {"snapshots": "points"}
 
 
@@ -51,7 +53,7 @@ class LazyGroup(click.Group):
         place = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
         if place is None:
             return None
-        with uncollected():
+        with uncollected(for_good=ctx.find_root().obj is _OWN_PROCESS):
             command: click.Command = getattr(importlib.import_module(place[0]), place[1])
         return command
 
@@ -74,7 +76,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        status: Any = cloudconnect.main(arguments, "cloudconnect", standalone_mode=False)
+        status: Any = cloudconnect.main(
+            arguments,
+            "cloudconnect",
+            standalone_mode=False,
+            obj=_OWN_PROCESS if own_process else None,
+        )
     except click.exceptions.Abort:
         status = ExitCode.INTERRUPTED
     except click.ClickException as error:

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import sending
 from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.following import LEVELS
 from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
 from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
@@ -128,7 +129,7 @@ class SenderTests(SynchronousTestCase):
             sender.send("chunk", chunks)
             sender.finish()
             levels.append(sender.level)
-        self.assertEqual(levels, [1, sending.LEVEL_HIGHEST])
+        self.assertEqual(levels, [LEVELS[0], LEVELS[-1]])
         self.assertEqual(self.errors, [])
 
     def test_level_stays(self) -> None:

@@ -8,8 +8,7 @@ import sys
 from typing import Any
 
 from cloudconnect.cli import backup as backup_module
-from cloudconnect.cli.backup import _for_the_provider, _level, _output, _pattern_lines, _start
-from cloudconnect.content.compression import LEVEL_DEFAULT
+from cloudconnect.cli.backup import _for_the_provider, _level, _output, _start
 from cloudconnect.errors import SourceCommandFailed, UsageError
 from tests.cli.commands import CommandCase, Done
 
@@ -108,15 +107,10 @@ class OptionTests(CommandCase):
         self.assertEqual("", self.call("backup", "-n", "-q", str(self.top)).out)
 
     def test_levels(self) -> None:
-        """Compression is auto or a level of zstd."""
-        self.assertEqual((LEVEL_DEFAULT, 0, 19), (_level("auto"), _level("0"), _level("19")))
+        """Compression is auto, which follows the line, or a level of zstd."""
+        self.assertEqual((None, 0, 19), (_level("auto"), _level("0"), _level("19")))
         for wrong in ("", "-1", "20", "x", "1.5"):
             self.assertRaises(UsageError, _level, wrong)
-
-    def test_patterns(self) -> None:
-        """A file of patterns has one a line, comments and empty lines."""
-        content = b"# comment\n\n  *.log \n/a b\n#not\n\\#name\n"
-        self.assertEqual([b"*.log", b"/a b", b"\\#name"], _pattern_lines(content))
 
 
 class CommandTests(CommandCase):
