@@ -18,11 +18,12 @@ class IBytePipe(Interface):
     ``cloudconnect.transports.blocking`` makes one of any transport.
     """
 
-    def write(*parts: bytes | bytearray | memoryview) -> None:
+    def write(*parts: bytes | bytearray | memoryview) -> bool:
         """Hand over ``parts`` in order; block while too many bytes wait to be sent.
 
         The parts are not changed by the caller afterwards.
 
+        :return: whether it had to wait: the line takes less than it is given
         :raises CloudConnectError: the pipe has ended (the reason of the layer below)
         """
 

@@ -15,7 +15,9 @@ from typing import Final
 from cloudconnect.backup.metadata import group_name, type_of, user_name
 from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
-from cloudconnect.content.manifest import FLAG_CHANGED, Entry, Run, RunList
+from cloudconnect.content.manifest import FLAG_CHANGED, Entry, Run, RunList, encode_entry
+from cloudconnect.content.usual import encode_file
+from cloudconnect.settings import MANIFEST_PIECE_RUNS
 
 #: In :attr:`Entry.flags`: this file has further names, whose entries are hard links to this one.
 FLAG_LINKED: Final = 0x02
@@ -110,6 +112,29 @@ class Draft:
             status.st_rdev if device else None,
             self.link,
             self.xattrs,
+            self.flags,
+        )
+
+    def encoded(self) -> bytes:
+        """:meth:`entry`, encoded; not for a long one.
+
+        :raises ValueError: likewise
+        """
+        runs, status = self.runs, self.status
+        mode = status.st_mode
+        usual = mode & _KIND == stat.S_IFREG and self.link is None and not self.xattrs
+        if not usual or len(runs) > MANIFEST_PIECE_RUNS:
+            return encode_entry(self.entry())
+        return encode_file(
+            self.path,
+            mode & 0o7777,
+            status.st_uid,
+            status.st_gid,
+            user_name(status.st_uid),
+            group_name(status.st_gid),
+            status.st_mtime_ns,
+            self.size,
+            runs,
             self.flags,
         )
 

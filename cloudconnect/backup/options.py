@@ -69,7 +69,7 @@ class BackupOptions:
     :ivar one_file_system: do not go into folders on other file systems than their source
     :ivar stdin: or this, and no paths
     :ivar dry_run: look and count, send nothing
-    :ivar compression: level 0 (none) to 19
+    :ivar compression: level 0 (none) to 19; None: one that follows the line
     :ivar cache: folder for what is known of unchanged files, or None
     """
 
@@ -78,7 +78,7 @@ class BackupOptions:
     one_file_system: bool = False
     stdin: StandardInput | None = None
     dry_run: bool = False
-    compression: int = LEVEL_DEFAULT
+    compression: int | None = LEVEL_DEFAULT
     cache: Path | None = None
 
     def __attrs_post_init__(self) -> None:

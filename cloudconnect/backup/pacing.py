@@ -70,18 +70,21 @@ class PacedPipe:
         self._down = Pace(download, now)
         self._ended = threading.Event()
 
-    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+    def write(self, *parts: bytes | bytearray | memoryview) -> bool:
         """As the pipe below, in pieces."""
         if not self._up.rate:
-            self._pipe.write(*parts)
-            return
-        size = self._up.piece
+            full: bool = self._pipe.write(*parts)
+            return full
+        size, waited = self._up.piece, False
         for part in parts:
             view = memoryview(part)
             for at in range(0, len(view), size):
                 piece = view[at : at + size]
                 self._pipe.write(piece)
-                self._ended.wait(self._up.moved(len(piece)))
+                due = self._up.moved(len(piece))
+                waited = waited or due > 0
+                self._ended.wait(due)
+        return waited
 
     def read(self) -> bytes:
         """As the pipe below, and then wait for the bytes' share of time."""

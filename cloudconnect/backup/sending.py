@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.following import FollowingLevel
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
+from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.wire.channel import FrameChannel
 
 #: Threads that compress, seal and send: compressing takes most of the time of a backup.
@@ -32,9 +34,11 @@ class ChunkSender:
 
     :param channel: to the repository
     :param keys: what the chunks are sealed with
-    :param level: of compression, 0 to 19
+    :param level: of compression, 0 to 19; None: one that follows the line, low while it takes more
+        than comes, and higher while chunks wait for it
     :param budget: gets back the bytes of file content that were sent
     :param failed: called once, in any thread, with what went wrong
+    :ivar level: the level in use
     :ivar bytes_stored: bytes of sent chunks after compression and sealing
     """
 
@@ -42,18 +46,19 @@ class ChunkSender:
         self,
         channel: FrameChannel,
         keys: RepositoryKeys,
-        level: int,
+        level: int | None,
         budget: Budget,
         failed: Callable[[BaseException], None],
     ) -> None:
         self._channel = channel
         self._keys = keys
-        self._level = level
+        self._follows = FollowingLevel() if level is None else None
+        self.level = LEVEL_DEFAULT if level is None else level
         self._budget = budget
         self._failed = failed
         # Where nothing is to be computed one is enough, and chunks go in the order of the files: an
         # accelerator has use for that (``docs/wan.rst``, blocks).
-        count = SENDERS if level or keys.sealing else 1
+        count = SENDERS if self.level or keys.sealing else 1
         self._threads = ThreadPoolExecutor(count, "cloudconnect-send")
         self._lock = threading.Lock()
         self._manifest_slots = threading.Semaphore(MANIFEST_GROUPS)
@@ -90,22 +95,33 @@ class ChunkSender:
 
     def _send(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
         manifest = kind == "manifest"
+        waited = 0
         try:
             for name, plain in group:
                 if self._stopped:
                     return
-                blob = self._keys.seal_blob(kind, plain, self._level, name)
-                self._channel.send_chunk(0, blob, manifest)
+                blob = self._keys.seal_blob(kind, plain, self.level, name)
+                waited += self._channel.send_chunk(0, blob, manifest)
                 with self._lock:
                     self.bytes_stored += len(blob.data)
                 if not manifest:
                     self._budget.give_back(len(plain))
+            self._follow(2 * waited > len(group))
         except BaseException as error:
             if not self._stopped:
                 self._failed(error)
         finally:
             if manifest:
                 self._manifest_slots.release()
+
+    def _follow(self, waited: bool) -> None:
+        """Choose the level for the next groups.
+
+        :param waited: most chunks of a group had to wait for the line
+        """
+        if self._follows is not None:
+            with self._lock:
+                self.level = self._follows.observe(waited)
 
 
 class ManifestWriter:

@@ -24,7 +24,7 @@ from cloudconnect.backup.reader import FileReader
 from cloudconnect.backup.walk import Found, Unreadable, absolute, open_below, reason_of, walk
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
-from cloudconnect.content.manifest import encode_entry, encode_pieces
+from cloudconnect.content.manifest import encode_pieces
 from cloudconnect.content.recent import RecentIds
 from cloudconnect.errors import UsageError
 
@@ -328,7 +328,7 @@ class Source:
                 entry = draft.entry()
                 next(encode_pieces(entry))  # what is wrong with it shows now
             else:
-                encoded = encode_entry(draft.entry())
+                encoded = draft.encoded()
         except ValueError as error:
             self._result.unreadable.add(draft.path, str(error))
             self._batch.place(Outgoing(b"", replaces=draft.replaces))

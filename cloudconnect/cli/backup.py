@@ -32,7 +32,6 @@ from cloudconnect.cli.values import parse_rate
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import cache_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
-from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.errors import ExitCode, SourceCommandFailed, Truncated, UsageError
 from cloudconnect.keys import MasterKey
 from cloudconnect.tenant.jobmanager import new_job_id
@@ -89,7 +88,7 @@ def backup(
     rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
 
     def options(
-        stdin: StandardInput | None, cache: Path | None, compression: int = level
+        stdin: StandardInput | None, cache: Path | None, compression: int | None = level
     ) -> BackupOptions:
         return BackupOptions(
             paths=sources,
@@ -225,9 +224,9 @@ def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
     ).run()
 
 
-def _level(text: str) -> int:
+def _level(text: str) -> int | None:
     if text == "auto":
-        return LEVEL_DEFAULT
+        return None
     if not text.isdigit() or int(text) > 19:
         raise UsageError("--compression is auto, or a level from 0 (none) to 19")
     return int(text)

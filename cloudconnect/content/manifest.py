@@ -29,6 +29,7 @@ __all__ = [
     "PointRecord",
     "Run",
     "RunList",
+    "check_path",
     "encode_entry",
     "encode_pieces",
 ]
@@ -106,7 +107,7 @@ class Entry:
             and 0 <= self.flags < 256
         ):
             raise ValueError("a number of an entry is out of bounds")
-        _check_path(self.path)
+        check_path(self.path)
         if self.runs or self.size or self.link is not None:
             self._check_content()
         if (self.target is not None) is not (self.type is EntryType.SYMLINK):
@@ -125,7 +126,7 @@ class Entry:
 
     def _check_content(self) -> None:
         if self.link is not None:
-            _check_path(self.link)
+            check_path(self.link)
             if self.runs:
                 raise ValueError("a hard link has content of its own")
             return
@@ -365,8 +366,11 @@ def _check_octets(octets: Any, most: int) -> None:
         raise ValueError("a name is empty, too long, or has a zero byte in it")
 
 
-def _check_path(path: Any) -> None:
-    """Refuse what does not name one place below the root."""
+def check_path(path: Any) -> None:
+    """Refuse what does not name one place below the root.
+
+    :raises ValueError: it does not
+    """
     _check_octets(path, PATH_MAX)
     if path[0] != _SLASH or (_ODD_PART.search(path) and path != b"/"):
         raise ValueError("a path is not absolute, or has empty or dotted parts")

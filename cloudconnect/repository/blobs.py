@@ -37,6 +37,7 @@ _APART: Final = frozenset(f"{name}/" for name in (TEMPORARY, LEASES, LOCKS))
 _NAME: Final = re.compile(r"(?=.{1,200}\Z)[a-z0-9_-]+(/[a-z0-9_-]+)*", re.ASCII)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_NEEDED: Final[int | None] = getattr(os, "POSIX_FADV_DONTNEED", None)
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -222,6 +223,7 @@ class LocalBlobWriter:
         self._store = store
         self._buffer = bytearray(BUFFER_SIZE)
         self._filled = 0
+        self._written = 0
         self._failed = False
         self._descriptor: int | None = None
         self.size = 0
@@ -312,10 +314,15 @@ class LocalBlobWriter:
         self._write_out(memoryview(self._buffer)[:filled])
 
     def _write_out(self, view: memoryview) -> None:
-        descriptor = self._usable()
+        descriptor, length = self._usable(), len(view)
         with self._poisoned_by_errors():
             while len(view):
                 view = view[os.write(descriptor, view) :]
+        # The disk begins now, so that the commit's fsync has little to wait for: a system that is
+        # told that it need not keep dirty pages starts to write them.
+        if _NOT_NEEDED is not None:
+            os.posix_fadvise(descriptor, self._written, length, _NOT_NEEDED)
+        self._written += length
 
 
 def _read_at(descriptor: int, offset: int, length: int) -> bytes:

@@ -34,6 +34,9 @@ REVISION: Final = "0002"
 BUSY_SECONDS: Final = 60.0
 #: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.
 LOOKUP_IDS: Final = 1024
+#: So many by another one: of large files a batch has some 60 chunks, and the ids that only fill up
+#: a statement are compared too.
+LOOKUP_FEW: Final = 128
 #: Up to so many rows for each id that is looked for are read in a row: a lookup costs as much as
 #: that.
 SCAN_RATIO: Final = 4
@@ -49,6 +52,7 @@ _migrating: Final = threading.Lock()
 #: How SQLite's errors begin where a name in the schema, or a text in a row, was changed.
 _DAMAGED: Final = ("no such ", "malformed ", "Could not decode ")
 _lookups: dict[tuple[str, str, str, int], tuple[str, bool]] = {}
+_additions: dict[tuple[str, str, str], tuple[str, list[str] | None]] = {}
 #: What the system said, by SQLite's word for it.
 _SYSTEM: Final = {
     sqlite3.SQLITE_IOERR: errno.EIO,
@@ -108,10 +112,11 @@ class Catalogue:
 
         Not those that are condemned: see :meth:`rescue`.
         """
-        statement, positional = _lookup(self.engine.dialect)
         found: set[bytes] = set()
         for batch in _batches(ids):
-            batch += batch[-1:] * (LOOKUP_IDS - len(batch))  # always the same statement
+            count = LOOKUP_IDS if len(batch) > LOOKUP_FEW else LOOKUP_FEW
+            statement, positional = _lookup(self.engine.dialect, count)
+            batch += batch[-1:] * (count - len(batch))  # one of two statements
             parameters: Any = tuple(batch)
             if not positional:
                 parameters = {f"id_{number}": name for number, name in enumerate(batch)}
@@ -214,15 +219,12 @@ class Catalogue:
         """
         number = self.insert_pack(connection, name, size, entries, arrival_time)
         if entries:
-            insert = self._insert(blobs_table)
-            moved = {column.name: column for column in insert.excluded if column.name != "id"}
-            statement = insert.on_conflict_do_update(
-                index_elements=["id"],
-                set_=moved,
-                where=sa.or_(blobs_table.c.damaged, blobs_table.c.condemned > 0),
-            )
+            statement, names = _addition(self.engine.dialect)
             ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
-            connection.execute(statement, [_row(entry, number) for entry in ordered])
+            rows: Any = [_row(entry, number) for entry in ordered]
+            if names is not None:
+                rows = [tuple(map(row.__getitem__, names)) for row in rows]
+            connection.exec_driver_sql(statement, rows)
         return number
 
     def insert_pack(
@@ -242,7 +244,7 @@ class Catalogue:
             "arrival_time": arrival_time,
             "epoch": self.epoch(connection),
         }
-        insert = self._insert(packs_table)
+        insert = _insert(self.engine.dialect, packs_table)
         connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)
         number = sa.select(packs_table.c.number).where(packs_table.c.name == name)
         return int(connection.execute(number).scalar_one())
@@ -273,12 +275,6 @@ class Catalogue:
     def close(self) -> None:
         """Let go of the data base."""
         self.engine.dispose()
-
-    def _insert(self, table: sa.Table) -> Any:
-        """An INSERT that knows ON CONFLICT: both dialects have it, SQLAlchemy's core does not."""
-        if self.engine.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
 
 
 def open_catalogue(url: str, read_only: bool = False) -> Catalogue:
@@ -393,16 +389,16 @@ def _errors_by_name() -> Iterator[None]:
         raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
 
 
-def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
-    """Which of so many ids are there, compiled once: this is the statement that has to be fast.
+def _lookup(dialect: sa.Dialect, count: int) -> tuple[str, bool]:
+    """Which of ``count`` ids are there, compiled once: this is the statement that has to be fast.
 
     Executed through SQLAlchemy's own IN it costs twice as much, all of it in Python. Every engine
     has a dialect of its own, and compiling takes as long as opening the rest: so once for all.
     """
-    key = (dialect.name, dialect.driver, dialect.paramstyle, LOOKUP_IDS)
+    key = (dialect.name, dialect.driver, dialect.paramstyle, count)
     if key not in _lookups:
         names: list[sa.BindParameter[bytes]] = [
-            sa.bindparam(f"id_{number}") for number in range(LOOKUP_IDS)
+            sa.bindparam(f"id_{number}") for number in range(count)
         ]
         ids = blobs_table.c.id
         here = sa.select(ids).where(
@@ -413,6 +409,35 @@ def _lookup(dialect: sa.Dialect) -> tuple[str, bool]:
         compiled = here.compile(dialect=dialect)
         _lookups[key] = str(compiled), compiled.positional
     return _lookups[key]
+
+
+def _addition(dialect: sa.Dialect) -> tuple[str, list[str] | None]:
+    """How blobs are added, compiled once for all: 8192 rows of a pack are the most that one
+    statement is executed for, and SQLAlchemy spends as long on each as SQLite does.
+
+    :return: the statement, and the names of its parameters in order; None: it takes them by name
+    """
+    key = (dialect.name, dialect.driver, dialect.paramstyle)
+    if key not in _additions:
+        insert = _insert(dialect, blobs_table)
+        columns = [column.name for column in blobs_table.columns]
+        statement = insert.on_conflict_do_update(
+            index_elements=["id"],
+            set_={name: insert.excluded[name] for name in columns if name != "id"},
+            where=sa.or_(blobs_table.c.damaged, blobs_table.c.condemned > sa.literal_column("0")),
+        )
+        compiled = statement.compile(dialect=dialect, column_keys=columns)
+        assert set(compiled.params) == set(columns)  # no value of its own: each row gives all
+        names = compiled.positiontup if compiled.positional else None
+        _additions[key] = str(compiled), None if names is None else list(names)
+    return _additions[key]
+
+
+def _insert(dialect: sa.Dialect, table: sa.Table) -> Any:
+    """An INSERT that knows ON CONFLICT: both dialects have it, SQLAlchemy's core does not."""
+    if dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def _batches(ids: Iterable[bytes]) -> Iterator[list[bytes]]:

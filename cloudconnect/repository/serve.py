@@ -169,6 +169,9 @@ class _Dialogue:
         self._keys = keys
         self._plain_on_wire = plain_on_wire
         self._mode = repository.description.mode
+        sealed = self._mode is EncryptionMode.TENANT
+        #: What may come, and goes back, in the repository's mode.
+        self._codings = tuple(coding for coding in Coding if bool(coding & SEALED) is sealed)
         self._references: ReferenceWriter | None = None
         self._points: list[bytes] = []
         self._chunks_received = self._bytes_stored = self._chunks_sent = 0
@@ -241,7 +244,7 @@ class _Dialogue:
             raise Refused("this is not the encryption key that the repository was made with")
         if self._purpose == "backup" and hello["chunking"] != description.chunking.as_map():
             raise Refused("the repository was made with other chunking parameters")
-        codings = [coding for coding in self._codings() if coding in hello["codings"]]
+        codings = [coding for coding in self._codings if coding in hello["codings"]]
         if not codings:
             raise Refused(f"nothing that this peer can encode fits a {self._mode.value} repository")
         body = encode_body(
@@ -273,7 +276,7 @@ class _Dialogue:
 
     def _chunk(self, frame: Frame) -> None:
         blob = unpack_chunk(frame.body)
-        if blob.coding not in self._codings() or len(blob.data) > self._chunk_max():
+        if blob.coding not in self._codings or len(blob.data) > self._chunk_max():
             raise ProtocolViolation("a CHUNK has a coding or a size that was not agreed")
         if blob.coding == Coding.PLAIN and len(blob.data) != blob.plain_length:
             raise ProtocolViolation("a CHUNK without any coding announces another length")
@@ -390,11 +393,6 @@ class _Dialogue:
     def _stored(self, ids: list[bytes]) -> None:
         for at in range(0, len(ids), IDS_MAX):
             self._channel.send(FrameKind.STORED, 0, join_ids(ids[at : at + IDS_MAX]))
-
-    def _codings(self) -> tuple[Coding, ...]:
-        """What may come, and goes back, in the repository's mode."""
-        sealed = self._mode is EncryptionMode.TENANT
-        return tuple(coding for coding in Coding if bool(coding & SEALED) is sealed)
 
     def _chunk_max(self) -> int:
         # The provider's seal makes a blob longer.

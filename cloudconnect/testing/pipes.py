@@ -52,14 +52,16 @@ class PipeEnd:
     def _join(self, other: PipeEnd) -> None:
         self._other = other
 
-    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+    def write(self, *parts: bytes | bytearray | memoryview) -> bool:
         """Hand over ``parts`` in order; block while high-water bytes or more wait unread.
 
+        :return: whether so many did
         :raises LocalError: after :meth:`finish`
         :raises TimeoutError: nobody has read for as long as the pair's time limit
         :raises CloudConnectError: the pipe was aborted
         """
         with self._changed:
+            full = self._out.held >= self._high_water
             self._wait(lambda: self._out.held < self._high_water)
             if self._out.finished:
                 raise LocalError("write after finish on this pipe")
@@ -70,6 +72,7 @@ class PipeEnd:
                     self._out.held += len(octets)
                     self.written += len(octets)
             self._changed.notify_all()
+        return full
 
     def read(self) -> bytes:
         """The next bytes, at least one; ``b""`` when the other end has finished.

@@ -86,13 +86,15 @@ class BlockingPipe:
 
     # --- the worker's side ----------------------------------------------------------------------
 
-    def write(self, *parts: Octets) -> None:
+    def write(self, *parts: Octets) -> bool:
         """Hand over ``parts`` in order; block while the high-water mark is reached.
 
+        :return: whether it was
         :raises LocalError: after :meth:`finish`
         :raises CloudConnectError: the connection has ended
         """
         with self._changed:
+            full = self._out_size >= self._high_water
             self._changed.wait_for(
                 lambda: self._out_size < self._high_water or self._failure or self._lost
             )
@@ -109,6 +111,7 @@ class BlockingPipe:
                     self._out_size += size
                     self.bytes_written += size
             self._ask_for_visit()
+        return full
 
     def read(self) -> bytes:
         """The next bytes, at least one; ``b""`` when the peer has ended its direction.

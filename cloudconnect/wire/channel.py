@@ -82,17 +82,19 @@ class FrameChannel:
         with self._sending:
             self._pipe.write(*self._writer.encode(kind, request, body, flags))
 
-    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> None:
+    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> bool:
         """Send ``blob`` as a CHUNK; its data is not copied and must not change afterwards.
 
         :param request: number of the request that this belongs to
         :param manifest: whether it is a chunk of a manifest, which are stored apart
+        :return: whether the pipe was full, and it had to wait
         :raises ValueError: a field of ``blob`` has the wrong size
         :raises CloudConnectError: the pipe has ended
         """
         with self._sending:
             flags = FLAG_MANIFEST if manifest else 0
-            self._pipe.write(*self._writer.encode_chunk(request, blob, flags))
+            full: bool = self._pipe.write(*self._writer.encode_chunk(request, blob, flags))
+        return full
 
     def send_failure(self, request: int, error: Exception) -> None:
         """Tell the peer that ``request`` failed (0: the whole dialogue).

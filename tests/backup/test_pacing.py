@@ -116,7 +116,7 @@ class PipeTests(SynchronousTestCase):
         """Large parts go in pieces, in order, in the time that they may take."""
         pipe, waiter = self.paced(100_000, 0)
         data = bytes(range(256)) * 400
-        pipe.write(data[:50_000], bytearray(data[50_000:]))
+        self.assertTrue(pipe.write(data[:50_000], bytearray(data[50_000:])))
         pipe.finish()
         pieces = []
         while piece := self.pair.right.read():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,14 +12,29 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import sending
 from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.following import LEVELS
 from cloudconnect.backup.sending import ChunkSender, ManifestWriter, Plain
 from cloudconnect.content.atrest import BlobKind, EncryptionMode, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
 from cloudconnect.errors import Truncated
 from cloudconnect.keys import MasterKey
 from cloudconnect.testing import PipePair
-from cloudconnect.wire.frames import FLAG_MANIFEST, Coding, FrameKind, unpack_chunk
+from cloudconnect.wire.frames import FLAG_MANIFEST, Coding, FrameKind, StoredBlob, unpack_chunk
 from tests.backup.support import channels
+
+
+class _Line:
+    """A channel that takes everything.
+
+    :param full: what it says of each chunk
+    """
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+
+    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool) -> bool:
+        """Whether it had to wait."""
+        return self.full
 
 
 class ManifestTests(SynchronousTestCase):
@@ -100,6 +116,30 @@ class SenderTests(SynchronousTestCase):
             sent.append(bytes(blob.data))
         self.assertEqual(sent, plains * 2)
         self.assertEqual(self.errors, [])
+
+    def test_level_follows_the_line(self) -> None:
+        """The level falls while the line takes everything, and rises while chunks wait for it."""
+        self.patch(sending, "GROUP_BYTES", 1000)
+        plain = b"content " * 200
+        chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(plain), plain)] * 60
+        levels = []
+        for full in (False, True):
+            line: Any = _Line(full)
+            sender = ChunkSender(line, self.keys, None, Budget(1 << 30, 100), self.errors.append)
+            sender.send("chunk", chunks)
+            sender.finish()
+            levels.append(sender.level)
+        self.assertEqual(levels, [LEVELS[0], LEVELS[-1]])
+        self.assertEqual(self.errors, [])
+
+    def test_level_stays(self) -> None:
+        """A level that was asked for does not follow anything."""
+        line: Any = _Line(False)
+        sender = ChunkSender(line, self.keys, 4, self.budget, self.errors.append)
+        plain = b"content " * 200
+        sender.send("chunk", [(self.keys.chunk_id(plain), plain)] * 60)
+        sender.finish()
+        self.assertEqual(sender.level, 4)
 
     def test_much_of_a_manifest(self) -> None:
         """Who sends more of a manifest than waits already, waits until some of it was sent."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from cloudconnect.cli import backup as backup_module
 from cloudconnect.cli.backup import _for_the_provider, _level, _output, _start
-from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.errors import SourceCommandFailed, UsageError
 from tests.cli.commands import CommandCase, Done
 
@@ -108,8 +107,8 @@ class OptionTests(CommandCase):
         self.assertEqual("", self.call("backup", "-n", "-q", str(self.top)).out)
 
     def test_levels(self) -> None:
-        """Compression is auto or a level of zstd."""
-        self.assertEqual((LEVEL_DEFAULT, 0, 19), (_level("auto"), _level("0"), _level("19")))
+        """Compression is auto, which follows the line, or a level of zstd."""
+        self.assertEqual((None, 0, 19), (_level("auto"), _level("0"), _level("19")))
         for wrong in ("", "-1", "20", "x", "1.5"):
             self.assertRaises(UsageError, _level, wrong)
 

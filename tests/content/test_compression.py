@@ -34,6 +34,24 @@ class CompressTests(SynchronousTestCase):
         self.assertIsNone(compress(os.urandom(5000), 3))
         self.assertIsNone(compress(b"", 3))
 
+    def test_behind_random_data(self) -> None:
+        """Behind data that cannot be made smaller, what can still is, and what cannot is not."""
+        size = 64 << 10
+        text = (TEXT * 10)[:size]
+        compress(os.urandom(size), 3)
+        self.assertIsNone(compress(os.urandom(size), 3))
+        frame = compress(text, 3)
+        assert frame is not None
+        self.assertLess(len(frame), size // 50)
+        self.assertEqual(decompress(frame, size), text)
+        for at in range(4):  # a quarter of it is enough, wherever it is
+            compress(os.urandom(size), 3)
+            parts = [os.urandom(size // 4) for _ in range(4)]
+            parts[at] = text[: size // 4]
+            frame = compress(b"".join(parts), 3)
+            assert frame is not None
+            self.assertLess(len(frame), size * 4 // 5)
+
     def test_level_0(self) -> None:
         """Level 0 does not compress."""
         self.assertIsNone(compress(TEXT, 0))

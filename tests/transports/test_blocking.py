@@ -144,21 +144,23 @@ class PipeTests(SynchronousTestCase):
         self.assertEqual(self.outcome, [b"at last"])
 
     def test_writer_waits(self) -> None:
-        """A writer waits while the mark is reached; the transport's own pause comes through."""
+        """A writer waits while the mark is reached or the transport pauses, and is told so."""
         self.connect()
         self.far.transport.pauseProducing()
         while not self.pipe._gate.paused:
-            self.pipe.write(bytes(1000))
+            self.assertFalse(self.pipe.write(bytes(1000)))
             self.reactor.run()
         self.pipe.write(bytes(1000))
         self.reactor.run()
-        self.blocks(lambda: self.pipe.write(b"x"))
+        waited: list[bool] = []
+        self.blocks(lambda: waited.append(self.pipe.write(b"x")))
         self.assertFalse(self.returned.is_set())
         self.far.transport.resumeProducing()
         self.reactor.run()
         self.assertTrue(self.returned.wait(30))
         self.reactor.run()
         self.assertEqual(len(self.far.data), self.pipe.bytes_written)
+        self.assertEqual(waited, [True])
 
     def test_finish(self) -> None:
         """Ends our direction after all that was written; the other one goes on until it ends."""
