@@ -1,9 +1,11 @@
 """Layer 3: checking restore points with the tenant's keys, over one dialogue.
 
 Every point's signature and manifest, and that the repository has every chunk that a file needs;
-with ``read_data`` each chunk is also fetched once, opened and compared with its name. What is
-damaged is named with the points and files that it hits, and the check goes on. Chunks are kept in a
-temporary file (:mod:`cloudconnect.backup.seen`), so memory does not grow with the repository.
+with ``read_data`` each chunk is also fetched once, opened and compared with its name; with
+``at_provider`` the provider is asked to read it and compare its stored bytes with their digest,
+which costs the line next to nothing and is the provider's word. What is damaged is named with the
+points and files that it hits, and the check goes on. Chunks are kept in a temporary file
+(:mod:`cloudconnect.backup.seen`), so memory does not grow with the repository.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from cloudconnect.errors import (
     ContextMismatch,
     NotFound,
     ProtocolViolation,
+    Refused,
     StoredDataDamaged,
 )
 from cloudconnect.wire.channel import FrameChannel
@@ -91,12 +94,19 @@ class CheckRun:
         fetcher, result = self._fetcher, self.result
         try:
             fetcher.greet("check")
+            if self._options.at_provider and not fetcher.verify_max:
+                raise Refused(
+                    "this provider's release cannot read and compare what it stores for a check: "
+                    "check with --read-data alone, which fetches it"
+                )
             for point in self._points:
                 self._point(point)
             result.chunks = self._seen.count()
             self._presence()
             result.chunks_missing = self._seen.damaged
-            if self._options.read_data:
+            if self._options.at_provider:
+                self._have_read()
+            elif self._options.read_data:
                 self._read()
             if self._seen.damaged:
                 self._name_files()
@@ -190,6 +200,30 @@ class CheckRun:
         while asked:
             self._compare(*asked.popleft())
 
+    def _have_read(self) -> None:
+        """Have the provider read chunks and compare their stored bytes."""
+        fetcher, result = self._fetcher, self.result
+        asked: deque[tuple[Reply, list[bytes]]] = deque()
+
+        def answered() -> None:
+            reply, ids = asked.popleft()
+            count, damaged = fetcher.verified(reply, ids)
+            for name in damaged:
+                self._seen.damage(name, "is damaged at the provider, which has read it")
+            result.chunks_damaged += len(damaged)
+            result.chunks_vouched += len(ids) - len(damaged)
+            result.bytes_vouched += count
+            self._look(b"", True)
+
+        for batch in self._seen.batches(fetcher.verify_max, intact=True):
+            ids = [name for name, _ in batch if self._options.reads(name)]
+            if ids:
+                asked.append((fetcher.verify(ids), ids))
+            if len(asked) > QUESTIONS_AHEAD:
+                answered()
+        while asked:
+            answered()
+
     def _compare(self, slots: list[Slot], needs: list[int]) -> None:
         result = self.result
         for slot, need in zip(slots, needs, strict=True):
@@ -251,7 +285,7 @@ class CheckRun:
             self._progress(
                 Progress(
                     files=self.result.entries,
-                    bytes_done=self.result.bytes_read,
+                    bytes_done=self.result.bytes_read + self.result.bytes_vouched,
                     bytes_sent=self._channel.bytes_sent,
                     bytes_received=self._channel.bytes_received,
                     path=path,
