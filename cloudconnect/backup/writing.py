@@ -271,7 +271,9 @@ class TreeWriter:
             raise
         other = target.temporary_name()
         verify = self._options.verify
-        self._file = NewFile(parent, step.temporary or other, verify, other, partial)
+        name = step.temporary or other
+        inherited = target.passes_on()
+        self._file = NewFile(parent, name, verify, other, partial, inherited)
 
     def _special(self, step: Step, target: Target) -> None:
         parent = target.enter(step.parts[:-1], self._make)
