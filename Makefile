@@ -6,6 +6,8 @@
 #   make lint | docs | wheel-check | clean  for developers
 #   make crash [SECONDS=600] [SEED=1] [CAMPAIGN=kills]
 #                                           kills, power cuts, faults, flips: see CONTRIBUTING.rst
+#   make attack [SECONDS=600] [SEED=1] [CAMPAIGN=codec]
+#                                           accelerators of every bad kind: see CONTRIBUTING.rst
 #   make model | model-short                checks the model of the key exchange (docs/model)
 #
 # PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests, JOBS=4 more
@@ -23,7 +25,7 @@ export SOURCE
 # One after the other also under -j: the targets share the virtual environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs wheel-check crash model model-short clean
+.PHONY: help quickstart test lint docs wheel-check crash attack model model-short clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -36,6 +38,9 @@ test: $(VENV)/.installed-test
 
 crash: $(VENV)/.installed-test
 	@$(VENV)/bin/python -m tests.crash --seconds $(SECONDS) --seed $(SEED) --campaign $(CAMPAIGN)
+
+attack: $(VENV)/.installed-test
+	@$(VENV)/bin/python -m tests.attacks --seconds $(SECONDS) --seed $(SEED) --campaign $(CAMPAIGN)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -177,7 +177,7 @@ class Refused(PeerError):
 
 
 class NoAccelerator(Refused):
-    """The provider has no WAN accelerator for a session that asks for one."""
+    """The provider, or the tenant, has no WAN accelerator for a session that asks for one."""
 
     reason = "no_accelerator"
 

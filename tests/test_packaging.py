@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SERVICES = {"cloudconnect-provider", "cloudconnect-gateway"}
+SERVICES = {"cloudconnect-provider", "cloudconnect-gateway", "cloudconnect-wan"}
 
 
 class PluginTests(SynchronousTestCase):

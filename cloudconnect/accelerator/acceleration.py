@@ -15,11 +15,13 @@ enough to send.
 **Memory** of one session, beside its cache, with ``w`` for the window (8 MiB by default): near and
 far 1 MiB and one piece each that was not worked on; the sent bytes that were not acknowledged,
 ``w``, and a batch; the received ones that the mover did not take, ``w``, which the codec enforces;
-coded bytes that wait for the line, at most 8 MiB and one job's; 16 MiB of the compressors' windows.
+coded bytes that wait for the line, at most 8 MiB and one job's, and ``w`` more where a far end that
+has lost its cache asks for all of it; 16 MiB of the compressors' windows.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,19 +33,30 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.accelerator.line import Line
+from cloudconnect.accelerator.line import AHEAD_MAX, Line
 from cloudconnect.accelerator.sides import Side
 from cloudconnect.dedup.exchange import Exchange
 from cloudconnect.dedup.levels import LevelController
+from cloudconnect.dedup.limits import WINDOW_DEFAULT
 from cloudconnect.dedup.statistics import Statistics
-from cloudconnect.errors import CloudConnectError, Truncated
+from cloudconnect.errors import CloudConnectError, ProtocolViolation, Truncated
 from cloudconnect.transports.layer import Octets
 
+#: The highest level by default: those above it take tens of megabytes for each session, and on what
+#: was measured came to 1 or 2% less ...
+LEVEL_MAX: Final = 9
+#: ... and the lowest: level 1 does without long distances, and is hardly faster.
+LEVEL_MIN: Final = 2
 #: What the mover sent goes on its way once nothing more has come for so many seconds: it may wait
 #: for an answer, and a batch for each piece of a fast stream would cost bytes ...
 QUIET_SECONDS: Final = 0.002
 #: ... and at the latest after so many, while the line has nothing else to send.
 LONGEST_SECONDS: Final = 0.02
+#: Acknowledgements that may wait for the line: enough for a window of usual batches.
+ACKS_MAX: Final = 64
+#: Bytes that may wait for the line: what is coded ahead, a window that a far end without its cache
+#: asks for, and one to spare. Who asks for more has not read what it asked for before.
+HELD_MAX: Final = AHEAD_MAX + 2 * WINDOW_DEFAULT
 
 
 @attrs.define
@@ -54,6 +67,11 @@ class _Job:
     :ivar far: pieces from the other accelerator
     :ivar flush: send also what waits for more
     :ivar finish: the mover's stream ends here
+    :ivar plain: for the mover
+    :ivar wire: for the other accelerator
+    :ivar fed: bytes of the mover's stream that were used
+    :ivar ended: the other stream has ended
+    :ivar seconds: what it took, of a processor
     """
 
     near: deque[bytes] = attrs.field(factory=deque)
@@ -64,6 +82,7 @@ class _Job:
     wire: list[Octets] = attrs.field(factory=list)
     fed: int = 0
     ended: bool = False
+    seconds: float = 0.0
 
     def run(self, exchange: Exchange) -> None:
         """Do it; what comes from afar first, as it may make room in the window.
@@ -71,6 +90,7 @@ class _Job:
         :raises ProtocolViolation: the other accelerator sent what it may not
         :raises DigestMismatch: it sent other bytes than it announced
         """
+        began = time.thread_time()
         for piece in self.far:
             received = exchange.receive(piece)
             self.plain += received.plain
@@ -86,6 +106,7 @@ class _Job:
             self.wire += exchange.finish()
         elif self.flush:
             self.wire += exchange.flush()
+        self.seconds = time.thread_time() - began
 
 
 class Acceleration:
@@ -97,7 +118,8 @@ class Acceleration:
     :param ended: called once: with None and ``""`` when both streams have ended, everything was
         passed on and both connections are closed; else with what went wrong and where: ``"near"``,
         ``"far"``, ``"codec"``, or ``""`` after :meth:`abort`. The exchange is closed by then
-    :param levels: chooses the compression level; by default any level, 3 at first
+    :param levels: chooses the compression level; by default one from ``LEVEL_MIN`` to
+        ``LEVEL_MAX``, 3 at first
     :ivar near: the protocol for the connection to the mover
     :ivar far: the protocol for the line to the other accelerator
     """
@@ -116,7 +138,7 @@ class Acceleration:
         self._pool = pool
         self._exchange = exchange
         self._tell = ended
-        self._line = Line(levels or LevelController(), reactor.seconds())
+        self._line = Line(levels or LevelController(LEVEL_MIN, LEVEL_MAX), reactor.seconds())
         self.near = Side(self._turn)
         self.far = Side(self._turn)
         self._turning = self._turn_again = False
@@ -128,6 +150,7 @@ class Acceleration:
         self._fed_at = self._unflushed_at = 0.0
         self._timer: IDelayedCall | None = None
         self._outcome: tuple[BaseException | None, str] | None = None
+        self._acks_waiting: deque[int] = deque()  # where each ends, in bytes to the far end
         exchange.hold()
 
     @property
@@ -150,6 +173,11 @@ class Acceleration:
         """The compression level in use."""
         return self._line.level
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, though perhaps ``ended`` was not called yet."""
+        return self._outcome is not None
+
     def abort(self, reason: BaseException) -> None:
         """End the session at once, unless it has ended.
 
@@ -171,6 +199,8 @@ class Acceleration:
                 if self._outcome is None:
                     self._look_at_sides()
                 if self._outcome is None and self._job is None and self._started:
+                    if self._line.stands:
+                        self._line.look(self._reactor.seconds(), self.far.unsent > 0)
                     self._acknowledge()
                     self._look_at_ends()
                     self._work()
@@ -191,8 +221,19 @@ class Acceleration:
             far.send(self._exchange.start())
 
     def _acknowledge(self) -> None:
-        """What the mover's connection took need not be kept at the far end any more."""
-        self.far.send(self._exchange.taken(self.near.left))
+        """What the mover's connection took need not be kept at the far end any more.
+
+        Where many wait for the line, the next one waits too, and is for all of it: who sends and
+        never reads would else have us keep one for each of its batches.
+        """
+        far, waiting = self.far, self._acks_waiting
+        while waiting and waiting[0] <= far.left:
+            waiting.popleft()
+        if len(waiting) < ACKS_MAX:
+            parts = self._exchange.taken(self.near.left)
+            if parts:
+                far.send(parts)
+                waiting.append(far.left + far.held)
 
     def _look_at_ends(self) -> None:
         near, far = self.near, self.far
@@ -245,6 +286,8 @@ class Acceleration:
             job.flush = not (near.queued or job.finish) and self._is_flush_due()
             if near.queued:
                 job.near = near.take()
+        if near.queued:  # still
+            self._line.stand(self._reactor.seconds())
         if far.queued:
             job.far = far.take()
         if not (job.near or job.far or job.flush or job.finish):
@@ -280,11 +323,14 @@ class Acceleration:
         self._unflushed = self._unflushed and not (job.flush or job.finish)
         self._finished = self._finished or job.finish
         self._received_all = self._received_all or job.ended
+        self._line.work(job.seconds)
         far = self.far
-        waiting = far.waiting
-        self._line.observe(now, self._exchange.sent.plain, far.left + far.held - waiting, waiting)
+        self._line.observe(now, self._exchange.sent.plain, far.left + far.held - far.waiting)
         far.send(job.wire)
         self.near.send(job.plain)
+        if far.held > HELD_MAX:
+            error = ProtocolViolation("an accelerator asks again for what it did not read")
+            self._end(error, "far")
         self._turn()
 
     # --- flushing ---------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
@@ -13,13 +14,23 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.accelerator.acceleration import Acceleration
 from cloudconnect.accelerator.caches import CacheLease
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.errors import CloudConnectError, NotReachable
+from cloudconnect.errors import CloudConnectError, NotReachable, SecurityError
 from cloudconnect.keys import KeyB, key_b_context
 from cloudconnect.transports.bundle import Bundle
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.switch import PreambleEndpoint, hand_over
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
+
+#: With so many sessions in one process a further one needs less memory.
+MANY: Final = 4
+#: Threads of codecs in one process, at most: each has memory of its own.
+WORKERS_MAX: Final = 8
+
+
+def workers() -> int:
+    """Threads for the codecs of all sessions of a process: one for each processor, at least two."""
+    return max(2, min(os.cpu_count() or 2, WORKERS_MAX))
 
 
 class Passage:
@@ -28,14 +39,19 @@ class Passage:
     :param pool: where the codec works
     :param lease: the tenant's cache; released at the end
     :param streams: connections to the other accelerator
+    :param frugal: it is one of many
     :ivar ended: fires once, in the end, with the error or None, and where it happened: ``near``
         (towards the mover), ``far``, ``codec`` or empty
     :ivar began: for its owner
     """
 
-    def __init__(self, reactor: Any, pool: ThreadPool, lease: CacheLease, streams: int) -> None:
+    def __init__(
+        self, reactor: Any, pool: ThreadPool, lease: CacheLease, streams: int, frugal: bool
+    ) -> None:
         self._lease = lease
-        self._acceleration = Acceleration(reactor, pool, Exchange(lease.cache), self._over)
+        self._acceleration = Acceleration(
+            reactor, pool, Exchange(lease.cache, frugal=frugal), self._over
+        )
         self._bundle = Bundle(self._acceleration.far, streams, reactor)
         self._streams = streams
         self._members = 0
@@ -76,9 +92,13 @@ class Passage:
     def fail(self, error: Exception, where: str) -> None:
         """As :meth:`abort`, because something went wrong.
 
+        What went wrong before stays the reason, unless this is a security error: who aborts a
+        session often does so because of what has ended it here.
+
         :param where: ``near``, ``far`` or empty
         """
-        if self._outcome is None:
+        known = self._acceleration.over and not isinstance(error, SecurityError)
+        if self._outcome is None and not known:
             if not isinstance(error, CloudConnectError):
                 error = NotReachable(f"not reachable: {error}")
             self._outcome = (error, where)

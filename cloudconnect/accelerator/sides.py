@@ -72,6 +72,12 @@ class Side:
         return self.held + (inside if isinstance(inside, int) else 0)
 
     @property
+    def unsent(self) -> int:
+        """The same, and those that the peer has not acknowledged where the transport knows."""
+        say = None if self.lost else getattr(self.transport, "unsent", None)
+        return self.held + (say() if callable(say) else self.waiting - self.held)
+
+    @property
     def free(self) -> bool:
         """Whether the transport would take more at once."""
         return self.transport is not None and not (self.held or self._gate.paused or self.lost)

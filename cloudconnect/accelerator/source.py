@@ -23,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from cloudconnect.accelerator.caches import TenantCaches
-from cloudconnect.accelerator.passage import Passage, hop_endpoint
+from cloudconnect.accelerator.passage import MANY, Passage, hop_endpoint, workers
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import STREAMS_MAX, Role
 from cloudconnect.commands.lan import EndWAN, HandWAN, ReportEvent, ReportWarning
@@ -45,8 +45,6 @@ from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.switch import FirstBytesFactory, hand_over
 from cloudconnect.wire.preamble import PREAMBLE_SIZE, ConnectionKind, Preamble
 
-#: Threads in which the codecs work: one for each direction of one session, and little more.
-THREADS_MAX = 4
 #: Seconds that a session which has ended is remembered for who has not asked yet.
 REMEMBER_SECONDS = 60.0
 
@@ -55,10 +53,12 @@ REMEMBER_SECONDS = 60.0
 class _Session:
     """A session at this accelerator.
 
+    :ivar link: the line to the job manager that has handed it over
     :ivar taken: whether the mover's connection has proved itself: there is one
     :ivar outcome: how it ended, or None before
     """
 
+    link: BoundedAMP | None
     session: bytes
     tenant: str
     route: bytes
@@ -73,6 +73,9 @@ class _Session:
 
 class SourceAccelerator(Service, CommandLocator):
     """Serves the sessions of one tenant's machines.
+
+    In the job manager's own process it is its own end of the line; where job managers connect to
+    it, each has a :class:`~cloudconnect.accelerator.managers.ManagerLine`.
 
     :param reactor: clock, connections and threads
     :param caches: makes the caches, with the pool in which everything works
@@ -92,12 +95,12 @@ class SourceAccelerator(Service, CommandLocator):
     ) -> None:
         CommandLocator.__init__(self)
         self._reactor = reactor
-        self._pool = ThreadPool(0, THREADS_MAX, "accelerator")
+        self._pool = ThreadPool(0, workers(), "accelerator")
         self._caches = caches(self._pool)
         self._connect = connect
         self._by_session: dict[bytes, _Session] = {}
         self._by_route: dict[bytes, _Session] = {}
-        self.factory: Factory = FirstBytesFactory(self._target, None, reactor)
+        self.factory = FirstBytesFactory(self._target, None, reactor)
         self.link: BoundedAMP | None = None
 
     def startService(self) -> None:
@@ -123,11 +126,37 @@ class SourceAccelerator(Service, CommandLocator):
 
     @HandWAN.responder
     def hand(self, **values: Any) -> Deferred[dict[str, Any]]:
-        """Take part in a session."""
-        return Deferred.fromCoroutine(self._hand(**values))
+        """Take part in a session of the job manager in this process."""
+        return self.take_part(self.link, **values)
+
+    @EndWAN.responder
+    def end(self, session: bytes, aborted: bool) -> Deferred[dict[str, Any]]:
+        """The session is over: the last byte goes out, then say what was saved."""
+        return self.end_part(self.link, session, aborted)
+
+    def take_part(self, link: BoundedAMP | None, **values: Any) -> Deferred[dict[str, Any]]:
+        """Take part in a session.
+
+        :param link: the line to the job manager that hands it over, and hears of it
+        :param values: as HandWAN has them
+        """
+        return Deferred.fromCoroutine(self._hand(link, **values))
+
+    def end_part(
+        self, link: BoundedAMP | None, session: bytes, aborted: bool
+    ) -> Deferred[dict[str, Any]]:
+        """End a session; only who has handed it over can."""
+        return Deferred.fromCoroutine(self._end(link, session, aborted))
+
+    def manager_lost(self, link: BoundedAMP) -> None:
+        """A job manager is gone, and so are its sessions."""
+        for one in list(self._by_session.values()):
+            if one.link is link:
+                one.passage.abort(Truncated("the line to the job manager was lost"))
 
     async def _hand(
         self,
+        link: BoundedAMP | None,
         session: bytes,
         tenant: str,
         route: bytes,
@@ -150,8 +179,16 @@ class SourceAccelerator(Service, CommandLocator):
             raise ContextMismatch("a session for an accelerator cannot be read")
         places = [split_host_port(str(gateway)) for gateway in gateways]
         lease = await self._caches.lease(cache.hex())
-        passage = Passage(self._reactor, self._pool, lease, streams)
+        if link is not None and link.transport is None:  # it has gone meanwhile
+            lease.release()
+            raise Truncated("the line to the job manager was lost")
+        if not self.running or session in self._by_session or route in self._by_route:
+            lease.release()
+            raise ContextMismatch("this session was handed over before, or nobody takes it")
+        many = len(self._by_session) >= MANY
+        passage = Passage(self._reactor, self._pool, lease, streams, many)
         one = _Session(
+            link,
             session,
             tenant,
             route,
@@ -169,14 +206,9 @@ class SourceAccelerator(Service, CommandLocator):
             reached.addErrback(lambda f: self._log.failure("bug in reaching the far end", f))
         return {}
 
-    @EndWAN.responder
-    def end(self, session: bytes, aborted: bool) -> Deferred[dict[str, Any]]:
-        """The session is over: the last byte goes out, then say what was saved."""
-        return Deferred.fromCoroutine(self._end(session, aborted))
-
-    async def _end(self, session: bytes, aborted: bool) -> dict[str, Any]:
+    async def _end(self, link: BoundedAMP | None, session: bytes, aborted: bool) -> dict[str, Any]:
         one = self._by_session.get(session)
-        if one is None:
+        if one is None or one.link is not link:
             return {"counts": {}}
         if aborted:
             one.passage.abort(Aborted("the session has ended"))
@@ -258,9 +290,10 @@ class SourceAccelerator(Service, CommandLocator):
         def lost(end: StreamEnd, error: BaseException | None, was_proved: bool) -> None:
             self._is_proved_or_gone(one, end)
             if isinstance(error, SecurityError):
-                self._warn(one, error, one.hops[0])
-                if was_proved:
-                    one.passage.fail(error, "near")
+                if was_proved and one.outcome is None:
+                    one.passage.fail(error, "near")  # and that warns
+                else:
+                    self._warn(one, error, one.hops[0])
 
         while len(one.unproved) >= UNPROVED_MAX:
             oldest: Any = one.unproved.pop(0).transport
@@ -320,15 +353,15 @@ class SourceAccelerator(Service, CommandLocator):
             hop=hop,
             text=str(error) or type(error).__doc__ or "",
         )
-        self._tell(ReportWarning, warning=warning.as_dict())
+        self._tell(one, ReportWarning, warning=warning.as_dict())
 
     def _report(self, one: _Session, name: str, text: str) -> None:
         event = SessionEvent(time=time.time(), name=name, session=one.session.hex(), text=text)
-        self._tell(ReportEvent, event=attrs.asdict(event))
+        self._tell(one, ReportEvent, event=attrs.asdict(event))
 
-    def _tell(self, command: Any, **values: Any) -> None:
-        if self.link is not None:
-            told = self.link.call(command, **values)
+    def _tell(self, one: _Session, command: Any, **values: Any) -> None:
+        if one.link is not None:
+            told = one.link.call(command, **values)
             told.addErrback(
                 lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage())
             )

@@ -20,14 +20,11 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.accelerator.caches import TenantCaches
-from cloudconnect.accelerator.passage import Passage, hop_endpoint
+from cloudconnect.accelerator.passage import MANY, Passage, hop_endpoint, workers
 from cloudconnect.commands.control import Role
 from cloudconnect.dedup.interfaces import IBlockCache
 from cloudconnect.errors import Aborted, CloudConnectError, Refused, SecurityError, Truncated
 from cloudconnect.sessions.role import RoleSession, TargetRole
-
-#: Threads in which the codecs of all sessions work.
-THREADS_MAX = 8
 
 _T = TypeVar("_T")
 
@@ -37,7 +34,8 @@ class TargetAccelerator(TargetRole):
 
     :param reactor: clock, connections and threads
     :param caches: makes the caches of the tenants, with the pool in which everything works
-    :param dial: makes the endpoint of what the service calls a mover's place
+    :param dial: makes the endpoint of what the service calls a mover's place; raises a
+        :class:`~cloudconnect.errors.CloudConnectError` where there is no way to it
     """
 
     _log = Logger()
@@ -51,7 +49,7 @@ class TargetAccelerator(TargetRole):
         dial: Callable[[str], IStreamClientEndpoint],
     ) -> None:
         super().__init__(reactor)
-        self._pool = ThreadPool(0, THREADS_MAX, "accelerator")
+        self._pool = ThreadPool(0, workers(), "accelerator")
         self._caches = caches(self._pool)
         self._dial = dial
         self._passages: dict[bytes, Passage] = {}
@@ -105,6 +103,11 @@ class TargetAccelerator(TargetRole):
         finally:
             lease.release()
 
+    def link_lost(self) -> None:
+        """The service is not there any more: what this role saw could not be told. All ends."""
+        self.link = None
+        self.end_all(Truncated("the accelerator has lost its line to the service"))
+
     async def prepare(self, session: RoleSession) -> None:
         """Open the tenant's cache, so that streams find everything ready."""
         package = session.package
@@ -112,7 +115,8 @@ class TargetAccelerator(TargetRole):
         if session.core.key_b is None:  # it has ended meanwhile
             lease.release()
             raise Truncated("the session has ended")
-        passage = Passage(self.reactor, self._pool, lease, package.streams)
+        many = len(self._passages) >= MANY
+        passage = Passage(self.reactor, self._pool, lease, package.streams, many)
         self._passages[package.session] = passage
         session.running.append(passage)
         session.workers.append(passage.ended.addCallback(partial(self._ended, session, passage)))
@@ -135,9 +139,14 @@ class TargetAccelerator(TargetRole):
     async def _reach_mover(self, session: RoleSession, passage: Passage) -> None:
         package, key_b = session.package, session.core.key_b
         assert key_b is not None, "a session that streams has Key B until all of it is up"
+        try:
+            below = self._dial(package.next_backend)
+        except CloudConnectError as error:
+            passage.fail(error, "near")
+            return
         endpoint = hop_endpoint(
             self.reactor,
-            self._dial(package.next_backend),
+            below,
             key_b,
             route=package.next_route,
             session=package.session,
@@ -174,3 +183,4 @@ class TargetAccelerator(TargetRole):
             self.report(session, "stream_failed", str(error), reason=error.reason)
         else:
             self.report(session, "stream_failed", "an internal error; see the accelerator's log")
+        self.give_up(session)

@@ -43,6 +43,10 @@ CODINGS: Final = tuple(int(coding) for coding in Coding)
 class Remembers(Protocol):
     """What this machine knows of the repository's past (:mod:`cloudconnect.backup.heads`)."""
 
+    def ask(self, channel: FrameChannel) -> None:
+        """Send the first question of :meth:`check`, while the greeting is under way."""
+        ...
+
     def check(self, channel: FrameChannel) -> None:
         """Compare it with what the repository shows.
 
@@ -83,6 +87,8 @@ def greet(
         purpose=purpose,
     )
     channel.send(FrameKind.HELLO, 0, hello)
+    if heads is not None:
+        heads.ask(channel)
     body = decode_body(expect(channel.receive(), FrameKind.WELCOME))
     if body.get("version") != PROTOCOL_VERSIONS[-1]:
         raise Downgrade(f"the repository chose version {body.get('version')!r} of the dialogue")

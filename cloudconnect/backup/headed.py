@@ -59,11 +59,27 @@ class Fate:
     time: float
 
 
-def exchange_over(channel: FrameChannel) -> Exchange:
-    """Questions over a dialogue in which nothing else is under way."""
+def page_question(after: int) -> bytes:
+    """The body of a HEADS that asks for the heads behind number ``after``."""
+    return encode_body(after=after, about=[])
+
+
+def exchange_over(channel: FrameChannel, asked: bytes | None = None) -> Exchange:
+    """Questions over a dialogue in which nothing else is under way.
+
+    :param asked: a question that was sent already, whose answer comes next; where the first one is
+        another, that answer is dropped
+    """
+    waiting = asked
 
     def exchange(body: bytes) -> dict[str, Any]:
-        channel.send(FrameKind.HEADS, 0, body)
+        nonlocal waiting
+        if waiting is not None and waiting != body:
+            expect(channel.receive(), FrameKind.HEADED)
+            waiting = None
+        if waiting is None:
+            channel.send(FrameKind.HEADS, 0, body)
+        waiting = None
         return decode_body(expect(channel.receive(), FrameKind.HEADED))
 
     return exchange
@@ -74,7 +90,7 @@ def ask_page(exchange: Exchange, after: int) -> Page:
 
     :raises ProtocolViolation: the answer cannot be used
     """
-    body = exchange(encode_body(after=after, about=[]))
+    body = exchange(page_question(after))
     number, value, live = body.get("number"), body.get("chain"), body.get("live")
     entries = body.get("entries")
     if type(number) is not int or type(value) is not bytes or type(live) is not bytes:

@@ -18,12 +18,20 @@ import attrs
 
 from cloudconnect.backup.dialogue import greet
 from cloudconnect.backup.head_file import HeadFile, Known
-from cloudconnect.backup.headed import Exchange, ask_fates, ask_page, bits_of, exchange_over
+from cloudconnect.backup.headed import (
+    Exchange,
+    ask_fates,
+    ask_page,
+    bits_of,
+    exchange_over,
+    page_question,
+)
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.heads import Chain, HeadKind, SignedHead, first_chain
 from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import Busy, Cancelled, StoredDataDamaged, UsageError
 from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import FrameKind
 
 #: Newer points that were never seen here and are not listed: so many are asked about.
 UNSEEN_MAX: Final = 4096
@@ -73,6 +81,7 @@ class KnownHeads:
         self._anchor = anchor
         self._known = Known(first_chain(keys))
         self._latest: tuple[tuple[str, str], bytes] | None = None
+        self._asked: bytes | None = None  # what was asked before the greeting was answered
         self._described = 0  # number of the newest head of a description that was followed here
 
     @property
@@ -92,9 +101,20 @@ class KnownHeads:
         """
         self._latest = ((host, job), point)
 
+    def ask(self, channel: FrameChannel) -> None:
+        """Send the question that :meth:`check` begins with, behind a HELLO that is not answered
+        yet: so its answer comes a round trip earlier.
+
+        :raises CloudConnectError: the dialogue failed
+        """
+        self._recall()
+        self._asked = page_question(self.chain.number)
+        channel.send(FrameKind.HEADS, 0, self._asked)
+
     def check(self, channel: FrameChannel) -> None:
         """As :meth:`compare`, over a dialogue that has just been greeted."""
-        self.compare(exchange_over(channel))
+        asked, self._asked = self._asked, None
+        self.compare(exchange_over(channel, asked))
 
     def compare(self, exchange: Exchange) -> None:
         """Follow the chain to its end, compare it with what is known, and remember it.
@@ -104,8 +124,7 @@ class KnownHeads:
         :raises Busy: its keys were changed at this moment by another machine
         :raises CloudConnectError: the dialogue failed
         """
-        before = None if self._file is None else self._file.load()
-        self._known = before or self._known
+        before = self._recall()
         live = self._follow(exchange)
         self._check_anchor()
         self._check_description(before)
@@ -159,6 +178,12 @@ class KnownHeads:
             own = {**self._known.own, (host, job): entry.number}
             self._known = attrs.evolve(self._known, live=live, own=own)
         self._save()
+
+    def _recall(self) -> Known | None:
+        """What the file says, which counts from now on where there is one."""
+        before = None if self._file is None else self._file.load()
+        self._known = before or self._known
+        return before
 
     # --- following -------------------------------------------------------------------------------
 

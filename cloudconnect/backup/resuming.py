@@ -50,7 +50,7 @@ class _Waiting:
 
     @property
     def decided(self) -> bool:
-        return all(piece.good is not None for piece in self.pieces)
+        return None not in [piece.good for piece in self.pieces]
 
 
 @attrs.define
@@ -106,8 +106,14 @@ class Resumer:
                 if is_file and step.first and self._is_free(step):
                     step.temporary = partial_name(entry.path)
                 if not is_file or not entry.size:
+                    if not self._waiting:
+                        yield step
+                        continue
                     self._waiting.append(_Waiting(step))
                 elif step.first and step.last and entry.size <= SMALL:
+                    if not self._waiting and self._is_missing(step):
+                        yield step
+                        continue
                     self._small(step)
                 else:
                     self._matcher.flush()
@@ -137,9 +143,9 @@ class Resumer:
         Of a folder that was missing when it was looked for first nothing is used: what is in it by
         now comes from this restore.
         """
-        folder, missing = step.parts[:-1], self._missing
-        if missing is not None and folder[: len(missing)] == missing:
+        if self._is_missing(step):
             return None, -1
+        folder = step.parts[:-1]
         try:
             parent = self._there.enter(folder)
         except FileNotFoundError:
@@ -149,6 +155,11 @@ class Resumer:
             return None, -1
         self._missing = None
         return open_regular(parent, step.parts[-1], os.O_RDONLY), parent
+
+    def _is_missing(self, step: Step) -> bool:
+        """Whether it is known that there is no folder where a step leads."""
+        missing = self._missing
+        return missing is not None and step.parts[: len(missing)] == missing
 
     # --- small files ------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ NAME_MAX: Final = 255
 #: How temporary names begin.
 TEMPORARY: Final = b".cloudconnect-"
 
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Parts = tuple[bytes, ...]
@@ -40,9 +41,10 @@ def parts_of(path: bytes) -> Parts:
     if path == b"/":
         return ()
     parts = tuple(path[1:].split(b"/"))
-    for part in parts:
-        if part in (b"", b".", b"..") or len(part) > NAME_MAX:
-            raise UnsafePath("a name in a path is empty, dotted, or too long")
+    if not _NO_NAMES.isdisjoint(parts) or (
+        len(path) > NAME_MAX and any(len(part) > NAME_MAX for part in parts)
+    ):
+        raise UnsafePath("a name in a path is empty, dotted, or too long")
     return parts
 
 

@@ -166,14 +166,19 @@ class TreeWriter:
                 step = next(planned, None)
                 if step is None:
                     break
-                before = fetcher.unasked
-                found = step.found or [None] * len(step.runs)
-                for run, here in zip(step.runs, found, strict=True):
-                    fetched = run.id is not None and here is None and not step.there
-                    step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
-                # What is held in memory counts like what will be.
-                step.asked = fetcher.unasked - before + sum(map(bool, found))
-                self._ahead += step.asked
+                if step.runs:
+                    before, found = fetcher.unasked, step.found
+                    if found:
+                        for run, here in zip(step.runs, found, strict=True):
+                            fetched = run.id is not None and here is None and not step.there
+                            step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
+                    else:
+                        for run in step.runs:
+                            fetched = run.id is not None and not step.there
+                            step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
+                    # What is held in memory counts like what will be.
+                    step.asked = fetcher.unasked - before + sum(map(bool, found))
+                    self._ahead += step.asked
                 steps.append(step)
             fetcher.ask()
         return bool(steps)

@@ -22,6 +22,8 @@ from cloudconnect.dedup.interfaces import Place
 BATCH: Final = 512
 #: SQLite's page cache, in KiB: the upper pages of the index of a full cache of 100 GB.
 CACHE_KIB: Final = 16384
+#: The largest number in a row: more than any disk has bytes, and its sums fit into 64 bits.
+NUMBER_MAX: Final = 1 << 56
 _VERSION: Final = 1
 
 _SCHEMA: Final = f"""
@@ -80,7 +82,11 @@ class Index:
         self._blocks: dict[bytes, Place] = {}
         self._features: dict[int, Place] = {}
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.text_factory = bytes  # there is no text, but for a damaged page
         try:
+            # One process uses it: so nothing of it is mapped into memory, where a file that is cut
+            # by somebody, or by a failing disk, would end the process.
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -98,10 +104,11 @@ class Index:
         place = self._blocks.get(name)
         if place is not None:
             return place
-        row = self._database.execute(
-            "SELECT segment, ordinal, offset, length FROM blocks WHERE name = ?", (name,)
-        ).fetchone()
-        return None if row is None else Place(*row)
+        for row in self._select(
+            "SELECT segment, ordinal, offset, length FROM blocks WHERE name = ?", name
+        ):
+            return Place(*row)
+        return None
 
     def similar(self, features: Iterable[int]) -> Iterator[Place]:
         """Places of blocks that share some of these masked features, those of most first."""
@@ -109,11 +116,11 @@ class Index:
         for feature in features:
             place = self._features.get(feature)
             if place is None:
-                row = self._database.execute(
+                for row in self._select(
                     "SELECT segment, ordinal, offset, length FROM features WHERE feature = ?",
-                    (feature,),
-                ).fetchone()
-                place = None if row is None else Place(*row)
+                    feature,
+                ):
+                    place = Place(*row)
             if place is not None:
                 votes[place] += 1
         return (place for place, _ in votes.most_common())
@@ -156,7 +163,7 @@ class Index:
 
     def segments(self) -> list[SegmentRow]:
         """The closed segments."""
-        rows = self._database.execute("SELECT * FROM segments").fetchall()
+        rows = self._select("SELECT * FROM segments")
         return [SegmentRow(r[0], r[1], r[2], Place(r[0], *r[3:6]), r[6]) for r in rows]
 
     def use(self, used: Iterable[tuple[int, int]]) -> None:
@@ -195,7 +202,7 @@ class Index:
         """Whether there is no block in it."""
         if self._blocks:
             return False
-        return self._database.execute("SELECT 1 FROM blocks LIMIT 1").fetchone() is None
+        return not self._select("SELECT 1 FROM blocks LIMIT 1")
 
     def abandon(self) -> None:
         """Close without writing."""
@@ -207,6 +214,21 @@ class Index:
             self.write()
         finally:
             self._database.close()
+
+    def _select(self, query: str, *parameters: object) -> list[tuple[int, ...]]:
+        """The rows that a query finds: numbers that can be, whatever a damaged page says.
+
+        :raises sqlite3.Error: it says something else
+        """
+        try:
+            rows = self._database.execute(query, parameters).fetchall()
+        except ValueError as error:  # the names of columns are no text any more
+            raise sqlite3.DatabaseError("the schema is damaged") from error
+        for row in rows:
+            for number in row:
+                if type(number) is not int or not 0 <= number <= NUMBER_MAX:
+                    raise sqlite3.DatabaseError("a row is damaged")
+        return rows
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._database)

@@ -18,20 +18,17 @@ from cloudconnect.backup.options import (
     Labels,
     Progress,
     StandardInput,
-    read_path_list,
 )
-from cloudconnect.backup.patterns import PathPatterns
-from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.upload import BackupRun
-from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import ReadOnce
 from cloudconnect.cli.published import Offers
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
-from cloudconnect.cli.values import parse_rate, parse_size
+from cloudconnect.cli.values import parse_rate
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import cache_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
@@ -57,17 +54,7 @@ from cloudconnect.wire.channel import FrameChannel
     help="Back up the output of the command after -- as NAME; nothing if it fails.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Look and count, send nothing.")
-@click.option("-x", "--one-file-system", is_flag=True, help="Stay on the sources' file systems.")
-@click.option("--exclude", multiple=True, metavar="P", help="Leave out what matches; again.")
-@click.option(
-    "--exclude-file", "exclude_files", multiple=True, metavar="F", help="Patterns, one a line."
-)
-@click.option("--exclude-caches", is_flag=True, help="Leave out folders with a CACHEDIR.TAG.")
-@click.option(
-    "--exclude-if-present", "if_present", multiple=True, metavar="NAME", help="and with NAME."
-)
-@click.option("--exclude-larger-than", metavar="S", help="Leave out files larger than S.")
-@click.option("--files-from", multiple=True, metavar="F", help="More paths, one a line; - too.")
+@selecting_options
 @click.option(
     "--compression", default="auto", show_default=True, metavar="auto|0..19", help="zstd level."
 )
@@ -94,11 +81,11 @@ def backup(
         if not paths or stdin_name is not None:
             raise UsageError("--stdin-from-command NAME wants its command after --, and no --stdin")
         words, paths = paths, ()
-    sources = _sources(paths, choices["files_from"])
+    sources = sources_of(paths, choices["files_from"])
     if bool(sources) is (stdin_name is not None or command_name is not None):
         raise UsageError("name what to back up: one or more paths, or --stdin NAME")
     console = settings.console
-    rules, level = _rules(choices), _level(choices["compression"])
+    rules, level = rules_of(choices), _level(choices["compression"])
     rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
 
     def options(
@@ -238,46 +225,12 @@ def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
     ).run()
 
 
-def _sources(paths: tuple[str, ...], lists: tuple[str, ...]) -> tuple[bytes, ...]:
-    sources = [os.fsencode(path) for path in paths]
-    for name in lists:
-        sources += read_path_list(_content(name))
-    return tuple(absolute(source) for source in sources)
-
-
-def _rules(choices: dict[str, Any]) -> ExcludeRules:
-    patterns = [os.fsencode(pattern) for pattern in choices["exclude"]]
-    for name in choices["exclude_files"]:
-        patterns += _pattern_lines(_content(name))
-    larger = choices["exclude_larger_than"]
-    return ExcludeRules(
-        patterns=PathPatterns(patterns),
-        caches=choices["exclude_caches"],
-        if_present=frozenset(os.fsencode(name) for name in choices["if_present"]),
-        larger_than=None if larger is None else parse_size(larger),
-    )
-
-
 def _level(text: str) -> int:
     if text == "auto":
         return LEVEL_DEFAULT
     if not text.isdigit() or int(text) > 19:
         raise UsageError("--compression is auto, or a level from 0 (none) to 19")
     return int(text)
-
-
-def _content(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
-
-
-def _pattern_lines(content: bytes) -> list[bytes]:
-    lines = (line.strip() for line in content.splitlines())
-    return [line for line in lines if line and not line.startswith(b"#")]
 
 
 def _start(words: tuple[str, ...]) -> subprocess.Popen[bytes]:

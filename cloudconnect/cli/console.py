@@ -63,6 +63,15 @@ def size(count: float) -> str:
     raise AssertionError
 
 
+def cache_text(taken: int, blocks: int | None) -> str:
+    """How large a block cache is.
+
+    :param taken: bytes that it takes
+    :param blocks: how many it has, or None where that is not known
+    """
+    return f"{size(taken)}  {'no index' if blocks is None else f'{blocks} blocks'}"
+
+
 def local_time(seconds: float) -> str:
     """A moment in the local zone, to the second; what no calendar has, as a number."""
     try:

@@ -208,9 +208,12 @@ class Line:
         while True:
             try:
                 return await session()
-            except NoAccelerator:
+            except NoAccelerator as error:
                 if wan is None or not wan.go_without():
                     raise
+                text = f"note: going on without WAN acceleration: {error}"
+                self.settings.console.note(text)
+                self._tell("no_accelerator", text)
                 continue
             except Busy:
                 if self.reactor.seconds() + BUSY_SECONDS > ends:

@@ -5,6 +5,7 @@ Commands are imported when they are called, so that ``--help`` and short command
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from cloudconnect.cli.importing import uncollected
 from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
 #: Command -> module and function.
@@ -32,8 +34,10 @@ _COMMANDS: Final = {
     "restore": ("cloudconnect.cli.restore", "restore"),
     "retention": ("cloudconnect.cli.retention", "retention"),
     "undelete": ("cloudconnect.cli.keeping", "undelete"),
-    "wan": ("cloudconnect.cli.wan_cache", "wan"),
+    "wan": ("cloudconnect.cli.wan_nodes", "wan"),
 }
+#: What the context of a command holds that has the process for itself.
+_OWN_PROCESS: Final = object()
 _ALIASES: Final = {"snapshots": "points"}
 
 
@@ -49,7 +53,8 @@ class LazyGroup(click.Group):
         place = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
         if place is None:
             return None
-        command: click.Command = getattr(importlib.import_module(place[0]), place[1])
+        with uncollected(for_good=ctx.find_root().obj is _OWN_PROCESS):
+            command: click.Command = getattr(importlib.import_module(place[0]), place[1])
         return command
 
 
@@ -60,13 +65,23 @@ def cloudconnect() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its status (``docs/howto/exit-codes.rst``)."""
+    """Run the command line and exit with its status (``docs/howto/exit-codes.rst``).
+
+    :param arguments: of a command that is run inside another program; None: those of this process,
+        which ends with it
+    """
     from cloudconnect.cli.console import report_error
 
+    own_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        status: Any = cloudconnect.main(arguments, "cloudconnect", standalone_mode=False)
+        status: Any = cloudconnect.main(
+            arguments,
+            "cloudconnect",
+            standalone_mode=False,
+            obj=_OWN_PROCESS if own_process else None,
+        )
     except click.exceptions.Abort:
         status = ExitCode.INTERRUPTED
     except click.ClickException as error:
@@ -101,6 +116,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         text = f"a bug in cloudconnect ({type(error).__name__}); run again with --debug, report it"
         report_error(text, "failed", ExitCode.FAILED, as_json)
         status = ExitCode.FAILED
+    if own_process:
+        gc.freeze()  # the process ends: there is no use in looking for what could be freed
     sys.exit(int(status or 0))
 
 

@@ -18,6 +18,7 @@ from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
+from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
@@ -288,3 +289,6 @@ def gateway_enroll(
             "provider.toml and restart the provider, so that the gateway can register.",
             err=True,
         )
+
+
+wan.add_command(enroll_accelerator)

@@ -10,7 +10,7 @@ import click
 from cloudconnect.accelerator.room import cache_folder
 from cloudconnect.cache.measuring import measure
 from cloudconnect.cli.administering import Acts, administrate, listed
-from cloudconnect.cli.console import Console, printable, size
+from cloudconnect.cli.console import Console, cache_text, printable, size
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_size
 from cloudconnect.config.provider import load
@@ -88,13 +88,6 @@ def show(directory: Path, as_json: bool, debug: bool) -> None:
         if found is None:
             continue
         fields = {"tenant": row["name"], "bytes": found.size, "blocks": found.blocks}
-        console.record("cache", fields, printable(f"{row['name']}  {cache_text(found)}"))
-
-
-def cache_text(found: Any) -> str:
-    """How large a cache is, for a person.
-
-    :param found: a :class:`~cloudconnect.cache.measuring.CacheSize`
-    """
-    blocks = "no index" if found.blocks is None else f"{found.blocks} blocks"
-    return f"{size(found.size)}  {blocks}"
+        console.record(
+            "cache", fields, printable(f"{row['name']}  {cache_text(found.size, found.blocks)}")
+        )

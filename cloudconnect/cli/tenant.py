@@ -241,6 +241,8 @@ def resolve(
         ),
         "key_file": _absolute(key_file or environment.get("CLOUDCONNECT_KEY_FILE")),
         "encryption": encryption or environment.get("CLOUDCONNECT_ENCRYPTION"),
+        "wan_accelerator": environment.get("CLOUDCONNECT_WAN_ACCELERATOR"),
+        "wan_node": _absolute(environment.get("CLOUDCONNECT_WAN_NODE")),
     }
     if given["passphrase_file"] and given["key_file"]:
         raise UsageError("give a passphrase file or a key file, not both")

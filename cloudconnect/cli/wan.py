@@ -18,6 +18,7 @@ from cloudconnect.cache.blocks import BlockCache
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
+from cloudconnect.cli.wan_shared import shared_accelerator
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.config.profile import cache_folder, state_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
@@ -103,6 +104,13 @@ class WAN(Wanted):
         better, and the provider's mover for its store."""
         return (0,) if self.used and self.plain else ()
 
+    def go_without(self) -> bool:
+        """As :class:`Wanted` has it."""
+        went = super().go_without()
+        if went:
+            self.why = "there was no accelerator (any more)"
+        return went
+
     def summary(self, saved: dict[str, Any]) -> dict[str, Any]:
         """What the command's summary says of it.
 
@@ -112,7 +120,7 @@ class WAN(Wanted):
 
     def text(self, saved: dict[str, Any]) -> str:
         """A line for a person; empty where there is nothing to say."""
-        if not saved:
+        if "bytes_before" not in saved:
             return ""
         before, after = saved["bytes_before"], saved["bytes_after"]
         ways = [
@@ -141,8 +149,8 @@ async def accelerated(
     """Decide, and have the tenant's own accelerator ready while the command's work is done.
 
     :param choice: ``auto``, ``on`` or ``off``
-    :raises UsageError: ``on``, and the provider does not offer it; or this machine's node key
-        cannot be used
+    :raises UsageError: ``on``, and the provider does not offer it; or this machine's node key, or
+        its certificate for a shared accelerator, cannot be used
     """
     decided = decide(line, description.mode, choice)
     if not decided.used:
@@ -150,6 +158,15 @@ async def accelerated(
         return
     reactor, manager, account = line.reactor, line.manager, line.account
     own = OwnCache.of(account.provider, description.repository)
+    shared = shared_accelerator(line, own.name, STREAMS)
+    if shared is not None:
+        manager.use_accelerator(shared)
+        try:
+            yield decided
+        finally:
+            manager.use_accelerator(None)
+            shared.close()
+        return
     own.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     caches = caches_in(reactor, own.folder.parent, own.key, own.limit, own.limit)
     accelerator = SourceAccelerator(reactor, caches, manager.far_endpoint)

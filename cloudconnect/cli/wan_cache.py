@@ -16,16 +16,13 @@ import click
 from twisted.internet.threads import deferToThread
 
 from cloudconnect.backup.options import BackupOptions
-from cloudconnect.backup.patterns import PathPatterns
-from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.seeding import SEALED_TEXT, SeedResult, seed_from_files
-from cloudconnect.backup.walk import absolute
 from cloudconnect.cache.measuring import measure
 from cloudconnect.cache.opening import hold
-from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.console import Console, cache_text, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.provider_wan import cache_text
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan import OwnCache
@@ -36,21 +33,19 @@ from cloudconnect.errors import ExitCode, UsageError
 
 @click.group()
 def wan() -> None:
-    """The cache of this machine's WAN accelerator."""
+    """WAN acceleration on your side: its cache, and accelerators that machines share."""
 
 
 @wan.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--exclude", multiple=True, metavar="P", help="Leave out what matches; again.")
-@click.option("-x", "--one-file-system", is_flag=True, help="Stay on the sources' file systems.")
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@selecting_options
 @click.option("--limit", metavar="SIZE", help="At most so much; 3/4 of the cache by default.")
 @tenant_command
 def seed(
     settings: TenantSettings,
     paths: tuple[str, ...],
-    exclude: tuple[str, ...],
-    one_file_system: bool,
     limit: str | None,
+    **choices: Any,
 ) -> int:
     """Put files into the cache, so that a first backup of something like them sends little.
 
@@ -61,10 +56,16 @@ def seed(
     """
     if settings.mode is EncryptionMode.TENANT:
         raise UsageError(f"{SEALED_TEXT}. Only modes provider and none can be seeded")
+    if settings.profile.wan_accelerator:
+        raise UsageError(
+            f"this machine uses the accelerator at {settings.profile.wan_accelerator}, and not a "
+            "cache of its own: there is nothing to seed here"
+        )
+    sources = sources_of(paths, choices["files_from"])
+    if not sources:
+        raise UsageError("name what to seed the cache from: one or more paths")
     options = BackupOptions(
-        paths=tuple(absolute(os.fsencode(path)) for path in paths),
-        rules=ExcludeRules(patterns=PathPatterns([os.fsencode(pattern) for pattern in exclude])),
-        one_file_system=one_file_system,
+        paths=sources, rules=rules_of(choices), one_file_system=choices["one_file_system"]
     )
     most = None if limit is None else max(1, parse_size(limit))
     console = settings.console
@@ -143,7 +144,7 @@ def show(settings: TenantSettings) -> None:
         "blocks": 0 if found is None else found.blocks,
         "limit": own.limit,
     }
-    held = "nothing yet" if found is None else cache_text(found)
+    held = "nothing yet" if found is None else cache_text(found.size, found.blocks)
     text = f"{own.folder}: {held}; at most {size(own.limit)}"
     settings.console.record("cache", fields, text)
 

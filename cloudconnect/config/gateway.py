@@ -17,7 +17,7 @@ from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
-from cloudconnect.transports.nodes import NodeTrust
+from cloudconnect.transports.nodes import GATEWAY, SERVICE, NodeTrust
 from cloudconnect.transports.tls import MutualTLS
 
 CONFIGURATION = "gateway.toml"
@@ -41,7 +41,7 @@ class GatewaySettings:
     @property
     def tls(self) -> MutualTLS:
         """How this gateway and the service know each other."""
-        return lan_tls(self.directory, "service")
+        return lan_tls(self.directory, SERVICE)
 
     @property
     def service_address(self) -> tuple[str, int]:
@@ -52,13 +52,13 @@ class GatewaySettings:
         return split_host_port(self.service)
 
 
-def lan_tls(directory: Path, peer_role: str) -> MutualTLS:
+def lan_tls(directory: Path, *peer_roles: str) -> MutualTLS:
     """TLS between nodes, with the files that :func:`issue_node_certificate` wrote.
 
-    :param peer_role: what the other end must be
+    :param peer_roles: one of which the other end must have
     """
     identity = ServerIdentity(str(directory / "certificate.pem"), str(directory / "key.pem"))
-    return MutualTLS(NodeTrust(str(directory / "ca.pem"), (peer_role,)), identity)
+    return MutualTLS(NodeTrust(str(directory / "ca.pem"), peer_roles), identity)
 
 
 def enroll(
@@ -82,7 +82,7 @@ def enroll(
         split_host_port(advertise)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
-    issue_node_certificate(provider.node_authority, name, "gateway", directory)
+    issue_node_certificate(provider.node_authority, name, GATEWAY, directory)
     settings = GatewaySettings(
         directory=directory, listen=listen, advertise=advertise, service=service
     )

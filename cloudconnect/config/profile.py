@@ -39,6 +39,9 @@ class Profile:
     :ivar encryption: at-rest mode that was chosen at ``connect``
     :ivar provider_id: the provider's id in hexadecimal, once known
     :ivar repository: the repository's id in hexadecimal, once known
+    :ivar wan_accelerator: ``HOST:PORT`` of the tenant's own WAN accelerator that several machines
+        share, or empty: each command has one in its own process
+    :ivar wan_node: folder with this machine's certificate for it (``wan client``), or empty
     """
 
     provider: str = ""
@@ -51,6 +54,8 @@ class Profile:
     encryption: str = ""
     provider_id: str = ""
     repository: str = ""
+    wan_accelerator: str = ""
+    wan_node: str = ""
 
     @property
     def address(self) -> tuple[str, int]:

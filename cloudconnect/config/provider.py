@@ -27,6 +27,7 @@ from cloudconnect.config.certificates import (
 from cloudconnect.errors import Busy, UsageError
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.transports.identity import ServerIdentity
+from cloudconnect.transports.nodes import SERVICE
 
 CONFIGURATION = "provider.toml"
 
@@ -41,14 +42,16 @@ class ProviderSettings:
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
     :ivar certificate: path of the certificate, PEM
     :ivar key: path of its key, PEM
-    :ivar lan_listen: endpoint string for gateways of their own process, or empty
-    :ivar backend_listen: endpoint string for what they relay, or empty
-    :ivar backend_address: ``HOST:PORT`` of it, as those gateways connect to it
+    :ivar lan_listen: endpoint string for gateways and WAN accelerators of their own process, or
+        empty
+    :ivar backend_listen: endpoint string for what they send on, or empty
+    :ivar backend_address: ``HOST:PORT`` of it, as they connect to it
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
     :ivar wan_caches: folder of the WAN accelerator's block caches
-    :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no acceleration
+    :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no accelerator in the
+        provider's own process
     :ivar wan_caches_gb: GiB that all of them may take, 1 to 100,000
     """
 
@@ -125,8 +128,8 @@ class ProviderSettings:
             f"advertise = {_toml_list(self.advertise)}",
             f"certificate = {quoted(self.certificate)}",
             f"key = {quoted(self.key)}",
-            "# For gateways of their own process: where they register, where what they relay",
-            "# arrives (loopback or a LAN that only they can reach), and its HOST:PORT.",
+            "# For gateways and accelerators of their own process: where they register, where what",
+            "# they send on arrives (loopback or a LAN that only they can reach), its HOST:PORT.",
             f"lan_listen = {quoted(self.lan_listen)}",
             f"backend_listen = {quoted(self.backend_listen)}",
             f"backend_address = {quoted(self.backend_address)}",
@@ -134,7 +137,7 @@ class ProviderSettings:
             "# from one collection of garbage to the next, days in which all of it is read once.",
             *(f"{name} = {getattr(self, name)}" for name in _TENDING),
             "# WAN acceleration: where its block caches lie, best on another disk than this",
-            "# folder, which has their key; GiB for one tenant's (0: no acceleration), for all.",
+            "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",
             f"wan_caches = {quoted(self.wan_caches)}",
             *(f"{name} = {getattr(self, name)}" for name in _CACHES),
         ]
@@ -247,7 +250,7 @@ def initialize(
     node = settings.node_authority / "service"
     node.mkdir(mode=0o700)
     make_node_ca(settings.node_authority)
-    issue_node_certificate(settings.node_authority, "service", "service", node)
+    issue_node_certificate(settings.node_authority, "service", SERVICE, node)
     for name in ("lock", "accounts.sqlite"):
         (directory / name).touch(mode=0o600)
     _write(directory / CONFIGURATION, written.encode())

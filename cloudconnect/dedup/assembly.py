@@ -16,7 +16,7 @@ from cloudconnect.dedup.messages import Batch
 from cloudconnect.errors import ProtocolViolation
 
 
-@attrs.define
+@attrs.define(weakref_slot=False)
 class Piece:
     """A part of a batch.
 
@@ -36,13 +36,20 @@ class Piece:
 class Pending:
     """A batch that was not passed on yet.
 
-    :ivar fixed: bytes of the pieces whose length the batch itself says
+    :ivar batch: what it says; its names and coded sections were used up and are not kept, as they
+        may be larger than what they stand for
+    :ivar literal: bytes of the stream section that are pieces
+    :ivar stream: bytes of the stream section as they came
+    :ivar delta: likewise of the delta section
     :ivar holes: indexes of pieces that were asked for
     :ivar new: blocks that it brings, by name: later batches may refer to them
     """
 
     batch: Batch
     pieces: list[Piece]
+    literal: int
+    stream: int
+    delta: int
     holes: set[int] = attrs.field(factory=set)
     new: dict[bytes, bytes | memoryview] = attrs.field(factory=dict)
     asked_all: bool = False
@@ -69,8 +76,10 @@ class Assembler:
         check_lengths(batch, instructions, len(sent), len(bases))
         count = sum(one.act == Act.NAMED for one in instructions)
         changed = self._changed(batch, bases, batch.names[count:])
-        made = Pending(batch, [])
+        literal, stream, delta = len(sent), len(batch.stream), len(batch.delta)
+        made = Pending(batch, [], literal, stream, delta)
         self._fill(made, instructions, sent, changed, pending)
+        made.batch = attrs.evolve(batch, names=(), stream=b"", delta=b"")
         return made
 
     def _changed(
@@ -136,10 +145,10 @@ class Assembler:
                 pending.pieces.append(piece)
 
     def _name(self, pending: Pending, piece: Piece) -> None:
-        if piece.data is not None:
+        # What lies between blocks gets its name when it is passed on: it may be many and small.
+        if piece.data is not None and piece.act != Act.BETWEEN:
             piece.name = blake3(piece.data).digest()
-            if piece.act != Act.BETWEEN:
-                pending.new[piece.name] = piece.data
+            pending.new[piece.name] = piece.data
 
     def _named(self, waiting: Iterable[Pending], name: bytes) -> tuple[Place | None, Piece]:
         found = self._shelf.named(name)

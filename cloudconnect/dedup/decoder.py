@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
+from typing import Final
 
 import attrs
 from blake3 import blake3
@@ -26,6 +27,10 @@ from cloudconnect.dedup.literals import StreamDecompressor
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Miss, Resend
 from cloudconnect.dedup.statistics import Statistics
 from cloudconnect.errors import DigestMismatch, ProtocolViolation, StoredDataDamaged
+
+#: Where the pieces of a batch have fewer bytes than this on average they are passed on as one: each
+#: by itself would take more memory than its bytes while it waits.
+PART_SMALL: Final = 2048
 
 
 @attrs.define
@@ -94,7 +99,8 @@ class Decoder:
         :raises ProtocolViolation: it is malformed, or more is under way than was allowed
         :raises DigestMismatch: bytes that were sent in full do not have their digest
         """
-        self._check_open()
+        if self._end is not None:
+            raise ProtocolViolation("an accelerator went on after its end")
         if batch.number != self._next:
             raise ProtocolViolation(f"batch {batch.number} came in the place of {self._next}")
         batches = len(self._pending) + len(self._passed)
@@ -113,7 +119,6 @@ class Decoder:
         :raises ProtocolViolation: they were not asked for, or are not as long as they should be
         :raises DigestMismatch: they do not have the digest of their batch
         """
-        self._check_open()
         pending = next((p for p in self._pending if p.batch.number == resend.number), None)
         if pending is None or {index for index, _ in resend.pieces} != pending.holes:
             raise ProtocolViolation("pieces came that were not asked for")
@@ -149,15 +154,12 @@ class Decoder:
 
         :raises ProtocolViolation: it does not count what came
         """
-        self._check_open()
+        if self._end is not None:
+            raise ProtocolViolation("an accelerator ends twice")
         if end.batches != self._next:
             raise ProtocolViolation("an end between accelerators counts other batches than came")
         self._end = end
         return self._pass_on(Decoded())
-
-    def _check_open(self) -> None:
-        if self._end is not None and not self._pending:
-            raise ProtocolViolation("an accelerator went on after its end")
 
     # --- passing on -------------------------------------------------------------------------------
 
@@ -205,6 +207,8 @@ class Decoder:
             self._pending.popleft()
             self._keep(pending)
             plain = [piece.data for piece in pending.pieces if piece.data is not None]
+            if len(plain) * PART_SMALL > pending.batch.plain:
+                plain = [b"".join(plain)]
             decoded.plain.extend(plain)
             self._total += pending.batch.plain
             if self._holds:
@@ -229,12 +233,12 @@ class Decoder:
                 counts.resent += len(piece.data)
         for name, data in healing.items():
             self._healer.append(name, data)
-        sent = batch.stream_plain - batch.control
+        sent = pending.literal
         healed = sum(len(p.data) for p in pending.pieces if p.healed and p.data is not None)
         counts.plain += batch.plain
         counts.by_reference += batch.plain - sent - batch.delta_plain - healed
-        counts.by_compression += sent - len(batch.stream)
-        counts.by_delta += batch.delta_plain - len(batch.delta)
+        counts.by_compression += sent - pending.stream
+        counts.by_delta += batch.delta_plain - pending.delta
         counts.damaged = self._shelf.damaged
 
     def _finish(self, end: End) -> None:

@@ -25,6 +25,7 @@ from cloudconnect.dedup.limits import (
     BATCHES_MAX,
     PIECES_MAX,
     WINDOW_DEFAULT,
+    WINDOW_LOG,
     WINDOW_MIN,
 )
 from cloudconnect.dedup.literals import StreamCompressor, compress_delta
@@ -59,6 +60,7 @@ class Encoder:
     :param cutter: cuts the stream
     :param level: compression level, 1 to 19; :attr:`level` may be set at any time
     :param window: bytes that may be under way, and are kept, however many the far end allows
+    :param window_log: log2 of the compressed stream's window in bytes
     :ivar statistics: counts, but for the coded bytes, which the exchange counts
     """
 
@@ -68,6 +70,7 @@ class Encoder:
         cutter: ICutter,
         level: int = 3,
         window: int = WINDOW_DEFAULT,
+        window_log: int = WINDOW_LOG,
     ) -> None:
         self.level = level
         self.statistics = Statistics()
@@ -78,7 +81,7 @@ class Encoder:
         self._healer = cache.appender()
         self._cutter = cutter
         self._sketcher = Sketcher()
-        self._stream = StreamCompressor()
+        self._stream = StreamCompressor(window_log)
         self._trust = Trust(cache.horizon())
         self._pieces: list[Piece] = []
         self._plain = 0

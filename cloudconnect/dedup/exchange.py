@@ -15,7 +15,13 @@ from cloudconnect.dedup.cutting import FrameCutter, ICutter
 from cloudconnect.dedup.decoder import Decoded, Decoder
 from cloudconnect.dedup.encoder import Encoder
 from cloudconnect.dedup.interfaces import IBlockCache
-from cloudconnect.dedup.limits import WINDOW_DEFAULT, WINDOW_MAX, WINDOW_MIN
+from cloudconnect.dedup.limits import (
+    FRUGAL_WINDOW_LOG,
+    WINDOW_DEFAULT,
+    WINDOW_LOG,
+    WINDOW_MAX,
+    WINDOW_MIN,
+)
 from cloudconnect.dedup.messages import Ack, Batch, End, Hello, Message, MessageReader, Miss, Resend
 from cloudconnect.dedup.statistics import Statistics
 from cloudconnect.errors import CloudConnectError, ProtocolViolation, Truncated
@@ -42,6 +48,7 @@ class Exchange:
     :param cutter: cuts the stream that is sent; by default one for the movers' frames
     :param level: compression level at first, 1 to 19
     :param window: bytes of the stream that may be under way in each direction
+    :param frugal: needs some 6 MiB less of memory, and finds again only what is not far back
     :raises ValueError: a window that is too small or too large
     :ivar sent: counts of the direction that is sent
     :ivar received: counts of the direction that is received
@@ -53,10 +60,12 @@ class Exchange:
         cutter: ICutter | None = None,
         level: int = 3,
         window: int = WINDOW_DEFAULT,
+        frugal: bool = False,
     ) -> None:
         if not WINDOW_MIN <= window <= WINDOW_MAX:
             raise ValueError(f"a window is from {WINDOW_MIN} to {WINDOW_MAX} bytes")
-        self._encoder = Encoder(cache, cutter or FrameCutter(), level, window)
+        window_log = FRUGAL_WINDOW_LOG if frugal else WINDOW_LOG
+        self._encoder = Encoder(cache, cutter or FrameCutter(), level, window, window_log)
         self._decoder = Decoder(cache, window)
         self._reader = MessageReader()
         self._hello = Hello(window, cache.empty())

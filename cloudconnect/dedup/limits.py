@@ -40,6 +40,8 @@ MARGIN: Final = 16 << 10
 BASES_MAX: Final = 256
 #: log2 of the window of the compressed stream, in bytes: what a decoder holds for each direction.
 WINDOW_LOG: Final = 23
+#: The same of a sender that is one of many in its process.
+FRUGAL_WINDOW_LOG: Final = 21
 #: Bytes that may be under way before the peer has said how many it allows.
 WINDOW_MIN: Final = 2 * BATCH_MAX
 #: Bytes under way by default: sent, not yet acknowledged, kept by both ends.
@@ -48,9 +50,23 @@ WINDOW_DEFAULT: Final = WINDOW_MIN
 BATCHES_MAX: Final = 512
 #: Most bytes under way that a peer may allow.
 WINDOW_MAX: Final = 256 << 20
+#: Bytes that zstd may add to any section, however small: headers of a frame and of blocks.
+CODED_EXTRA: Final = 512
 #: Largest body of one message, in bytes: a batch that nothing could be done for, its names and what
 #: zstd adds to bytes that cannot be compressed.
 BODY_MAX: Final = BATCH_MAX + CONTROL_MAX + NAMES_MAX * NAME_SIZE + (64 << 10)
+
+
+def coded_max(plain: int) -> int:
+    """Most bytes that so many may come to when compressed: what zstd adds to what it cannot help.
+
+    A frame can have any number of empty blocks: without a bound, batches that wait for something
+    could be as large as their sender likes, and say next to nothing.
+
+    :param plain: bytes before compression
+    """
+    return plain + plain // 256 + CODED_EXTRA
+
 
 #: How content without frames is cut: half the repository's sizes, so that more small files have
 #: blocks of their own while the index of a full cache stays small.

@@ -40,9 +40,13 @@ _BOUNDED: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: W
 
 
 class StreamCompressor:
-    """Makes the stream sections of one direction."""
+    """Makes the stream sections of one direction.
 
-    def __init__(self) -> None:
+    :param window_log: log2 of its window in bytes: memory, for which fewer bytes are found again
+    """
+
+    def __init__(self, window_log: int = WINDOW_LOG) -> None:
+        self._window_log = window_log
         self._compressor: zstd.ZstdCompressor | None = None
         self._level = 0
         self._kept = 0
@@ -60,7 +64,7 @@ class StreamCompressor:
         if compressor is None or (level != self._level and self._kept >= LEVEL_KEEP):
             options: dict[int, int] = {
                 _C.compression_level: level,
-                _C.window_log: WINDOW_LOG,
+                _C.window_log: self._window_log,
             }
             if level >= LONG_LEVEL:
                 options[_C.enable_long_distance_matching] = 1

@@ -24,6 +24,7 @@ from cloudconnect.dedup.limits import (
     PIECES_MAX,
     WINDOW_MAX,
     WINDOW_MIN,
+    coded_max,
 )
 from cloudconnect.errors import ProtocolViolation
 
@@ -162,6 +163,8 @@ class Batch:
             and control <= stream_plain
             and stream_plain - control + delta_plain <= plain
             and (delta_plain > 0) is (delta > 0)
+            and stream <= coded_max(stream_plain)
+            and delta <= coded_max(delta_plain)
             and len(body) == _BATCH.size + names * NAME_SIZE + stream + delta
             and coding <= Coding.ANEW
             and (coding != Coding.RAW or stream == stream_plain)

@@ -265,7 +265,7 @@ class AdminProtocol(BoundedAMP):
             self._administration.set_tenant, name, password, new_token, settings
         )
         if "rules" in settings or "quota" in settings:  # the bin is as large as the quota
-            await self._repositories.rules_changed(name)
+            await self._repositories.keeping.rules_changed(name)
         return {"token": token}
 
     @ShowTenant.responder
@@ -276,7 +276,7 @@ class AdminProtocol(BoundedAMP):
     async def _show_tenant(self, name: str) -> dict[str, Any]:
         fields = await self._run(self._administration.describe, name)
         if fields["repository"] is not None:
-            fields |= await self._repositories.measure(name)
+            fields |= await self._repositories.keeping.measure(name)
         return {"tenant": fields}
 
     @Freeze.responder
@@ -288,19 +288,21 @@ class AdminProtocol(BoundedAMP):
     @Collect.responder
     def collect(self, name: str) -> Deferred[dict[str, Any]]:
         """Collect garbage."""
-        done = Deferred.fromCoroutine(self._repositories.collect(name))
+        done = Deferred.fromCoroutine(self._repositories.keeping.collect(name))
         return done.addCallback(lambda result: {"result": result})
 
     @Scrub.responder
     def scrub(self, name: str, limit: int) -> Deferred[dict[str, Any]]:
         """Compare stored bytes with their digests."""
-        done = Deferred.fromCoroutine(self._repositories.scrub(name, limit))
+        done = Deferred.fromCoroutine(self._repositories.keeping.scrub(name, limit))
         return done.addCallback(lambda result: {"result": result})
 
     @Seed.responder
     def seed(self, name: str, host: str, job: str, limit: int) -> Deferred[dict[str, Any]]:
         """Seed the WAN cache from a repository."""
-        done = Deferred.fromCoroutine(self._repositories.seed(name, host, job, max(0, limit)))
+        done = Deferred.fromCoroutine(
+            self._repositories.keeping.seed(name, host, job, max(0, limit))
+        )
         return done.addCallback(lambda result: {"result": result})
 
 

@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.protocols.haproxy import proxyEndpoint
@@ -48,6 +47,7 @@ from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
+from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory
 from cloudconnect.transports.tls import MutualTLS, PinnedTLS
@@ -116,42 +116,6 @@ class AccountsThread(Service):
         return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
 
 
-class Listener(Service):
-    """Listens while the provider runs, and says so when it cannot.
-
-    :param endpoint: where
-    :param factory: what answers
-    :param name: what the log calls it
-    """
-
-    _log = Logger()
-
-    def __init__(self, endpoint: IStreamServerEndpoint, factory: Factory, name: str) -> None:
-        self._endpoint = endpoint
-        self._factory = factory
-        self._place = name
-        self._port: IListeningPort | None = None
-
-    def listen(self) -> Deferred[IListeningPort]:
-        """Begin; fires with the port."""
-
-        def listening(port: IListeningPort) -> IListeningPort:
-            self._port = port
-            self._log.info("{name} listens on {where}", name=self._place, where=port.getHost())
-            return port
-
-        return self._endpoint.listen(self._factory).addCallback(listening)
-
-    def stopService(self) -> Deferred[Any] | None:
-        """Accept no more."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        port, self._port = self._port, None
-        if port is None:
-            return None
-        stopped: Deferred[Any] | None = port.stopListening()
-        return stopped
-
-
 def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
     """The way from an accelerator to the mover in the same process, in memory."""
     endpoint, target = MemoryEndpoint(reactor, "the target data mover"), RoleTarget(mover)
@@ -215,11 +179,11 @@ class EmbeddedProvider(MultiService):
         for role in roles:
             service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
             if role is mover:
-                service.set_mover(service_end)
+                service.nodes.set_mover(service_end)
             else:
-                service.add_accelerator(service_end)
+                service.nodes.add_accelerator(service_end)
         gateway_link, _ = link_in_process(reactor, None, gateway)
-        service.add_gateway(gateway_link, GatewayPlace(HERE))
+        service.nodes.add_gateway(gateway_link, GatewayPlace(HERE))
         administration = Administration(accounts, places.repositories, reserve)
         self._listeners: list[Gateway | Listener] = [gateway]
         if places.admin_socket is not None:

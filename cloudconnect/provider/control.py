@@ -219,7 +219,7 @@ class ControlProtocol(BoundedAMP):
             "provider": service.provider,
             "repository": description,
             "modes": list(record.modes),
-            "wan": service.accelerates,
+            "wan": service.nodes.accelerates,
         }
 
     def _known(self) -> str:
@@ -354,28 +354,32 @@ class ControlProtocol(BoundedAMP):
     @DeletePoints.responder
     def delete_points(self, points: Any) -> Deferred[dict[str, Any]]:
         """Put restore points into the bin."""
-        return Deferred.fromCoroutine(self._service.delete_points(self._known(), points))
+        return Deferred.fromCoroutine(self._service.keeping.delete_points(self._known(), points))
 
     @UndeletePoints.responder
     def undelete_points(self, points: Any) -> Deferred[dict[str, Any]]:
         """Take restore points out of the bin."""
-        return Deferred.fromCoroutine(self._service.undelete_points(self._known(), points))
+        return Deferred.fromCoroutine(self._service.keeping.undelete_points(self._known(), points))
 
     @LockPoints.responder
     def lock_points(self, points: Any, until: int) -> Deferred[dict[str, Any]]:
         """Lock restore points."""
-        return Deferred.fromCoroutine(self._service.lock_points(self._known(), points, until))
+        return Deferred.fromCoroutine(
+            self._service.keeping.lock_points(self._known(), points, until)
+        )
 
     @GetRetention.responder
     def get_retention(self, after: int, limit: int) -> Deferred[dict[str, Any]]:
         """One page of what is kept."""
         _check_page(after, limit)
-        return Deferred.fromCoroutine(self._service.retention(self._known(), after, limit))
+        return Deferred.fromCoroutine(self._service.keeping.retention(self._known(), after, limit))
 
     @SetRetention.responder
     def set_retention(self, host: str, job: str, policy: Any) -> Deferred[dict[str, Any]]:
         """Set what is kept."""
-        return Deferred.fromCoroutine(self._service.set_retention(self._known(), host, job, policy))
+        return Deferred.fromCoroutine(
+            self._service.keeping.set_retention(self._known(), host, job, policy)
+        )
 
     @PreviewRetention.responder
     def preview_retention(
@@ -385,7 +389,7 @@ class ControlProtocol(BoundedAMP):
         _check_page(after, limit)
         asked = {"host": host, "job": job, "policy": policy, "after": after, "limit": limit}
         return Deferred.fromCoroutine(
-            self._service.preview_retention(self._known(), proposed=proposed, **asked)
+            self._service.keeping.preview_retention(self._known(), proposed=proposed, **asked)
         )
 
     def exporter(self, label: bytes, context: bytes, length: int) -> bytes:

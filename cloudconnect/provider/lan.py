@@ -1,37 +1,72 @@
 """Layer 4: the provider's LAN link: how the service and its nodes find each other.
 
-Inside one process the roles are linked over the in-memory transport. A gateway of its own process
-dials the service's LAN port over mutual TLS 1.3 with a node certificate, says that it is there, and
-answers route commands on the same line (``docs/protocol.rst``, section 10).
+Inside one process the roles are linked over the in-memory transport. A gateway or a WAN accelerator
+of its own process dials the service's LAN port over mutual TLS 1.3 with a node certificate, says
+that it is there, and answers the service's commands on the same line (``docs/protocol.rst``,
+section 10). What a node may say is decided by the role in its certificate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from twisted.application.internet import backoffPolicy
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import connectProtocol
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.amp import CommandLocator
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import AskOwner, Register, ReportEvent, ReportWarning
-from cloudconnect.errors import ProtocolViolation, Refused
+from cloudconnect.commands.control import Role
+from cloudconnect.commands.lan import (
+    AskOwner,
+    Register,
+    RegisterAccelerator,
+    ReportEvent,
+    ReportWarning,
+)
+from cloudconnect.commands.registering import Registration
+from cloudconnect.errors import ProtocolViolation, Refused, UsageError
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.planning import GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.transports.hosts import split_host_port
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
+
+
+def read_warning(values: Any) -> SecurityWarning:
+    """A warning as a role reports it.
+
+    :raises ProtocolViolation: it cannot be read
+    """
+    try:
+        return SecurityWarning.from_dict(values)
+    except (ValueError, KeyError, TypeError):
+        raise ProtocolViolation("a warning cannot be read") from None
+
+
+def read_event(values: Any) -> SessionEvent:
+    """One step of a session as a role reports it.
+
+    :raises ProtocolViolation: it cannot be read
+    """
+    try:
+        event = SessionEvent(**values)
+        bytes.fromhex(event.session)
+    except (TypeError, ValueError):
+        raise ProtocolViolation("an event cannot be read") from None
+    texts = (event.name, event.session, event.text)
+    if not (all(type(text) is str for text in texts) and isinstance(event.fields, dict)):
+        raise ProtocolViolation("an event cannot be read")
+    return event
 
 
 class ServiceEnd(CommandLocator):
-    """What the service answers a mover in its own process."""
+    """What the service answers a role in its own process."""
 
     def __init__(self, service: CloudConnectService, role: str) -> None:
         super().__init__()
@@ -41,20 +76,12 @@ class ServiceEnd(CommandLocator):
     @ReportWarning.responder
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
         """Keep a role's warning."""
-        try:
-            told = SecurityWarning.from_dict(warning)
-        except (ValueError, KeyError, TypeError):
-            raise ProtocolViolation("a warning cannot be read") from None
-        return self._service.warned(told).addCallback(lambda _: {})
+        return self._service.warned(read_warning(warning)).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
         """Keep one step of a session."""
-        try:
-            told = SessionEvent(**event)
-        except TypeError:
-            raise ProtocolViolation("an event cannot be read") from None
-        return self._service.happened(told, self._role).addCallback(lambda _: {})
+        return self._service.happened(read_event(event), self._role).addCallback(lambda _: {})
 
     @AskOwner.responder
     def ask_owner(self, repository: bytes) -> Deferred[dict[str, Any]]:
@@ -62,31 +89,125 @@ class ServiceEnd(CommandLocator):
         return Deferred.fromCoroutine(self._service.owner(repository))
 
 
-class NodeLink(BoundedAMP):
-    """The service's end of a LAN line to a gateway.
+class GatewayNode(CommandLocator):
+    """What the service answers a gateway of its own process.
 
-    :param backend: what gateways on other hosts connect to for everything of this process
+    :param link: the service's end of the line
+    :param backend: what gateways connect to for everything of the service's process
+    :param name: the name in the gateway's certificate
     """
 
-    log = Logger()
+    _log = Logger()
 
-    def __init__(self, service: CloudConnectService, backend: str) -> None:
-        super().__init__(service.reactor)
+    def __init__(
+        self, service: CloudConnectService, link: BoundedAMP, backend: str, name: str
+    ) -> None:
+        super().__init__()
         self._service = service
+        self._link = link
         self._backend = backend
+        self._name = name
 
     @Register.responder
     def register(self, advertise: str) -> dict[str, Any]:
         """A gateway is there."""
         if not self._backend:
             raise Refused("this provider has no back-end port for gateways on other hosts")
-        self._service.add_gateway(self, GatewayPlace(self._backend, advertise))
-        self.log.info("gateway {advertise} registered", advertise=advertise)
+        self._service.nodes.add_gateway(self._link, GatewayPlace(self._backend, advertise))
+        self._log.info(
+            "gateway {name} {advertise} registered", name=self._name, advertise=advertise
+        )
         return {"service": self._backend}
+
+
+class AcceleratorNode(CommandLocator):
+    """What the service answers a target WAN accelerator of its own process.
+
+    It reports under its own role, and only of sessions that it takes part in.
+
+    :param link: the service's end of the line
+    :param backend: what it connects to for the mover
+    :param name: the name in the accelerator's certificate
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, service: CloudConnectService, link: BoundedAMP, backend: str, name: str
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._link = link
+        self._backend = backend
+        self._name = name
+
+    @RegisterAccelerator.responder
+    def register(self, backend: str) -> dict[str, Any]:
+        """An accelerator is there."""
+        if not self._backend:
+            raise Refused("this provider has no back-end port for accelerators on other hosts")
+        try:
+            split_host_port(backend)
+        except UsageError as error:
+            raise Refused(f"the accelerator's back end cannot be used: {error}") from None
+        self._service.nodes.add_accelerator(self._link, backend)
+        self._log.info(
+            "WAN accelerator {name} registered, back end {backend}",
+            name=self._name,
+            backend=backend,
+        )
+        return {}
+
+    @ReportWarning.responder
+    def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
+        """Keep its warning."""
+        told = read_warning(warning)
+        live = self._service.taking_part(self._link, told.session)
+        told = attrs.evolve(
+            told, session=live.identifier, tenant=live.tenant, role=Role.TARGET_WAN.value
+        )
+        return self._service.warned(told).addCallback(lambda _: {})
+
+    @ReportEvent.responder
+    def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
+        """Keep one step of a session."""
+        told = read_event(event)
+        self._service.taking_part(self._link, told.session)
+        return self._service.happened(told, Role.TARGET_WAN.value).addCallback(lambda _: {})
+
+
+#: What is answered to nodes of each role, by the role in their certificate.
+_NODES = {GATEWAY: GatewayNode, ACCELERATOR: AcceleratorNode}
+
+
+@implementer(IHandshakeListener)
+class NodeLink(BoundedAMP):
+    """The service's end of a LAN line: answers nothing before it knows whose certificate it is.
+
+    :param backend: what nodes on other hosts connect to for everything of this process
+    """
+
+    log = Logger()
+
+    def __init__(self, service: CloudConnectService, backend: str) -> None:
+        super().__init__(service.reactor, locator=CommandLocator())
+        self._service = service
+        self._backend = backend
+
+    def handshakeCompleted(self) -> None:
+        """The node has proved which one it is."""
+        line: Any = self.transport
+        node = _NODES.get(line.facts.peer_role)
+        if node is None:  # the line's own trust lets no other in
+            self.log.warn("no node of role {role} has a place here", role=line.facts.peer_role)
+            line.abortConnection()
+            return
+        self._locator = node(self._service, self, self._backend, line.facts.peer_name)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is not there any more."""
-        self._service.lose_gateway(self)
+        self._service.nodes.lose_gateway(self)
+        self._service.nodes.lose_accelerator(self)
         super().connectionLost(reason)
 
 
@@ -104,36 +225,12 @@ class NodeFactory(Factory):
         return NodeLink(self._service, self._backend)
 
 
-class _Line(BoundedAMP):
-    """The gateway's end of a LAN line.
+class GatewayRegistration(Registration):
+    """Keeps a separate gateway registered with the service.
 
-    :ivar lost: fires when it is gone
-    """
-
-    def __init__(self, reactor: Any, locator: CommandLocator) -> None:
-        super().__init__(reactor, locator=locator)
-        self.lost: Deferred[None] = Deferred()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Say so."""
-        super().connectionLost(reason)
-        self.lost.callback(None)
-
-
-class GatewayRegistration(Service):
-    """Keeps a separate gateway registered with the service: connects again, with back-off.
-
-    Not Twisted's ``ClientService``: it takes a line whose handshake or registration fails for one
-    that may stay open.
-
-    :param reactor: clock and connections
-    :param endpoint: the service's LAN port, with mutual TLS around it
-    :param locator: the gateway, which answers route commands
     :param advertise: ``HOST:PORT`` that tenants can reach the gateway at, or empty
     :param registered: takes the back end of TLS connections each time the line comes up
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -143,51 +240,12 @@ class GatewayRegistration(Service):
         advertise: str,
         registered: Callable[[str], None],
     ) -> None:
-        self._reactor = reactor
-        self._endpoint = endpoint
-        self._locator = locator
+        super().__init__(reactor, endpoint, locator)
         self._advertise = advertise
         self._registered = registered
-        self._delay = backoffPolicy()
-        self._kept: Deferred[None] | None = None
 
-    def startService(self) -> None:
-        """Begin."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._kept = Deferred.fromCoroutine(self._keep())
-
-    def stopService(self) -> Deferred[None] | None:
-        """Close the line and open no other."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.cancel()
-        return kept
-
-    async def _keep(self) -> None:
-        failures = 0
-        while self.running:
-            try:
-                await self._one_line()
-                failures = 0
-                why = "the line is lost"
-            except Exception as error:
-                failures += 1
-                why = str(error) or type(error).__name__
-            if self.running:  # else we were cancelled, by whatever name an endpoint calls that
-                self._log.warn("not registered with the service: {why}", why=why)
-                with suppress(CancelledError):
-                    await deferLater(self._reactor, self._delay(failures))
-
-    async def _one_line(self) -> None:
-        """Connect, register, and wait for the end of the line."""
-        line = _Line(self._reactor, self._locator)
-        await connectProtocol(self._endpoint, line)
-        try:
-            answer = await line.call(Register, advertise=self._advertise)
-            self._registered(answer["service"])
-            self._log.info("registered with the service, back end {b}", b=answer["service"])
-            await line.lost
-        finally:
-            if line.transport is not None:
-                line.transport.loseConnection()
+    async def register(self, line: BoundedAMP) -> str:
+        """Say where tenants reach it; hear where TLS connections go."""
+        answer = await line.call(Register, advertise=self._advertise)
+        self._registered(answer["service"])
+        return f"back end {answer['service']}"

@@ -68,6 +68,7 @@ from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.sessions.role import RoleSession, TargetRole
 from cloudconnect.transports.blocking import BlockingPipe
+from cloudconnect.transports.line import tune
 from cloudconnect.transports.switch import hand_over
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameReader, FrameWriter
@@ -335,6 +336,7 @@ class TargetDataMover(TargetRole):
         """A stream has proved Key B: serve it in a thread."""
         pipe, connection = BlockingPipe(self.reactor), stream.connection
         hand_over(stream, pipe, b"")
+        tune(stream, several=False)  # what a restore sends goes over the long line
         session.running.append(pipe)
         if len(session.running) >= session.package.streams:
             self.forget_key_b(session)

@@ -28,7 +28,8 @@ from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.transports.switch import hand_over
 
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_PROXY_LOCAL = _PROXY_SIGNATURE + b"\x20\x00\x00\x00"
+#: The header of a connection that is its sender's own, and nobody else's that it relays.
+PROXY_LOCAL = _PROXY_SIGNATURE + b"\x20\x00\x00\x00"
 
 
 def proxy_header(peer: IAddress, host: IAddress) -> bytes:
@@ -40,9 +41,9 @@ def proxy_header(peer: IAddress, host: IAddress) -> bytes:
         source = ipaddress.ip_address(getattr(peer, "host", ""))
         target = ipaddress.ip_address(getattr(host, "host", ""))
     except ValueError:
-        return _PROXY_LOCAL
+        return PROXY_LOCAL
     if source.version != target.version:
-        return _PROXY_LOCAL
+        return PROXY_LOCAL
     family = 0x11 if source.version == 4 else 0x21
     ports = struct.pack(">HH", getattr(peer, "port", 0), getattr(host, "port", 0))
     addresses = source.packed + target.packed + ports

@@ -214,7 +214,9 @@ class TargetRole(Service, CommandLocator):
         if session.package.session not in self._by_session:
             return
         if error is None and session.core.state is SessionState.STREAMING:
-            self._expire_in(session, CLOSE_SECONDS)
+            # It stays known after that: the tenant may still tell how it ended.
+            late = Truncated("the streams of this session did not end with its Key A tunnel")
+            self._call_in(CLOSE_SECONDS, session, self._abort, session, late)
             return
         if isinstance(error, SecurityError):
             self.failed(session, error, "key-a-tunnel", 0)
@@ -242,6 +244,10 @@ class TargetRole(Service, CommandLocator):
         workers = DeferredList(list(session.workers))
         session.workers.append(workers.addCallback(lambda _: self._taken_back(session)))
 
+    def give_up(self, session: RoleSession) -> None:
+        """What the session did here has ended, and nothing more can come: forget its keys."""
+        self._over(session)
+
     def _taken_back(self, session: RoleSession) -> Deferred[None]:
         taken = Deferred.fromCoroutine(self.take_back(session))
         return taken.addErrback(lambda f: self._log.failure("points were not withdrawn", f))
@@ -261,9 +267,12 @@ class TargetRole(Service, CommandLocator):
             self._expire_in(session, KEY_B_SECONDS)
 
     def _expire_in(self, session: RoleSession, seconds: float) -> None:
+        self._call_in(seconds, session, self._expired, session)
+
+    def _call_in(self, seconds: float, session: RoleSession, call: Any, *arguments: Any) -> None:
         if session.expiry.active():
             session.expiry.cancel()
-        session.expiry = self.reactor.callLater(seconds, self._expired, session)
+        session.expiry = self.reactor.callLater(seconds, call, *arguments)
 
     def _key_a_over(self, identifier: bytes) -> None:
         session = self._by_session.get(identifier)

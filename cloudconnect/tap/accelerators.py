@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.accelerator.caches import TenantCaches
-from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.cache.keys import read_node_key
-from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.seeding import FillCache
+
+if TYPE_CHECKING:  # a tenant's command starts without the provider's modules
+    from cloudconnect.accelerator.target import TargetAccelerator
+    from cloudconnect.config.provider import ProviderSettings
+    from cloudconnect.provider.seeding import FillCache
 
 GIB: Final = 1 << 30
 
@@ -43,6 +45,8 @@ def accelerator_of(
 
     :return: None where its admin wants none, or it cannot be: backups and restores go on without
     """
+    from cloudconnect.accelerator.target import TargetAccelerator
+
     if not settings.wan_cache_gb or settings.read_only:
         return None
     try:

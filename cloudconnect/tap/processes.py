@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -16,12 +18,26 @@ from twisted.python.failure import Failure
 from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.settings import BACKLOG
 
+#: ``M_ARENA_MAX`` of glibc's ``mallopt``.
+_ARENA_MAX = -8
+
 
 def harden() -> None:
-    """No core dumps, since they would hold keys; and as many descriptors as we may have."""
+    """No core dumps, since they would hold keys; as many descriptors as we may have; one heap."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    few_arenas()
+
+
+def few_arenas() -> None:
+    """One heap for all threads: what one thread gave back another one can use.
+
+    Threads of codecs take and give back mebibytes all the time; with glibc's heap for each thread a
+    process keeps half as much again. Elsewhere nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def stop_with(reactor: Any, log: Logger, failure: Failure) -> None:

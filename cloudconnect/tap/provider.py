@@ -19,6 +19,7 @@ from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
 
 
 class Options(UsageOptions):
@@ -77,7 +78,7 @@ class ProviderProcess(Service):
         if settings.lan_listen:
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
-                lan_tls(settings.node_authority / "service", "gateway"),
+                lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR),
             )
         self._provider = EmbeddedProvider(
             self._reactor,

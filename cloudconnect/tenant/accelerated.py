@@ -38,12 +38,18 @@ class OwnAccelerator:
     :ivar endpoint: where the mover's connection goes
     :ivar cache: names the tenant's cache there, 32 bytes: the provider's id and the repository's
     :ivar streams: connections from it to the provider's
+    :ivar here: whether it is in this process, so that those can be opened ahead
     """
 
     link: BoundedAMP
     endpoint: IStreamClientEndpoint
     cache: bytes
     streams: int
+    here: bool = True
+
+    async def ready(self) -> OwnAccelerator:
+        """Itself: it is always there."""
+        return self
 
 
 @attrs.define

@@ -61,6 +61,7 @@ from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
+from cloudconnect.tenant.shared import SharedAccelerator
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
@@ -130,7 +131,7 @@ class JobManager:
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
         self._ahead: Ahead | None = None
-        self._accelerator: OwnAccelerator | None = None
+        self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, Any] = {}
         self.reports = Reports(self._happened, self._provider_warned)
         self._mover = SourceDataMover(reactor)
@@ -382,12 +383,13 @@ class JobManager:
         :param summarize: what of the result the provider may keep
         :param rates: how fast the stream may use the line
         :param wan: whether it goes through the accelerators; :meth:`use_accelerator` was called
+        :raises NoAccelerator: of the accelerators one is not there
         :raises SecurityError: something was changed on the way; nothing was published
         :raises CloudConnectError: anything else by name
         """
-        own = self._accelerator if wan else None
-        if wan and own is None:
+        if wan and self._accelerator is None:
             raise LocalError("there is no own accelerator for this session")
+        own = await self._accelerator.ready() if wan and self._accelerator is not None else None
         asked: dict[str, Any] = {
             "kind": kind.value,
             "job": job_id,
@@ -398,7 +400,9 @@ class JobManager:
             "streams": own.streams if own is not None else 1,
         }
         control = self.control
-        connections = 1 + (1 + own.streams if own is not None else 1)
+        connections = 2  # to the mover: tunnel and stream; or tunnels to it and to the accelerator
+        if own is not None and own.here:
+            connections += own.streams
         self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
         try:
             answer = await control.call(Start, **asked)
@@ -418,14 +422,15 @@ class JobManager:
             try:
                 return await run.run(dialogue, summarize, rates)
             finally:
-                self.saved = added(self.saved, run.counts)
+                if wan or self.saved:  # what went over the line is known in any case
+                    self.saved = added(self.saved, run.counts or run.moved)
         finally:
             self._current = self._ahead = None
             ahead.close()
 
     # --- the own accelerator ---------------------------------------------------------------------
 
-    def use_accelerator(self, accelerator: OwnAccelerator | None) -> None:
+    def use_accelerator(self, accelerator: OwnAccelerator | SharedAccelerator | None) -> None:
         """Sessions with ``wan`` go through this one; None: there are none from now on."""
         self._accelerator = accelerator
 

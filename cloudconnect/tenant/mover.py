@@ -23,6 +23,7 @@ from cloudconnect.errors import ContextMismatch
 from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
 from cloudconnect.transports.blocking import BlockingPipe
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.line import tune
 from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.wire.channel import FrameChannel
@@ -114,6 +115,7 @@ class SourceDataMover(CommandLocator):
         layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), self._reactor)
         pipe = BlockingPipe(self._reactor)
         await connectProtocol(layered, pipe)
+        tune(pipe.transport, several=False)  # one lost packet does not halve a long line's rate
         handed.key_b.forget()
         key = handed.integrity_key
         paced = PacedPipe(pipe, rates.upload, rates.download)

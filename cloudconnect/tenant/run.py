@@ -112,6 +112,7 @@ class SessionRun:
         self._over = False
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, Any] = {}
+        self._channel: FrameChannel | None = None
         self._tell("started", f"session {self.identifier.hex()} started")
         for target in self._targets.values():
             self._tell(
@@ -128,8 +129,16 @@ class SessionRun:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What the own accelerator has saved; empty without one."""
+        """What the own accelerator has saved; empty without one, or where it is lost."""
         return self._counts
+
+    @property
+    def moved(self) -> dict[str, int]:
+        """What went over the stream, as an accelerator that saves nothing would count it."""
+        channel = self._channel
+        if channel is None:
+            return {}
+        return {"line_sent": channel.bytes_sent, "line_received": channel.bytes_received}
 
     async def run(
         self,
@@ -279,6 +288,7 @@ class SessionRun:
             channel = await self._around.mover.open(self.identifier, endpoint, rates)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
+        self._channel = channel
         self._steps.stream_up()
         self._tell("stream_up", f"Key B stream {self._hop} is up")
         return channel

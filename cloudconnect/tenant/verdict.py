@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cloudconnect.commands.control import TENANT_ROLES
 from cloudconnect.errors import (
     Cancelled,
     ControlTampered,
@@ -38,11 +39,13 @@ def worse_than(
 
 
 def security_error(warning: SecurityWarning) -> SecurityError:
-    """The error of this warning's kind, with the provider's words."""
+    """The error of this warning's kind, with the words of who saw it."""
+    whose = "our own" if warning.role in TENANT_ROLES else "the provider's"
+    text = f"seen by {whose} {warning.role}: {warning.text}"
     for cls in SecurityError.__subclasses__():
         if cls.kind is warning.kind:
-            return cls(f"seen by the provider's {warning.role}: {warning.text}")
-    return ControlTampered(f"seen by the provider's {warning.role}: {warning.text}")
+            return cls(text)
+    return ControlTampered(text)
 
 
 def outcome_of(error: Exception | None, summary: dict[str, Any]) -> str:

@@ -160,6 +160,11 @@ class Bundle(EndingLayer):
         below: int = sum(member.waiting for member in self._members)
         return super().waiting + self._splitter.waiting + below
 
+    def unsent(self) -> int:
+        """The same, and what peers have not acknowledged of what was, as far as members know."""
+        below: int = sum(member.unsent for member in self._members)
+        return super().waiting + self._splitter.waiting + below
+
     def _members_late(self) -> None:
         self._missing_timer = None
         missing = self._members.missing

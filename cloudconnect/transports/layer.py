@@ -23,6 +23,7 @@ Source: the list in ``docs/howto/wrapper.rst``.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -36,6 +37,7 @@ from twisted.internet.interfaces import (
     IProtocol,
     IPushProducer,
     IReactorTime,
+    ITCPTransport,
     ITransport,
 )
 from twisted.python.failure import Failure
@@ -245,6 +247,11 @@ class Layer(Closing):
         for method in FORWARDED:
             if hasattr(transport, method):
                 setattr(self, method, getattr(transport, method))
+        if ITCPTransport.providedBy(transport):
+            # A turn's writes leave together anyway. To hold a message back until the peer's
+            # delayed acknowledgement of the one before costs a round trip and 40 ms.
+            with contextlib.suppress(OSError):  # a UNIX socket says that it is one too
+                transport.setTcpNoDelay(True)
         self.connected = True
         self.connectionMade()
 

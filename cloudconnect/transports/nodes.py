@@ -20,6 +20,12 @@ from cloudconnect.transports.trust import Problem, Verdict, spki_fingerprint
 
 #: The URI scheme of node names.
 SCHEME: Final = "cloudconnect:"
+#: The roles of nodes. On a provider's LAN: the Cloud Connect service, and who registers with it ...
+SERVICE: Final = "service"
+GATEWAY: Final = "gateway"
+ACCELERATOR: Final = "accelerator"
+#: ... and on a tenant's, whose own accelerators are nodes too: the machines that make backups.
+JOB_MANAGER: Final = "job-manager"
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

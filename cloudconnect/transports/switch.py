@@ -251,18 +251,41 @@ class FactoryTarget:
             hand_over(transport, protocol, data[self.skip :])
 
 
-class _PreambleWriter(Protocol):
-    """Writes the preamble and makes way."""
+class _Writer(Protocol):
+    """Writes the first bytes and makes way."""
 
-    def __init__(self, protocol: IProtocol, preamble: Preamble) -> None:
+    def __init__(self, protocol: IProtocol, octets: bytes) -> None:
         self.wanted = protocol
-        self._preamble = preamble
+        self._octets = octets
 
     def connectionMade(self) -> None:
-        """Write the preamble, then be gone."""
+        """Write them, then be gone."""
         assert self.transport is not None
-        self.transport.write(self._preamble.encode())
+        self.transport.write(self._octets)
         hand_over(self.transport, self.wanted, b"")
+
+
+@implementer(IStreamClientEndpoint)
+@attrs.frozen
+class SayingEndpoint:
+    """Connects, writes some bytes, and puts the wanted protocol directly on the transport.
+
+    :ivar endpoint: an ``IStreamClientEndpoint``
+    :ivar octets: what to write first
+    """
+
+    endpoint: IStreamClientEndpoint
+    octets: bytes
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """As ``IStreamClientEndpoint`` says; the result is the protocol that the factory built."""
+        factory = LayerFactory(
+            protocolFactory, lambda protocol: _Writer(protocol, self.octets), "first bytes"
+        )
+        connecting: Deferred[Any] = self.endpoint.connect(factory)
+        return connecting.addCallback(
+            lambda made: made.wanted if isinstance(made, _Writer) else made
+        )
 
 
 @implementer(IStreamClientEndpoint)
@@ -279,13 +302,7 @@ class PreambleEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """As ``IStreamClientEndpoint`` says; the result is the protocol that the factory built."""
-        factory = LayerFactory(
-            protocolFactory, lambda protocol: _PreambleWriter(protocol, self.preamble), "preamble"
-        )
-        connecting: Deferred[Any] = self.endpoint.connect(factory)
-        return connecting.addCallback(
-            lambda made: made.wanted if isinstance(made, _PreambleWriter) else made
-        )
+        return SayingEndpoint(self.endpoint, self.preamble.encode()).connect(protocolFactory)
 
 
 def preamble_endpoint(endpoint: IStreamClientEndpoint, preamble: Preamble) -> PreambleEndpoint:

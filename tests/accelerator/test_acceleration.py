@@ -28,6 +28,7 @@ from cloudconnect.dedup.messages import Hello
 from cloudconnect.errors import Aborted, CloudConnectError, ProtocolViolation, Truncated
 from cloudconnect.keys import KeyB
 from cloudconnect.testing import HalfCloseRecorder, MemoryPair
+from cloudconnect.transports.bundle import Bundle
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.stream import RecordStream
 from tests.accelerator.parts import Chain, Pool, Turns
@@ -455,9 +456,13 @@ class ThreadTests(TestCase):
 
     def test_both_ways(self) -> Deferred[None]:
         """Some megabytes each way at once, and a proper end."""
-        return Deferred.fromCoroutine(self._both_ways())
+        return Deferred.fromCoroutine(self._both_ways(1))
 
-    async def _both_ways(self) -> None:
+    def test_bundle(self) -> Deferred[None]:
+        """The same, where the line is four connections."""
+        return Deferred.fromCoroutine(self._both_ways(4))
+
+    async def _both_ways(self, members: int) -> None:
         ended: list[Deferred[Any]] = [Deferred(), Deferred()]
         one, two = (
             Acceleration(
@@ -470,7 +475,12 @@ class ThreadTests(TestCase):
         )
         movers: list[Any] = [HalfCloseRecorder(), HalfCloseRecorder()]
         await self._connect(movers[0], one.near)
-        await self._connect(one.far, two.far)
+        if members == 1:
+            await self._connect(one.far, two.far)
+        else:
+            bundles = [Bundle(side.far, members, reactor) for side in (one, two)]  # type: ignore
+            for index in range(members):
+                await self._connect(*(bundle.member(index) for bundle in bundles))
         await self._connect(movers[1], two.near)
         data = [text(3_000_000) + noise(3_000_000), noise(5_000_000, 2)]
         for mover, octets in zip(movers, data, strict=True):

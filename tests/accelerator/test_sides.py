@@ -81,10 +81,15 @@ class SideTests(SynchronousTestCase):
         self.assertTrue(self.side.free)
 
     def test_waiting(self) -> None:
-        """What a transport says that it holds waits, too."""
+        """What a transport says that it holds, and what no peer acknowledged, waits too."""
         self.connect()
         self.pair.left.waiting = 1000  # type: ignore[attr-defined]
-        self.assertEqual(1000, self.side.waiting)
+        self.assertEqual((1000, 1000), (self.side.waiting, self.side.unsent))
+        self.pair.left.unsent = lambda: 3000  # type: ignore[attr-defined]
+        self.assertEqual(3000, self.side.unsent)
+        self.other.transport.pauseProducing()
+        self.side.send([bytes(1_000_000)])
+        self.assertEqual(self.side.held + 3000, self.side.unsent)
 
     def test_queue(self) -> None:
         """The transport is paused while much is queued, and what is put back comes first."""

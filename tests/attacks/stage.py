@@ -18,6 +18,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from zope.interface import directlyProvides, providedBy
 
+from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.backup.options import (
     BackupOptions,
     BackupResult,
@@ -28,6 +29,7 @@ from cloudconnect.backup.options import (
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.commands.links import link_in_process
 from cloudconnect.config.provider import ProviderSettings, initialize
 from cloudconnect.content.atrest import (
     Argon2Costs,
@@ -42,7 +44,10 @@ from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.tap.accelerators import accelerator_of, caches_in
+from cloudconnect.tenant.accelerated import OwnAccelerator
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
+from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import Frame, FrameKind
@@ -52,6 +57,8 @@ _T = TypeVar("_T")
 
 TENANT = "acme"
 HOST, JOB = "attacked-host", "attacked-job"
+#: Connections between the accelerators, where there are some.
+STREAMS = 3
 
 #: What a warning of a change is called; ``truncated`` only says that bytes stopped.
 CHANGES = {kind.value for kind in WarningKind} - {"truncated", "authentication_failed"}
@@ -160,7 +167,29 @@ class Tenant:
     async def log_in(self) -> None:
         await self.manager.log_in(TENANT, Password(self._stage.token))
 
+    def accelerate(self) -> None:
+        """Sessions go through accelerators from now on."""
+        reactor, manager, stage = self._stage.reactor, self.manager, self._stage
+        folder = stage.directory.parent / "tenant"
+        folder.mkdir(exist_ok=True)
+        caches = caches_in(reactor, folder / "wan", folder / "wan.key", 64 << 20, 64 << 20)
+        self.accelerator = SourceAccelerator(reactor, caches, manager.far_endpoint)
+        near, self.accelerator.link = link_in_process(reactor, manager.reports, self.accelerator)
+        endpoint = MemoryEndpoint(reactor, "the source WAN accelerator")
+        endpoint.listen(self.accelerator.factory)
+        self.accelerator.startService()
+        ids = b"p" * 16 + stage.description.repository
+        self.manager.use_accelerator(OwnAccelerator(near, endpoint, ids, STREAMS))
+        self._links = (near, self.accelerator.link)
+
+    accelerator: SourceAccelerator | None = None
+
     async def close(self) -> None:
+        if self.accelerator is not None:
+            await maybeDeferred(self.accelerator.stopService)
+            for link in self._links:
+                if link.transport is not None:
+                    link.transport.loseConnection()
         await self.manager.close()
 
     async def session(self, kind: SessionKind, dialogue: Callable[[Any, bytes], _T]) -> _T:
@@ -171,7 +200,13 @@ class Tenant:
         stage = self._stage
         self.job_id = new_job_id()
         return await self.manager.session(
-            kind, stage.description.repository, self.job_id, HOST, JOB, tapped
+            kind,
+            stage.description.repository,
+            self.job_id,
+            HOST,
+            JOB,
+            tapped,
+            wan=self.accelerator is not None,
         )
 
     async def back_up(self, source: str) -> BackupResult:
@@ -201,11 +236,13 @@ class Stage:
 
     :param reactor: the reactor
     :param hurry: how much faster the provider's and the tenant's clock runs
+    :param wan: whether sessions go through accelerators
     :ivar token: the tenant's login password
     """
 
-    def __init__(self, reactor: Any, hurry: float = 1.0) -> None:
+    def __init__(self, reactor: Any, hurry: float = 1.0, wan: bool = False) -> None:
         self._real = reactor
+        self._wan = wan
         self.reactor = HurriedReactor(reactor, hurry) if hurry != 1.0 else reactor
         # Not below trial's own folder: the path of a socket has at most 107 bytes.
         self._temporary = tempfile.TemporaryDirectory(prefix="cloudconnect-")
@@ -231,6 +268,7 @@ class Stage:
             identity=settings.identity,
             admin_socket=settings.admin_socket,
             public=TCP4ServerEndpoint(self._real, 0, interface=LOOPBACK),
+            accelerator=accelerator_of(self.reactor, settings) if self._wan else None,
         )
         self.provider = EmbeddedProvider(self.reactor, places)
         listening: Any = await self.provider.listen()
@@ -245,6 +283,8 @@ class Stage:
         tenant = Tenant(self, self.reactor, self.proxy.port)
         self._tenants.append(tenant)
         await tenant.log_in()
+        if self._wan:
+            tenant.accelerate()
         return tenant
 
     async def leave(self, tenant: Tenant) -> None:

@@ -126,7 +126,7 @@ class AtRestTests(StageCase):
     def test_another_mode_in_the_package(self) -> None:
         """A session that the service offers in another mode than the repository's is refused."""
         tenant = self.of(EncryptionMode.TENANT)
-        calls = self.provider.service.mover
+        calls = self.provider.service.nodes.mover
 
         def call(command: object, *arguments: object, **values: object) -> object:
             if command is OfferKeyA:

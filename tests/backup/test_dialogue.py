@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.backup.dialogue import CODINGS, Limits, expect, greet
+from cloudconnect.backup.dialogue import CODINGS, Limits, Remembers, expect, greet
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.description import describe
 from cloudconnect.errors import ContextMismatch, Downgrade, NoSpace, ProtocolViolation
@@ -26,7 +26,7 @@ class GreetTests(SynchronousTestCase):
         self.description = describe(master, os.urandom(16), EncryptionMode.TENANT, ())
         self.keys = RepositoryKeys(master, self.description.repository)
 
-    def welcome(self, **changes: Any) -> Limits:
+    def welcome(self, heads: Remembers | None = None, **changes: Any) -> Limits:
         """What :func:`greet` makes of a WELCOME with some fields changed."""
         body = {
             "version": 1,
@@ -35,7 +35,7 @@ class GreetTests(SynchronousTestCase):
             "limits": {"ids": 8192, "chunk": 4 << 20, "body": 8 << 20},
         }
         self.right.send(FrameKind.WELCOME, 0, encode_body(**{**body, **changes}))
-        return greet(self.left, self.keys, self.description, "backup")
+        return greet(self.left, self.keys, self.description, "backup", heads)
 
     def test_hello(self) -> None:
         """HELLO says versions, key check, codings, chunking and purpose, and nothing else."""
@@ -51,6 +51,28 @@ class GreetTests(SynchronousTestCase):
                 "purpose": "backup",
             },
         )
+
+    def test_first_question(self) -> None:
+        """What is known of the past asks while the greeting is under way, and judges behind it."""
+        told: list[str] = []
+
+        class Heads:
+            def ask(self, channel: Any) -> None:
+                told.append("asked")
+                channel.send(FrameKind.HEADS, 0, encode_body(after=0, about=[]))
+
+            def check(self, channel: Any) -> None:
+                told.append("checked")
+
+            def vouches(self, point: bytes, record: bytes) -> bool | None:
+                return None
+
+        self.welcome(heads=Heads(), version=1)
+        kinds = [self.right.receive().kind for _ in range(2)]
+        self.assertEqual(([FrameKind.HELLO, FrameKind.HEADS], ["asked", "checked"]), (kinds, told))
+        with self.assertRaises(Downgrade):
+            self.welcome(heads=Heads(), version=0)
+        self.assertEqual(["asked", "checked", "asked"], told)
 
     def test_limits(self) -> None:
         """The repository's limits hold, but none above our own."""

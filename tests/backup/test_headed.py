@@ -8,14 +8,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.backup.headed import ABOUT_MAX, Fate, ask_fates, ask_page, bits_of
+from cloudconnect.backup.headed import (
+    ABOUT_MAX,
+    Fate,
+    ask_fates,
+    ask_page,
+    bits_of,
+    exchange_over,
+    page_question,
+)
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import ProtocolViolation
+from cloudconnect.testing import PipePair
 from cloudconnect.wire import canonical
+from cloudconnect.wire.frames import FrameKind, encode_body
+from tests.backup.support import channels
 
 CHAIN = b"c" * 32
 PAIR = [b"an entry", b"s" * 64]
 HEADED = {"number": 3, "chain": CHAIN, "entries": [PAIR, PAIR], "live": b"\5", "about": []}
+
+
+class ExchangeTests(SynchronousTestCase):
+    """Questions over a dialogue."""
+
+    def setUp(self) -> None:
+        self.left, self.right = channels(PipePair(timeout=5.0))
+
+    def answer(self, number: int) -> None:
+        self.right.send(FrameKind.HEADED, 0, encode_body(**{**HEADED, "number": number}))
+
+    def asked(self) -> bytes:
+        """What was asked next."""
+        frame = self.right.receive()
+        self.assertIs(frame.kind, FrameKind.HEADS)
+        return frame.body
+
+    def test_in_turn(self) -> None:
+        """Each question is sent, and its answer returned."""
+        exchange = exchange_over(self.left)
+        for number in (3, 4):
+            self.answer(number)
+            self.assertEqual(exchange(page_question(number))["number"], number)
+            self.assertEqual(self.asked(), page_question(number))
+
+    def test_asked_before(self) -> None:
+        """A question that was sent before is not sent again; the next one is."""
+        exchange = exchange_over(self.left, page_question(3))
+        for number in (3, 4):
+            self.answer(number)
+            self.assertEqual(exchange(page_question(number))["number"], number)
+        self.assertEqual(self.asked(), page_question(4))
+
+    def test_asked_in_vain(self) -> None:
+        """Where something else is to be asked by now, the first answer is dropped."""
+        exchange = exchange_over(self.left, page_question(3))
+        self.answer(3)
+        self.answer(4)
+        self.assertEqual(exchange(page_question(4))["number"], 4)
+        self.assertEqual(self.asked(), page_question(4))
 
 
 class PageTests(SynchronousTestCase):

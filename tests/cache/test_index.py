@@ -118,3 +118,27 @@ class IndexTests(SynchronousTestCase):
             self.assertRaises(sqlite3.DatabaseError, Index, self.path)
         remove_index(self.path)
         self.index = Index(self.path)
+
+    def test_damaged_rows(self) -> None:
+        """Rows of something else than numbers that can be are an error of SQLite's, and not what
+        a damaged page makes of them."""
+        self.index.close()
+        for value in ("x'ff'", "'text'", "CAST(x'f2' AS TEXT)", "1.5", "-1", str(1 << 60)):
+            remove_index(self.path)
+            index = Index(self.path)
+            index.add(name(1), (7,), Place(3, 0, 56, 1000))
+            index.close_segment(SegmentRow(3, 0, 1056, Place(3, 0, 56, 1000), 1))
+            index.close()
+            database = sqlite3.connect(self.path)
+            for table in ("blocks", "features", "segments"):
+                column = "used" if table == "segments" else "offset"
+                database.execute(f"UPDATE {table} SET {column} = {value}")
+            database.commit()
+            database.close()
+            index = Index(self.path)
+            self.assertRaises(sqlite3.DatabaseError, index.find, name(1))
+            self.assertRaises(sqlite3.DatabaseError, index.similar, [7])
+            self.assertRaises(sqlite3.DatabaseError, index.segments)
+            index.abandon()
+        remove_index(self.path)
+        self.index = Index(self.path)

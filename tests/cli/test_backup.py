@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from cloudconnect.cli import backup as backup_module
-from cloudconnect.cli.backup import _for_the_provider, _level, _output, _pattern_lines, _start
+from cloudconnect.cli.backup import _for_the_provider, _level, _output, _start
 from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.errors import SourceCommandFailed, UsageError
 from tests.cli.commands import CommandCase, Done
@@ -112,11 +112,6 @@ class OptionTests(CommandCase):
         self.assertEqual((LEVEL_DEFAULT, 0, 19), (_level("auto"), _level("0"), _level("19")))
         for wrong in ("", "-1", "20", "x", "1.5"):
             self.assertRaises(UsageError, _level, wrong)
-
-    def test_patterns(self) -> None:
-        """A file of patterns has one a line, comments and empty lines."""
-        content = b"# comment\n\n  *.log \n/a b\n#not\n\\#name\n"
-        self.assertEqual([b"*.log", b"/a b", b"\\#name"], _pattern_lines(content))
 
 
 class CommandTests(CommandCase):

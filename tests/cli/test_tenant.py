@@ -64,6 +64,16 @@ class ResolveTests(CommandCase):
         self.environment["CLOUDCONNECT_ENCRYPTION"] = "some"
         self.assertRaises(UsageError, lambda: self.resolve().mode)
 
+    def test_shared_accelerator(self) -> None:
+        """Where the tenant's own accelerator is stands in the environment, above the profile."""
+        self.save(wan_accelerator="a:1", wan_node="/a")
+        profile = self.resolve().profile
+        self.assertEqual(("a:1", "/a"), (profile.wan_accelerator, profile.wan_node))
+        self.environment["CLOUDCONNECT_WAN_ACCELERATOR"] = "b:2"
+        self.environment["CLOUDCONNECT_WAN_NODE"] = "b"
+        profile = self.resolve().profile
+        self.assertEqual(("b:2", os.path.abspath("b")), (profile.wan_accelerator, profile.wan_node))
+
     def test_order(self) -> None:
         """For every setting that has all three."""
         pin = "SPKI-SHA256:" + "00" * 32

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,29 +19,43 @@ from tests.crash import cuts, faults, flips, kills, states
 from tests.crash.ledger import LEDGER, append, code, sums
 from tests.crash.stage import Failed
 
+#: Why it cannot run here, or nothing; and what runs it.
+Campaign = tuple[Callable[[], str], Callable[..., None]]
+Campaigns = Mapping[str, Campaign]
 
-def _always() -> str:
+
+def always() -> str:
+    """Nothing is missing."""
     return ""
 
 
 #: What share of the time each gets when all run: a kill takes longer than a fault.
 _SHARES: Final = {"kills": 0.45, "states": 0.25, "faults": 0.12, "cuts": 0.1, "flips": 0.08}
-#: By name: why it cannot run here, and the campaign.
-CAMPAIGNS: Final[dict[str, tuple[Callable[[], str], Callable[..., None]]]] = {
-    "kills": (_always, kills.run),
+CAMPAIGNS: Final[Campaigns] = {
+    "kills": (always, kills.run),
     "cuts": (cuts.missing, cuts.run),
     "faults": (faults.missing, faults.run),
-    "flips": (_always, flips.run),
-    "states": (_always, states.run),
+    "flips": (always, flips.run),
+    "states": (always, states.run),
 }
 
 
-def main(arguments: list[str]) -> int:
-    """Run campaigns; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash")
+def main(
+    arguments: list[str],
+    campaigns: Campaigns = CAMPAIGNS,
+    shares: Mapping[str, float] = _SHARES,
+    prog: str = "python -m tests.crash",
+) -> int:
+    """Run campaigns; the exit status.
+
+    :param campaigns: those that there are
+    :param shares: what share of the time each gets when all run
+    :param prog: what is run
+    """
+    parser = argparse.ArgumentParser(prog=prog)
     parser.add_argument("--seconds", type=float, default=600.0, help="for all campaigns together")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--campaign", choices=[*CAMPAIGNS, "all"], default="all")
+    parser.add_argument("--campaign", choices=[*campaigns, "all"], default="all")
     parser.add_argument("--most", type=int, help="most kills, cuts, faults ... of each campaign")
     parser.add_argument("--ledger", type=Path, default=LEDGER)
     parser.add_argument("--sums", action="store_true", help="add up the ledger and run nothing")
@@ -50,13 +64,14 @@ def main(arguments: list[str]) -> int:
         for total in sums(chosen.ledger):
             print(json.dumps(total))
         return 0
-    names = list(CAMPAIGNS) if chosen.campaign == "all" else [chosen.campaign]
+    names = list(campaigns) if chosen.campaign == "all" else [chosen.campaign]
     whole = len(names) == 1
     results = [
         _one(
             name,
+            campaigns[name],
             chosen.seed,
-            chosen.seconds * (1.0 if whole else _SHARES[name]),
+            chosen.seconds * (1.0 if whole else shares[name]),
             chosen.most,
             chosen.ledger,
         )
@@ -65,8 +80,10 @@ def main(arguments: list[str]) -> int:
     return max(results)
 
 
-def _one(name: str, seed: int, seconds: float, most: int | None, ledger: Path) -> int:
-    missing, run = CAMPAIGNS[name]
+def _one(
+    name: str, campaign: Campaign, seed: int, seconds: float, most: int | None, ledger: Path
+) -> int:
+    missing, run = campaign
     why = missing()
     if why:
         print(json.dumps({"campaign": name, "skipped": why}), flush=True)

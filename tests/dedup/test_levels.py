@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.dedup.levels import LADDER, LevelController
+from cloudconnect.dedup.levels import KEEP, LevelController
+
+#: Bytes of a batch.
+BATCH = 2 << 20
 
 
 class LevelTests(SynchronousTestCase):
     """What the controller does with what it is told."""
 
+    def setUp(self) -> None:
+        self.plain = 0
+
+    def told(self, controller: LevelController, stands: float, works: float) -> list[int]:
+        """Every level while it is told the same for a long time."""
+        seen = []
+        for _ in range(100):
+            self.plain += BATCH
+            seen.append(controller.observe(self.plain, stands, works))
+        return seen
+
     def test_slow_line(self) -> None:
-        """While bytes wait for the line the level climbs to the highest and stays."""
-        controller = LevelController()
-        seen = [controller.observe(1_000_000, 100_000) for _ in range(60)]
-        self.assertEqual(seen, sorted(seen))
-        self.assertEqual(seen[-1], 19)
-        self.assertEqual(sorted(set(seen) | {1, 2}), list(LADDER))
+        """While the coder stands still for the line the level goes up, as far as there is time."""
+        for works, level in ((0.01, 19), (0.1, 12), (0.2, 9), (0.38, 6), (0.45, 3)):
+            controller = LevelController()
+            self.plain = 0
+            seen = self.told(controller, 0.6, works)
+            self.assertLessEqual(seen[KEEP // BATCH], level)
+            self.assertEqual({3, level}, {3, seen[KEEP // BATCH]})
 
     def test_fast_line(self) -> None:
-        """While the line waits it falls to the lowest."""
-        controller = LevelController(first=9)
-        for _ in range(60):
-            controller.observe(0, 1e8)
-        self.assertEqual(controller.level, 1)
+        """While the coder works all the time it falls to the lowest."""
+        for first in (3, 9, 19):
+            self.assertEqual(1, self.told(LevelController(first=first), 0.0, 1.0)[-1])
 
     def test_balance(self) -> None:
-        """Between the two it stays where it is."""
-        controller = LevelController()
-        for _ in range(20):
-            self.assertEqual(controller.observe(100_000, 1_000_000), 3)
+        """While neither is slow it goes back to where it began, where it costs anything, and from
+        below it does not."""
+        controller = LevelController(highest=9)
+        self.assertEqual([3] * 100, self.told(controller, 0.0, 0.3))
+        self.assertEqual(9, self.told(controller, 0.9, 0.2)[8])
+        self.assertEqual([9] * 100, self.told(controller, 0.4, 0.6))
+        self.assertEqual([9] * 100, self.told(controller, 0.0, 0.2))
+        self.assertEqual(3, self.told(controller, 0.1, 0.6)[-1])
+        self.told(controller, 0.0, 1.0)
+        self.assertEqual([1] * 100, self.told(controller, 0.3, 0.6))
 
-    def test_stalled(self) -> None:
-        """A line that takes nothing is slow; one with nothing to take is not."""
+    def test_kept(self) -> None:
+        """A level stays for a while, whatever happens."""
         controller = LevelController()
-        for _ in range(4):
-            controller.observe(5000, 0)
-        self.assertGreater(controller.level, 3)
-        controller = LevelController()
-        for _ in range(9):
-            controller.observe(0, 0)
-        self.assertEqual(controller.level, 1)
+        seen = []
+        for turn in range(200):
+            self.plain += BATCH
+            seen.append(controller.observe(self.plain, 0.9 * (turn % 2), 0.9 * (1 - turn % 2)))
+        stayed = [len(list(times)) for _, times in groupby(seen)]
+        self.assertGreater(len(stayed), 2)
+        self.assertGreaterEqual(min(stayed[:-1]), KEEP // BATCH - 1)
 
     def test_bounds(self) -> None:
         """It stays between the lowest and the highest that it was given."""
-        controller = LevelController(2, 6, 4)
-        for _ in range(30):
-            controller.observe(1 << 30, 1)
-        self.assertEqual(controller.level, 6)
-        for _ in range(30):
-            controller.observe(0, 1)
-        self.assertEqual(controller.level, 2)
-        fixed = LevelController(3, 3, 3)
-        fixed.observe(1 << 30, 1)
-        self.assertEqual(fixed.observe(1 << 30, 1), 3)
+        controller = LevelController(2, 7, 4)
+        self.assertEqual(7, self.told(controller, 1.0, 0.0)[-1])
+        self.assertEqual(2, self.told(controller, 0.0, 1.0)[-1])
+        fixed = LevelController(4, 4, 4)
+        self.assertEqual([4] * 100, self.told(fixed, 1.0, 0.0))
 
     def test_refused(self) -> None:
         """Levels out of order."""

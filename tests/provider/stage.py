@@ -7,6 +7,7 @@ bases, repositories and threads are the real ones.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 from collections.abc import Callable, Coroutine
@@ -26,9 +27,13 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import Clock
 from twisted.logger import eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from cloudconnect.accelerator.caches import TenantCaches
+from cloudconnect.accelerator.source import SourceAccelerator
+from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.backup.dialogue import greet
 from cloudconnect.backup.options import (
     BackupOptions,
@@ -39,6 +44,7 @@ from cloudconnect.backup.options import (
 )
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
+from cloudconnect.cache.keys import NodeKey
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.content.atrest import (
@@ -49,9 +55,11 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.content.atrest import describe as described
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.assembly import here_to
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import ServiceEnd
@@ -59,6 +67,7 @@ from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.sessions.acceptance import RoleTarget
+from cloudconnect.tenant.accelerated import OwnAccelerator
 from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
 from cloudconnect.transports.memory import MemoryEndpoint, MemoryPair
 from cloudconnect.transports.switch import FactoryTarget
@@ -74,6 +83,13 @@ TENANT = "acme"
 LABELS = ("some-host", "some-job")
 #: A worker thread that takes longer than this has hung: the test fails in the place of waiting.
 HUNG_SECONDS = 60
+#: Timers that are due within so many seconds of the clock go off while worker threads are waited
+#: for: an accelerator sends what waits for more after such a time.
+SHORT_SECONDS = 0.1
+#: Bytes of each block cache.
+CACHE_SIZE = 64 << 20
+#: Connections between the accelerators.
+STREAMS = 3
 
 _identity: list[Issued] = []
 
@@ -125,11 +141,24 @@ class MemoryReactor(Clock):
         waited.addBoth(results.append)
         self.settle()
         while not results:
-            self._handed.get(timeout=HUNG_SECONDS)()
+            self._wait()
             self.settle()
         if isinstance(results[0], Failure):
             results[0].raiseException()
         return results[0]
+
+    def _wait(self) -> None:
+        """Run what a thread hands over next; where none does at once, a timer that is near."""
+        due = min((call.getTime() for call in self.getDelayedCalls()), default=math.inf)
+        short = due - self.seconds()
+        try:
+            call = self._handed.get(timeout=HUNG_SECONDS if short > SHORT_SECONDS else 0.002)
+        except queue.Empty:
+            if short > SHORT_SECONDS:
+                raise
+            self.advance(max(short, 0))
+        else:
+            call()
 
     def pass_time(self, seconds: float, step: float = 1.0) -> None:
         """Let time go by in small steps, as it does, so that everybody answers in between."""
@@ -175,6 +204,11 @@ class MemoryReactor(Clock):
         return self
 
 
+def caches_in(reactor: MemoryReactor, folder: Path) -> Callable[[ThreadPool], TenantCaches]:
+    """Makes block caches below a folder; always with the same node key."""
+    return lambda pool: TenantCaches(reactor, pool, folder, NodeKey(b"n" * 32), CACHE_SIZE)
+
+
 class Provider(Service):
     """Every role of a provider, as :mod:`cloudconnect.provider.assembly` puts them together."""
 
@@ -192,19 +226,38 @@ class Provider(Service):
         control = PinnedTLS(identity=self.issued.write(directory / "tls")).server_factory(
             ControlFactory(self.service), reactor
         )
-        targets = {"service": FactoryTarget(control, "service"), HERE: RoleTarget(self.mover)}
+        self.targets: dict[str, IRelayTarget] = {
+            "service": FactoryTarget(control, "service"),
+            HERE: RoleTarget(self.mover),
+        }
         self.gateway = Gateway(
-            reactor, MemoryEndpoint(reactor, "public"), targets.__getitem__, "service"
+            reactor, MemoryEndpoint(reactor, "public"), self.targets.__getitem__, "service"
         )
         end, self.mover.link = link_in_process(
             reactor, ServiceEnd(self.service, self.mover.role), self.mover
         )
-        self.service.set_mover(end)
+        self.service.nodes.set_mover(end)
         self.gateway_link, _ = link_in_process(reactor, None, self.gateway)
-        self.service.add_gateway(self.gateway_link, GatewayPlace())
+        self.service.nodes.add_gateway(self.gateway_link, GatewayPlace())
         self.mover.startService()
         self.service.startService()
         reactor.network[PORT] = self.gateway.factory
+
+    def accelerate(self, kind: type[TargetAccelerator] = TargetAccelerator) -> TargetAccelerator:
+        """Add a WAN accelerator, of which the service knows from now on."""
+        reactor, way = self.reactor, here_to(self.reactor, self.mover)
+        self.caches = self.repositories.parent / "caches"
+        made = kind(reactor, caches_in(reactor, self.caches), lambda backend: way)
+        self.accelerator_end, made.link = link_in_process(
+            reactor, ServiceEnd(self.service, made.role), made
+        )
+        self.targets[HERE] = RoleTarget(self.mover, made)
+        self.service.nodes.add_accelerator(self.accelerator_end)
+        made.startService()
+        self.accelerator = made
+        return made
+
+    accelerator: TargetAccelerator | None = None
 
     def add_tenant(self, name: str = TENANT, **settings: Any) -> Password:
         """Make a tenant; its token."""
@@ -215,6 +268,8 @@ class Provider(Service):
     def stop(self) -> None:
         """End everything."""
         self.reactor.result_of(self.service.stopService())
+        if self.accelerator is not None and self.accelerator.running:
+            self.reactor.result_of(self.accelerator.stopService())
         self.reactor.result_of(self.mover.stopService())
         self.accounts.close()
 
@@ -253,6 +308,7 @@ class Tenant:
         self.description: RepositoryDescription = described(master, self.repository, mode, slots)
         self.keys = RepositoryKeys(master, self.repository, mode)
         self.manager = self.make_manager()
+        self.accelerator: SourceAccelerator | None = None
 
     def make_manager(self) -> JobManager:
         trust = TrustPolicy(HOST, fingerprints=(self.provider.issued.spki,))
@@ -277,6 +333,25 @@ class Tenant:
         self.reactor.result_of(self.manager.create_repository(self.description.encode()))
         return self
 
+    def accelerate(
+        self, caches: Path, kind: type[SourceAccelerator] = SourceAccelerator
+    ) -> SourceAccelerator:
+        """Have sessions go through a WAN accelerator of our own.
+
+        :param caches: where its block caches lie
+        """
+        reactor, manager = self.reactor, self.manager
+        made = kind(reactor, caches_in(reactor, caches), manager.far_endpoint)
+        near, made.link = link_in_process(reactor, manager.reports, made)
+        endpoint = MemoryEndpoint(reactor, "the source WAN accelerator")
+        endpoint.listen(made.factory)
+        made.startService()
+        names = b"p" * 16 + self.repository
+        self.own = OwnAccelerator(near, endpoint, names, STREAMS)
+        manager.use_accelerator(self.own)
+        self.accelerator = made
+        return made
+
     def session(
         self,
         dialogue: Callable[[FrameChannel, bytes], _T],
@@ -284,7 +359,8 @@ class Tenant:
         job_id: bytes | None = None,
         **parts: Any,
     ) -> Deferred[_T]:
-        """Begin a session."""
+        """Begin a session, through the accelerators where there is one of our own."""
+        parts = {"wan": self.accelerator is not None, **parts}
         return Deferred.fromCoroutine(
             self.manager.session(
                 kind, self.repository, job_id or new_job_id(), *LABELS, dialogue, **parts
@@ -301,7 +377,11 @@ class Tenant:
 
         def dialogue(channel: FrameChannel, session: bytes) -> BackupResult:
             labels = Labels(host=LABELS[0], job=LABELS[1], job_id=job_id)
-            options = BackupOptions(paths=(os.fsencode(os.path.abspath(source)),))
+            plain = self.accelerator is not None and self.keys.mode is not EncryptionMode.TENANT
+            options = BackupOptions(
+                paths=(os.fsencode(os.path.abspath(source)),),
+                **({"compression": 0} if plain else {}),  # type: ignore[arg-type]
+            )
             run = BackupRun(channel, self.keys, self.description, options, labels, session).run
             return run() if around is None else around(run)
 
@@ -321,6 +401,12 @@ class Tenant:
         return [event.name for event in self.events]
 
     def close(self) -> None:
+        if self.accelerator is not None:
+            if self.accelerator.running:
+                self.reactor.result_of(self.accelerator.stopService())
+            for link in (self.own.link, self.accelerator.link):
+                if link is not None and link.transport is not None:
+                    link.transport.loseConnection()
         self.reactor.result_of(self.manager.close())
         self.reactor.settle()
 
@@ -346,6 +432,21 @@ class StageCase(SynchronousTestCase):
     def connected(self, name: str = TENANT, **settings: Any) -> Tenant:
         """A tenant that is logged in and has a repository."""
         return self.tenant(name, **settings).connect()
+
+    def accelerated(
+        self,
+        name: str = TENANT,
+        mode: EncryptionMode = EncryptionMode.PROVIDER,
+        target: type[TargetAccelerator] = TargetAccelerator,
+        source: type[SourceAccelerator] = SourceAccelerator,
+        **settings: Any,
+    ) -> Tenant:
+        """A connected tenant whose sessions go through accelerators."""
+        if self.provider.accelerator is None:
+            self.provider.accelerate(target)
+        tenant = self.connected(name, mode=mode, **settings)
+        tenant.accelerate(self.directory / f"{name}-caches", source)
+        return tenant
 
     def source(self) -> str:
         """A folder with a file."""

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 from twisted.internet.task import Clock
+from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.commands.lan import PublishRoute, Register, ReportEvent, ReportWarning
+from cloudconnect.accelerator.registration import AcceleratorRegistration
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.control import Role, SessionKind
+from cloudconnect.commands.lan import (
+    AskOwner,
+    EndSession,
+    PublishRoute,
+    Register,
+    RegisterAccelerator,
+    ReportEvent,
+    ReportWarning,
+)
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import ProtocolViolation, WarningKind
+from cloudconnect.errors import ContextMismatch, ProtocolViolation, Refused, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration, NodeFactory, ServiceEnd
-from cloudconnect.provider.planning import GatewayPlace
+from cloudconnect.provider.planning import GatewayPlace, Part
+from cloudconnect.provider.service import LiveSession
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import NodeName, NodeTrust
 from cloudconnect.transports.switch import FactoryTarget
 from cloudconnect.transports.tls import MutualTLS
+from cloudconnect.transports.tls_layer import TLSFacts
 from tests.certificates import Authority
-from tests.provider.stage import StageCase
+from tests.provider.stage import TENANT, StageCase
 
 BACKEND, ADVERTISED = "10.0.0.5:6182", "gateway.example.com:6180"
+ITS_BACKEND = "10.0.0.6:6183"
 
 
 class ReportTests(StageCase):
@@ -69,8 +84,30 @@ class ReportTests(StageCase):
         self.assertEqual([], self.provider.events())
 
 
-class RegistrationTests(StageCase):
-    """How a gateway of its own process registers, over mutual TLS."""
+class Accelerator(CommandLocator):
+    """What the registration and the service know of an accelerator.
+
+    :ivar lost: how often it was told that its line is gone
+    :ivar ends: outcomes of the sessions that the service has ended
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.link: BoundedAMP | None = None
+        self.lost = 0
+        self.ends: list[str] = []
+
+    def link_lost(self) -> None:
+        self.lost += 1
+
+    @EndSession.responder
+    def end(self, session: bytes, outcome: str) -> dict[str, Any]:
+        self.ends.append(outcome)
+        return {"warnings": [], "points": [], "failed": False}
+
+
+class LanCase(StageCase):
+    """A test with the service's LAN port and certificates."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -80,18 +117,21 @@ class RegistrationTests(StageCase):
         self.lan = MemoryEndpoint(self.reactor, "LAN")
         self.registered: list[str] = []
         self.made: list[Any] = []
+        self.told: list[SecurityWarning] = []
 
-    def tls(self, role: str, name: str, peer: str, authority: Authority | None = None) -> MutualTLS:
+    def tls(
+        self, role: str, name: str, *peers: str, authority: Authority | None = None
+    ) -> MutualTLS:
         issued = (authority or self.authority).issue_node(NodeName(role, name).uri)
         identity = issued.write(self.directory / f"{role}-{name}")
-        return MutualTLS(NodeTrust(self.ca, (peer,)), identity)
+        return MutualTLS(NodeTrust(self.ca, peers), identity)
 
     def serve(self, backend: str = BACKEND) -> None:
-        """The service listens for gateways."""
+        """The service listens for gateways and accelerators."""
         factory = NodeFactory(self.provider.service, backend)
         build = factory.buildProtocol
         factory.buildProtocol = lambda addr: self.made.append(build(addr)) or self.made[-1]
-        tls = self.tls("service", "service", "gateway")
+        tls = self.tls("service", "service", "gateway", "accelerator")
         self.successResultOf(wrap_server_endpoint(tls, self.lan, self.reactor).listen(factory))
 
     def start(self, tls: MutualTLS | None = None) -> Gateway:
@@ -120,7 +160,11 @@ class RegistrationTests(StageCase):
 
     @property
     def places(self) -> list[GatewayPlace]:
-        return list(self.provider.service._gateways.values())
+        return list(self.provider.service.nodes._gateways.values())
+
+
+class RegistrationTests(LanCase):
+    """How a gateway of its own process registers, over mutual TLS."""
 
     def test_registers(self) -> None:
         """The service knows the gateway and its address, the gateway where TLS goes."""
@@ -169,7 +213,7 @@ class RegistrationTests(StageCase):
     def test_other_authority(self) -> None:
         """Nor can one that another authority has named."""
         self.serve()
-        self.start(self.tls("gateway", "edge", "service", Authority("another LAN")))
+        self.start(self.tls("gateway", "edge", "service", authority=Authority("another LAN")))
         self.assertEqual(([], [GatewayPlace()]), (self.registered, self.places))
 
     def test_tries_again(self) -> None:
@@ -205,18 +249,196 @@ class RegistrationTests(StageCase):
         self.assertEqual([], self.made)
 
 
+class AcceleratorTests(LanCase):
+    """How a target WAN accelerator of its own process registers and reports."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.service = self.provider.service
+        self.accelerator = Accelerator()
+
+    def start_accelerator(self, tls: MutualTLS | None = None) -> None:
+        """An accelerator starts."""
+        self.registration = registration = AcceleratorRegistration(
+            self.reactor,
+            wrap_client_endpoint(
+                tls or self.tls("accelerator", "one", "service"), self.lan, self.reactor
+            ),
+            self.accelerator,  # type: ignore[arg-type]
+            ITS_BACKEND,
+        )
+        registration.startService()
+        self.addCleanup(registration.stopService)
+        self.reactor.settle()
+
+    @property
+    def backends(self) -> list[str]:
+        return list(self.service.nodes._accelerators.values())
+
+    def call(self, command: Any, **values: Any) -> Any:
+        """What the accelerator's call on its line comes to."""
+        assert self.accelerator.link is not None
+        answer = self.accelerator.link.call(command, **values)
+        self.reactor.settle()
+        return answer
+
+    def session(self) -> LiveSession:
+        """A session that goes through the accelerator."""
+        live = LiveSession(
+            session=b"s" * 16,
+            tenant=TENANT,
+            kind=SessionKind.BACKUP,
+            parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
+            notify=self.told.append,
+        )
+        self.service._sessions[live.session] = live
+        self.addCleanup(self.service._sessions.clear)
+        return live
+
+    def test_registers(self) -> None:
+        """The service knows it, and where gateways find it."""
+        self.serve()
+        self.start_accelerator()
+        self.assertEqual([ITS_BACKEND], self.backends)
+        self.assertTrue(self.service.nodes.accelerates)
+
+    def test_offer_on_the_same_line(self) -> None:
+        """The service offers sessions on the line that the accelerator has opened."""
+        self.serve()
+        self.start_accelerator()
+        answer = self.made[0].call(EndSession, session=b"s" * 16, outcome="done")
+        self.reactor.settle()
+        self.assertEqual(["done"], self.accelerator.ends)
+        self.successResultOf(answer)
+
+    def test_gone(self) -> None:
+        """When the line is lost no session goes there any more, and those there end; it comes back
+        by itself."""
+        self.serve()
+        self.start_accelerator()
+        self.made[0].transport.abortConnection()
+        self.reactor.settle()
+        self.assertEqual(([], 1), (self.backends, self.accelerator.lost))
+        self.reactor.pass_time(60)
+        self.assertEqual([ITS_BACKEND], self.backends)
+        self.assertEqual(1, self.accelerator.lost)
+
+    def test_no_back_end(self) -> None:
+        """Where the provider has no port on which its mover can be reached, it says so."""
+        self.serve("")
+        self.start_accelerator()
+        self.assertEqual([], self.backends)
+        self.assertIn("no back-end port", self.log_text())
+
+    def test_no_address(self) -> None:
+        """A back end that is no address is refused."""
+        self.serve()
+        self.start_accelerator()
+        self.failureResultOf(self.call(RegisterAccelerator, backend="here"), Refused)
+        self.assertEqual([ITS_BACKEND], self.backends)
+
+    def test_wrong_role(self) -> None:
+        """By its certificate an accelerator is no gateway, and a gateway is no accelerator."""
+        self.serve()
+        self.start_accelerator(self.tls("gateway", "edge", "service"))
+        self.start(self.tls("accelerator", "one", "service"))
+        self.assertEqual(([], [GatewayPlace()]), (self.backends, self.places))
+        self.assertEqual([], self.registered)
+
+    def test_warning(self) -> None:
+        """It warns of sessions that it takes part in, as what it is, whatever it writes."""
+        self.serve()
+        self.start_accelerator()
+        live = self.session()
+        warning = SecurityWarning(
+            time=1.0,
+            kind=WarningKind.TAMPERED,
+            session=live.identifier,
+            tenant="somebody else",
+            role="target-mover",
+            text="flipped",
+        )
+        self.successResultOf(self.call(ReportWarning, warning=warning.as_dict()))
+        (row,) = self.provider.events(type="warning")
+        self.assertEqual(
+            ("tampered", TENANT, "target-wan"), (row["name"], row["tenant"], row["reported_by"])
+        )
+        self.assertEqual([TENANT], [told.tenant for told in self.told])
+
+    def test_event(self) -> None:
+        """So it does with steps of a session."""
+        self.serve()
+        self.start_accelerator()
+        event = SessionEvent(time=1.0, name="a_step", session=self.session().identifier, text="")
+        self.successResultOf(self.call(ReportEvent, event=attrs.asdict(event)))
+        (row,) = self.provider.events(name="a_step")
+        self.assertEqual((TENANT, "target-wan"), (row["tenant"], row["reported_by"]))
+
+    def test_no_part_of_it(self) -> None:
+        """Of a session in which it takes no part it cannot say anything."""
+        self.serve()
+        self.start_accelerator()
+        self.session().parts.clear()
+        for session in ("73" * 16, "ab" * 16, ""):
+            warning = SecurityWarning(time=1.0, kind=WarningKind.TAMPERED, session=session)
+            event = SessionEvent(time=1.0, name="a_step", session=session, text="")
+            for call in (
+                self.call(ReportWarning, warning=warning.as_dict()),
+                self.call(ReportEvent, event=attrs.asdict(event)),
+            ):
+                self.failureResultOf(call, ContextMismatch)
+        self.assertEqual(([], []), (self.provider.events(), self.told))
+
+    def test_nothing_of_the_mover(self) -> None:
+        """It cannot ask what only a mover may."""
+        self.serve()
+        self.start_accelerator()
+        self.failureResultOf(self.call(AskOwner, repository=b"r" * 16), ProtocolViolation)
+
+
 class NodeTests(SynchronousTestCase):
     """The service's end by itself."""
 
-    def test_only_register(self) -> None:
-        """On its line a gateway can register and nothing else: it cannot report for a mover."""
+    class Service:
+        """A service that nobody asks anything."""
 
-        class Service:
-            reactor = Clock()
+        reactor = Clock()
 
-            def lose_gateway(self, link: object) -> None:
-                """Nothing."""
+        def lose_gateway(self, link: object) -> None:
+            """Nothing."""
 
-        node = NodeFactory(Service(), "").buildProtocol(None)  # type: ignore[arg-type]
-        commands = set(node._commandDispatch)
-        self.assertEqual({Register.commandName}, commands)
+        def lose_accelerator(self, link: object) -> None:
+            """Nothing."""
+
+    def answered(self, role: str) -> set[bytes]:
+        """The commands that a node of this role is answered."""
+        service: Any = self.Service()
+        node = NodeFactory(service, "").buildProtocol(None)
+        self.assertEqual({}, node._locator._commandDispatch)
+        node.transport = Line(role)  # type: ignore[assignment]
+        node.handshakeCompleted()
+        return set(node._locator._commandDispatch)
+
+    def test_only_its_own(self) -> None:
+        """On its line each node can say what is its own and nothing else, and nothing before its
+        certificate is known: a gateway cannot report for a mover."""
+        reports = {ReportWarning.commandName, ReportEvent.commandName}
+        self.assertEqual({Register.commandName}, self.answered("gateway"))
+        self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
+
+    def test_no_such_node(self) -> None:
+        """A node whose role has no place here is cut off."""
+        self.assertEqual(set(), self.answered("mover"))
+        self.assertEqual(["mover"], Line.cut)
+
+
+class Line:
+    """A TLS connection from a node of some role."""
+
+    cut: ClassVar[list[str]] = []
+
+    def __init__(self, role: str) -> None:
+        self.facts = TLSFacts("", "", "", "", "", "ca", role, "name")
+
+    def abortConnection(self) -> None:
+        self.cut.append(self.facts.peer_role)

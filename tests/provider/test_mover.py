@@ -395,9 +395,21 @@ class EndTests(SessionCase):
         self.reactor.settle()
         self.workers()
         self.assertEqual([self.package.session], list(self.mover._by_session))
-        self.reactor.pass_time(KEY_B_SECONDS + 1)
+        self.reactor.pass_time(CLOSE_SECONDS + KEY_B_SECONDS + 1)
         self.assertEqual({}, self.mover._by_session)
         self.assertEqual([POINT], self.points())
+
+    def test_late_failure(self) -> None:
+        """What a session has published is withdrawn also where the tenant tells of a failure some
+        time after it has ended the tunnel properly: an accelerator may have taken its time."""
+        self.streaming()
+        self.result(self.in_thread(self.done))
+        self.opened.transport.loseConnection()  # type: ignore[union-attr]
+        self.reactor.settle()
+        self.workers()
+        self.reactor.pass_time(CLOSE_SECONDS + 5)
+        self.assertEqual([], self.result(self.end("failed"))["points"])
+        self.assertEqual([], self.points())
 
     def test_stop(self) -> None:
         """A mover that stops ends every session, tells the other side, and waits for its

@@ -31,15 +31,17 @@ from cloudconnect.errors import (
     ContextMismatch,
     HeadMoved,
     LeaseEnded,
+    NoAccelerator,
     NoSpace,
     NotFound,
+    NotReachable,
     ProtocolViolation,
     Refused,
     WarningKind,
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA, MasterKey, Password
-from cloudconnect.provider.planning import Ask, GatewayPlace
+from cloudconnect.provider.planning import HERE, Ask, GatewayPlace
 from cloudconnect.provider.service import PUBLISH_SECONDS, UNTOLD_MAX
 from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
@@ -65,7 +67,7 @@ class ToldMover(CommandLocator):
         super().__init__()
         self.offers: list[tuple[KeyAPackage, bytes]] = []
         self.ends: list[tuple[bytes, str]] = []
-        self.warnings: list[SecurityWarning] = []
+        self.warnings: list[Any] = []
         self.refuse: CloudConnectError | None = None
         self.wait: Deferred[None] | None = None
 
@@ -81,7 +83,8 @@ class ToldMover(CommandLocator):
     @EndSession.responder
     def end(self, session: bytes, outcome: str) -> dict[str, Any]:
         self.ends.append((session, outcome))
-        return {"warnings": [w.as_dict() for w in self.warnings], "points": [], "failed": False}
+        told = [w.as_dict() if isinstance(w, SecurityWarning) else w for w in self.warnings]
+        return {"warnings": told, "points": [], "failed": False}
 
 
 class ToldGateway(CommandLocator):
@@ -115,19 +118,19 @@ class ServiceCase(StageCase):
         self.provider.accounts.set_repository(TENANT, self.repository)
         self.mover, self.gateway = ToldMover(), ToldGateway()
         link, _ = link_in_process(self.reactor, None, self.mover)
-        self.service.set_mover(link)
-        self.service.lose_gateway(self.provider.gateway_link)
+        self.service.nodes.set_mover(link)
+        self.service.nodes.lose_gateway(self.provider.gateway_link)
         self.add_gateway(self.gateway)
         self.told: list[SecurityWarning] = []
         self.today("2030-01-01")
 
     def add_gateway(self, gateway: ToldGateway, place: GatewayPlace | None = None) -> Any:
         link, _ = link_in_process(self.reactor, None, gateway)
-        self.service.add_gateway(link, place or GatewayPlace())
+        self.service.nodes.add_gateway(link, place or GatewayPlace())
         return link
 
     def today(self, date: str) -> None:
-        self.service._today = lambda: datetime.date.fromisoformat(date)
+        self.service.today = lambda: datetime.date.fromisoformat(date)
 
     def ask(self, **changes: Any) -> Ask:
         fields: dict[str, Any] = {
@@ -314,7 +317,7 @@ class RefusalTests(ServiceCase):
 
     def test_no_mover(self) -> None:
         """Without a data mover nothing starts, and that is said."""
-        self.service._mover = None
+        self.service.nodes._mover = None
         self.failure_of(self.begin(), Refused)
         self.assertEqual({}, self.service._sessions)
 
@@ -340,7 +343,7 @@ class GatewayTests(ServiceCase):
 
     def test_advertised(self) -> None:
         """What the admin set comes first, each address once."""
-        self.service._advertise = ["a.example.com:6180", "b.example.com:6180"]
+        self.service.nodes._advertise = ["a.example.com:6180", "b.example.com:6180"]
         for name in ("b", "c"):
             self.add_gateway(ToldGateway(), GatewayPlace("x:1", f"{name}.example.com:6180"))
         _, plan, _ = self.reactor.result_of(self.begin())
@@ -375,10 +378,73 @@ class GatewayTests(ServiceCase):
 
     def test_none(self) -> None:
         """Without any gateway that takes the route nothing starts, and no task stays taken."""
-        self.service._gateways.clear()
+        self.service.nodes._gateways.clear()
         for _ in range(3):
             self.failure_of(self.begin(), Refused)
         self.assertEqual(([], {}), (self.mover.offers, self.service._sessions))
+
+
+class AcceleratorTests(ServiceCase):
+    """Sessions that go through a target WAN accelerator."""
+
+    def add(self, backend: str) -> tuple[ToldMover, Any]:
+        """An accelerator, and the service's end of its line."""
+        told = ToldMover()
+        link, _ = link_in_process(self.reactor, None, told)
+        self.service.nodes.add_accelerator(link, backend)
+        return told, link
+
+    def test_two_parts(self) -> None:
+        """Mover and accelerator each have a Key A and a route of their own, and the accelerator is
+        told where the mover is; gateways are told where it is itself."""
+        told, _ = self.add("10.0.0.6:6183")
+        _, plan, keys = self.reactor.result_of(self.begin(wan=True, streams=3))
+        self.assertEqual(["target-mover", "target-wan"], [entry["role"] for entry in plan])
+        ((package, key_a),) = told.offers
+        ((movers, other),) = self.mover.offers
+        self.assertEqual([other, key_a], [key.reveal() for key in keys])
+        self.assertNotEqual(other, key_a)
+        self.assertEqual((package.next_route, package.streams), (movers.route, 3))
+        backends = {values["route"]: values["backend"] for values in self.gateway.routes}
+        self.assertEqual(backends, {movers.route: HERE, package.route: "10.0.0.6:6183"})
+
+    def test_fewest(self) -> None:
+        """The accelerator with the fewest sessions gets the next one."""
+        first, second = self.add("10.0.0.6:6183")[0], self.add("10.0.0.7:6183")[0]
+        for _ in range(2):
+            self.start(wan=True)
+        self.assertEqual((1, 1), (len(first.offers), len(second.offers)))
+
+    def test_none(self) -> None:
+        """Without one such a session is refused by a name of its own."""
+        self.failure_of(self.begin(wan=True), NoAccelerator)
+        self.assertEqual([], self.mover.offers)
+
+    def test_silent(self) -> None:
+        """One that does not answer is lost before the tenant gives up, and its line is cut, so that
+        it registers again; the next session goes to another one."""
+        silent, link = self.add("10.0.0.6:6183")
+        silent.wait = Deferred()
+        begun = self.begin(wan=True)
+        self.reactor.pass_time(PUBLISH_SECONDS + 1)
+        self.failure_of(begun, NotReachable)
+        self.reactor.settle()
+        self.assertIsNone(link.transport)
+        self.assertFalse(self.service.nodes.accelerates)
+        other, _ = self.add("10.0.0.7:6183")
+        self.start(wan=True)
+        self.assertEqual(1, len(other.offers))
+
+    def test_gone_before_the_end(self) -> None:
+        """When one is gone at the end of its session, the session ends all the same."""
+        _, link = self.add("10.0.0.6:6183")
+        session = self.start(wan=True)
+        link.transport.abortConnection()
+        self.reactor.settle()
+        self.finish(session)
+        self.assertEqual("done", self.state(session))
+        self.assertEqual([(session, "done")], self.mover.ends)
+        self.assertFalse(self.service.nodes.accelerates)
 
 
 class FinishTests(ServiceCase):
@@ -405,10 +471,20 @@ class FinishTests(ServiceCase):
         )
 
     def test_what_the_mover_saw(self) -> None:
-        """The tenant hears what the provider's side saw."""
+        """The tenant hears what the provider's side saw: of its own session, whatever was said."""
         session = self.start()
-        self.mover.warnings = [SecurityWarning(time=1.0, kind=WarningKind.REPLAYED)]
-        self.assertEqual(self.mover.warnings, self.finish(session))
+        warning = SecurityWarning(time=1.0, kind=WarningKind.REPLAYED, hop="a-hop", text="again")
+        self.mover.warnings = [attrs.evolve(warning, session="ab" * 16, tenant="b", role="c")]
+        (told,) = self.finish(session)
+        ours = {"session": session.hex(), "tenant": TENANT, "role": "target-mover"}
+        self.assertEqual({**warning.as_dict(), **ours}, told.as_dict())
+
+    def test_what_cannot_be_read(self) -> None:
+        """A role whose warnings cannot be read does not keep the session from its end."""
+        session = self.start()
+        self.mover.warnings = [{"kind": "nonsense"}]
+        self.assertEqual([], self.finish(session))
+        self.assertEqual({}, self.provider.service._sessions)
 
     def test_no_outcome(self) -> None:
         """A word that is no outcome is refused, and the session goes on."""
@@ -447,7 +523,7 @@ class FinishTests(ServiceCase):
     def test_mover_gone(self) -> None:
         """A session whose mover is gone ends all the same."""
         session = self.start()
-        self.service._mover = None
+        self.service.nodes._mover = None
         self.assertEqual([], self.finish(session))
         self.assertEqual("done", self.state(session))
 
@@ -792,7 +868,7 @@ class KeepingTests(StageCase):
         self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
         with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
             self.assertFalse(opened.frozen)
-        self.failure_of(service.collect(TENANT), Refused)
+        self.failure_of(service.keeping.collect(TENANT), Refused)
 
     def test_rules(self) -> None:
         """The newest rules hold for the next act."""

@@ -30,10 +30,12 @@ from tests.attacks.stage import add_tenant, rows
 
 reactor: Any = _reactor
 
+#: Where the code of these tests lies, which processes are to run: their current folder is another.
+ROOT = Path(__file__).resolve().parent.parent.parent
 #: Lets the system choose the port; the log says which one it was.
 ANY_PORT = f"tcp:0:interface={LOOPBACK}"
 _READY = re.compile(rb"provider is ready on .*?(\d+)\)")
-_REGISTERED = re.compile(rb"registered with the service")
+_REGISTERED = re.compile(rb"registered with the service, ")
 
 
 class Process(ProcessProtocol):
@@ -169,7 +171,8 @@ class StoryCase(TestCase):
             for name, value in os.environ.items()
             if not name.startswith(("CLOUDCONNECT_", "XDG_"))
         }
-        return {**kept, "HOME": str(self.home), "CLOUDCONNECT_HOST": "story-host"}
+        own = {"HOME": str(self.home), "CLOUDCONNECT_HOST": "story-host", "PYTHONPATH": str(ROOT)}
+        return {**kept, **own}
 
     def start(self, *arguments: str, **environment: str) -> Process:
         """Start ``python ARGUMENTS``; it is killed at the end of the test."""
@@ -225,16 +228,15 @@ class Provider:
         path.write_bytes(add_tenant(self.settings, name, **limits) + b"\n")
         return path
 
-    async def start(self) -> None:
-        """Start the process, and wait until it is ready."""
-        self.process = self._case.start(
-            "-m",
-            "twisted",
-            "--log-format=text",
-            "cloudconnect-provider",
-            "--directory",
-            str(self.directory),
-        )
+    async def start(self, *lie: str) -> None:
+        """Start the process, and wait until it is ready.
+
+        :param lie: how its accelerator lies (:mod:`tests.attacks.lying`)
+        """
+        directory = str(self.directory)
+        honest = ("-m", "twisted", "--log-format=text", "cloudconnect-provider", "--directory")
+        lying = ("-m", "tests.attacks.lying", "provider", directory, *lie)
+        self.process = self._case.start(*(lying if lie else (*honest, directory)))
         self._case.addCleanup(self.stop)
         match = await self.process.wrote(_READY)
         self.port = int(match.group(1))
@@ -276,6 +278,34 @@ class SeparateGateway:
         self._case.addCleanup(stop_cleanly, self._case, process)
         await process.wrote(_REGISTERED)
         self.port = listens(process, "gateway")
+
+
+class SeparateAccelerator:
+    """A WAN accelerator in a process of its own, of either side.
+
+    :param directory: as ``provider wan enroll`` or ``wan init`` made it
+    """
+
+    def __init__(self, case: StoryCase, directory: Path) -> None:
+        self._case = case
+        self._directory = directory
+        self.process: Process | None = None
+
+    async def start(self, ready: re.Pattern[bytes]) -> None:
+        """Start the process, and wait until it has said that it is ready."""
+        arguments = ("-m", "twisted", "--log-format=text", "cloudconnect-wan", "--directory")
+        self.process = process = self._case.start(*arguments, str(self._directory))
+        await process.wrote(ready)
+
+    async def kill(self) -> None:
+        """Kill it: there is no end of anything."""
+        assert self.process is not None
+        await self.process.stop(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Stop it as an admin does."""
+        assert self.process is not None
+        await stop_cleanly(self._case, self.process)
 
 
 def listens(process: Process, listener: str) -> int:

@@ -37,6 +37,18 @@ class LoginTests(ManagerCase):
         self.assertEqual((b"p" * 16, b"", ("tenant",), False), attrs.astuple(account))
         self.assertEqual([(HOST, PORT)], self.reactor.dialled)
 
+    def test_round_trip(self) -> None:
+        """The line's round trip is not known where there is no TCP socket, and is the kernel's
+        where there is one; without a line there is none to ask about."""
+        tenant = self.tenant()
+        self.assertRaises(NotReachable, lambda: tenant.manager.round_trip)
+        tenant.log_in()
+        self.assertIsNone(tenant.manager.round_trip)
+        asked: list[object] = []
+        self.patch(jobmanager, "round_trip", lambda line: asked.append(line) or 0.25)
+        self.assertEqual(0.25, tenant.manager.round_trip)
+        self.assertEqual([tenant.manager.control.transport], asked)
+
     def test_wrong_password(self) -> None:
         """Another password is refused, and says so."""
         tenant = self.tenant()

@@ -204,7 +204,7 @@ class LyingProviderTests(ManagerCase):
 
     def test_gateway(self) -> None:
         """Data connections go to the first gateway that is advertised."""
-        self.provider.service._advertise = ["gw.example.com:7000", "other.example.com:1"]
+        self.provider.service.nodes._advertise = ["gw.example.com:7000", "other.example.com:1"]
         self.reactor.network[7000] = self.provider.gateway.factory
         tenant = self.connected()
         before = len(self.reactor.dialled)
@@ -334,7 +334,9 @@ class LossTests(ManagerCase):
         self.reactor.settle()
         self.assertEqual(1, len(lost))
         self.failure_of(tenant.session(idle(tenant)), NotReachable)
+        (live,) = self.provider.service._sessions.values()
         self.reactor.pass_time(ORPHAN_SECONDS + 1)
+        self.reactor.result_of(live.ended)  # once the mover's thread is through
         self.assertEqual(["interrupted"], self.states())
 
     def test_control_changed(self) -> None:

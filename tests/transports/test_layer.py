@@ -26,6 +26,7 @@ from tests.transports.layer_parts import (
     FramedRecipe,
     PlayedTransportTestCase,
 )
+from tests.transports.sockets import Sockets
 from tests.transports.stacks import stream, tunnel
 
 
@@ -271,6 +272,23 @@ class LayerTests(PlayedTransportTestCase):
         above.setTcpNoDelay(True)  # type: ignore[attr-defined]
         self.assertEqual(options, [True])
         self.assertFalse(hasattr(above, "setTcpKeepAlive"))
+
+    def test_small_writes_do_not_wait(self) -> None:
+        """Over a TCP socket nothing waits for the acknowledgement of the write before it."""
+        sockets = Sockets()
+        self.addCleanup(sockets.close)
+        layers = [FramedLayer(Recorder(), sockets.reactor) for _ in range(2)]
+        sockets.join(*layers)
+        self.assertTrue(all(layer.transport.getTcpNoDelay() for layer in layers))
+
+    def test_unix_socket_below(self) -> None:
+        """A UNIX socket, which has none of TCP's options, carries a layer like any other."""
+        sockets = Sockets(unix=True)
+        self.addCleanup(sockets.close)
+        layers = [FramedLayer(Recorder(), sockets.reactor) for _ in range(2)]
+        sockets.join(*layers)
+        layers[0].write(b"octets")
+        sockets.until(lambda: layers[1].wrappedProtocol.data == b"octets")
 
     def test_replace_below(self) -> None:
         """A layer may go on over another transport; pauses of both sides carry over."""

@@ -19,6 +19,12 @@ gateway = ServiceMaker(
     "A gateway of a backup service provider, in a process of its own.",
     "cloudconnect-gateway",
 )
+wan = ServiceMaker(
+    "cloudconnect WAN accelerator",
+    "cloudconnect.tap.wan",
+    "A WAN accelerator of a backup service provider or of a tenant, in a process of its own.",
+    "cloudconnect-wan",
+)
 record_stream = RecordStreamParser()
 noise_tunnel = NoiseTunnelParser()
 pinned_tls = PinnedTLSParser()

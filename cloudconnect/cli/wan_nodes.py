@@ -1,0 +1,86 @@
+"""Layer 6: makes the directories of WAN accelerators that run in processes of their own.
+
+``provider wan enroll`` for the provider's side, ``wan init`` and ``wan client`` for a tenant's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloudconnect.cli.tenants import directory_option
+from cloudconnect.cli.wan_cache import wan
+from cloudconnect.config import provider as provider_directory
+from cloudconnect.config import wan as accelerator_directory
+
+
+@click.command("enroll")
+@click.argument("name")
+@directory_option
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="New directory.")
+@click.option("--service", required=True, metavar="HOST:PORT", help="The provider's LAN port.")
+@click.option("--backend", required=True, metavar="HOST:PORT", help="Where gateways reach it.")
+@click.option(
+    "--listen",
+    default=f"tcp:{accelerator_directory.WAN_PORT}",
+    show_default=True,
+    help="Endpoint string; only gateways may reach it.",
+)
+def enroll(
+    name: str, directory: Path, output: Path, service: str, backend: str, listen: str
+) -> None:
+    """Make the directory of a WAN accelerator; carry it to its host on a safe way."""
+    settings = provider_directory.load(directory)
+    made = accelerator_directory.enroll(settings, name, output, service, listen, backend)
+    click.echo(
+        f"WAN accelerator {name} is in {made.directory}: it holds the accelerator's key.\n"
+        f"There: twist cloudconnect-wan --directory {made.directory}"
+    )
+    if not (settings.lan_listen and settings.backend_listen and settings.backend_address):
+        click.echo(
+            f"Set lan_listen, backend_listen and backend_address in {settings.directory}/"
+            "provider.toml and restart the provider, so that the accelerator can register.",
+            err=True,
+        )
+
+
+_own_directory = click.option(
+    "--directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The accelerator's directory.",
+)
+
+
+@wan.command()
+@_own_directory
+@click.option(
+    "--listen",
+    default=f"tcp:{accelerator_directory.WAN_PORT}",
+    show_default=True,
+    help="Endpoint string; only your machines need to reach it.",
+)
+def init(directory: Path, listen: str) -> None:
+    """Make a WAN accelerator that several of your machines share."""
+    made = accelerator_directory.initialize(directory, listen)
+    click.echo(
+        f"A WAN accelerator is in {made.directory}.\n"
+        f"For each machine: cloudconnect wan client NAME --directory {made.directory} --output F\n"
+        f"Here: twist cloudconnect-wan --directory {made.directory}"
+    )
+
+
+@wan.command()
+@click.argument("name")
+@_own_directory
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="New folder.")
+def client(name: str, directory: Path, output: Path) -> None:
+    """Make what the machine NAME needs to use it; carry it there on a safe way."""
+    settings = accelerator_directory.load(directory)
+    made = accelerator_directory.add_client(settings, name, output)
+    click.echo(
+        f"{made} is for machine {name}: it holds a key. There, with this accelerator's address:\n"
+        f"  export CLOUDCONNECT_WAN_ACCELERATOR=HOST:PORT CLOUDCONNECT_WAN_NODE={made}"
+    )

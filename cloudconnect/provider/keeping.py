@@ -1,0 +1,193 @@
+"""Layer 4: what tenants and admins do to restore points through the service.
+
+Each act is done by the mover that has the repository; before it the mover is told the newest rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from cloudconnect.commands.box import BoundedCommand
+from cloudconnect.commands.lan import (
+    CollectGarbage,
+    DeleteRepositoryPoints,
+    GetRepositoryRetention,
+    LockRepositoryPoints,
+    MeasureRepository,
+    PreviewRepositoryRetention,
+    ScrubRepository,
+    SeedCache,
+    SetRepositoryRetention,
+    SetRules,
+    UndeleteRepositoryPoints,
+)
+from cloudconnect.errors import NotFound, Refused
+from cloudconnect.provider.accounts import Tenant
+
+if TYPE_CHECKING:
+    from cloudconnect.provider.service import CloudConnectService
+
+
+class PointKeeper:
+    """Says to the mover what becomes of restore points.
+
+    :param service: knows the tenants and the mover, and writes down what was done
+    """
+
+    def __init__(self, service: CloudConnectService) -> None:
+        self._service = service
+
+    async def delete_points(self, tenant: str, points: Any) -> dict[str, Any]:
+        """Put restore points into the bin.
+
+        :raises LeaseEnded: the tenant is not active
+        :raises Refused: it is frozen, or a point is locked
+        """
+        record, repository = await self._acting(tenant, "nothing can be deleted")
+        if record.frozen:
+            raise Refused(
+                f"the provider has frozen tenant {tenant}: for now nothing is deleted, expires or "
+                "is removed; ask the provider"
+            )
+        answer = await self._service.nodes.mover.call(
+            DeleteRepositoryPoints, repository=repository, points=points, by="tenant"
+        )
+        await self._note_points("points_deleted", "put into the bin", tenant, answer["points"])
+        return answer
+
+    async def undelete_points(self, tenant: str, points: Any) -> dict[str, Any]:
+        """Take restore points out of the bin; also after the end of the lease."""
+        _, repository = await self._acting(tenant, None)
+        answer = await self._service.nodes.mover.call(
+            UndeleteRepositoryPoints, repository=repository, points=points
+        )
+        await self._note_points("points_undeleted", "taken from the bin", tenant, answer["points"])
+        return answer
+
+    async def lock_points(self, tenant: str, points: Any, until: int) -> dict[str, Any]:
+        """Lock restore points."""
+        _, repository = await self._acting(tenant, "nothing can be locked")
+        answer = await self._service.nodes.mover.call(
+            LockRepositoryPoints, repository=repository, points=points, until=until
+        )
+        await self._note_points("points_locked", "locked", tenant, answer["points"])
+        return answer
+
+    async def retention(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
+        """One page of the retention policies."""
+        _, repository = await self._acting(tenant, None)
+        return await self._service.nodes.mover.call(
+            GetRepositoryRetention, repository=repository, after=after, limit=limit
+        )
+
+    async def set_retention(self, tenant: str, host: str, job: str, policy: Any) -> dict[str, Any]:
+        """Set what is kept of a host and a job."""
+        _, repository = await self._acting(tenant, "retention cannot be changed")
+        answer = await self._service.nodes.mover.call(
+            SetRepositoryRetention, repository=repository, host=host, job=job, policy=policy
+        )
+        await self._service.note(
+            "retention_set",
+            "",
+            f"tenant {tenant} set what is kept of {host or 'every host'}, {job or 'every job'}",
+            tenant=tenant,
+            **answer["policy"],
+        )
+        return answer
+
+    async def preview_retention(self, tenant: str, **query: Any) -> dict[str, Any]:
+        """One page of what retention would do."""
+        _, repository = await self._acting(tenant, None)
+        return await self._service.nodes.mover.call(
+            PreviewRepositoryRetention, repository=repository, **query
+        )
+
+    async def rules_changed(self, tenant: str) -> None:
+        """An admin has changed what is agreed with a tenant, in the accounts: the mover hears it.
+
+        :raises Refused: there is no mover; it hears it before the next act
+        """
+        record = await self._service.tenant(tenant)
+        if record.repository is not None:
+            await self.tell_rules(record, record.repository)
+
+    async def measure(self, tenant: str) -> dict[str, Any]:
+        """What the tenant's repository holds, as numbers, for its admin."""
+        answer = await self._at_mover(tenant, MeasureRepository)
+        measured: dict[str, Any] = answer["measured"]
+        return measured
+
+    async def collect(self, tenant: str) -> dict[str, Any]:
+        """Collect the garbage of a tenant's repository, for its admin; the counts.
+
+        :raises Refused: the tenant is frozen, also where its repository could not be told
+        """
+        if (await self._service.tenant(tenant)).frozen:
+            raise Refused(f"tenant {tenant} is frozen: nothing is removed until it is thawed")
+        answer = await self._at_mover(tenant, CollectGarbage, tenant=tenant)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def scrub(self, tenant: str, limit: int) -> dict[str, Any]:
+        """Scrub a tenant's repository, for its admin; counts and findings.
+
+        :param limit: bytes to read, 0 for all
+        """
+        answer = await self._at_mover(tenant, ScrubRepository, tenant=tenant, limit=limit)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def seed(self, tenant: str, host: str, job: str, limit: int) -> dict[str, Any]:
+        """Seed the WAN cache in the mover's process from a tenant's repository; the counts.
+
+        :param host: only points of this host, where it is not empty; ``job`` likewise
+        :param limit: bytes, 0 for what suits the cache
+        """
+        answer = await self._at_mover(
+            tenant, SeedCache, tenant=tenant, host=host, job=job, limit=limit
+        )
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def _at_mover(
+        self, name: str, command: type[BoundedCommand], **values: Any
+    ) -> dict[str, Any]:
+        """What the mover answers after however long it takes."""
+        record = await self._service.tenant(name)
+        if record.repository is None:
+            raise NotFound(f"tenant {name} has no repository yet")
+        await self.tell_rules(record, record.repository)
+        return await self._service.nodes.mover.call(
+            command, timeout=None, repository=record.repository, **values
+        )
+
+    async def _acting(self, tenant: str, forbidden: str | None) -> tuple[Tenant, bytes]:
+        """The tenant and its repository, once the mover has the newest rules.
+
+        :param forbidden: what an ended lease does not allow; None: a lease that has ended allows it
+        """
+        record = await self._service.tenant(tenant)
+        if record.repository is None:
+            raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
+        if forbidden is not None or record.disabled:
+            record.check_active(self._service.today(), forbidden or "")
+        await self.tell_rules(record, record.repository)
+        return record, record.repository
+
+    async def tell_rules(self, record: Tenant, repository: bytes) -> bool:
+        """Tell the mover what holds for a tenant's repository; whether it is written down there."""
+        rules = record.repository_rules
+        answer = await self._service.nodes.mover.call(
+            SetRules, repository=repository, rules=rules, frozen=record.frozen
+        )
+        kept: bool = answer["kept"]
+        return kept
+
+    def _note_points(
+        self, name: str, done: str, tenant: str, points: list[dict[str, Any]]
+    ) -> Deferred[None]:
+        text = f"tenant {tenant}: {len(points)} restore point(s) {done}"
+        ids = [row["point"] for row in points]
+        return self._service.note(name, "", text, tenant=tenant, points=ids)

@@ -1,0 +1,55 @@
+"""What a peer that has proved Key B can make an accelerator hold, and how such sessions end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.accelerator.hostile import ATTACKS, SENDING
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+#: Most memory that an attack may take beside what any session takes, in bytes.
+MEMORY_MAX = 32 << 20
+#: Attacks that only cost time: the session lives until its tunnel or its control channel ends.
+PATIENT = {"ahead": "Truncated", "lying_digest": "DigestMismatch"}
+
+
+class HostileTests(SynchronousTestCase):
+    """Each attack in a process of its own."""
+
+    def measured(self, *names: str) -> list[dict[str, Any]]:
+        """Run some attacks at the same time, two or three; what each came to."""
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.accelerator.hostile", name],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name in names
+        ]
+        found = []
+        for one in running:
+            out, err = one.communicate()
+            self.assertEqual(0, one.returncode, err)
+            found.append(json.loads(out))
+        return found
+
+    def test_all(self) -> None:
+        """Bombs, malformed and endless messages, ends at the wrong time, and peers that answer
+        nothing or read nothing: a typed error, and within 32 MiB."""
+        names = [*ATTACKS, "ahead"]
+        # What a session holds whose far end takes its time: the attack is only that it stays so.
+        (ordinary,) = self.measured("silent")
+        for start in range(0, len(names), 2):
+            for one in self.measured(*names[start : start + 2]):
+                wanted = PATIENT.get(one["attack"], "ProtocolViolation")
+                self.assertEqual(wanted, one["error"], one)
+                base = ordinary["grown"] if one["attack"] in SENDING else 0
+                self.assertLessEqual(one["grown"] - base, MEMORY_MAX, one)

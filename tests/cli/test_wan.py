@@ -1,0 +1,208 @@
+"""Tests of :mod:`cloudconnect.cli.wan`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+from cloudconnect.accelerator.caches import TenantCaches
+from cloudconnect.accelerator.room import cache_folder
+from cloudconnect.cache.keys import read_node_key
+from cloudconnect.cli.line import Line
+from cloudconnect.cli.wan import CACHE_GB, SHORT_SECONDS, WAN, OwnCache, decide
+from cloudconnect.content.atrest import EncryptionMode
+from cloudconnect.errors import UsageError
+from cloudconnect.tap.accelerators import GIB
+from cloudconnect.tenant.jobmanager import Account
+from tests.accelerator.parts import Pool, Turns
+from tests.cli.commands import CommandCase
+from tests.dedup.pairs import noise
+
+PROVIDER, REPOSITORY = b"p" * 16, b"r" * 16
+#: Ways there and back, in seconds; None: not known.
+WAYS = (None, 0.0, SHORT_SECONDS / 2, SHORT_SECONDS, 0.1)
+SAVED = {
+    "bytes_before": 10_000_000,
+    "bytes_after": 1_000_000,
+    "saved_by_reference": 8_000_000,
+    "saved_by_delta": 0,
+    "saved_by_compression": 999_000,
+}
+
+
+class _Manager:
+    """As much of a job manager as a decision wants."""
+
+    def __init__(self, round_trip: float | None) -> None:
+        self.round_trip = round_trip
+
+
+class _Settings:
+    """As much of a command's settings."""
+
+    retry = 0.0
+
+
+def line(offered: bool, way: float | None = 0.1) -> Line:
+    """A line to a provider that offers acceleration, or does not."""
+    manager: Any = _Manager(way)
+    settings: Any = _Settings()
+    account = Account(PROVIDER, b"", ("tenant", "provider", "none"), offered)
+    return Line(None, manager, account, settings)
+
+
+class DecisionTests(CommandCase):
+    """What becomes of ``--wan``."""
+
+    def test_every_case(self) -> None:
+        """``off`` never; ``on`` always where it is offered; ``auto`` where it is, the mode lets
+        accelerators see content, and the line is not known to be short."""
+        for mode, way in itertools.product(EncryptionMode, WAYS):
+            plain = mode is not EncryptionMode.TENANT
+            short = way is not None and way < SHORT_SECONDS
+            used = {
+                choice: decide(line(True, way), mode, choice).used
+                for choice in ("auto", "on", "off")
+            }
+            expected = {"auto": plain and not short, "on": True, "off": False}
+            self.assertEqual(expected, used, (mode, way))
+            self.assertFalse(decide(line(False, way), mode, "auto").used)
+            self.assertFalse(decide(line(False, way), mode, "off").used)
+
+    def test_not_offered(self) -> None:
+        """``on`` at a provider without acceleration is refused, and says what to do."""
+        for mode in EncryptionMode:
+            error = self.assertRaises(UsageError, decide, line(False), mode, "on")
+            self.assertIn("--wan auto or off", str(error))
+
+    def test_may_be_left_out(self) -> None:
+        """Only what nobody insisted on may go on without when accelerators are gone."""
+        provider = EncryptionMode.PROVIDER
+        self.assertTrue(decide(line(True), provider, "auto").optional)
+        self.assertFalse(decide(line(True), provider, "on").optional)
+
+    def test_uncompressed(self) -> None:
+        """Chunks travel uncompressed to accelerators that see content, and only to those."""
+        for mode, choice in itertools.product(EncryptionMode, ("auto", "on", "off")):
+            decided = decide(line(True), mode, choice)
+            self.assertEqual(decided.used and mode is not EncryptionMode.TENANT, decided.plain)
+
+    def test_reasons(self) -> None:
+        """Each decision says why, so that a person can change it."""
+        tenant, provider = EncryptionMode.TENANT, EncryptionMode.PROVIDER
+        for decided, word in (
+            (decide(line(True), tenant, "on"), "sealed"),
+            (decide(line(True), tenant, "auto"), "sealed"),
+            (decide(line(True), provider, "off"), "not wanted"),
+            (decide(line(False), provider, "auto"), "offers none"),
+            (decide(line(True, 0.0001), provider, "auto"), "short"),
+            (decide(line(True), provider, "auto"), "encryption mode provider"),
+            (decide(line(True), EncryptionMode.NONE, "on"), "encryption mode none"),
+        ):
+            self.assertIn(word, decided.why)
+
+
+class TextTests(CommandCase):
+    """What people and programs are told of it."""
+
+    def test_text(self) -> None:
+        """A line names the bytes before and after, and each way in which any were saved."""
+        text = WAN(used=True, why="why", plain=True).text(SAVED)
+        self.assertEqual(
+            "WAN acceleration: 10.0 MB as 1.0 MB; saved 8.0 MB by reference, 999.0 kB by "
+            "compression",
+            text,
+        )
+
+    def test_nothing_saved(self) -> None:
+        """Where nothing was saved, nothing is claimed; in mode tenant the line says why."""
+        nothing = dict.fromkeys(SAVED, 0) | {"bytes_before": 500, "bytes_after": 510}
+        text = WAN(used=True, why="because it is sealed").text(nothing)
+        self.assertEqual("WAN acceleration: 500 B as 510 B (because it is sealed)", text)
+
+    def test_without(self) -> None:
+        """A session without acceleration has no line, and its summary says why."""
+        self.assertEqual("", WAN(why="why").text({}))
+        self.assertEqual({"used": False, "encryption": "why"}, WAN(why="why").summary({}))
+
+    def test_summary(self) -> None:
+        """The summary has the mode's effect and the accelerator's counts."""
+        summary = WAN(used=True, why="why", plain=True).summary(SAVED)
+        self.assertEqual({"used": True, "encryption": "why", **SAVED}, summary)
+
+
+class CacheTests(CommandCase):
+    """This machine's own cache."""
+
+    def test_size(self) -> None:
+        """It is 4 GiB, or what the environment says."""
+        self.assertEqual(CACHE_GB * GIB, OwnCache.of(PROVIDER, REPOSITORY).limit)
+        self.environment["CLOUDCONNECT_WAN_CACHE_GB"] = "7"
+        self.assertEqual(7 * GIB, OwnCache.of(PROVIDER, REPOSITORY).limit)
+
+    def test_wrong_size(self) -> None:
+        """What is no number of GiB is refused, with the variable's name."""
+        for text in ("", "0", "-1", "1.5", "4GB", "10001", "٣"):
+            self.environment["CLOUDCONNECT_WAN_CACHE_GB"] = text
+            error = self.assertRaises(UsageError, OwnCache.of, PROVIDER, REPOSITORY)
+            self.assertIn("CLOUDCONNECT_WAN_CACHE_GB", str(error))
+
+    def test_place(self) -> None:
+        """The cache lies below the cache folder and its key below the state folder, both named
+        after provider and repository: another repository has another one."""
+        self.environment["XDG_CACHE_HOME"] = str(self.home / "caches")
+        self.environment["XDG_STATE_HOME"] = str(self.home / "states")
+        own = OwnCache.of(PROVIDER, REPOSITORY)
+        self.assertIn(self.home / "caches", own.folder.parents)
+        self.assertIn(self.home / "states", own.key.parents)
+        self.assertEqual(PROVIDER + REPOSITORY, own.name)
+        for other in (OwnCache.of(PROVIDER, b"s" * 16), OwnCache.of(b"q" * 16, REPOSITORY)):
+            self.assertNotEqual(own.folder, other.folder)
+            self.assertNotEqual(own.key, other.key)
+
+    def test_same_as_the_accelerators(self) -> None:
+        """What is put into it an accelerator of this machine finds: same folder, key and name."""
+        self.environment["CLOUDCONNECT_WAN_CACHE_GB"] = "1"
+        own = OwnCache.of(PROVIDER, REPOSITORY)
+        data = noise(5000)
+        cache = own.open()
+        appender = cache.appender()
+        appender.append(b"n" * 32, data)
+        appender.close()
+        cache.close()
+        clock, pool = Turns(), Pool()
+        anything: Any = pool
+        caches = TenantCaches(
+            clock, anything, own.folder.parent, read_node_key(own.key), own.limit, own.limit
+        )
+        self.assertEqual(own.folder, cache_folder(own.folder.parent, own.name.hex()))
+        leasing = caches.lease(own.name.hex())
+        clock.settle()
+        lease = self.successResultOf(leasing)
+        self.assertIsNone(lease.trouble)
+        self.assertEqual(own.limit, lease.limit)
+        place = lease.cache.find(b"n" * 32)
+        assert place is not None
+        self.assertEqual((b"n" * 32, data), lease.cache.read(place))
+        lease.release()
+        caches.close()
+        clock.settle()
+
+    def test_private(self) -> None:
+        """Nobody else may read the key or look into the folder."""
+        self.environment["CLOUDCONNECT_WAN_CACHE_GB"] = "1"
+        own = OwnCache.of(PROVIDER, REPOSITORY)
+        own.open().close()
+        self.assertEqual(0o600, os.stat(own.key).st_mode & 0o777)
+        self.assertEqual(0o700, os.stat(own.folder).st_mode & 0o777)
+
+    def test_taken(self) -> None:
+        """While somebody has it open, nobody else gets it."""
+        self.environment["CLOUDCONNECT_WAN_CACHE_GB"] = "1"
+        own = OwnCache.of(PROVIDER, REPOSITORY)
+        cache = own.open()
+        error = self.assertRaises(UsageError, own.open)
+        self.assertIn("another process", str(error))
+        cache.close()
+        own.open().close()

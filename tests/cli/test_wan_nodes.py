@@ -1,0 +1,40 @@
+"""Tests of :mod:`cloudconnect.cli.wan_nodes`: making the directories of accelerators."""
+
+from __future__ import annotations
+
+from cloudconnect.config.wan import Side, load
+from tests.cli.commands import CommandCase
+
+
+class NodeTests(CommandCase):
+    """The commands that make directories."""
+
+    def test_enroll(self) -> None:
+        """The provider's accelerator is made; what is still missing at the provider is said."""
+        provider = ("--directory", str(self.home / "provider"))
+        self.assertEqual(0, self.call("provider", "init", *provider, "--host", "a.example").status)
+        output = self.home / "accelerator"
+        words = ("provider", "wan", "enroll", "one", *provider, "--output", str(output))
+        addresses = ("--service", "10.0.0.1:6181", "--backend", "10.0.0.6:6183")
+        done = self.call(*words, *addresses)
+        self.assertEqual(0, done.status, done.err)
+        self.assertIn("cloudconnect-wan --directory", done.out)
+        self.assertIn("lan_listen", done.err)
+        settings = load(output)
+        self.assertEqual((Side.TARGET, "10.0.0.6:6183"), (settings.side, settings.backend))
+        self.assertEqual(2, self.call(*words, *addresses).status)  # it is there
+
+    def test_init_and_client(self) -> None:
+        """A tenant's accelerator and what a machine needs are made, and what to do next is said."""
+        directory = self.home / "branch"
+        done = self.call("wan", "init", "--directory", str(directory))
+        self.assertEqual(0, done.status, done.err)
+        self.assertIs(Side.SOURCE, load(directory).side)
+        self.assertIn("wan client", done.out)
+        machine = self.home / "laptop"
+        words = ("wan", "client", "laptop", "--directory", str(directory), "--output", str(machine))
+        done = self.call(*words)
+        self.assertEqual(0, done.status, done.err)
+        self.assertIn(f"CLOUDCONNECT_WAN_NODE={machine}", done.out)
+        self.assertTrue((machine / "key.pem").is_file())
+        self.assertEqual(2, self.call(*words).status)
