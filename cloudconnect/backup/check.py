@@ -37,6 +37,8 @@ from cloudconnect.wire.channel import FrameChannel
 QUESTIONS_AHEAD: Final = 4
 #: Chunks in one GET; twice as many are asked for ahead.
 CHUNKS: Final = 64
+#: Entries behind which the provider is asked to read what came with them.
+READ_EVERY: Final = 2048
 #: Entries, or chunks, between two looks at the clock.
 LOOK_EVERY: Final = 256
 #: Seconds after which progress is reported again and a cancellation is noticed.
@@ -80,6 +82,8 @@ class CheckRun:
         self._looked = time.monotonic()
         self._steps = 0
         self._seen = SeenChunks()
+        self._asked: deque[tuple[Reply, list[bytes]]] = deque()  # what the provider is reading
+        self._asked_to = 0  # number of the last chunk of these
         self._good: list[bytes] = []  # points with a record that can be used
         self.result = CheckResult()
 
@@ -102,11 +106,12 @@ class CheckRun:
             for point in self._points:
                 self._point(point)
             result.chunks = self._seen.count()
-            self._presence()
-            result.chunks_missing = self._seen.damaged
             if self._options.at_provider:
-                self._have_read()
-            elif self._options.read_data:
+                self._have_read(True)
+            if not self._options.at_provider or self._options.part != (1, 1):
+                self._presence()
+            result.chunks_missing = self._seen.damaged - result.chunks_damaged
+            if self._options.read_data and not self._options.at_provider:
                 self._read()
             if self._seen.damaged:
                 self._name_files()
@@ -136,12 +141,15 @@ class CheckRun:
             result.add(Damage(point, None, str(error)))
             return
         result.points += 1
+        at_provider = self._options.at_provider
         last = b""
         try:
             for entry in self._entries(point):
                 result.entries += 1
                 self._seen.add(entry.runs)
                 last = entry.path
+                if at_provider and result.entries % READ_EVERY == 0:
+                    self._have_read(False)
                 self._look(last)
         except _OF_A_POINT as error:
             self._of_a_point(error)
@@ -200,29 +208,36 @@ class CheckRun:
         while asked:
             self._compare(*asked.popleft())
 
-    def _have_read(self) -> None:
-        """Have the provider read chunks and compare their stored bytes."""
-        fetcher, result = self._fetcher, self.result
-        asked: deque[tuple[Reply, list[bytes]]] = deque()
+    def _have_read(self, all_of_them: bool) -> None:
+        """Have the provider read chunks and compare their stored bytes, while manifests come.
 
-        def answered() -> None:
-            reply, ids = asked.popleft()
-            count, damaged = fetcher.verified(reply, ids)
-            for name in damaged:
-                self._seen.damage(name, "is damaged at the provider, which has read it")
-            result.chunks_damaged += len(damaged)
-            result.chunks_vouched += len(ids) - len(damaged)
-            result.bytes_vouched += count
-            self._look(b"", True)
-
-        for batch in self._seen.batches(fetcher.verify_max, intact=True):
-            ids = [name for name, _ in batch if self._options.reads(name)]
-            if ids:
-                asked.append((fetcher.verify(ids), ids))
+        :param all_of_them: also the last few, and wait for every answer
+        """
+        fetcher, asked = self._fetcher, self._asked
+        while True:
+            number, ids = self._seen.behind(self._asked_to, fetcher.verify_max)
+            if not ids or (len(ids) < fetcher.verify_max and not all_of_them):
+                break
+            self._asked_to = number
+            chosen = [name for name in ids if self._options.reads(name)]
+            if chosen:
+                asked.append((fetcher.verify(chosen), chosen))
             if len(asked) > QUESTIONS_AHEAD:
-                answered()
-        while asked:
-            answered()
+                self._note_word()
+        while asked and all_of_them:
+            self._note_word()
+
+    def _note_word(self) -> None:
+        """Take the provider's word for the chunks that it was asked for first."""
+        result = self.result
+        reply, ids = self._asked.popleft()
+        count, damaged = self._fetcher.verified(reply, ids)
+        for name in damaged:
+            self._seen.damage(name, "is damaged or missing at the provider, which has looked")
+        result.chunks_damaged += len(damaged)
+        result.chunks_vouched += len(ids) - len(damaged)
+        result.bytes_vouched += count
+        self._look(b"", True)
 
     def _compare(self, slots: list[Slot], needs: list[int]) -> None:
         result = self.result

@@ -185,11 +185,21 @@ class Fetcher:
         """What the repository says that it has read: stored bytes that have their digest, and
         those of ``ids`` that are damaged or missing.
 
+        The dialogue ends with any other answer.
+
         :param reply: what :meth:`verify` returned for them
         :raises ProtocolViolation: its answer cannot be used
         :raises CloudConnectError: the dialogue has failed
         """
-        body = decode_body(self._answer(reply))
+        try:
+            return self._word(self._answer(reply), ids)
+        except CloudConnectError as error:
+            self._fail(error)
+            raise
+
+    @staticmethod
+    def _word(frame: Frame, ids: Sequence[bytes]) -> tuple[int, list[bytes]]:
+        body = decode_body(frame)
         size, damaged = body.get("bytes"), body.get("damaged")
         if (
             type(size) is not int

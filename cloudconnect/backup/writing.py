@@ -128,7 +128,8 @@ class TreeWriter:
             result.other += 1
         else:
             result.files += step.last
-            size = sum(run.length for run in step.runs)
+            whole = step.first and step.last
+            size = entry.size if whole else sum(run.length for run in step.runs)
             if step.there:
                 result.unchanged += 1
                 result.bytes_there += entry.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,10 +20,18 @@ from cloudconnect.backup.findings import CheckOptions, CheckResult
 from cloudconnect.backup.options import Progress
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.manifest import Run
-from cloudconnect.errors import Cancelled, CloudConnectError, Refused, UsageError
+from cloudconnect.errors import (
+    Cancelled,
+    CloudConnectError,
+    ProtocolViolation,
+    Refused,
+    UsageError,
+)
 from cloudconnect.keys import MasterKey
+from cloudconnect.repository import serve as serve_module
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import points_table
+from cloudconnect.wire.frames import Frame, FrameKind, encode_body
 from tests.backup.cases import RestoreCase, file_of
 from tests.backup.support import Place
 from tests.backup.trees import age_tree, make_odd_tree, write
@@ -116,6 +125,47 @@ class IntactTests(CheckCase):
             ]
             self.assertEqual(sum(r.chunks_vouched for r in parts), whole.chunks)
             self.assertEqual(sum(r.bytes_vouched for r in parts), whole.bytes_vouched)
+
+    def test_damage_at_provider(self) -> None:
+        """What is missing is found, however few are asked for at a time, and named by its file."""
+        self.patch(check_module, "READ_EVERY", 1)
+        self.patch(check_module, "QUESTIONS_AHEAD", 1)
+        self.patch(fetching_module.Fetcher, "verify_max", 3)
+        write(self.top + b"/large", os.urandom(3_000_000))
+        for number in range(20):
+            write(self.top + b"/%d" % number, os.urandom(300_000))
+        point = self.backup()
+        lost = self.runs_of(point, b"/large")[-1]
+        self.lose(lost)
+        for part in ((1, 1), (1, 2)):
+            result = self.check(read_data=True, at_provider=True, part=part)
+            self.assertEqual(result.chunks_missing + result.chunks_damaged, 1)
+            self.assertEqual([item.path for item in result.damage], [self.top + b"/large"])
+            self.assertIn(lost[:8].hex(), result.damage[0].reason)
+        self.assertEqual(self.check(read_data=True, at_provider=True).chunks_damaged, 1)
+
+    def test_word_that_is_none(self) -> None:
+        """A VERIFIED that cannot be used ends the check, and does not look like damage."""
+        write(self.top + b"/file", b"x")
+        self.backup()
+        self.patch(check_module, "READ_EVERY", 1)
+        for fields in (
+            {"bytes": -1, "damaged": b"\0"},
+            {"bytes": 5 << 20, "damaged": b"\0"},
+            {"bytes": 1, "damaged": b"\2"},
+            {"bytes": 1, "damaged": b"\0\0"},
+            {"bytes": True, "damaged": b"\0"},
+            {"bytes": 1},
+            {"bytes": 1, "damaged": b"\0", "more": 1},
+        ):
+
+            def word(dialogue: Any, frame: Frame, fields: Any = fields) -> None:
+                body = encode_body(**fields)
+                dialogue._channel.send(FrameKind.VERIFIED, frame.request, body)
+
+            self.patch(serve_module._Dialogue, "_verify", word)
+            with self.assertRaises(ProtocolViolation):
+                self.check(read_data=True, at_provider=True)
 
     def test_older_provider(self) -> None:
         """A repository that does not know of it is not asked; the check says what to do."""
