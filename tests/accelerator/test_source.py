@@ -27,7 +27,7 @@ from cloudconnect.keys import KeyB
 from cloudconnect.settings import CLOSE_SECONDS, HANDSHAKE_SECONDS, KEY_B_SECONDS
 from cloudconnect.testing import Recorder
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
-from tests.provider.stage import HOST, PORT, StageCase, idle
+from tests.provider.stage import HOST, PORT, STREAMS, StageCase, idle
 
 SESSION, ROUTE, KEY = b"s" * 16, b"r" * 16, bytes(range(32))
 
@@ -164,19 +164,24 @@ class HandTests(SourceCase):
 
     def test_next_gateway(self) -> None:
         """A whole session over the second gateway, as the first one is gone."""
-        self.provider.service._advertise = [f"{HOST}:7777", f"{HOST}:{PORT}"]
-        real = self.acme.manager.far_endpoint
-        tried: list[int] = []
+        reach, tried = self.acme.manager.far_endpoint, []  # type: ignore[var-annotated]
+        hand = self.accelerator._hand
+
+        class Gone:
+            def connect(self, factory: Any) -> Any:
+                raise ConnectionRefusedError
 
         def connect(host: str, port: int) -> Any:
-            tried.append(port)
-            return real(host, port)
+            tried.append(host)
+            return Gone() if host == "gone" else reach(host, port)
+
+        def with_one_more(link: Any, **values: Any) -> Any:
+            return hand(link, **{**values, "gateways": ["gone:1", *values["gateways"]]})
 
         self.accelerator._connect = connect
-        # The tunnels, which the job manager opens itself, are not of interest here.
-        self.reactor.network[7777] = self.provider.gateway.factory
+        self.accelerator._hand = with_one_more  # type: ignore[method-assign]
         self.reactor.result_of(self.acme.session(idle(self.acme)))
-        self.assertIn(7777, tried)
+        self.assertEqual(["gone", HOST] * STREAMS, tried)
 
     def test_stop(self) -> None:
         """One that stops ends its sessions; what is handed over while it does is refused."""

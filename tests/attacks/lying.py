@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from cloudconnect.accelerator import source, target
 from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.wire.frames import FrameKind
@@ -37,18 +38,16 @@ def main(whose: str, *arguments: str) -> None:
     if whose == "provider":
         from twisted.application.twist._twist import Twist
 
-        from cloudconnect.tap import accelerators
-
         directory, *what = arguments
-        accelerators.TargetAccelerator = bent(TargetAccelerator, *what)  # type: ignore[misc]
+        target.TargetAccelerator = bent(TargetAccelerator, *what)  # type: ignore[misc]
         line = ["twist", "--log-format=text", "cloudconnect-provider", "--directory", directory]
         Twist.main(line)
     else:
-        from cloudconnect.cli import wan
+        way, kind, at, *rest = arguments
+        # Before anything imports it.
+        source.SourceAccelerator = bent(SourceAccelerator, way, kind, at)  # type: ignore[misc]
         from cloudconnect.cli.main import main as command
 
-        way, kind, at, *rest = arguments
-        wan.SourceAccelerator = bent(SourceAccelerator, way, kind, at)  # type: ignore[misc]
         sys.argv = ["cloudconnect", *rest]
         command()
 
