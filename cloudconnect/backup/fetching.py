@@ -440,7 +440,7 @@ class Fetcher:
         opened: list[tuple[Slot, bytes | Exception]] = []
         for slot, blob in group:
             try:
-                opened.append((slot, self._keys.open_blob(kind, blob)))
+                opened.append((slot, self._keys.open_blob(kind, blob, digested=True)))
             except CloudConnectError as error:
                 opened.append((slot, error))
             except BaseException as error:
