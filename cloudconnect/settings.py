@@ -97,6 +97,8 @@ PAGE_ROWS_MAX: Final = 500
 FRAME_BODY_MAX: Final = 8 << 20
 #: Most ids in one HAVE or GET.
 IDS_MAX: Final = 8192
+#: Most ids in one VERIFY: what they mean is read before it is answered, up to 1 GiB.
+VERIFY_IDS_MAX: Final = 256
 #: Largest plain or stored chunk, in bytes.
 CHUNK_MAX: Final = 4 << 20
 

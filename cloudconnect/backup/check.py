@@ -1,9 +1,11 @@
 """Layer 3: checking restore points with the tenant's keys, over one dialogue.
 
 Every point's signature and manifest, and that the repository has every chunk that a file needs;
-with ``read_data`` each chunk is also fetched once, opened and compared with its name. What is
-damaged is named with the points and files that it hits, and the check goes on. Chunks are kept in a
-temporary file (:mod:`cloudconnect.backup.seen`), so memory does not grow with the repository.
+with ``read_data`` each chunk is also fetched once, opened and compared with its name; with
+``at_provider`` the provider is asked to read it and compare its stored bytes with their digest,
+which costs the line next to nothing and is the provider's word. What is damaged is named with the
+points and files that it hits, and the check goes on. Chunks are kept in a temporary file
+(:mod:`cloudconnect.backup.seen`), so memory does not grow with the repository.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from cloudconnect.errors import (
     ContextMismatch,
     NotFound,
     ProtocolViolation,
+    Refused,
     StoredDataDamaged,
 )
 from cloudconnect.wire.channel import FrameChannel
@@ -34,6 +37,8 @@ from cloudconnect.wire.channel import FrameChannel
 QUESTIONS_AHEAD: Final = 4
 #: Chunks in one GET; twice as many are asked for ahead.
 CHUNKS: Final = 64
+#: Entries behind which the provider is asked to read what came with them.
+READ_EVERY: Final = 2048
 #: Entries, or chunks, between two looks at the clock.
 LOOK_EVERY: Final = 256
 #: Seconds after which progress is reported again and a cancellation is noticed.
@@ -77,6 +82,8 @@ class CheckRun:
         self._looked = time.monotonic()
         self._steps = 0
         self._seen = SeenChunks()
+        self._asked: deque[tuple[Reply, list[bytes]]] = deque()  # what the provider is reading
+        self._asked_to = 0  # number of the last chunk of these
         self._good: list[bytes] = []  # points with a record that can be used
         self.result = CheckResult()
 
@@ -91,12 +98,20 @@ class CheckRun:
         fetcher, result = self._fetcher, self.result
         try:
             fetcher.greet("check")
+            if self._options.at_provider and not fetcher.verify_max:
+                raise Refused(
+                    "this provider's release cannot read and compare what it stores for a check: "
+                    "check with --read-data alone, which fetches it"
+                )
             for point in self._points:
                 self._point(point)
             result.chunks = self._seen.count()
-            self._presence()
-            result.chunks_missing = self._seen.damaged
-            if self._options.read_data:
+            if self._options.at_provider:
+                self._have_read(True)
+            if not self._options.at_provider or self._options.part != (1, 1):
+                self._presence()
+            result.chunks_missing = self._seen.damaged - result.chunks_damaged
+            if self._options.read_data and not self._options.at_provider:
                 self._read()
             if self._seen.damaged:
                 self._name_files()
@@ -126,12 +141,15 @@ class CheckRun:
             result.add(Damage(point, None, str(error)))
             return
         result.points += 1
+        at_provider = self._options.at_provider
         last = b""
         try:
             for entry in self._entries(point):
                 result.entries += 1
                 self._seen.add(entry.runs)
                 last = entry.path
+                if at_provider and result.entries % READ_EVERY == 0:
+                    self._have_read(False)
                 self._look(last)
         except _OF_A_POINT as error:
             self._of_a_point(error)
@@ -189,6 +207,37 @@ class CheckRun:
             self._look(b"")
         while asked:
             self._compare(*asked.popleft())
+
+    def _have_read(self, all_of_them: bool) -> None:
+        """Have the provider read chunks and compare their stored bytes, while manifests come.
+
+        :param all_of_them: also the last few, and wait for every answer
+        """
+        fetcher, asked = self._fetcher, self._asked
+        while True:
+            number, ids = self._seen.behind(self._asked_to, fetcher.verify_max)
+            if not ids or (len(ids) < fetcher.verify_max and not all_of_them):
+                break
+            self._asked_to = number
+            chosen = [name for name in ids if self._options.reads(name)]
+            if chosen:
+                asked.append((fetcher.verify(chosen), chosen))
+            if len(asked) > QUESTIONS_AHEAD:
+                self._note_word()
+        while asked and all_of_them:
+            self._note_word()
+
+    def _note_word(self) -> None:
+        """Take the provider's word for the chunks that it was asked for first."""
+        result = self.result
+        reply, ids = self._asked.popleft()
+        count, damaged = self._fetcher.verified(reply, ids)
+        for name in damaged:
+            self._seen.damage(name, "is damaged or missing at the provider, which has looked")
+        result.chunks_damaged += len(damaged)
+        result.chunks_vouched += len(ids) - len(damaged)
+        result.bytes_vouched += count
+        self._look(b"", True)
 
     def _compare(self, slots: list[Slot], needs: list[int]) -> None:
         result = self.result
@@ -251,7 +300,7 @@ class CheckRun:
             self._progress(
                 Progress(
                     files=self.result.entries,
-                    bytes_done=self.result.bytes_read,
+                    bytes_done=self.result.bytes_read + self.result.bytes_vouched,
                     bytes_sent=self._channel.bytes_sent,
                     bytes_received=self._channel.bytes_received,
                     path=path,

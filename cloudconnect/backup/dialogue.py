@@ -9,7 +9,13 @@ import attrs
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.errors import ContextMismatch, Downgrade, ProtocolViolation
-from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, PROTOCOL_VERSIONS
+from cloudconnect.settings import (
+    CHUNK_MAX,
+    FRAME_BODY_MAX,
+    IDS_MAX,
+    PROTOCOL_VERSIONS,
+    VERIFY_IDS_MAX,
+)
 from cloudconnect.wire.channel import FrameChannel, raise_failure
 from cloudconnect.wire.frames import Coding, Frame, FrameKind, decode_body, encode_body
 
@@ -21,11 +27,13 @@ class Limits:
     :ivar ids: most ids in one HAVE or GET
     :ivar chunk: largest chunk in bytes
     :ivar body: largest body of a frame in bytes
+    :ivar verify: most ids in one VERIFY; 0: it is of an older release, and does not know that
     """
 
     ids: int = IDS_MAX
     chunk: int = CHUNK_MAX
     body: int = FRAME_BODY_MAX
+    verify: int = 0
 
 
 #: The codings of stored bytes that this release makes and reads.
@@ -93,6 +101,7 @@ def greet(
         ids=_limit(limits, "ids", 1, IDS_MAX),
         chunk=_limit(limits, "chunk", description.chunking.maximum, CHUNK_MAX),
         body=_limit(limits, "body", 1 << 16, FRAME_BODY_MAX),
+        verify=_limit(limits, "verify", 1, VERIFY_IDS_MAX) if "verify" in limits else 0,
     )
     if heads is not None:
         heads.check(channel)

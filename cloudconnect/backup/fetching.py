@@ -26,11 +26,13 @@ from cloudconnect.errors import (
     ProtocolViolation,
     StoredDataDamaged,
 )
+from cloudconnect.settings import CHUNK_MAX
 from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
     Frame,
     FrameKind,
     StoredBlob,
+    decode_body,
     encode_body,
     join_ids,
     unpack_bitmap,
@@ -171,6 +173,48 @@ class Fetcher:
         """
         wanted = unpack_bitmap(self._answer(reply).body, len(ids))
         return [name for name, absent in zip(ids, wanted, strict=True) if absent]
+
+    def verify(self, ids: Sequence[bytes]) -> Reply:
+        """Ask the repository to read so many chunks; :meth:`verified` waits for what it says.
+
+        :param ids: at most :attr:`verify_max`, 32 bytes each
+        """
+        return self._asked(FrameKind.VERIFY, join_ids(ids), FrameKind.VERIFIED)
+
+    def verified(self, reply: Reply, ids: Sequence[bytes]) -> tuple[int, list[bytes]]:
+        """What the repository says that it has read: stored bytes that have their digest, and
+        those of ``ids`` that are damaged or missing.
+
+        The dialogue ends with any other answer.
+
+        :param reply: what :meth:`verify` returned for them
+        :raises ProtocolViolation: its answer cannot be used
+        :raises CloudConnectError: the dialogue has failed
+        """
+        try:
+            return self._word(self._answer(reply), ids)
+        except CloudConnectError as error:
+            self._fail(error)
+            raise
+
+    @staticmethod
+    def _word(frame: Frame, ids: Sequence[bytes]) -> tuple[int, list[bytes]]:
+        body = decode_body(frame)
+        size, damaged = body.get("bytes"), body.get("damaged")
+        if (
+            type(size) is not int
+            or not 0 <= size <= len(ids) * CHUNK_MAX
+            or not isinstance(damaged, bytes)
+            or len(body) != 2
+        ):
+            raise ProtocolViolation("a VERIFIED does not have its fields")
+        flags = unpack_bitmap(damaged, len(ids))
+        return size, [name for name, lost in zip(ids, flags, strict=True) if lost]
+
+    @property
+    def verify_max(self) -> int:
+        """Most ids in one :meth:`verify`; 0: the repository is of an older release."""
+        return self._limits.verify
 
     @property
     def ids_max(self) -> int:
@@ -396,7 +440,7 @@ class Fetcher:
         opened: list[tuple[Slot, bytes | Exception]] = []
         for slot, blob in group:
             try:
-                opened.append((slot, self._keys.open_blob(kind, blob)))
+                opened.append((slot, self._keys.open_blob(kind, blob, digested=True)))
             except CloudConnectError as error:
                 opened.append((slot, error))
             except BaseException as error:

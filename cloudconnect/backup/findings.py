@@ -13,11 +13,14 @@ class CheckOptions:
     """How thorough a check is.
 
     :ivar read_data: fetch, open and compare every chunk
+    :ivar at_provider: instead, have the provider read them and compare their stored bytes with
+        their digests: what it then says is its word, not a proof
     :ivar part: (n, t): only those chunks, about one in t, that fall into part n of t; the parts 1
         to t are all chunks, each in one of them
     """
 
     read_data: bool = False
+    at_provider: bool = False
     part: tuple[int, int] = (1, 1)
 
     def __attrs_post_init__(self) -> None:
@@ -58,6 +61,9 @@ class CheckResult:
     :ivar chunks_damaged: and what came, but not as it should be
     :ivar chunks_read: chunks that were fetched, opened and compared
     :ivar bytes_read: their plain bytes
+    :ivar chunks_vouched: chunks of which the provider says that it has read them, and that their
+        stored bytes have their digest
+    :ivar bytes_vouched: their stored bytes
     :ivar files_damaged: files that need a missing or damaged chunk, counted in each point
     :ivar damage: the first LISTED_MAX of points and files damaged
     :ivar bytes_sent: bytes of the frames that this side sent
@@ -74,6 +80,8 @@ class CheckResult:
     chunks_damaged: int = 0
     chunks_read: int = 0
     bytes_read: int = 0
+    chunks_vouched: int = 0
+    bytes_vouched: int = 0
     files_damaged: int = 0
     damage: list[Damage] = attrs.field(factory=list)
     bytes_sent: int = 0

@@ -135,23 +135,33 @@ class MetadataWriter:
         )
         return found == wanted
 
-    def apply(self, entry: Entry, descriptor: int) -> None:
-        """Apply everything to the open file or folder ``descriptor``.
+    def apply(self, entry: Entry, descriptor: int, inherited: bool = True) -> os.stat_result:
+        """Apply everything to the open file or folder ``descriptor``; the status that it had.
+
+        :param inherited: it may have an access control list from its folder
 
         The order matters: a new owner clears setuid bits and capabilities, an attribute of a file
         that its mode makes read-only cannot be set, mode bits and access control lists share bits,
         and all of it changes times.
         """
-        self._owner(entry, lambda: os.chown(descriptor, entry.uid, entry.gid))
-        plain = [pair for pair in entry.xattrs if not pair[0].startswith(_ACL_PREFIX)]
-        lists = [pair for pair in entry.xattrs if pair[0].startswith(_ACL_PREFIX)]
-        self._attributes(entry, plain, lambda name, value: os.setxattr(descriptor, name, value))
-        _remove_inherited(entry, descriptor)
-        mode = safe_mode(entry, os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+            self._owner(entry, lambda: os.chown(descriptor, entry.uid, entry.gid))
+            status = os.fstat(descriptor)
+        lists: list[tuple[bytes, bytes]] = []
+        if entry.xattrs:
+            plain = [pair for pair in entry.xattrs if not pair[0].startswith(_ACL_PREFIX)]
+            lists = [pair for pair in entry.xattrs if pair[0].startswith(_ACL_PREFIX)]
+            self._attributes(entry, plain, lambda name, value: os.setxattr(descriptor, name, value))
+        if inherited:
+            _remove_inherited(entry, descriptor)
+        mode = safe_mode(entry, status)
         self._try(entry, "mode", lambda: os.chmod(descriptor, mode))
-        self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
+        if lists:
+            self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
         times = (entry.mtime_ns, entry.mtime_ns)
         self._try(entry, "times", lambda: os.utime(descriptor, ns=times))
+        return status
 
     def apply_to_name(self, entry: Entry, parent: int, name: bytes) -> None:
         """Apply everything to ``name`` in the folder ``parent``, which is no file or folder.
@@ -212,6 +222,14 @@ class MetadataWriter:
 
 def _is_privileged(pair: tuple[bytes, bytes]) -> bool:
     return pair[0].startswith(PRIVILEGED_ATTRIBUTES)
+
+
+def passes_on(folder: int) -> bool:
+    """Whether new files in the folder of this descriptor get an access control list from it."""
+    try:
+        return bool(os.getxattr(folder, b"system.posix_acl_default"))
+    except OSError as error:
+        return error.errno not in _NO_ATTRIBUTES
 
 
 def _remove_inherited(entry: Entry, where: int | bytes) -> None:

@@ -81,14 +81,17 @@ def _has_name(descriptor: int, parent: int, name: bytes) -> bool:
     return (status.st_dev, status.st_ino) == (named.st_dev, named.st_ino)
 
 
-def check_name(descriptor: int, parent: int, name: bytes) -> None:
-    """Make sure that the file still has this name.
+def check_name(status: os.stat_result, parent: int, name: bytes) -> None:
+    """Make sure that the file of this status still has this name.
 
     :raises OSError: it has not
     """
-    with contextlib.suppress(FileNotFoundError):
-        if _has_name(descriptor, parent, name):
+    try:
+        named = os.lstat(name, dir_fd=parent)
+        if (status.st_dev, status.st_ino) == (named.st_dev, named.st_ino):
             return
+    except FileNotFoundError:
+        pass
     raise OSError("the unfinished file was exchanged while the restore ran")
 
 

@@ -37,6 +37,7 @@ class NewFile:
     :param other: the name to take where another restore is using ``temporary``
     :param partial: descriptor of what an earlier restore left under ``temporary``, or None; this
         object closes it
+    :param inherited: it may get an access control list from its folder
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class NewFile:
         verify: bool,
         other: bytes = b"",
         partial: int | None = None,
+        inherited: bool = True,
     ) -> None:
         self._parent = parent
+        self._inherited = inherited
         self._resumed = partial is not None
         if partial is not None:
             self._descriptor, self._temporary = partial, temporary
@@ -62,11 +65,14 @@ class NewFile:
 
         :raises OSError: it cannot be written
         """
-        view = memoryview(data)
-        while len(view):
-            written = os.pwrite(self._descriptor, view, self._size)
-            self._size += written
-            view = view[written:]
+        written = os.pwrite(self._descriptor, data, self._size)
+        self._size += written
+        if written < len(data):
+            view = memoryview(data)[written:]
+            while len(view):
+                written = os.pwrite(self._descriptor, view, self._size)
+                self._size += written
+                view = view[written:]
         self._hole_at_end = False
         if self._hasher is not None:
             self._hasher.update(data)
@@ -110,15 +116,14 @@ class NewFile:
                 self._verify(self._hasher.digest())
             if entry.flags & FLAG_DEVICE:
                 _refuse_device(self._parent, name)
-            metadata.apply(entry, self._descriptor)
-            status = os.fstat(self._descriptor) if entry.flags else None
-            check_name(self._descriptor, self._parent, self._temporary)
+            status = metadata.apply(entry, self._descriptor, self._inherited)
+            check_name(status, self._parent, self._temporary)
             put_in_place(self._parent, self._temporary, name)
         except BaseException:
             self.discard()
             raise
         os.close(self._descriptor)
-        return status
+        return status if entry.flags else None
 
     def leave(self) -> None:
         """Leave it for a later restore, if that is worth while."""

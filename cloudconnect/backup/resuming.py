@@ -22,7 +22,7 @@ from cloudconnect.backup.matching import Matcher, Piece, is_hole, open_regular, 
 from cloudconnect.backup.metadata import MetadataWriter, safe_mode
 from cloudconnect.backup.partial import is_partial_name, partial_name, resume
 from cloudconnect.backup.planning import IN_PARTIAL, Step
-from cloudconnect.backup.target import Target
+from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import UnsafePath
 
@@ -50,7 +50,7 @@ class _Waiting:
 
     @property
     def decided(self) -> bool:
-        return all(piece.good is not None for piece in self.pieces)
+        return None not in [piece.good for piece in self.pieces]
 
 
 @attrs.define
@@ -91,6 +91,7 @@ class Resumer:
         self._waiting: deque[_Waiting] = deque()
         self._large: _Large | None = None
         self._names: set[tuple[bytes, ...]] = set()
+        self._missing: Parts | None = None  # a folder that was not there when it was looked for
 
     def steps(self, planned: Iterator[Step]) -> Generator[Step]:
         """The steps of ``planned``, with what was found.
@@ -105,8 +106,14 @@ class Resumer:
                 if is_file and step.first and self._is_free(step):
                     step.temporary = partial_name(entry.path)
                 if not is_file or not entry.size:
+                    if not self._waiting:
+                        yield step
+                        continue
                     self._waiting.append(_Waiting(step))
                 elif step.first and step.last and entry.size <= SMALL:
+                    if not self._waiting and self._is_missing(step):
+                        yield step
+                        continue
                     self._small(step)
                 else:
                     self._matcher.flush()
@@ -131,28 +138,47 @@ class Resumer:
             self._names.add(step.parts)
 
     def _open(self, step: Step) -> tuple[int | None, int]:
-        """The file in a step's place, and the descriptor of its folder or -1."""
+        """The file in a step's place, and the descriptor of its folder or -1.
+
+        Of a folder that was missing when it was looked for first nothing is used: what is in it by
+        now comes from this restore.
+        """
+        if self._is_missing(step):
+            return None, -1
+        folder = step.parts[:-1]
         try:
-            parent = self._there.enter(step.parts[:-1])
+            parent = self._there.enter(folder)
+        except FileNotFoundError:
+            self._missing = folder
+            return None, -1
         except (OSError, UnsafePath):
             return None, -1
+        self._missing = None
         return open_regular(parent, step.parts[-1], os.O_RDONLY), parent
+
+    def _is_missing(self, step: Step) -> bool:
+        """Whether it is known that there is no folder where a step leads."""
+        missing = self._missing
+        return missing is not None and step.parts[: len(missing)] == missing
 
     # --- small files ------------------------------------------------------------------------------
 
     def _small(self, step: Step) -> None:
         entry, data, waiting = step.entry, b"", _Waiting(step)
         descriptor, _ = self._open(step)
-        if descriptor is not None:
-            try:
-                status = os.fstat(descriptor)
-                if status.st_size == entry.size:
-                    data = read_at(descriptor, 0, entry.size)
-                    waiting.same = self._has_metadata(entry, descriptor, status)
-            except OSError:
-                data = b""
-            finally:
-                os.close(descriptor)
+        if descriptor is None:  # as most often, in an empty target
+            self._matcher.flush()
+            self._waiting.append(waiting)
+            return
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size == entry.size:
+                data = read_at(descriptor, 0, entry.size)
+                waiting.same = self._has_metadata(entry, descriptor, status)
+        except OSError:
+            data = b""
+        finally:
+            os.close(descriptor)
         position = 0
         for run in step.runs:
             part = data[position : position + run.length]

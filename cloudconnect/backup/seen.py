@@ -86,6 +86,16 @@ class SeenChunks:
             after = rows[-1][0]
             yield [(name, need) for _, name, need in rows]
 
+    def behind(self, after: int, size: int) -> tuple[int, list[bytes]]:
+        """The ids of at most so many that were first seen behind number ``after``.
+
+        :param after: 0, or what this returned the last time
+        :return: the number of the last of them, and they
+        """
+        self._write()
+        rows = self._base.execute(_ALL, (after, size)).fetchall()
+        return (rows[-1][0] if rows else after), [row[1] for row in rows]
+
     def damage(self, name: bytes, reason: str) -> None:
         """Mark one as damaged.
 

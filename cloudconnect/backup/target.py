@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from cloudconnect.backup.metadata import passes_on
 from cloudconnect.errors import UnsafePath
 
 #: Folders of one branch that are held open at once; others are opened again when they are needed.
@@ -24,6 +25,7 @@ NAME_MAX: Final = 255
 #: How temporary names begin.
 TEMPORARY: Final = b".cloudconnect-"
 
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Parts = tuple[bytes, ...]
@@ -39,9 +41,10 @@ def parts_of(path: bytes) -> Parts:
     if path == b"/":
         return ()
     parts = tuple(path[1:].split(b"/"))
-    for part in parts:
-        if part in (b"", b".", b"..") or len(part) > NAME_MAX:
-            raise UnsafePath("a name in a path is empty, dotted, or too long")
+    if not _NO_NAMES.isdisjoint(parts) or (
+        len(path) > NAME_MAX and any(len(part) > NAME_MAX for part in parts)
+    ):
+        raise UnsafePath("a name in a path is empty, dotted, or too long")
     return parts
 
 
@@ -49,17 +52,19 @@ class _Folder:
     """A folder of the branch that the target is in.
 
     :ivar descriptor: or -1 while it is closed
+    :ivar passes_on: whether new files in it get an access control list; None: nobody has asked
     :ivar leave: called with the descriptor, or -1 where the folder was moved away meanwhile, when
         the target goes elsewhere
     """
 
-    __slots__ = ("descriptor", "identity", "leave", "name")
+    __slots__ = ("descriptor", "identity", "leave", "name", "passes_on")
 
     def __init__(self, name: bytes, descriptor: int, identity: tuple[int, int]) -> None:
         self.name = name
         self.descriptor = descriptor
         self.identity = identity
         self.leave: Callable[[int], None] | None = None
+        self.passes_on: bool | None = None
 
 
 class Target:
@@ -75,6 +80,7 @@ class Target:
             os.makedirs(path, exist_ok=True)  # noqa: PTH103 - paths here are bytes
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._branch: list[_Folder] = []
+        self._present: Parts | None = None  # where the branch leads, once it is there
         self._user = os.geteuid()
         self._prefix = TEMPORARY + os.urandom(8).hex().encode() + b"-"
         self._count = 0
@@ -103,6 +109,9 @@ class Target:
         :raises NotADirectoryError: something else, such as a link, has the name of one
         :raises OSError: anything else
         """
+        if parts == self._present and not replace:
+            return self._descriptor(len(parts))
+        self._present = None
         branch = self._branch
         common = 0
         for folder, part in zip(branch, parts, strict=False):
@@ -117,11 +126,21 @@ class Target:
             branch.append(self._open(above, parts[: depth + 1], make, replace and last))
             if len(branch) > OPEN_FOLDERS_MAX:
                 self._close_folder(branch[-OPEN_FOLDERS_MAX - 1])
+        self._present = parts
         return self._descriptor(len(parts))
 
     def on_leave(self, action: Callable[[int], None]) -> None:
         """Call ``action`` with the descriptor of the folder entered last when it is left."""
         self._branch[-1].leave = action
+
+    def passes_on(self) -> bool:
+        """Whether new files in the folder entered last get an access control list from it."""
+        if not self._branch:
+            return passes_on(self._root)
+        folder = self._branch[-1]
+        if folder.passes_on is None:
+            folder.passes_on = passes_on(self._descriptor(len(self._branch)))
+        return folder.passes_on
 
     def make_writable(self) -> None:
         """Let this user write to the folder entered last, until its mode is set.
@@ -200,6 +219,7 @@ class Target:
 
     def _leave_to(self, depth: int) -> None:
         """Leave all folders below ``depth``, the lowest one first."""
+        self._present = None
         while len(self._branch) > depth:
             folder = self._branch[-1]
             try:

@@ -128,7 +128,8 @@ class TreeWriter:
             result.other += 1
         else:
             result.files += step.last
-            size = sum(run.length for run in step.runs)
+            whole = step.first and step.last
+            size = entry.size if whole else sum(run.length for run in step.runs)
             if step.there:
                 result.unchanged += 1
                 result.bytes_there += entry.size
@@ -166,14 +167,19 @@ class TreeWriter:
                 step = next(planned, None)
                 if step is None:
                     break
-                before = fetcher.unasked
-                found = step.found or [None] * len(step.runs)
-                for run, here in zip(step.runs, found, strict=True):
-                    fetched = run.id is not None and here is None and not step.there
-                    step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
-                # What is held in memory counts like what will be.
-                step.asked = fetcher.unasked - before + sum(map(bool, found))
-                self._ahead += step.asked
+                if step.runs:
+                    before, found = fetcher.unasked, step.found
+                    if found:
+                        for run, here in zip(step.runs, found, strict=True):
+                            fetched = run.id is not None and here is None and not step.there
+                            step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
+                    else:
+                        for run in step.runs:
+                            fetched = run.id is not None and not step.there
+                            step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
+                    # What is held in memory counts like what will be.
+                    step.asked = fetcher.unasked - before + sum(map(bool, found))
+                    self._ahead += step.asked
                 steps.append(step)
             fetcher.ask()
         return bool(steps)
@@ -271,7 +277,9 @@ class TreeWriter:
             raise
         other = target.temporary_name()
         verify = self._options.verify
-        self._file = NewFile(parent, step.temporary or other, verify, other, partial)
+        name = step.temporary or other
+        inherited = target.passes_on()
+        self._file = NewFile(parent, name, verify, other, partial, inherited)
 
     def _special(self, step: Step, target: Target) -> None:
         parent = target.enter(step.parts[:-1], self._make)

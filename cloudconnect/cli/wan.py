@@ -13,7 +13,6 @@ import click
 from twisted.internet.defer import maybeDeferred
 
 from cloudconnect.accelerator.room import cache_folder as tenant_folder
-from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.cache.blocks import BlockCache
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.cli.console import size
@@ -23,7 +22,6 @@ from cloudconnect.commands.links import link_in_process
 from cloudconnect.config.profile import cache_folder, state_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.errors import UsageError
-from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tenant.accelerated import OwnAccelerator, Wanted
 from cloudconnect.transports.memory import MemoryEndpoint
 
@@ -33,6 +31,7 @@ STREAMS: Final = 4
 SHORT_SECONDS: Final = 0.005
 #: GiB of block cache on the tenant's machine, where CLOUDCONNECT_WAN_CACHE_GB does not say.
 CACHE_GB: Final = 4
+_GIB: Final = 1 << 30
 
 _EFFECTS: Final = {
     EncryptionMode.TENANT: "encryption mode tenant: accelerators see sealed chunks, of which only "
@@ -159,6 +158,10 @@ async def accelerated(
     if not decided.used:
         yield decided
         return
+    # Here, as most commands go without, and would wait for this a fifth of their start.
+    from cloudconnect.accelerator.source import SourceAccelerator
+    from cloudconnect.tap.accelerators import caches_in
+
     reactor, manager, account = line.reactor, line.manager, line.account
     own = OwnCache.of(account.provider, description.repository)
     shared = shared_accelerator(line, own.name, STREAMS)
@@ -218,4 +221,4 @@ def _cache_size() -> int:
     text = os.environ.get("CLOUDCONNECT_WAN_CACHE_GB", str(CACHE_GB))
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 10_000:
         raise UsageError(f"CLOUDCONNECT_WAN_CACHE_GB is {text!r}, not a number from 1 to 10000")
-    return int(text) * GIB
+    return int(text) * _GIB

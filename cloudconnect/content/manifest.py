@@ -107,7 +107,14 @@ class Entry:
             and 0 <= self.flags < 256
         ):
             raise ValueError("a number of an entry is out of bounds")
-        check_path(self.path)
+        path = self.path  # as check_path, without the call: there are millions of entries
+        if not (
+            type(path) is bytes
+            and 1 <= len(path) <= PATH_MAX
+            and path[0] == _SLASH
+            and (not _BAD_PATH.search(path) or path == b"/")
+        ):
+            check_path(path)
         if self.runs or self.size or self.link is not None:
             self._check_content()
         if (self.target is not None) is not (self.type is EntryType.SYMLINK):
@@ -132,13 +139,15 @@ class Entry:
             return
         if self.type is not EntryType.FILE:
             raise ValueError("only files have content")
-        if isinstance(self.runs, RunList):  # checked as it was made
-            total = self.runs.total
-        elif all(map(check_run, self.runs)):
-            total = sum(run.length for run in self.runs)
+        runs, total = self.runs, 0
+        if isinstance(runs, RunList):  # checked as it was made
+            total = runs.total
         else:
-            raise ValueError("a run is out of bounds")
-        if total != self.size or len(self.runs) > MANIFEST_RUNS_MAX:
+            for run in runs:
+                if not check_run(run):
+                    raise ValueError("a run is out of bounds")
+                total += run.length
+        if total != self.size or len(runs) > MANIFEST_RUNS_MAX:
             raise ValueError("a file's runs do not add up to its size, or are too many")
 
 
@@ -211,6 +220,7 @@ class EntryDecoder:
         self._long: tuple[dict[str, Any], int] | None = None  # an entry of which runs are missing
         self._runs = RunList()
         self._failed = False
+        self._decoder = cbor2.CBORDecoder(io.BytesIO(), **_DECODER)
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Entry]:
         """Take ``data``; the iterator gives the entries that are complete now.
@@ -275,8 +285,9 @@ class EntryDecoder:
 
     def _piece(self, item: bytes) -> Entry | None:
         """The entry that ``item`` completes, if it does."""
-        source = io.BytesIO(item)
-        piece = cbor2.CBORDecoder(source, **_DECODER).decode()
+        # A decoder costs as much to make as a map does to decode.
+        self._decoder.fp = source = io.BytesIO(item)
+        piece = self._decoder.decode()
         if source.tell() != len(item):
             raise ValueError("there are bytes behind it")
         if self._long is None:
@@ -349,6 +360,10 @@ def _flat(runs: Iterable[Run]) -> list[bytes | int | None]:
 def _unflat(flat: Any) -> list[Run]:
     if type(flat) is not list or len(flat) % 3:
         raise ValueError("its runs are not triples")
+    if len(flat) == 3:  # as most files have
+        name, offset, length = flat
+        if (name is None or type(name) is bytes) and type(offset) is type(length) is int:
+            return [Run(name, offset, length)]
     if len(flat) > 3 * MANIFEST_PIECE_RUNS:
         raise ValueError("a piece of it has too many runs")
     runs = []
@@ -383,6 +398,7 @@ def _refuse(*_: object) -> NoReturn:
 _EMPTY_STRING: Final = 0x40
 _LENGTH_BYTES: Final = dict.fromkeys(range(_EMPTY_STRING, 0x58), 0) | {0x58: 1, 0x59: 2, 0x5A: 4}
 _SLASH: Final = 0x2F
+_BAD_PATH: Final = re.compile(rb"\0|/\.{0,2}(?:/|\Z)")  # a zero byte, or an odd part
 _ODD_PART: Final = re.compile(rb"/\.{0,2}(?:/|\Z)")  # "//", "/./", "/../", also at the end
 _TYPES: Final = {kind.value: kind for kind in EntryType}
 

@@ -129,18 +129,21 @@ class RepositoryKeys:
         blob = StoredBlob(name, len(plain), coding, b"", plain if frame is None else frame)
         return self.seal_stored(kind, blob) if self.sealing else _digested(blob)
 
-    def open_blob(self, kind: BlobKind, blob: StoredBlob) -> bytes:
+    def open_blob(self, kind: BlobKind, blob: StoredBlob, digested: bool = False) -> bytes:
         """The plain bytes, once everything that can be checked was checked.
 
         What an older generation has sealed is opened too. As the name is checked with the key of
         the same generation, who has an older key cannot put anything in the place of a newer blob.
 
+        :param digested: that its stored bytes have their digest was seen just now, as a frame
+            reader sees to it; seal and name are checked all the same
         :raises StoredDataDamaged: the digest, the seal, the compression, the length or the name is
             wrong, or it is sealed where it should not be or the other way round
         """
         if bool(blob.coding & SEALED) is not self.sealing:
             raise StoredDataDamaged(f"a {kind} is not stored in the mode of this repository")
-        _check_digest(kind, blob)
+        if not digested:
+            _check_digest(kind, blob)
         return self._by_any(lambda keys: keys._open_own(kind, blob))
 
     def _open_own(self, kind: BlobKind, blob: StoredBlob) -> bytes:

@@ -41,7 +41,13 @@ from cloudconnect.repository.heads import ABOUT_MAX, head_in
 from cloudconnect.repository.packs import ENTRY_SIZE
 from cloudconnect.repository.references import ReferenceWriter
 from cloudconnect.repository.store import Repository
-from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, PROTOCOL_VERSIONS
+from cloudconnect.settings import (
+    CHUNK_MAX,
+    FRAME_BODY_MAX,
+    IDS_MAX,
+    PROTOCOL_VERSIONS,
+    VERIFY_IDS_MAX,
+)
 from cloudconnect.wire.channel import FrameChannel, raise_failure
 from cloudconnect.wire.frames import (
     FLAG_MANIFEST,
@@ -67,7 +73,7 @@ _PURPOSES: Final = {
     "backup": {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT, *_READING},
     "restore": _READING,
     "read": _READING,
-    "check": {FrameKind.HAVE, *_READING},
+    "check": {FrameKind.HAVE, FrameKind.VERIFY, *_READING},
 }
 #: Which capability a kind of frame needs.
 _NEEDS: Final = {FrameKind.CHUNK: "write", FrameKind.POINT: "write"}
@@ -183,6 +189,7 @@ class _Dialogue:
             FrameKind.GET: self._get,
             FrameKind.OPEN: self._open,
             FrameKind.HEADS: self._heads,
+            FrameKind.VERIFY: self._verify,
         }
 
     def run(self) -> ServeResult:
@@ -251,7 +258,12 @@ class _Dialogue:
             version=versions[-1],
             repository=description.repository,
             codings=[int(coding) for coding in codings],
-            limits={"ids": IDS_MAX, "chunk": self._chunk_max(), "body": FRAME_BODY_MAX},
+            limits={
+                "ids": IDS_MAX,
+                "chunk": self._chunk_max(),
+                "body": FRAME_BODY_MAX,
+                "verify": VERIFY_IDS_MAX,
+            },
         )
         self._channel.send(FrameKind.WELCOME, frame.request, body)
 
@@ -360,6 +372,17 @@ class _Dialogue:
         if self._keys is not None and self._mode is EncryptionMode.PROVIDER:
             got = self._keys.unseal_stored("chunk", got)
         return plain(got) if self._plain_on_wire else got
+
+    def _verify(self, frame: Frame) -> None:
+        """Read blobs and compare them with their digests; nothing of them is sent."""
+        size = 0
+        damaged: list[bool] = []
+        for got in self._repository.read_each(split_ids(frame.body)):
+            damaged.append(isinstance(got, StoredDataDamaged))
+            if isinstance(got, StoredBlob):
+                size += len(got.data)
+        body = encode_body(bytes=size, damaged=pack_bitmap(damaged))
+        self._channel.send(FrameKind.VERIFIED, frame.request, body)
 
     def _open(self, frame: Frame) -> None:
         point = _fields(frame, point=bytes)["point"]

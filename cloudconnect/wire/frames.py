@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from cloudconnect.errors import CloudConnectError, FrameMismatch, Truncated
 from cloudconnect.keys import Subkey
-from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX
+from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, VERIFY_IDS_MAX
 from cloudconnect.wire import canonical
 from cloudconnect.wire.bodies import (
     CHUNK_PREFIX_SIZE,
@@ -96,6 +96,8 @@ class FrameKind(enum.IntEnum):
     FAIL = 13
     HEADS = 14
     HEADED = 15
+    VERIFY = 16
+    VERIFIED = 17
 
 
 # Smallest and largest body of each kind, and what its length must be a multiple of.
@@ -119,6 +121,8 @@ _BOUNDS: Final = {
     FrameKind.FAIL: _SMALL,
     FrameKind.HEADS: _SMALL,
     FrameKind.HEADED: _LARGE,
+    FrameKind.VERIFY: (ID_SIZE, VERIFY_IDS_MAX * ID_SIZE, ID_SIZE),
+    FrameKind.VERIFIED: _SMALL,
 }
 _FLAGS: Final = {FrameKind.POINT: FLAG_PART, FrameKind.CHUNK: FLAG_MANIFEST}
 

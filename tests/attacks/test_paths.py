@@ -206,10 +206,10 @@ class ExchangeTests(PathCase):
         """Do something while the metadata of an entry is set, just before it gets its name."""
         real = MetadataWriter.apply
 
-        def apply(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
+        def apply(writer: MetadataWriter, entry: Entry, *arguments: Any) -> os.stat_result:
             if entry.path.endswith(name):
                 action()
-            real(writer, entry, descriptor)
+            return real(writer, entry, *arguments)
 
         self.patch(MetadataWriter, "apply", apply)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from cloudconnect.backup import check as check_module
+from cloudconnect.backup import dialogue as dialogue_module
 from cloudconnect.backup import fetching as fetching_module
 from cloudconnect.backup import filecache
 from cloudconnect.backup import findings as findings_module
@@ -18,10 +20,18 @@ from cloudconnect.backup.findings import CheckOptions, CheckResult
 from cloudconnect.backup.options import Progress
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.manifest import Run
-from cloudconnect.errors import Cancelled, CloudConnectError, UsageError
+from cloudconnect.errors import (
+    Cancelled,
+    CloudConnectError,
+    ProtocolViolation,
+    Refused,
+    UsageError,
+)
 from cloudconnect.keys import MasterKey
+from cloudconnect.repository import serve as serve_module
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import points_table
+from cloudconnect.wire.frames import Frame, FrameKind, encode_body
 from tests.backup.cases import RestoreCase, file_of
 from tests.backup.support import Place
 from tests.backup.trees import age_tree, make_odd_tree, write
@@ -33,11 +43,15 @@ class CheckCase(RestoreCase):
     cache: Path | None = None
 
     def check(
-        self, *points: bytes, read_data: bool = False, part: tuple[int, int] = (1, 1)
+        self,
+        *points: bytes,
+        read_data: bool = False,
+        at_provider: bool = False,
+        part: tuple[int, int] = (1, 1),
     ) -> CheckResult:
         """Check these points, or all."""
         wanted = points or self.points()
-        options = CheckOptions(read_data=read_data, part=part)
+        options = CheckOptions(read_data=read_data, at_provider=at_provider, part=part)
         channel = self.place.open("check")
         run = CheckRun(channel, self.place.keys, self.place.description, wanted, options)
         return run.run()
@@ -93,6 +107,73 @@ class IntactTests(CheckCase):
         self.assertEqual(sum(r.chunks_read for r in results), results[0].chunks)
         self.assertTrue(all(0 < r.chunks_read < r.chunks for r in results))
         self.assertEqual(sum(r.bytes_read for r in results), 3_000_000)
+
+    def test_at_provider(self) -> None:
+        """Read where it lies, each chunk once and in parts, and hardly anything on the line."""
+        for mode in (EncryptionMode.TENANT, EncryptionMode.NONE):
+            self.place = Place(self.mktemp(), mode)
+            write(self.top + b"/large", os.urandom(3_000_000))
+            self.backup()
+            whole = self.check(read_data=True, at_provider=True)
+            self.assertIntact(whole)
+            self.assertEqual((whole.chunks_vouched, whole.chunks_read), (whole.chunks, 0))
+            self.assertGreaterEqual(whole.bytes_vouched, 3_000_000)
+            self.assertLess(whole.bytes_received, 100_000)
+            parts = [
+                self.check(read_data=True, at_provider=True, part=(number, 3))
+                for number in (1, 2, 3)
+            ]
+            self.assertEqual(sum(r.chunks_vouched for r in parts), whole.chunks)
+            self.assertEqual(sum(r.bytes_vouched for r in parts), whole.bytes_vouched)
+
+    def test_damage_at_provider(self) -> None:
+        """What is missing is found, however few are asked for at a time, and named by its file."""
+        self.patch(check_module, "READ_EVERY", 1)
+        self.patch(check_module, "QUESTIONS_AHEAD", 1)
+        self.patch(fetching_module.Fetcher, "verify_max", 3)
+        write(self.top + b"/large", os.urandom(3_000_000))
+        for number in range(20):
+            write(self.top + b"/%d" % number, os.urandom(300_000))
+        point = self.backup()
+        lost = self.runs_of(point, b"/large")[-1]
+        self.lose(lost)
+        for part in ((1, 1), (1, 2)):
+            result = self.check(read_data=True, at_provider=True, part=part)
+            self.assertEqual(result.chunks_missing + result.chunks_damaged, 1)
+            self.assertEqual([item.path for item in result.damage], [self.top + b"/large"])
+            self.assertIn(lost[:8].hex(), result.damage[0].reason)
+        self.assertEqual(self.check(read_data=True, at_provider=True).chunks_damaged, 1)
+
+    def test_word_that_is_none(self) -> None:
+        """A VERIFIED that cannot be used ends the check, and does not look like damage."""
+        write(self.top + b"/file", b"x")
+        self.backup()
+        self.patch(check_module, "READ_EVERY", 1)
+        for fields in (
+            {"bytes": -1, "damaged": b"\0"},
+            {"bytes": 5 << 20, "damaged": b"\0"},
+            {"bytes": 1, "damaged": b"\2"},
+            {"bytes": 1, "damaged": b"\0\0"},
+            {"bytes": True, "damaged": b"\0"},
+            {"bytes": 1},
+            {"bytes": 1, "damaged": b"\0", "more": 1},
+        ):
+
+            def word(dialogue: Any, frame: Frame, fields: Any = fields) -> None:
+                body = encode_body(**fields)
+                dialogue._channel.send(FrameKind.VERIFIED, frame.request, body)
+
+            self.patch(serve_module._Dialogue, "_verify", word)
+            with self.assertRaises(ProtocolViolation):
+                self.check(read_data=True, at_provider=True)
+
+    def test_older_provider(self) -> None:
+        """A repository that does not know of it is not asked; the check says what to do."""
+        write(self.top + b"/large", os.urandom(300_000))
+        self.backup()
+        self.patch(dialogue_module, "VERIFY_IDS_MAX", 0)
+        error = self.assertRaises(Refused, self.check, read_data=True, at_provider=True)
+        self.assertIn("--read-data alone", str(error))
 
     def test_parts_that_are_none(self) -> None:
         """A part is one of a whole."""

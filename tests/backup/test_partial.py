@@ -124,11 +124,11 @@ class PartialTests(SynchronousTestCase):
     def test_check_name(self) -> None:
         """A file that was exchanged, or moved away, does not have its name."""
         descriptor, _ = self.create()
-        check_name(descriptor, self.parent, NAME)
+        check_name(os.fstat(descriptor), self.parent, NAME)
         os.rename(self.path, self.top + b"/moved")
-        self.assertRaises(OSError, check_name, descriptor, self.parent, NAME)
+        self.assertRaises(OSError, check_name, os.fstat(descriptor), self.parent, NAME)
         write(self.path, b"another")
-        self.assertRaises(OSError, check_name, descriptor, self.parent, NAME)
+        self.assertRaises(OSError, check_name, os.fstat(descriptor), self.parent, NAME)
 
     def test_no_descriptor_is_left(self) -> None:
         """Whatever is found, nothing stays open."""

@@ -290,11 +290,11 @@ class AttackTests(RestoreCase):
         real = MetadataWriter.apply
         way = self.target + b"/source/way"
 
-        def exchange(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
+        def exchange(writer: MetadataWriter, entry: Entry, *arguments: Any) -> os.stat_result:
             if entry.path.endswith(b"file1"):
                 os.rename(way, way + b"-moved")
                 os.symlink(self.outside, way)
-            real(writer, entry, descriptor)
+            return real(writer, entry, *arguments)
 
         self.patch(MetadataWriter, "apply", exchange)
         self.restore(point)
@@ -309,10 +309,10 @@ class AttackTests(RestoreCase):
         real = MetadataWriter.apply
         moved = self.target + b"/source/a"
 
-        def move(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
+        def move(writer: MetadataWriter, entry: Entry, *arguments: Any) -> os.stat_result:
             if entry.path.endswith(b"file"):
                 os.rename(moved, self.target + b"/elsewhere")
-            real(writer, entry, descriptor)
+            return real(writer, entry, *arguments)
 
         self.patch(MetadataWriter, "apply", move)
         restored = self.restore(point)

@@ -59,7 +59,11 @@ class ChoiceTests(CommandCase):
 
     def test_wrong_use(self) -> None:
         """Both ways to read at once, or no part, are refused before anything is asked."""
-        for words in (("--read-data", "--read-data-subset", "1/2"), ("--read-data-subset", "2/1")):
+        for words in (
+            ("--read-data", "--read-data-subset", "1/2"),
+            ("--read-data-subset", "2/1"),
+            ("--at-provider",),
+        ):
             self.assertEqual(2, self.call("check", *words).status, words)
 
 
@@ -82,6 +86,12 @@ class ReportTests(CommandCase):
         self.assertIn("5.0 kB", out)
         self.assertEqual("", err)
         self.assertEqual(("", ""), self.report(quiet=True, points=3))
+
+    def test_the_word_of_the_provider(self) -> None:
+        """What only the provider has read is told as what the provider says."""
+        out, _ = self.report(points=3, chunks=70, chunks_vouched=70, bytes_vouched=5000)
+        self.assertIn("the provider says that it has read 70", out)
+        self.assertIn("5.0 kB as stored", out)
 
     def test_damaged(self) -> None:
         """Each damaged thing is a line, also with --quiet; odd names move no cursor."""

@@ -174,6 +174,23 @@ class BlobTests(SynchronousTestCase):
                 # Some bits of a Zstandard frame mean nothing; the content is what counts.
                 self.assertEqual((opened, blob.coding), (plain, Coding.ZSTD))
 
+    def test_digested(self) -> None:
+        """Who has compared the digest can say so; seal and name are checked all the same."""
+        for mode in EncryptionMode:
+            keys = keys_of(mode)
+            good = keys.seal_blob("chunk", TEXT, 1, keys.chunk_id(TEXT))
+            wrong = attrs.evolve(good, digest=bytes(32))
+            self.assertRaises(StoredDataDamaged, keys.open_blob, "chunk", wrong)
+            self.assertEqual(keys.open_blob("chunk", wrong, digested=True), TEXT)
+            changed = bytearray(good.data)
+            changed[-1] ^= 1
+            for bad in (
+                attrs.evolve(good, data=bytes(changed)),
+                attrs.evolve(good, id=bytes(32)),
+            ):
+                with self.assertRaises(StoredDataDamaged):
+                    keys.open_blob("chunk", bad, digested=True)
+
     def test_wrong_digest(self) -> None:
         """Good bytes with another digest are refused."""
         keys = keys_of()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.serve import ServeResult, serve_session
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import repository_table
-from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX
+from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, VERIFY_IDS_MAX
 from cloudconnect.testing import PipePair
 from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
@@ -194,7 +194,12 @@ class GreetingTests(ServeCase):
             "version": 1,
             "repository": REPOSITORY,
             "codings": [16, 17],
-            "limits": {"ids": IDS_MAX, "chunk": CHUNK_MAX, "body": FRAME_BODY_MAX},
+            "limits": {
+                "ids": IDS_MAX,
+                "chunk": CHUNK_MAX,
+                "body": FRAME_BODY_MAX,
+                "verify": VERIFY_IDS_MAX,
+            },
         }
         self.assertEqual(decode_body(frame), expected)
         result = served.end()
@@ -523,6 +528,23 @@ class ReadingTests(ServeCase):
         self.assertEqual(unpack_bitmap(want.body, 2), [False, True])
         served.end()
 
+    def test_verify(self) -> None:
+        """In a check blobs are read and compared where they lie: what is damaged or missing is
+        told, none of it is sent, and the next backup sends the damaged one again."""
+        self.stored(1, 2, 3)
+        self.repository.flush()
+        name, entry = self.repository.catalogue.locate([name_of(2)])[name_of(2)]
+        flip(self.directory / name, entry.offset)
+        served = self.served("check")
+        names = list(map(name_of, (1, 2, 77, 3)))
+        frame = served.ask(FrameKind.VERIFY, 5, join_ids(names))
+        self.assertEqual((frame.kind, frame.request), (FrameKind.VERIFIED, 5))
+        body = decode_body(frame)
+        self.assertEqual(unpack_bitmap(body["damaged"], 4), [False, True, True, False])
+        self.assertEqual(body["bytes"], len(blob(1).data) + len(blob(3).data))
+        self.assertEqual(served.end().chunks_sent, 0)
+        self.assertEqual(self.opened().have(names), [True, False, False, True])
+
 
 class HeadsTests(ServeCase):
     """HEADS, and POINT with a head."""
@@ -645,10 +667,12 @@ class HeadsTests(ServeCase):
 class PurposeTests(ServeCase):
     """A session does what it was started for, and nothing else."""
 
+    WRITING = frozenset((FrameKind.CHUNK, FrameKind.POINT))
     FRAMES: tuple[tuple[FrameKind, bytes], ...] = (
         (FrameKind.HEADS, encode_body(after=0, about=[])),
         (FrameKind.HAVE, bytes(32)),
         (FrameKind.GET, bytes(32)),
+        (FrameKind.VERIFY, bytes(32)),
         (FrameKind.OPEN, encode_body(point=bytes(16))),
         (FrameKind.POINT, encode_body(record=b"")),
     )
@@ -660,7 +684,7 @@ class PurposeTests(ServeCase):
         attempts = {kind: self.sends(kind, body) for kind, body in self.FRAMES}
         return {**attempts, FrameKind.CHUNK: lambda served: served.mover.send_chunk(3, blob(1))}
 
-    def check(self, purpose: str, refused: set[FrameKind], **options: Any) -> None:
+    def check(self, purpose: str, refused: Collection[FrameKind], **options: Any) -> None:
         for kind, attempt in self.attempts().items():
             served = self.served(purpose, **options)
             attempt(served)
@@ -676,24 +700,24 @@ class PurposeTests(ServeCase):
 
     def test_restore(self) -> None:
         """A restore stores nothing and asks for nothing but what it reads."""
-        self.check("restore", {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT})
-        self.check("read", {FrameKind.HAVE, FrameKind.CHUNK, FrameKind.POINT})
+        self.check("restore", {FrameKind.HAVE, FrameKind.VERIFY, *self.WRITING})
+        self.check("read", {FrameKind.HAVE, FrameKind.VERIFY, *self.WRITING})
         self.assertEqual(self.repository.statistics()["blobs"], 0)
 
     def test_check(self) -> None:
         """A check stores nothing."""
-        self.check("check", {FrameKind.CHUNK, FrameKind.POINT})
+        self.check("check", self.WRITING)
 
     def test_backup(self) -> None:
         """A backup may read, for the point before it."""
-        self.check("backup", set())
+        self.check("backup", {FrameKind.VERIFY})
 
     def test_capabilities(self) -> None:
         """A credential that cannot read does not read, one that cannot write does not write."""
-        reading = {FrameKind.GET, FrameKind.OPEN}
-        writing = {FrameKind.CHUNK, FrameKind.POINT}
+        reading, writing = {FrameKind.GET, FrameKind.OPEN, FrameKind.VERIFY}, self.WRITING
         self.check("backup", reading, capabilities=("write",))
-        self.check("backup", writing, capabilities=("read",))
+        self.check("backup", writing | {FrameKind.VERIFY}, capabilities=("read",))
+        self.check("check", reading | writing, capabilities=("write",))
         self.check("restore", reading | writing | {FrameKind.HAVE}, capabilities=())
 
     def test_unknown_purpose(self) -> None:

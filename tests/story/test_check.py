@@ -50,8 +50,9 @@ class CheckTests(StoryCase):
     async def damaged(self, line: Line, pack: Path) -> set[str | None]:
         """Flip a byte of a pack; the paths that a check then names."""
         flip(pack)
-        done = await line.run("check", "--read-data")
+        done = await line.run("check", "--read-data", "--at-provider")
         self.assertStatus(done, 20)
+        self.assertEqual(done.summary["chunks_read"], 0)
         return {r["path"] for r in done.records if r["message_type"] == "damage"}
 
     async def restored(self, line: Line, backup: Done, source: bytes) -> None:

@@ -20,7 +20,7 @@ RECORDS = {1: (1, 1 << 20), 2: (0, 0), 3: (16, 16), 4: (2, 2), 5: (8, 8), 6: (8,
 #: Fewest and most bytes in the body of a frame, and what their number is a multiple of.
 IDS, LARGE, SMALL = (32, 8192 * 32, 32), (1, 8 << 20, 1), (1, 16 << 10, 1)
 BODIES = {3: IDS, 4: (1, 1024, 1), 5: (70, 69 + (4 << 20), 1), 6: IDS, 9: IDS}
-BODIES |= dict.fromkeys((7, 11, 15), LARGE)
+BODIES |= {16: (32, 256 * 32, 32)} | dict.fromkeys((7, 11, 15), LARGE)
 #: BLAKE3: its constants, which words are mixed with each other, the order of the next round.
 IV = [int(prime**0.5 % 1 * 2**32) for prime in (2, 3, 5, 7, 11, 13, 17, 19)]
 MIX = [[4 * row + (i + n * row) % 4 for row in range(4)] for n in (0, 1) for i in range(4)]
@@ -256,7 +256,7 @@ class Conversation:
             part = kind == 7 and flags == 1
             low, high, step = (32, 8 << 20, 32) if part else BODIES.get(kind, SMALL)
             good = low <= size <= high and size % step == 0 and header[2:4] == stream
-            need(good and 1 <= kind <= 15 and flags <= (kind in (5, 7)), "frame_mismatch")
+            need(good and 1 <= kind <= 17 and flags <= (kind in (5, 7)), "frame_mismatch")
             body, tag = (yield size), (yield 16)
             covered = counter.to_bytes(8, "big") + header + (body[:69] if kind == 5 else body)
             need(blake3(covered, key)[:16] == tag, "frame_mismatch")
@@ -271,7 +271,7 @@ class Conversation:
             self.tell(side, "frame", kind, flags, request, value)
 
     def body(self, kind, request, body):
-        if kind in (3, 6, 9):
+        if kind in (3, 6, 9, 16):
             self.asked[request] = len(body) // 32
             return [body[i : i + 32].hex() for i in range(0, len(body), 32)]
         if kind == 4:

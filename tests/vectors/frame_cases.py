@@ -22,6 +22,7 @@ from tests.vectors.talks import (
 MOVER, REPOSITORY = INITIATOR, RESPONDER
 HELLO, WELCOME, HAVE, WANT, CHUNK, STORED, POINT, POINTED, GET, OPEN, OPENED, *_ = FrameKind
 TOTALS, FAIL, HEADS, HEADED = FrameKind.TOTALS, FrameKind.FAIL, FrameKind.HEADS, FrameKind.HEADED
+VERIFY, VERIFIED = FrameKind.VERIFY, FrameKind.VERIFIED
 IDS = tuple(bytes([0xA0 + n]) * 32 for n in range(9))
 POINT_ID = b"\x70" * 16
 RECORD, SIGNATURE = b"the encoded record of a restore point", b"\x73" * 64
@@ -51,6 +52,11 @@ def kinds() -> Iterator[Case]:
     yield Case("frames/hello", 7, "HELLO.", talk)
     talk = FrameTalk().map(REPOSITORY, WELCOME, 1, **ANSWER).totals(REPOSITORY)
     yield Case("frames/welcome", 7, "WELCOME.", talk)
+    limits = {**ANSWER["limits"], "verify": 256}  # type: ignore[dict-item]
+    talk = (
+        FrameTalk().map(REPOSITORY, WELCOME, 1, **{**ANSWER, "limits": limits}).totals(REPOSITORY)
+    )
+    yield Case("frames/welcome-verify", 7, "WELCOME of a repository that takes VERIFY.", talk)
     talk = FrameTalk().ids(MOVER, HAVE, 1, *IDS[:2]).totals(MOVER)
     yield Case("frames/have", 7, "HAVE with two ids.", talk)
     for count, body, wanted in (
@@ -121,6 +127,11 @@ def kinds() -> Iterator[Case]:
     talk = FrameTalk().map(REPOSITORY, HEADED, 1, **fields).totals(REPOSITORY)
     shows = "HEADED with two heads, of which the point of the second is published."
     yield Case("frames/headed", 7, shows, talk)
+    talk = FrameTalk().ids(MOVER, VERIFY, 1, *IDS).totals(MOVER)
+    yield Case("frames/verify", 7, "VERIFY with nine ids.", talk)
+    talk = FrameTalk().map(REPOSITORY, VERIFIED, 1, bytes=4096, damaged=b"\2\1")
+    shows = "VERIFIED: the second and the last of nine are damaged."
+    yield Case("frames/verified", 7, shows, talk.totals(REPOSITORY))
     yield Case("frames/totals", 7, "TOTALS of no frames.", FrameTalk().totals(MOVER))
     fields = {"reason": "no_space", "text": "the quota is used up"}
     talk = FrameTalk().map(REPOSITORY, FAIL, 0, **fields).totals(REPOSITORY)
@@ -143,7 +154,7 @@ def impossible() -> Iterator[Case]:
     one = IDS[0]
     headers = {
         "kind-0": (0, one, {}, "There is no kind 0."),
-        "kind-16": (16, one, {}, "There is no kind 16."),
+        "kind-18": (18, one, {}, "There is no kind 18."),
         "kind-255": (255, one, {}, "There is no kind 255."),
         "flag-on-get": (GET, one, {"flags": 1}, "Flag 1 on a kind that has no flags."),
         "flag-on-point": (POINT, one, {"flags": 2}, "Flag 2 on POINT."),
@@ -160,6 +171,8 @@ def impossible() -> Iterator[Case]:
         "point-empty": (POINT, b"", {}, "POINT without a map."),
         "hello-empty": (HELLO, b"", {}, "HELLO without a map."),
         "flag-on-heads": (HEADS, one, {"flags": 1}, "Flag 1 on HEADS."),
+        "verify-empty": (VERIFY, b"", {}, "VERIFY without ids."),
+        "verify-31": (VERIFY, one[1:], {}, "VERIFY ends within an id."),
     }
     for name, (kind, body, fields, shows) in headers.items():
         talk = FrameTalk()
@@ -175,6 +188,8 @@ def impossible() -> Iterator[Case]:
         "part-over": (POINT, 1, (8 << 20) + 32, "A part of a POINT of more than 8 MiB"),
         "heads-over": (HEADS, 0, (16 << 10) + 1, "HEADS of more than 16 KiB"),
         "headed-over": (HEADED, 0, (8 << 20) + 1, "HEADED of more than 8 MiB"),
+        "verify-over": (VERIFY, 0, 257 * 32, "VERIFY of 257 ids"),
+        "verified-over": (VERIFIED, 0, (16 << 10) + 1, "VERIFIED of more than 16 KiB"),
         "longest": (OPENED, 0, 0xFFFFFFFF, "OPENED of 4 GiB"),
     }
     for name, (kind, flags, size, shows) in sizes.items():

@@ -457,7 +457,7 @@ class Frames(Reader):
     def _value(self, frame: Frame) -> Any:
         kind = frame.kind
         part = kind is FrameKind.POINT and frame.flags & FLAG_PART
-        if part or kind in (FrameKind.HAVE, FrameKind.GET, FrameKind.STORED):
+        if part or kind in (FrameKind.HAVE, FrameKind.GET, FrameKind.STORED, FrameKind.VERIFY):
             ids = split_ids(frame.body)
             if kind is FrameKind.HAVE:
                 self._asked[frame.request] = len(ids)

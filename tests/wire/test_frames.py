@@ -225,7 +225,7 @@ class ChangedTests(SynchronousTestCase):
         """An impossible header is refused when its twelfth byte comes, before any body."""
         for kind, flags, stream, length in (
             (0, 0, 3, 32),
-            (16, 0, 3, 32),
+            (18, 0, 3, 32),
             (FrameKind.HAVE, 1, 3, 32),
             (FrameKind.HAVE, 0, 4, 32),
             (FrameKind.HAVE, 0, 3, 31),
