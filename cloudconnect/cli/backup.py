@@ -144,7 +144,7 @@ async def _back_up(
     if stdin is not None:
         once = ReadOnce(stdin.stream)
         stdin = attrs.evolve(stdin, stream=cast(BinaryIO, once))
-    journey, offers = Journey(), Offers(line, host, job)
+    journey, offers = Journey(), Offers(line, host, job, job_id)
 
     def show(progress: Progress) -> None:
         journey.came_to(progress.bytes_done)

@@ -138,8 +138,16 @@ class Line:
         anchor = None if kit is None else Anchor(kit.head_number, kit.head_value)
         return KnownHeads(folder / HEADS_FILE, keys, description, note, anchor)
 
-    async def look(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
-        """One session that only compares the repository's past; what is known of it then."""
+    async def look(
+        self,
+        description: RepositoryDescription,
+        keys: RepositoryKeys,
+        job_id: bytes | None = None,
+    ) -> KnownHeads:
+        """One session that only compares the repository's past; what is known of it then.
+
+        :param job_id: of the job that it belongs to; one of its own where it is None
+        """
         heads = self.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
@@ -147,7 +155,9 @@ class Line:
             heads = self.heads(description, keys)
             look(channel, keys, description, heads)
 
-        await self.session(SessionKind.READ, new_job_id(), host_label(), "heads", dialogue)
+        await self.session(
+            SessionKind.READ, job_id or new_job_id(), host_label(), "heads", dialogue
+        )
         return heads
 
     async def session(

@@ -18,10 +18,12 @@ class Offers:
     :param line: to the provider
     :param host: label of the points
     :param job: likewise
+    :param job_id: names the job over all its sessions, 16 bytes
     """
 
-    def __init__(self, line: Line, host: str, job: str) -> None:
+    def __init__(self, line: Line, host: str, job: str, job_id: bytes) -> None:
         self._line = line
+        self._job_id = job_id
         self._labels = (host, job)
         self._runs: list[BackupRun] = []
 
@@ -43,21 +45,18 @@ class Offers:
         offered = {run.offered.point.hex(): run for run in self._runs if run.offered is not None}
         if not offered:
             return None
-        rows = await self._line.manager.points(*self._labels)
-        found = next((row for row in rows if row["point"] in offered), None)
-        if found is not None:
-            run = offered[found["point"]]
-            record = run.offered
-            assert record is not None
-            # In a session: an end of the old one that was still under way is over by then.
-            description, keys = self._line.keys()
-            heads = await self._line.look(description, keys)
-            rows = await self._line.manager.points(*self._labels)
-            there = found["point"] in {row["point"] for row in rows}
-            if there and heads.vouches(record.point, record.encode()):
-                result = run.result
-                result.point, result.record = record.point, record
-                result.arrival, result.time = found["arrival"], found["time"]
-                return result
+        # In a session of the same job: with its Start the old one is over, however its line broke,
+        # and what either side's roles saw of it has been judged.
+        description, keys = self._line.keys()
+        heads = await self._line.look(description, keys, self._job_id)
+        for row in await self._line.manager.points(*self._labels):
+            run = offered.get(row["point"])
+            record = None if run is None else run.offered
+            if run is None or record is None or not heads.vouches(record.point, record.encode()):
+                continue
+            result = run.result
+            result.point, result.record = record.point, record
+            result.arrival, result.time = row["arrival"], row["time"]
+            return result
         self._runs.clear()
         return None

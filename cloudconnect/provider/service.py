@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -79,6 +79,7 @@ class LiveSession:
     session: bytes
     tenant: str
     kind: SessionKind
+    job: bytes
     parts: list[Part]
     notify: Callable[[SecurityWarning], None]
     orphaned: IDelayedCall | None = None
@@ -353,6 +354,7 @@ class CloudConnectService(Service):
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
         if ask.repository != record.repository:
             raise NotFound("that is not this tenant's repository")
+        await self._end_orphans(tenant, ask.job, notify)
         running = sum(1 for live in self._sessions.values() if live.tenant == tenant)
         if running >= record.max_tasks:
             raise Busy(
@@ -364,7 +366,12 @@ class CloudConnectService(Service):
         if ask.wan:
             parts.append(Part(Role.TARGET_WAN, *self.nodes.accelerator(self._busy())))
         live = LiveSession(
-            session=session, tenant=tenant, kind=ask.kind, parts=parts, notify=notify
+            session=session,
+            tenant=tenant,
+            kind=ask.kind,
+            job=ask.job,
+            parts=parts,
+            notify=notify,
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
@@ -400,6 +407,20 @@ class CloudConnectService(Service):
             await self._end(live, "failed", {})
             raise
         return session, plan, [part.key_a for part in parts]
+
+    async def _end_orphans(
+        self, tenant: str, job: bytes, notify: Callable[[SecurityWarning], None]
+    ) -> None:
+        """A tenant goes on with a job in a new session: those of it whose control channel was lost
+        are over, and so it is known what is left of them, and what was seen."""
+        for live in list(self._sessions.values()):
+            if (live.tenant, live.job) != (tenant, job):
+                continue
+            if live.ending:
+                await DeferredList([live.ended])
+            elif live.orphaned is not None:
+                for warning in await self._end(live, "interrupted", {}):
+                    notify(warning)
 
     async def _offer(self, parts: list[Part], told: list[KeyAPackage]) -> None:
         """Hand each part its package and Key A; all have it before the tenant is answered."""

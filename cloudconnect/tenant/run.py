@@ -29,6 +29,7 @@ from cloudconnect.commands.control import (
     TO_SOURCE_WAN,
     Finish,
     Role,
+    SessionKind,
     key_a_context,
 )
 from cloudconnect.commands.lan import EndWAN, HandKeyB, HandWAN
@@ -330,6 +331,14 @@ class SessionRun:
             if error is None and isinstance(lost, SecurityError):
                 return lost
             self._log.warn("the end of a session could not be reported: {why}", why=str(lost))
+            if error is None and self._asked["kind"] == SessionKind.BACKUP.value:
+                # A role there may have seen what nobody here could: then there is no point.
+                error = NotReachable(
+                    "the line broke before the provider had said that all is well with the restore "
+                    "point"
+                )
+                self._over = True
+                return self._control_error or worse_than(error, session.warnings) or error
         self._over = True
         return self._control_error or worse_than(error, session.warnings)
 

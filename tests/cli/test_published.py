@@ -20,7 +20,7 @@ from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings
 from cloudconnect.config.profile import Profile
 from cloudconnect.content.atrest import EncryptionMode
-from cloudconnect.errors import ContextMismatch, Truncated
+from cloudconnect.errors import ContextMismatch, Tampered, Truncated
 from cloudconnect.keys import Password
 from cloudconnect.tenant.mover import UNLIMITED
 from tests.provider.stage import LABELS, TENANT
@@ -113,13 +113,50 @@ class PublishingTests(PublishingCase):
         """Where it was not published the next session does it."""
         self.breaking(before=True, control=True)
         self.one_point(*self.back_up())
-        self.assertEqual(["backup", "backup"], self.kinds())
+        self.assertEqual(["backup", "read", "backup"], self.kinds())
 
     def test_taken_back(self) -> None:
         """Where the provider heard of the end of the session, and took the point back, too."""
         self.breaking(before=False, control=False)
         self.one_point(*self.back_up())
-        self.assertEqual(["backup", "backup"], self.kinds()[:2])
+        self.assertEqual(["backup", "read", "backup"], self.kinds())
+
+    def last_word_lost(self, seen: Exception | None) -> None:
+        """Let the control channel break once the first point is published, and nothing else.
+
+        :param seen: what a role of the provider sees meanwhile
+        """
+        real, broken = Upload.publish, []
+
+        def cut() -> None:
+            for session in self.provider.mover._by_session.values():
+                session.core.error = seen  # type: ignore[assignment]
+            control: Any = self.acme.manager._control
+            control.transport.abortConnection()
+
+        def publish(upload: Upload, *arguments: Any) -> None:
+            real(upload, *arguments)
+            if not broken:
+                broken.append(True)
+                self.reactor.callFromThread(cut)
+
+        self.patch(Upload, "publish", publish)
+
+    def test_last_word_lost(self) -> None:
+        """Where all went well but for the provider's last word the point is looked for, and is
+        there."""
+        self.last_word_lost(None)
+        self.one_point(*self.back_up())
+        self.assertEqual(["backup", "read"], self.kinds())
+
+    def test_failed_at_the_last_word(self) -> None:
+        """Where a role of the provider saw meanwhile that something was changed, the point that was
+        acknowledged is not there any more: the backup does not end before there is one."""
+        self.last_word_lost(Tampered("seen there alone"))
+        self.one_point(*self.back_up())
+        self.assertEqual(["backup", "read", "backup"], self.kinds())
+        states = [row["state"] for row in self.provider.accounts.sessions("", 0, 100)]
+        self.assertEqual("interrupted", states[0])
 
     def test_nothing_lost(self) -> None:
         """A backup that nothing happens to is one session."""

@@ -582,6 +582,23 @@ class OrphanTests(ServiceCase):
         self.assertEqual([(session, "done")], self.mover.ends)
         self.assertEqual("done", self.state(session))
 
+    def test_goes_on_in_another(self) -> None:
+        """A Start of the same job ends it at once, and tells what was seen of it; one of another
+        job leaves it alone."""
+        session = self.start(job=b"1" * 16)
+        self.service.orphan([session])
+        self.start(job=b"2" * 16)
+        self.assertEqual([], self.mover.ends)
+        warning = SecurityWarning(
+            time=1.0, kind=WarningKind.TAMPERED, role="target-mover", text="seen"
+        )
+        self.mover.warnings = [warning]
+        self.told.clear()
+        self.start(job=b"1" * 16)
+        self.assertEqual([(session, "unreported")], self.mover.ends)
+        self.assertEqual("interrupted", self.state(session))
+        self.assertEqual(["seen"], [warning.text for warning in self.told])
+
     def test_twice(self) -> None:
         """Losing it again does not give it more time."""
         session = self.start()
