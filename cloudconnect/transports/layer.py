@@ -37,7 +37,6 @@ from twisted.internet.interfaces import (
     IProtocol,
     IPushProducer,
     IReactorTime,
-    ITCPTransport,
     ITransport,
 )
 from twisted.python.failure import Failure
@@ -247,11 +246,12 @@ class Layer(Closing):
         for method in FORWARDED:
             if hasattr(transport, method):
                 setattr(self, method, getattr(transport, method))
-        if ITCPTransport.providedBy(transport):
+        no_delay = getattr(transport, "setTcpNoDelay", None)
+        if no_delay is not None:
             # A turn's writes leave together anyway. To hold a message back until the peer's
             # delayed acknowledgement of the one before costs a round trip and 40 ms.
             with contextlib.suppress(OSError):  # a UNIX socket says that it is one too
-                transport.setTcpNoDelay(True)
+                no_delay(True)
         self.connected = True
         self.connectionMade()
 

@@ -260,4 +260,5 @@ def dialogues() -> set[str]:
         if path.stem != "line" and ("line.session(" in text or "line.look(" in text):
             found.add(path.stem)
     more = {"restore": {"restore", "dump"}, "points": {"points", "ls"}, "connect": set()}
+    more["published"] = {"backup"}  # a step of it
     return {name for stem in found for name in more.get(stem, {stem})}
