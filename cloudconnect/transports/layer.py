@@ -37,6 +37,7 @@ from twisted.internet.interfaces import (
     IProtocol,
     IPushProducer,
     IReactorTime,
+    ITCPTransport,
     ITransport,
 )
 from twisted.python.failure import Failure
@@ -247,7 +248,7 @@ class Layer(Closing):
             if hasattr(transport, method):
                 setattr(self, method, getattr(transport, method))
         no_delay = getattr(transport, "setTcpNoDelay", None)
-        if no_delay is not None:
+        if no_delay is not None and ITCPTransport.providedBy(transport):
             # A turn's writes leave together anyway. To hold a message back until the peer's
             # delayed acknowledgement of the one before costs a round trip and 40 ms.
             with contextlib.suppress(OSError):  # a UNIX socket says that it is one too
