@@ -64,6 +64,7 @@ def keep_alive(transport: Any) -> bool:
     That takes PING_SECONDS, and as many more for each of PROBES. For lines whose protocol sends
     nothing of its own: else who only listens never learns that a host was switched off.
 
+    :param transport: any transport, layers upon it included
     :return: whether there is a TCP socket below
     """
     below = socket_below(transport)

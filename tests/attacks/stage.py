@@ -113,17 +113,19 @@ class TappedChannel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._channel, name)
 
-    def _noted(self, kind: FrameKind, send: Callable[..., None], *arguments: Any) -> None:
+    def _noted(self, kind: FrameKind, send: Callable[..., Any], *arguments: Any) -> Any:
         with self._lock:
             start = self._channel.bytes_sent
-            send(*arguments)
+            result = send(*arguments)
             self.up.append(Passed(kind, start, self._channel.bytes_sent - start))
+            return result
 
     def send(self, kind: FrameKind, *arguments: Any) -> None:
         self._noted(kind, self._channel.send, kind, *arguments)
 
-    def send_chunk(self, *arguments: Any) -> None:
-        self._noted(FrameKind.CHUNK, self._channel.send_chunk, *arguments)
+    def send_chunk(self, *arguments: Any) -> bool:
+        waited: bool = self._noted(FrameKind.CHUNK, self._channel.send_chunk, *arguments)
+        return waited
 
     def finish(self) -> None:
         self._noted(FrameKind.TOTALS, self._channel.finish)

@@ -64,9 +64,9 @@ class Listening(FrameChannel):
         super().__init__(channel._pipe, channel._writer, channel._reader)
         self.chunks: list[bytes] = []
 
-    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> None:
+    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> bool:
         self.chunks.append(pack_chunk(blob))
-        super().send_chunk(request, blob, manifest)
+        return super().send_chunk(request, blob, manifest)
 
     def receive(self) -> Frame:
         frame = super().receive()

@@ -300,9 +300,9 @@ def _note_frames(notes: Path) -> None:
             os.write(note, b"pointed %s\n" % decode_body(frame)["point"].hex().encode())
         return frame
 
-    def noted_send(self: Any, request: int, blob: Any, manifest: bool = False) -> None:
+    def noted_send(self: Any, request: int, blob: Any, manifest: bool = False) -> bool:
         os.write(note, b"sent %s %d\n" % (blob.id.hex().encode(), len(blob.data)))
-        send_chunk(self, request, blob, manifest)
+        return send_chunk(self, request, blob, manifest)
 
     FrameChannel.receive = noted_receive  # type: ignore[method-assign]
     FrameChannel.send_chunk = noted_send  # type: ignore[method-assign]

@@ -51,7 +51,8 @@ _TOO_EARLY = """
 from cloudconnect.repository import blobs
 from tests.crash import cuts
 import os
-blobs.os = type("Os", (), {**vars(os), "fsync": staticmethod(lambda descriptor: None)})
+without = {name: staticmethod(lambda *arguments: None) for name in ("fsync", "posix_fadvise")}
+blobs.os = type("Os", (), {**vars(os), **without})
 try:
     cuts.run(1, 60, Counter(), 30)
 except Failed as failure:

@@ -288,6 +288,7 @@ class AcceleratorTests(LanCase):
             session=b"s" * 16,
             tenant=TENANT,
             kind=SessionKind.BACKUP,
+            job=b"j" * 16,
             parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,
         )
