@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -344,7 +345,7 @@ def _configure_sqlite(engine: sa.Engine, read_only: bool) -> None:
         if read_only:
             connection.execute("PRAGMA query_only=ON")
         else:
-            connection.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
@@ -355,6 +356,22 @@ def _configure_sqlite(engine: sa.Engine, read_only: bool) -> None:
         # A transaction that first reads and then writes may find that it cannot: begin as a writer.
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have SQLite write ahead; where several make a new file at once, wait for the others.
+
+    :raises sqlite3.OperationalError: it stays locked
+    """
+    ends = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:  # SQLite does not wait here by itself
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+        time.sleep(0.005)
 
 
 def sqlite_url(path: str, read_only: bool = False) -> str:
