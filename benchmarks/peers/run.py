@@ -6,7 +6,7 @@ comparison of their own, in the folder that ``CLOUDCONNECT_PEERS_BENCH`` names: 
 makes goes to ``PEERS_ROOT``. This command adds cloudconnect's rows (``rows.py``) to the programs,
 lets the harness measure, and prints medians.
 
-    export CLOUDCONNECT_PEERS_BENCH=/path/to/peers PEERS_ROOT=/var/tmp/peers
+    export CLOUDCONNECT_PEERS_BENCH=/path/to/peers PEERS_ROOT=/path/to/work
     python benchmarks/peers/run.py --shape wan20 --data w2 --phases initial,incr \
         --peers restic-0.14,rsync-3.5.0,cloudconnect-wan --reps 3
 
