@@ -151,7 +151,7 @@ async def _back_up(
         _show(console, progress, journey.bytes_sent)
 
     rates, choice = way
-    way_taken = wan.NOT_YET
+    way_taken = wan.WAN(why="not decided")
 
     def dialogue(channel: FrameChannel, session: bytes) -> BackupResult:
         nonlocal identifier

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import click
 from twisted.internet.defer import maybeDeferred
 
-from cloudconnect.accelerator.room import cache_folder as tenant_folder
-from cloudconnect.cache.blocks import BlockCache
-from cloudconnect.cache.keys import read_node_key
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
 from cloudconnect.cli.wan_shared import shared_accelerator
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.config.profile import cache_folder, state_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.errors import UsageError
 from cloudconnect.tenant.accelerated import OwnAccelerator, Wanted
@@ -29,9 +23,6 @@ from cloudconnect.transports.memory import MemoryEndpoint
 STREAMS: Final = 4
 #: A line with a shorter way there and back is a LAN, where compressing costs more than sending.
 SHORT_SECONDS: Final = 0.005
-#: GiB of block cache on the tenant's machine, where CLOUDCONNECT_WAN_CACHE_GB does not say.
-CACHE_GB: Final = 4
-_GIB: Final = 1 << 30
 
 _EFFECTS: Final = {
     EncryptionMode.TENANT: "encryption mode tenant: accelerators see sealed chunks, of which only "
@@ -47,43 +38,6 @@ option = click.option(
     show_default=True,
     help="WAN acceleration; auto: where it can help.",
 )
-
-
-@attrs.frozen
-class OwnCache:
-    """Where the block cache of this machine lies, for one repository at one provider.
-
-    :ivar folder: its directory, whether it is there or not
-    :ivar key: file of this machine's node key
-    :ivar name: what the accelerator calls it, 32 bytes
-    :ivar limit: bytes that it may take
-    """
-
-    folder: Path
-    key: Path
-    name: bytes
-    limit: int
-
-    @classmethod
-    def of(cls, provider: bytes, repository: bytes) -> OwnCache:
-        """That of a provider's and a repository's 16 bytes.
-
-        :raises UsageError: ``CLOUDCONNECT_WAN_CACHE_GB`` is no number that can be used
-        """
-        name = provider + repository
-        caches = cache_folder(os.environ, provider, repository) / "wan"
-        key = state_folder(os.environ, provider, repository) / "wan.key"
-        return cls(tenant_folder(caches, name.hex()), key, name, _cache_size())
-
-    def open(self) -> BlockCache:
-        """Open it, for somebody who is not an accelerator.
-
-        :raises UsageError: another process uses it, or the node key cannot be used
-        """
-        for parent in (self.folder.parent, self.key.parent):
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        node = read_node_key(self.key, make=True)
-        return BlockCache(self.folder, self.name.hex(), node, self.limit)
 
 
 @attrs.define
@@ -115,7 +69,7 @@ class WAN(Wanted):
 
         :param saved: the accelerator's counts, empty where there are none
         """
-        return {"used": self.used, "encryption": self.why, **saved}
+        return {"used": self.used, "why": self.why, **saved}
 
     def text(self, saved: dict[str, Any]) -> str:
         """A line for a person, after a line feed; empty where there is nothing to say.
@@ -140,10 +94,6 @@ class WAN(Wanted):
         return text if self.plain else f"{text} ({self.why})"
 
 
-#: Before it was decided.
-NOT_YET: Final = WAN(why="not decided")
-
-
 @asynccontextmanager
 async def accelerated(
     line: Line, description: RepositoryDescription, choice: str
@@ -160,6 +110,7 @@ async def accelerated(
         return
     # Here, as most commands go without, and would wait for this a fifth of their start.
     from cloudconnect.accelerator.source import SourceAccelerator
+    from cloudconnect.cli.own_cache import OwnCache
     from cloudconnect.tap.accelerators import caches_in
 
     reactor, manager, account = line.reactor, line.manager, line.account
@@ -211,14 +162,3 @@ def decide(line: Line, mode: EncryptionMode, choice: str) -> WAN:
     if way is not None and way < SHORT_SECONDS:
         return WAN(why="the line is a short one")
     return WAN(used=True, why=_EFFECTS[mode], plain=plain)
-
-
-def _cache_size() -> int:
-    """Bytes that the own cache may take.
-
-    :raises UsageError: the environment says something else
-    """
-    text = os.environ.get("CLOUDCONNECT_WAN_CACHE_GB", str(CACHE_GB))
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 10_000:
-        raise UsageError(f"CLOUDCONNECT_WAN_CACHE_GB is {text!r}, not a number from 1 to 10000")
-    return int(text) * _GIB

@@ -21,11 +21,11 @@ from cloudconnect.cache.measuring import measure
 from cloudconnect.cache.opening import hold
 from cloudconnect.cli.console import Console, cache_text, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.own_cache import OwnCache
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_size
-from cloudconnect.cli.wan import OwnCache
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.dedup.seeding import SHARE
 from cloudconnect.errors import ExitCode, UsageError

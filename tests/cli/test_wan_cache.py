@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from cloudconnect.cli import wan_cache
-from cloudconnect.cli.wan import OwnCache
+from cloudconnect.cli.own_cache import OwnCache
 from cloudconnect.config.profile import Profile, save
 from tests.cli.commands import CommandCase
 from tests.dedup.pairs import noise
