@@ -6,13 +6,13 @@ authority that the service is checked against. The admin carries it to the gatew
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import attrs
 
 from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.provider import ProviderSettings, quoted
+from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.transports.hosts import split_host_port
@@ -98,16 +98,12 @@ def load(directory: Path) -> GatewaySettings:
     :raises UsageError: there is none, or its configuration cannot be used
     """
     directory = directory.absolute()
-    path = directory / CONFIGURATION
+    values = read_settings(
+        directory / CONFIGURATION,
+        GatewaySettings,
+        f"there is no gateway in {directory}: make it with cloudconnect provider gateway enroll",
+    )
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
-        settings = GatewaySettings(directory=directory, **values)
-    except FileNotFoundError:
-        raise UsageError(
-            f"there is no gateway in {directory}: make it with cloudconnect provider gateway enroll"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
-        raise UsageError(f"{path} cannot be used: {error}") from None
-    if not all(isinstance(v, str) for v in values.values()):
-        raise UsageError(f"{path}: every setting is a text")
-    return settings
+        return GatewaySettings(directory=directory, **values)
+    except TypeError:
+        raise UsageError(f"{directory / CONFIGURATION}: service is missing") from None

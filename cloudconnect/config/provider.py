@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import attrs
 from OpenSSL import SSL
@@ -24,6 +22,7 @@ from cloudconnect.config.certificates import (
     make_node_ca,
     make_server_certificate,
 )
+from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.transports.identity import ServerIdentity
@@ -172,34 +171,14 @@ def load(directory: Path) -> ProviderSettings:
     """
     directory = directory.absolute()
     path = directory / CONFIGURATION
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"there is no provider in {directory}: run cloudconnect provider init --directory "
-            f"{directory}"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be used: {error}") from None
-    return _from_values(directory, path, values)
-
-
-def _from_values(directory: Path, path: Path, values: dict[str, Any]) -> ProviderSettings:
-    fields = {f.name for f in attrs.fields(ProviderSettings)} - {"directory"}
-    unknown = set(values) - fields
-    if unknown:
-        raise UsageError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
-    for name, value in values.items():
-        if name in ("hosts", "advertise"):
-            if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-                raise UsageError(f"{path}: {name} is a list of texts")
-            values[name] = tuple(value)
-        elif name in _NUMBERS:
-            least, most = _NUMBERS[name]
-            if type(value) is not int or not least <= value <= most:
-                raise UsageError(f"{path}: {name} is a number from {least} to {most}")
-        elif not isinstance(value, str):
-            raise UsageError(f"{path}: {name} is a text")
+    values = read_settings(
+        path,
+        ProviderSettings,
+        f"there is no provider in {directory}: run cloudconnect provider init --directory "
+        f"{directory}",
+        _NUMBERS,
+        ("hosts", "advertise"),
+    )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
     return ProviderSettings(directory=directory, **values)

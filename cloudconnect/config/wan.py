@@ -8,15 +8,15 @@ authority of its own, and ``wan client`` then writes what each machine that make
 from __future__ import annotations
 
 import enum
-import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from cloudconnect.config.certificates import issue_node_certificate, make_node_ca
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, quoted
+from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.nodes import ACCELERATOR, JOB_MANAGER, SERVICE
@@ -181,30 +181,13 @@ def load(directory: Path) -> AcceleratorSettings:
     """
     directory = directory.absolute()
     path = directory / CONFIGURATION
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"there is no WAN accelerator in {directory}: make it with cloudconnect provider wan "
-            "enroll, or at a tenant with cloudconnect wan init"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be used: {error}") from None
-    return _from_values(directory, path, values)
-
-
-def _from_values(directory: Path, path: Path, values: dict[str, Any]) -> AcceleratorSettings:
-    known = {field.name for field in attrs.fields(AcceleratorSettings)} - {"directory"}
-    unknown = set(values) - known
-    if unknown:
-        raise UsageError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
-    for name, value in values.items():
-        if name in _NUMBERS:
-            least, most = _NUMBERS[name]
-            if type(value) is not int or not least <= value <= most:
-                raise UsageError(f"{path}: {name} is a number from {least} to {most}")
-        elif not isinstance(value, str):
-            raise UsageError(f"{path}: {name} is a text")
+    values = read_settings(
+        path,
+        AcceleratorSettings,
+        f"there is no WAN accelerator in {directory}: make it with cloudconnect provider wan "
+        "enroll, or at a tenant with cloudconnect wan init",
+        _NUMBERS,
+    )
     try:
         side = Side(values.pop("side", ""))
     except ValueError:
