@@ -65,6 +65,13 @@ class SecurityWarning:
         """What makes two warnings the same one: session, hop, connection, kind."""
         return (self.session, self.hop, self.connection, self.kind)
 
+    def add_to(self, known: list[SecurityWarning]) -> bool:
+        """Add it to those that are known; False when the same one is among them already."""
+        if any(other.subject == self.subject for other in known):
+            return False
+        known.append(self)
+        return True
+
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
         fields = attrs.asdict(self)

@@ -53,6 +53,16 @@ class SecurityWarningTests(SynchronousTestCase):
         with self.assertRaises(TypeError):
             SecurityWarning.from_dict({**fields, "more": 1})
 
+    def test_add_to(self) -> None:
+        """A warning is added once: another one of the same subject is known already."""
+        known: list[SecurityWarning] = []
+        self.assertTrue(WARNING.add_to(known))
+        self.assertFalse(attrs.evolve(WARNING, text="another text").add_to(known))
+        self.assertEqual([WARNING], known)
+        other = attrs.evolve(WARNING, hop="another")
+        self.assertTrue(other.add_to(known))
+        self.assertEqual([WARNING, other], known)
+
     def test_subject(self) -> None:
         """Two warnings are the same one by session, hop, connection and kind, not by the rest."""
         for change in (

@@ -38,10 +38,7 @@ class TenantSession:
 
     def warn(self, warning: SecurityWarning) -> bool:
         """Keep a warning; False when the same one is known already."""
-        if any(known.subject == warning.subject for known in self.warnings):
-            return False
-        self.warnings.append(warning)
-        return True
+        return warning.add_to(self.warnings)
 
 
 class SessionSteps(Protocol):
