@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cloudconnect.backup.dialogue import Limits, Remembers, greet
+from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.records import believed
 from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
@@ -310,7 +311,7 @@ class Fetcher:
             entries that came are good
         :raises StoredDataDamaged: (from the iterator) it is not a manifest as it should be
         """
-        decoder, length = EntryDecoder(temporary_file), 0
+        decoder, length, count = EntryDecoder(temporary_file), 0, 0
         for slot in self._manifest(record.manifest):
             try:
                 plain = self.wait(slot)
@@ -319,10 +320,17 @@ class Fetcher:
                     raise
                 raise ManifestGap(str(error)) from error
             length += len(plain)
-            yield from decoder.feed(plain)
+            for entry in decoder.feed(plain):
+                count += not entry.flags & FLAG_ON_THE_WAY
+                yield entry
         decoder.finish()
         if length != record.manifest_length:
             raise StoredDataDamaged("a restore point's manifest does not have its length")
+        if count != record.entries:
+            raise StoredDataDamaged(
+                f"a restore point's manifest has {count} files, folders and so on, its record "
+                f"counts {record.entries}"
+            )
 
     def damaged_chunks(self, record: PointRecord) -> int:
         """How many chunks of a restore point's manifest are damaged or missing.

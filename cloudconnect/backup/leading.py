@@ -137,6 +137,7 @@ class Upload:
         self._lost: set[bytes] = set()  # ids of unchanged files that the repository lacks
         self._again: dict[int, Outgoing | None] = {}  # by token: the entry once it was read again
         self._placing = False
+        self._placed = 0  # entries in the manifest
         self._offers = 0  # questions about manifest chunks that are not answered
         self._distrusts = False  # it lacks so many that each unchanged file is read again
         self._walked = False
@@ -163,12 +164,20 @@ class Upload:
             if self._walked and not self._waiting:
                 self._walked = False
                 self._source.enough()
+        self._check_complete()
         self.manifest.finish()
         while self._questions:
             self._handle(self._next())
         self._sender.finish()
         while not self._inbox.empty():
             self._handle(self._next())  # what went wrong in the senders at last
+
+    def _check_complete(self) -> None:
+        """No restore point without everything that was read, whatever this program does wrong."""
+        result = self._result
+        counted = result.files + result.directories + result.other + result.on_the_way
+        if self._waiting or self._placed != counted:
+            raise RuntimeError(f"{self._placed} of {counted} entries came into the manifest")
 
     def publish(self, record: PointRecord, heads: KnownHeads | None = None) -> None:
         """Send the restore point and wait until it is durable.
@@ -401,6 +410,7 @@ class Upload:
                 elif outgoing.token:
                     self._references.add(outgoing.needed)
                 entries.popleft()
+                self._placed += bool(outgoing.encoded or outgoing.entry)
                 for piece in outgoing.pieces():
                     self.manifest.add(piece)
                     self._wait_for_answers()

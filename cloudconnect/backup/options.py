@@ -182,6 +182,7 @@ class BackupResult:
     :ivar files: files in the point
     :ivar directories: folders in it, those on the way to a source not counted
     :ivar other: links, devices and so on in it
+    :ivar on_the_way: folders on the way to a source
     :ivar files_unchanged: files of these that were not read, as nothing about them had changed
     :ivar bytes_source: bytes of the files' content
     :ivar bytes_new: bytes of content that the repository did not have, before compression
@@ -201,6 +202,7 @@ class BackupResult:
     files: int = 0
     directories: int = 0
     other: int = 0
+    on_the_way: int = 0
     files_unchanged: int = 0
     bytes_source: int = 0
     bytes_new: int = 0

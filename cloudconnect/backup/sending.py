@@ -146,11 +146,17 @@ class ManifestWriter:
         self._entries: list[bytes] = []
         self._size = 0
         self._chunks: list[tuple[bytes, Plain]] = []
+        self._finished = False
         self.ids: list[bytes] = []
         self.length = 0
 
     def add(self, encoded: bytes) -> None:
-        """One more entry."""
+        """One more entry.
+
+        :raises RuntimeError: :meth:`finish` was called
+        """
+        if self._finished:
+            raise RuntimeError("an entry came when the manifest was finished")
         self._entries.append(encoded)
         self._size += len(encoded)
         if self._size >= MANIFEST_BYTES:
@@ -158,6 +164,7 @@ class ManifestWriter:
 
     def finish(self) -> None:
         """That was the last entry."""
+        self._finished = True
         self._feed()
         for chunk in self._chunker.finish():
             self._take(chunk)

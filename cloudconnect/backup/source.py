@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from cloudconnect.backup.batches import Batch, Outgoing
-from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY, Draft
+from cloudconnect.backup.drafts import FLAG_DEVICE, FLAG_LINKED, FLAG_ON_THE_WAY, Draft
 from cloudconnect.backup.filecache import FileCache, Remembered
 from cloudconnect.backup.links import LinkMap
 from cloudconnect.backup.metadata import read_attributes, through_proc
@@ -108,8 +108,7 @@ class Source:
                 self._standard_input(self._options.stdin)
             else:
                 self._walk()
-            self._batch.last = True
-            self._complete()
+            self._complete(last=True)
             while not self._enough:
                 self._read_requested(wait=True)
                 self._complete()
@@ -160,6 +159,7 @@ class Source:
             draft.xattrs = read_attributes(_where(item))
             if item.ancestor:
                 draft.flags = FLAG_ON_THE_WAY
+                result.on_the_way += 1
             else:
                 result.directories += 1
             self._order.append(draft)
@@ -330,8 +330,7 @@ class Source:
             else:
                 encoded = draft.encoded()
         except ValueError as error:
-            self._result.unreadable.add(draft.path, str(error))
-            self._batch.place(Outgoing(b"", replaces=draft.replaces))
+            self._cannot_be_kept(draft, str(error))
             return
         self._batch.place(Outgoing(encoded, replaces=draft.replaces, entry=entry))
         cache, status = self._cache, draft.status
@@ -342,10 +341,28 @@ class Source:
         elif stat.S_ISREG(status.st_mode):
             cache.remember(draft.path, status, draft.read_ns, encoded, draft.ids())
 
-    def _complete(self) -> None:
-        """Hand over everything that was read."""
+    def _cannot_be_kept(self, draft: Draft, reason: str) -> None:
+        """A manifest cannot hold it, such as a path that is too long."""
+        result, mode = self._result, draft.status.st_mode
+        result.unreadable.add(draft.path, reason)
+        if draft.flags & FLAG_ON_THE_WAY:
+            result.on_the_way -= 1
+        elif stat.S_ISDIR(mode):
+            result.directories -= 1
+        elif stat.S_ISREG(mode) or draft.flags & FLAG_DEVICE:
+            result.files -= 1
+        else:
+            result.other -= 1
+        self._batch.place(Outgoing(b"", replaces=draft.replaces))
+
+    def _complete(self, last: bool = False) -> None:
+        """Hand over everything that was read, in several batches if it is much.
+
+        :param last: the walk is over; only the very last batch says so
+        """
         self._reader.finish()
         self._settle()
+        self._batch.last = last
         self._flush()
 
     def _flush_full(self) -> None:

@@ -94,6 +94,12 @@ class PointRecord:
         if type(self.private) is not bytes:
             raise ValueError("the private part of a restore point is not bytes")
 
+    @property
+    def entries(self) -> int:
+        """Entries of its manifest, but for those of folders on the way to what was backed up."""
+        counted = self.statistics
+        return sum(counted.get(name, 0) for name in ("files", "directories", "other"))
+
     def encode(self) -> bytes:
         """As canonical CBOR, at most POINT_RECORD_MAX bytes.
 

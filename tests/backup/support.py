@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.options import (
     BackupOptions,
     BackupResult,
@@ -161,7 +162,9 @@ class Place:
 
         :param contents: chunks that the entries' runs name by ``keys.chunk_id``
         """
-        encoded = b"".join(e if isinstance(e, bytes) else encode_entry(e) for e in entries)
+        given = list(entries)
+        encoded = b"".join(e if isinstance(e, bytes) else encode_entry(e) for e in given)
+        counted = [e for e in given if isinstance(e, bytes) or not e.flags & FLAG_ON_THE_WAY]
         manifest = self.keys.manifest_id(encoded)
         point = os.urandom(16)
         record = PointRecord(
@@ -176,6 +179,7 @@ class Place:
             mode=self.description.mode,
             manifest=(manifest,),
             manifest_length=len(encoded),
+            statistics={"files": len(counted)},
             private=self.keys.seal_private(point, []),
         )
         with Repository.open(self.directory) as repository:

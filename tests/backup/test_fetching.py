@@ -12,6 +12,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import fetching
+from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.content.manifest import Entry, EntryType, Run, encode_entry
 from cloudconnect.content.points import PointRecord
@@ -153,14 +154,16 @@ class FetchTests(Case):
         entries = [entry(b"/%06d" % number) for number in range(2000)]
         encoded = [encode_entry(one) for one in entries]
         parts = [b"".join(encoded[at : at + 300]) for at in range(0, 2000, 300)]
-        point = self._publish_parts(parts)
+        point = self._publish_parts(parts, files=len(entries))
         fetcher = self.fetcher(self.place.open("restore"))
         record = fetcher.open(point, "restore")
         self.assertEqual(len(record.manifest), 7)
         self.assertEqual(list(fetcher.entries(record)), entries)
         fetcher.close()
 
-    def _publish_parts(self, parts: list[bytes], length: int | None = None) -> bytes:
+    def _publish_parts(
+        self, parts: list[bytes], length: int | None = None, files: int = 1
+    ) -> bytes:
         keys, point = self.place.keys, os.urandom(16)
         names = [keys.manifest_id(part) for part in parts]
         record = PointRecord(
@@ -175,6 +178,7 @@ class FetchTests(Case):
             mode=self.place.description.mode,
             manifest=tuple(names),
             manifest_length=sum(map(len, parts)) if length is None else length,
+            statistics={"files": files},
             private=b"",
         )
         with Repository.open(self.place.directory) as repository:
@@ -193,6 +197,20 @@ class FetchTests(Case):
             record = fetcher.open(self._publish_parts([part], length), "restore")
             with self.assertRaises(StoredDataDamaged):
                 list(fetcher.entries(record))
+            fetcher.close()
+
+    def test_manifest_of_another_count(self) -> None:
+        """A manifest with fewer or more entries than its record counts is damaged."""
+        way = encode_entry(attrs.evolve(entry(b"/"), flags=FLAG_ON_THE_WAY))
+        part = way + encode_entry(entry(b"/x"))  # the way to it does not count
+        for files, good in ((0, False), (1, True), (2, False)):
+            fetcher = self.fetcher(self.place.open("restore"))
+            record = fetcher.open(self._publish_parts([part], files=files), "restore")
+            if good:
+                self.assertEqual(len(list(fetcher.entries(record))), 2)
+            else:
+                with self.assertRaisesRegex(StoredDataDamaged, "has 1 .* counts"):
+                    list(fetcher.entries(record))
             fetcher.close()
 
     def test_cut_manifest(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from cloudconnect.backup import leading as leading_module
 from cloudconnect.backup import sending as sending_module
 from cloudconnect.backup import source as source_module
 from cloudconnect.backup import upload as upload_module
-from cloudconnect.backup.batches import Budget
+from cloudconnect.backup.batches import Batch, Budget, Outgoing
 from cloudconnect.backup.options import BackupOptions, BackupResult
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.content import points as points_module
@@ -148,6 +149,37 @@ class InterruptionTests(BackupCase):
         with self.assertRaises(ZeroDivisionError):
             self.place.backup(self.top)
         self.assertEqual(self.points(), 0)
+
+    def test_an_entry_is_lost(self) -> None:
+        """Where a bug loses an entry on its way, no point is published that lacks it."""
+        self.tree(10)
+        real = Batch.place
+
+        def place(batch: Batch, outgoing: Outgoing) -> None:
+            if b"f003" not in outgoing.encoded:
+                real(batch, outgoing)
+
+        self.patch(Batch, "place", place)
+        with self.assertRaises(RuntimeError):
+            self.place.backup(self.top)
+        self.assertEqual(self.points(), 0)
+
+    def test_last_batch_comes_late(self) -> None:
+        """What is cut when the walk is over comes into the point, however late it comes."""
+        self.patch(source_module, "BATCH_BYTES", 2000)
+        for number in range(300):
+            write(self.top + b"/%03d" % number, os.urandom(1000))
+        real, lasts = leading_module.Upload._hand_over, [False]
+
+        def late(upload: leading_module.Upload, batch: Batch) -> None:
+            if lasts[-1]:
+                time.sleep(0.2)  # whoever took the one before for the last one has got on by now
+            lasts.append(batch.last)
+            real(upload, batch)
+
+        self.patch(leading_module.Upload, "_hand_over", late)
+        result = self.place.backup(self.top)
+        self.assertEqual(len(self.entries(result.point)), 301)
 
     def test_sender_fails(self) -> None:
         """A bug in a thread ends the backup with that error, not in silence."""

@@ -62,6 +62,13 @@ class ManifestTests(SynchronousTestCase):
         self.assertEqual(writer.ids, [name for name, _ in offered])
         self.assertEqual(writer.length, sum(map(len, entries)))
 
+    def test_finished(self) -> None:
+        """No entry may come behind the last one: it would be lost."""
+        writer = ManifestWriter(ChunkingParameters(), bytes, lambda chunks: None)
+        writer.finish()
+        with self.assertRaises(RuntimeError):
+            writer.add(b"entry")
+
 
 class SenderTests(SynchronousTestCase):
     """Chunks are sealed and sent in threads."""

@@ -105,6 +105,21 @@ class SourceTests(SynchronousTestCase):
         after = self.batches[marks.index(True) + 1 :]
         self.assertEqual([batch.entries for batch in after], [[]] * len(after))
 
+    def test_last_of_several(self) -> None:
+        """Where what is left fills more than one batch, only the last of them says so."""
+        for size in (100, 1000, 3000):
+            for number in range(8):
+                write(self.top + b"/%d" % number, os.urandom(size))
+            for limit in (1, size, 4 * size, 8 * size):
+                self.patch(source_module, "BATCH_BYTES", limit)
+                self.batches.clear()
+                self.run_source(self.source())
+                marks = [batch.last for batch in self.batches]
+                self.assertEqual(sum(marks), 1)
+                for batch in self.batches[marks.index(True) + 1 :]:
+                    self.assertEqual((batch.entries, batch.ids), ([], []))
+                self.assertEqual(len(self.entries()), 9)
+
     def test_flags(self) -> None:
         """The first of several names, and folders on the way, are marked."""
         write(self.top + b"/a", b"x")

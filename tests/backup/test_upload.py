@@ -495,7 +495,7 @@ class TroubleTests(BackupCase):
         self.patch(walk_module.Found, "__init__", long)
         result = self.place.backup(self.top)
         self.assertEqual(result.unreadable.count, 1)
-        self.assertEqual(result.files, 3)
+        self.assertEqual((result.files, result.directories), (3, 4))
 
     def test_nothing_there(self) -> None:
         """When nothing of what was named exists, no point is made."""
