@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
@@ -30,6 +29,7 @@ from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.listening import Listener
+from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FirstBytesFactory
 
 
@@ -96,7 +96,7 @@ class MoverProcess(MultiService):
             lambda route: taking if mover.by_route(route) else None, None, reactor
         )
         # The peer's real address comes in front, in a PROXY protocol header.
-        place = proxyEndpoint(listening_endpoint(reactor, listen))
+        place = ProxiedEndpoint(listening_endpoint(reactor, listen))
         self._listener = Listener(place, factory, "data mover")
         for child in (mover, self._listener):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
