@@ -15,6 +15,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
 from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
+from cloudconnect.cli.provider_nodes import node, note
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
@@ -22,6 +23,7 @@ from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
+from cloudconnect.transports.nodes import GATEWAY
 
 
 @click.group()
@@ -31,6 +33,7 @@ def provider() -> None:
 
 provider.add_command(tenant)
 provider.add_command(wan)
+provider.add_command(node)
 
 
 # --- the directory -------------------------------------------------------------------------------
@@ -279,6 +282,7 @@ def gateway_enroll(
     """Make the directory of a gateway; carry it to the gateway's host on a safe way."""
     settings = load(directory)
     made = enroll(settings, name, output, service, listen, advertise)
+    note(directory, GATEWAY, name, made.directory)
     click.echo(
         f"Gateway {name} is in {made.directory}: it holds the gateway's key.\n"
         f"There: twist cloudconnect-gateway --directory {made.directory}"

@@ -26,13 +26,13 @@ from cloudconnect.commands.admin import (
     SetTenant,
     ShowTenant,
 )
-from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import NotFound, ProtocolViolation, Refused, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT, Accounts
 from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.maintenance import scrub_warnings
+from cloudconnect.provider.node_acts import NodeAdministration
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.repository.rules import Rules
@@ -56,7 +56,7 @@ TENANT_SETTINGS = (
 class Administration:
     """The acts of a provider's admin; every method blocks.
 
-    :param accounts: the accounts data base
+    :ivar accounts: the accounts data base
     :param repositories: the folder of the repositories
     :ivar acts: what can be done to these
     """
@@ -64,7 +64,7 @@ class Administration:
     def __init__(
         self, accounts: Accounts, repositories: Path, reserve: Reserve | None = None
     ) -> None:
-        self._accounts = accounts
+        self._accounts = self.accounts = accounts
         self.acts = RepositoryActs(repositories, reserve)
 
     def add_tenant(
@@ -215,7 +215,7 @@ def _verifier(secret: Password) -> Verifier:
     )
 
 
-class AdminProtocol(BoundedAMP):
+class AdminProtocol(NodeAdministration):
     """One connection to the admin socket.
 
     :param service: reaches the mover, for acts on repositories
@@ -238,6 +238,14 @@ class AdminProtocol(BoundedAMP):
         if self._service is None:
             raise Refused("nothing can be done to repositories here")
         return self._service
+
+    @property
+    def _accounts(self) -> Accounts:
+        return self._administration.accounts
+
+    @property
+    def _cloud(self) -> CloudConnectService:
+        return self._repositories
 
     @AddTenant.responder
     def add_tenant(

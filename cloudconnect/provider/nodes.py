@@ -20,7 +20,7 @@ from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable, 
 from cloudconnect.provider.movers import MoverPlace, Movers
 from cloudconnect.provider.planning import HERE, GatewayPlace, Part
 from cloudconnect.settings import KEY_A_SECONDS
-from cloudconnect.transports.nodes import ACCELERATOR, MOVER
+from cloudconnect.transports.nodes import ACCELERATOR
 
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
@@ -43,6 +43,7 @@ class Nodes:
         self._advertise = list(advertise)
         self._gateways: dict[BoundedAMP, GatewayPlace] = {}
         self._leaving: set[tuple[str, str]] = set()
+        self._joined: dict[BoundedAMP, tuple[str, str]] = {}
         self.movers = Movers(self.is_leaving)
         self._accelerators: dict[BoundedAMP, tuple[str, str]] = {}
 
@@ -62,11 +63,24 @@ class Nodes:
         else:
             self._leaving.discard((role, name))
 
+    def join(self, link: BoundedAMP, role: str, name: str) -> None:
+        """A node of another process has proved who it is."""
+        self._joined[link] = (role, name)
+
+    def left(self, link: BoundedAMP) -> None:
+        """The line of a node is gone, and it with it."""
+        self._joined.pop(link, None)
+        self.lose_gateway(link)
+        self.lose_accelerator(link)
+        self.movers.lose(link)
+
     def named(self, role: str, name: str) -> list[BoundedAMP]:
-        """The lines to the mover or accelerator of this role and name, where it is there."""
-        if role == MOVER:
-            return [link for link, place in self.movers if place.name == name]
-        return [link for link, (_, known) in self._accelerators.items() if known == name]
+        """The lines to the node of this role and name: one, where it is there."""
+        return [link for link, known in self._joined.items() if known == (role, name)]
+
+    def is_there(self, link: BoundedAMP) -> bool:
+        """Whether a node has registered, and takes part in sessions."""
+        return link in self._gateways or link in self._accelerators or link in self.movers
 
     def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
         """A gateway is there: routes are published to it from now on."""

@@ -606,6 +606,29 @@ class CloudConnectService(Service):
             )
         )
 
+    # --- nodes -----------------------------------------------------------------------------------
+
+    async def admit(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+        """Judge a node that has proved its certificate; from now on it is known by its name.
+
+        :param spki: fingerprint of the key that it has proved
+        :raises Refused: its certificate was taken back
+        """
+        known = await self._run(self._accounts.admit_node, role, name, spki)
+        self.nodes.set_leaving(role, name, known.leaving)
+        self.nodes.join(link, role, name)
+
+    def joined(self, role: str, name: str) -> None:
+        """A new node got its certificate."""
+        self.note("node_enrolled", "", f"{role} {name} got its certificate", node=name)
+
+    def expel(self, role: str, name: str) -> None:
+        """A node's certificate was taken back: cut its lines, and with them its sessions."""
+        for link in self.nodes.named(role, name):
+            line: Any = link.transport
+            if line is not None:
+                line.abortConnection()
+
     # --- roles that go ---------------------------------------------------------------------------
 
     def role_lost(self, link: BoundedAMP) -> None:
