@@ -38,7 +38,7 @@ MB = 1_000_000
 SIZE = 40 * MB
 #: Some of them is through, and much is not, at a rate at which all take some seconds.
 MIDDLE = re.compile(rb'"bytes_moved": ([1-9]\d{6,7}),')
-RATE = "6MB"
+RATE = "4MB"
 REGISTERED = re.compile(rb"registered with the service, ")
 INTERRUPTED = re.compile(rb'"session_interrupted"')
 
@@ -151,12 +151,18 @@ class MoverTests(StoryCase):
         await command.wrote(MIDDLE)
         return command
 
-    def check_one_job(self, done: Done, sessions: int) -> None:
-        """A command was one job over so many sessions, with new keys in each, and one point."""
+    def check_one_job(self, done: Done) -> None:
+        """A command was one job over several sessions, with new keys in each, and one point.
+
+        There are two sessions, and a third one where the point had been offered already: it looks
+        whether that is there.
+        """
         self.assertStatus(done, 0)
         self.assertEqual(set(done.warnings) - {"truncated"}, set())
         named = [r["fields"]["key"] for r in done.records if r.get("name") == "key_b_made"]
-        self.assertEqual((len(named), len(set(named))), (sessions, sessions))
+        sessions = len(named)
+        self.assertTrue(2 <= sessions <= 3, named)
+        self.assertEqual(len(set(named)), sessions)
         rows = self.provider.rows("session", tenant="acme")[-sessions:]
         self.assertEqual(len({row["job_id"] for row in rows}), 1)
         self.assertEqual(len({row["key_a"] for row in rows}), sessions)
@@ -180,7 +186,7 @@ class MoverTests(StoryCase):
         await self.movers[name].stop(signal.SIGKILL)
         await command.wrote(INTERRUPTED)
         done = await self.done(command)
-        self.check_one_job(done, 2)
+        self.check_one_job(done)
         sent = done.summary["bytes_sent"]
         self.assertTrue(SIZE <= sent < 1.9 * SIZE, sent)
         self.assertEqual(await self.points(), [done.summary["point"]])
@@ -204,7 +210,7 @@ class MoverTests(StoryCase):
         drained = await self.asked(ChangeNode, role="mover", name=name, act="drain")
         self.assertEqual(drained["sessions"], 1)
         done = await self.done(command)
-        self.check_one_job(done, 2)
+        self.check_one_job(done)
         self.assertIn(b"moved_on", done.out)
         self.assertNotIn("truncated", done.warnings)
         rows = {row["name"]: row for row in (await self.administer("list")).records}
