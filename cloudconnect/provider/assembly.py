@@ -37,7 +37,7 @@ from cloudconnect.provider.lan import NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.planning import HERE, GatewayPlace
-from cloudconnect.provider.relay import RelayTo
+from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
 from cloudconnect.provider.service import CloudConnectService
@@ -170,11 +170,14 @@ class EmbeddedProvider(MultiService):
             HERE: RoleTarget(*roles),
         }
 
+        relays = Relays(reactor)
+
         def resolve(backend: str) -> IRelayTarget:
             if backend in targets:
                 return targets[backend]
             host, port = split_host_port(backend)  # an accelerator of its own process
-            return RelayTo(HostnameEndpoint(reactor, host, port, CONNECT_SECONDS), backend)
+            endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
+            return RelayTo(endpoint, backend, relays)
 
         gateway = Gateway(reactor, places.public, resolve, "service")
         for role in roles:
