@@ -206,6 +206,7 @@ class Line:
                     summarize,
                     rates,
                     wan is not None and wan.used,
+                    movable=lambda: self.settings.retry > 0 and not unrepeatable(),
                 ),
                 journey,
                 unrepeatable,

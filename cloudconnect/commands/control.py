@@ -170,6 +170,23 @@ class Finish(BoundedCommand):
     response = [(b"warnings", CBORArgument())]
 
 
+class MoveOn(BoundedCommand):
+    """The provider asks to go on with a session's job in a new session.
+
+    ``lost``: a role of the session is not there any more, and it cannot come to a good end.
+    Otherwise a role is about to be stopped, and a job that cannot begin again goes on to its end.
+    ``text``: why, for a person.
+    """
+
+    commandName = b"MoveOn"
+    arguments = [
+        (b"session", FixedBytes(16)),
+        (b"lost", amp.Boolean()),
+        (b"text", amp.Unicode()),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class Warn(BoundedCommand):
     """A security warning, either way, as a map of :class:`cloudconnect.events.SecurityWarning`."""
 

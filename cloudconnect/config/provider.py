@@ -29,6 +29,8 @@ from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import SERVICE
 
 CONFIGURATION = "provider.toml"
+#: The roles that a provider's process may have.
+ROLES = ("service", "gateway", "mover", "wan")
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +39,7 @@ class ProviderSettings:
 
     :ivar directory: the provider's directory
     :ivar hosts: names and addresses that the certificate is for
+    :ivar roles: the roles of the provider's process, of :data:`ROLES`; ``service`` is one of them
     :ivar listen: endpoint string of the public port
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
     :ivar certificate: path of the certificate, PEM
@@ -56,6 +59,7 @@ class ProviderSettings:
 
     directory: Path
     hosts: tuple[str, ...]
+    roles: tuple[str, ...] = ROLES
     listen: str = f"tcp:{PUBLIC_PORT}"
     advertise: tuple[str, ...] = ()
     certificate: str = "tls/certificate.pem"
@@ -122,6 +126,8 @@ class ProviderSettings:
         lines = [
             "# The provider's settings. Paths are relative to this folder.",
             f"hosts = {_toml_list(self.hosts)}",
+            "# The roles of the provider's process; the others run in processes of their own.",
+            f"roles = {_toml_list(self.roles)}",
             f"listen = {quoted(self.listen)}",
             "# What tenants are told to connect to for data; empty: the address that they used.",
             f"advertise = {_toml_list(self.advertise)}",
@@ -177,11 +183,27 @@ def load(directory: Path) -> ProviderSettings:
         f"there is no provider in {directory}: run cloudconnect provider init --directory "
         f"{directory}",
         _NUMBERS,
-        ("hosts", "advertise"),
+        ("hosts", "advertise", "roles"),
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    if "roles" in values:
+        values["roles"] = check_roles(values["roles"])
     return ProviderSettings(directory=directory, **values)
+
+
+def check_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    """The roles of a provider's process, each once.
+
+    :raises UsageError: one is none, or the service is not among them
+    """
+    chosen = tuple(dict.fromkeys(roles))
+    if "service" not in chosen or not set(chosen) <= set(ROLES):
+        raise UsageError(
+            f"the roles of a provider's process are service, and any of {', '.join(ROLES[1:])}; "
+            "the others run in processes of their own (cloudconnect provider node enroll)"
+        )
+    return chosen
 
 
 def initialize(

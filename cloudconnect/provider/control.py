@@ -31,6 +31,7 @@ from cloudconnect.commands.control import (
     GetRetention,
     ListPoints,
     LockPoints,
+    MoveOn,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -285,7 +286,12 @@ class ControlProtocol(BoundedAMP):
                     f"host and job labels have 1 to {LABEL_MAX} printable characters"
                 )
         session, plan, keys = await self._service.start(
-            tenant, wanted, self._key_a_exporter, self._address(), self._tell
+            tenant,
+            wanted,
+            self._key_a_exporter,
+            self._address(),
+            self._tell,
+            self._move_on,
         )
         if self.transport is None:  # the tenant has gone meanwhile: nobody will end this session
             _forget(keys)
@@ -302,6 +308,12 @@ class ControlProtocol(BoundedAMP):
         if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    def _move_on(self, session: bytes, lost: bool, text: str) -> None:
+        """Ask the tenant to go on with a session's job in a new one."""
+        if self.transport is not None:
+            asked = self.call(MoveOn, session=session, lost=lost, text=text)
+            asked.addErrback(lambda _: None)  # an older tenant notices it by its line
 
     def _tell_found(self, tenant: str) -> None:
         """Tell a tenant that has just logged in what was found damaged since it was told last."""

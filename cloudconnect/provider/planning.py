@@ -56,10 +56,12 @@ class GatewayPlace:
     :ivar backend: what the gateway calls the place of this process: ``here`` inside it, else
         ``HOST:PORT`` on the provider's LAN
     :ivar advertise: ``HOST:PORT`` that tenants reach it at, or empty
+    :ivar public: whether tenants reach it at all; the one that only sends on does not count
     """
 
     backend: str = HERE
     advertise: str = ""
+    public: bool = True
 
 
 @attrs.frozen(eq=False)
