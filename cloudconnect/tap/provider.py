@@ -97,6 +97,8 @@ class ProviderProcess(Service):
                 keys=settings.keys,
                 reserve=settings.reserve,
                 accelerator=accelerator_of(self._reactor, settings),
+                grace_days=settings.grace_days,
+                removed_days=settings.removed_days,
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,
                     gc_hours=settings.gc_hours,
