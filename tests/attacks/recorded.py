@@ -1,4 +1,4 @@
-"""A whole session recorded in memory, and what a receiver makes of the recording once it is changed.
+"""A session recorded in memory, and what a receiver makes of the recording once it is changed.
 
 Every random choice of the two ends is kept, so that a fresh receiver with the same keys takes the
 recording for the session that it is in: an attacker can have no better starting point. There are

@@ -26,7 +26,7 @@ def check(
 
     :raises Failed: it took them for it, or delivered what was not sent
     """
-    verdict = leg.receive(way, octets, fresh)
+    verdict = leg.receive(way, octets)
     complaints = leg.judge(way, octets, verdict)
     if complaints:
         raise Failed("; ".join(complaints))
