@@ -176,6 +176,12 @@ class Refused(PeerError):
     reason = "refused"
 
 
+class NotAllowed(Refused):
+    """The credential that this machine logs in with does not allow that."""
+
+    reason = "not_allowed"
+
+
 class NoAccelerator(Refused):
     """The provider, or the tenant, has no WAN accelerator for a session that asks for one."""
 

@@ -101,6 +101,24 @@ class AuthenticateFinal(BoundedCommand):
     ]
 
 
+class AcceptInvitation(BoundedCommand):
+    """Spend the invitation that this connection logged in with: make the machine's own credential.
+
+    The verifier of a login password that the tenant has just made (RFC 5802, section 3); the
+    password itself never leaves it. Nothing else can be done on the connection before, and all that
+    the credential allows after that. ``label``: what the credential is called.
+    """
+
+    commandName = b"AcceptInvitation"
+    arguments = [
+        (b"salt", FixedBytes(16)),
+        (b"stored_key", FixedBytes(32)),
+        (b"server_key", FixedBytes(32)),
+        (b"iterations", amp.Integer()),
+    ]
+    response = [(b"label", amp.Unicode())]
+
+
 class CreateRepository(BoundedCommand):
     """Make the tenant's repository as the encoded description says; once for each tenant."""
 

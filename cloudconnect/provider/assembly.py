@@ -29,6 +29,7 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NoSpace
 from cloudconnect.interfaces import IRelayTarget
+from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
@@ -39,11 +40,12 @@ from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import MoverPlace
 from cloudconnect.provider.planning import HERE, GatewayPlace
-from cloudconnect.provider.relay import PROXY_LOCAL, RelayTo
+from cloudconnect.provider.relay import PROXY_LOCAL, Relays, RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.storage import host_name, storage_of
+from cloudconnect.provider.tenant_acts import REMOVED_DAYS
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
@@ -81,6 +83,8 @@ class Places:
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
     :ivar roles: which roles run in this process beside the service, of :data:`ROLES`
+    :ivar grace_days: days after the end of a lease in which its tenant may restore
+    :ivar removed_days: days that a removed tenant stays in the bin
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
     """
@@ -99,6 +103,8 @@ class Places:
     reserve: Path | None = None
     intervals: Intervals | None = None
     roles: frozenset[str] = frozenset(ROLES)
+    grace_days: int = GRACE_DAYS
+    removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
 
 
@@ -184,6 +190,7 @@ class EmbeddedProvider(MultiService):
             decoy_key=accounts.provider_value("decoy-key", 32),
             advertise=places.advertise,
             mover_backend=places.backend_address or HERE,
+            grace_days=places.grace_days,
         )
         mover: TargetDataMover | None = None
         if "mover" in places.roles:
@@ -204,11 +211,14 @@ class EmbeddedProvider(MultiService):
             HERE: RoleTarget(*roles),
         }
 
+        relays = Relays(reactor)
+
         def resolve(backend: str) -> IRelayTarget:
             if backend in targets:
                 return targets[backend]
             host, port = split_host_port(backend)  # an accelerator of its own process
-            return RelayTo(HostnameEndpoint(reactor, host, port, CONNECT_SECONDS), backend)
+            endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
+            return RelayTo(endpoint, backend, relays)
 
         gateway = Gateway(reactor, places.public, resolve, "service")
         for role in roles:
@@ -220,7 +230,7 @@ class EmbeddedProvider(MultiService):
         gateway_link, _ = link_in_process(reactor, None, gateway)
         public = "gateway" in places.roles
         service.nodes.add_gateway(gateway_link, GatewayPlace(HERE, public=public))
-        administration = Administration(accounts, places.repositories, reserve)
+        administration = Administration(accounts, places.repositories, reserve, places.removed_days)
         self._listeners: list[Gateway | Listener] = [gateway] if public else []
         if places.admin_socket is not None:
             self._listeners.append(

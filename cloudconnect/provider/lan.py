@@ -265,7 +265,7 @@ class NodeLink(BoundedAMP):
         facts = line.facts
         line.pauseProducing()
         admitted = Deferred.fromCoroutine(
-            self._service.admit(self, facts.peer_role, facts.peer_name, facts.peer_spki)
+            self._service.admit_node(self, facts.peer_role, facts.peer_name, facts.peer_spki)
         )
         admitted.addCallbacks(self._admitted, self._refused, (node, line), {}, (line,))
 

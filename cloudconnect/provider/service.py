@@ -39,8 +39,10 @@ from cloudconnect.errors import (
     Busy,
     CloudConnectError,
     ContextMismatch,
+    LoginRefused,
     MovedOn,
     NoSpace,
+    NotAllowed,
     NotFound,
     NotReachable,
     Refused,
@@ -49,8 +51,11 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
+from cloudconnect.provider.access import GRACE_DAYS, Act, Login, check_access
 from cloudconnect.provider.accounts import Accounts, Tenant
+from cloudconnect.provider.accounts.credentials import CAPABILITIES
 from cloudconnect.provider.attempts import LoginAttempts
+from cloudconnect.provider.connections import Connections
 from cloudconnect.provider.earlier import EarlierWarnings
 from cloudconnect.provider.keeping import PointKeeper
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
@@ -61,6 +66,7 @@ from cloudconnect.settings import (
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
+from cloudconnect.wire.scram import DEFAULT_LABEL, Verifier
 
 #: Outcomes that a tenant may report of a session.
 OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
@@ -78,11 +84,11 @@ UNTOLD_MAX = 5
 class LiveSession:
     """A session between its Start and its end.
 
-    :ivar credential: with which of the tenant's credentials it was started
     :ivar notify: tells the tenant of a warning
     :ivar move_on: asks the tenant to go on in a new session; takes the session, whether a role
         of it is lost, and why
     :ivar seen: what the provider's roles have warned of
+    :ivar label: the credential with which it was started
     :ivar failed: a role of the provider saw that something was changed
     :ivar mover_lost: the mover could not be asked at the end
     """
@@ -95,8 +101,8 @@ class LiveSession:
     parts: list[Part]
     notify: Callable[[SecurityWarning], None]
     move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None
-    credential: str = ""
     seen: list[SecurityWarning] = attrs.field(factory=list)
+    label: str = DEFAULT_LABEL
     orphaned: IDelayedCall | None = None
     ending: bool = False
     failed: bool = False
@@ -118,9 +124,11 @@ class CloudConnectService(Service):
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
     :param today: the current date, for leases
+    :param grace_days: days after the end of a lease in which its tenant may list and restore
     :param mover_backend: ``HOST:PORT`` where accelerators of their own process find the mover
     :ivar nodes: the other roles
     :ivar keeping: what is done to restore points
+    :ivar connections: the control channels that are up
     """
 
     _log = Logger()
@@ -136,6 +144,7 @@ class CloudConnectService(Service):
         advertise: Iterable[str] = (),
         today: Callable[[], datetime.date] = datetime.date.today,
         mover_backend: str = HERE,
+        grace_days: int = GRACE_DAYS,
     ) -> None:
         self.reactor = reactor
         self.provider = provider
@@ -143,10 +152,12 @@ class CloudConnectService(Service):
         self.attempts = LoginAttempts(reactor)
         self.nodes = Nodes(advertise)
         self.keeping = PointKeeper(self)
+        self.connections = Connections()
         self._accounts = accounts
         self._run = in_accounts_thread
         self.today = today
         self._mover_backend = mover_backend
+        self._grace_days = grace_days
         self._sessions: dict[bytes, LiveSession] = {}
         self._creating: set[str] = set()
         self._earlier = EarlierWarnings()
@@ -206,12 +217,64 @@ class CloudConnectService(Service):
 
     # --- tenants ---------------------------------------------------------------------------------
 
-    def verifier(self, tenant: str) -> Deferred[Any]:
-        """Fires with what proves the tenant's password, or None."""
-        return self._run(self._accounts.verifier, tenant)
+    def credential(self, login: str) -> Deferred[Any]:
+        """Fires with the :class:`~cloudconnect.provider.accounts.credentials.Credential` of a
+        log-in name, or None."""
+        return self._run(self._accounts.credential, login)
+
+    async def admit(self, login: Login, act: Act) -> Tenant:
+        """The tenant's record, where it may do this now with the credential that it logged in with.
+
+        :raises LeaseEnded: it is disabled, or its lease has ended
+        :raises NotAllowed: the credential does not allow it
+        :raises LoginRefused: at a log-in: the credential is not valid any more
+        """
+        if act is Act.LOG_IN and not await self._run(self._accounts.valid_credential, login.number):
+            raise LoginRefused("the provider does not accept this tenant name and login password")
+        record = await self.tenant(login.tenant)
+        check_access(record, login, act, self.today(), self._grace_days)
+        return record
+
+    async def accept_invitation(self, login: Login, verifier: Verifier) -> Login:
+        """The machine's own credential in the place of its invitation; the log-in with it.
+
+        :raises Refused: this is not a log-in with an invitation
+        :raises LoginRefused: the invitation is spent, revoked or over
+        """
+        if not login.invitation:
+            raise NotAllowed("this log-in is not one with an invitation")
+        await self.admit(login, Act.LOG_IN)
+        made = await self._run(self._accounts.accept_invitation, login.number, verifier)
+        await self.note(
+            "invitation_accepted",
+            "",
+            f"tenant {login.tenant}: invitation accepted, credential {made.label} made",
+            tenant=login.tenant,
+            credential=made.label,
+        )
+        return Login.by(made)
+
+    async def cut(self, tenant: str, label: str | None = None) -> None:
+        """End at once what a tenant has running: its control channels and its sessions.
+
+        What was acknowledged as stored stays.
+
+        :param label: only what was begun with the credential of this name
+        """
+        self.connections.cut(tenant, label)
+        running = [
+            live
+            for live in list(self._sessions.values())
+            if live.tenant == tenant and (label is None or live.label == label)
+        ]
+        for live in running:
+            if live.ending:
+                await DeferredList([live.ended])
+            else:
+                await self._end(live, "interrupted", {})
 
     def decoy_iterations(self, tenant: str) -> int:
-        """How many iterations a tenant that does not exist is told: those of a token or of a
+        """How many iterations a log-in name that does not exist is told: those of a token or of a
         password, always the same for one name, so that the number betrays nobody."""
         coin = hmac.digest(self.decoy_key, b"iterations " + tenant.encode(), "sha256")[0] & 1
         return TOKEN_ITERATIONS_MIN if coin else PASSWORD_ITERATIONS_MIN
@@ -363,14 +426,14 @@ class CloudConnectService(Service):
         peer: str,
         notify: Callable[[SecurityWarning], None],
         move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None,
-        credential: str = "",
+        login: Login | None = None,
     ) -> tuple[bytes, list[dict[str, Any]], list[KeyA]]:
         """Begin a session: Key A to its roles, routes to the gateways, then the answer.
 
         :param exporter: the TLS exporter for the Key A of a session and a role, 32 bytes
         :param notify: tells the tenant of a warning
         :param move_on: asks it to go on in a new session
-        :param credential: with which of its credentials the tenant has logged in
+        :param login: who asks; None: who may do everything
         :return: the session, the plan, and the Key A of each of its entries
         """
         record = await self.tenant(tenant)
@@ -380,7 +443,8 @@ class CloudConnectService(Service):
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
         if ask.repository != record.repository:
             raise NotFound("that is not this tenant's repository")
-        await self._take_over(tenant, ask.job, credential)
+        label = DEFAULT_LABEL if login is None else login.label
+        await self._take_over(tenant, ask.job, label)
         for warning in self._earlier.of(tenant, ask.job):
             notify(warning)
         movers = await self.nodes.movers.of(ask.repository)
@@ -406,14 +470,15 @@ class CloudConnectService(Service):
             parts=parts,
             notify=notify,
             move_on=move_on,
-            credential=credential,
+            label=label,
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
             places = await self.nodes.publish(record.group, parts)
             plan = plan_of(parts, ask, self.nodes.addresses(places))
             at = self._mover_backend if parts[0].backend == HERE else parts[0].backend
-            told = packages(parts, plan, ask, session, record, exporter, at)
+            allowed = CAPABILITIES if login is None else login.capabilities
+            told = packages(parts, plan, ask, session, record, exporter, at, allowed)
             await self._keep(
                 self._accounts.session_started,
                 session=live.identifier,
@@ -446,7 +511,7 @@ class CloudConnectService(Service):
             raise
         return session, plan, [part.key_a for part in parts]
 
-    async def _take_over(self, tenant: str, job: bytes, credential: str) -> None:
+    async def _take_over(self, tenant: str, job: bytes, label: str) -> None:
         """A tenant goes on with a job in a new session: those before it are over, also those whose
         control channel only the tenant has lost. What is left of them, and was seen, is known then.
 
@@ -457,7 +522,7 @@ class CloudConnectService(Service):
                 continue
             if live.ending:
                 await DeferredList([live.ended])
-            elif live.orphaned is not None or live.credential == credential:
+            elif live.orphaned is not None or live.label == label:
                 await self._end(live, "interrupted", {})
 
     def _backing_up(self, repository: bytes) -> list[LiveSession]:
@@ -608,7 +673,7 @@ class CloudConnectService(Service):
 
     # --- nodes -----------------------------------------------------------------------------------
 
-    async def admit(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+    async def admit_node(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
         """Judge a node that has proved its certificate; from now on it is known by its name.
 
         :param spki: fingerprint of the key that it has proved
@@ -676,6 +741,12 @@ class CloudConnectService(Service):
             attrs.evolve(w, session=live.identifier, tenant=live.tenant, role=role.value)
             for w in told
         ]
+
+    async def abandon(self, session: bytes) -> None:
+        """End a session that has just begun: whoever began it has gone, or had to."""
+        live = self._sessions.get(session)
+        if live is not None:
+            await self._end(live, "interrupted", {}, "interrupted")
 
     def orphan(self, sessions: Iterable[bytes]) -> None:
         """The control channel of these sessions is gone: they may finish for a while."""

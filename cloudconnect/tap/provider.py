@@ -106,6 +106,8 @@ class ProviderProcess(Service):
                 reserve=settings.reserve,
                 roles=frozenset(settings.roles),
                 accelerator=accelerator_of(self._reactor, settings),
+                grace_days=settings.grace_days,
+                removed_days=settings.removed_days,
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,
                     gc_hours=settings.gc_hours,

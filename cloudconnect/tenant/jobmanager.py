@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.control import (
     BINDING_LABEL,
+    AcceptInvitation,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
@@ -74,7 +75,7 @@ from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.scram import ScramClient
+from cloudconnect.wire.scram import ScramClient, Verifier, split_login
 
 _T = TypeVar("_T")
 
@@ -154,6 +155,8 @@ class JobManager:
     async def log_in(self, tenant: str, password: Password) -> Account:
         """Connect, check the provider, authenticate both ways.
 
+        :param tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
+
         May be called again, between two sessions: what is left of the control channel before is
         cut.
 
@@ -162,7 +165,7 @@ class JobManager:
         :raises NotReachable: within 15 s
         """
         self._mover.start()
-        self._tenant = tenant
+        self._tenant, _ = split_login(tenant)
         self._drop_control()
         control = ControlClient(
             self._reactor,
@@ -265,6 +268,15 @@ class JobManager:
         if self._control is None or self._control_error is not None:
             raise NotReachable("the control channel to the provider is lost")
         return self._control
+
+    async def accept_invitation(self, verifier: Verifier) -> str:
+        """Spend the invitation that was logged in with; the label of the credential made of it.
+
+        :param verifier: of a login password that was made here
+        """
+        answer = await self.control.call(AcceptInvitation, **attrs.asdict(verifier))
+        label: str = answer["label"]
+        return label
 
     async def create_repository(self, description: bytes) -> None:
         """Store the description of the tenant's new repository at the provider."""

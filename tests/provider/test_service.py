@@ -47,7 +47,7 @@ from cloudconnect.settings import (
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
-from tests.provider.stage import TENANT, StageCase
+from tests.provider.stage import ENDED, TENANT, StageCase
 
 
 class ToldMover(CommandLocator):
@@ -722,7 +722,7 @@ class DescriptionTests(StageCase):
     def test_replaced(self) -> None:
         """What its key has signed takes the place of the old one, and is told to the admin; also
         after the lease, for who must lock somebody out."""
-        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": ENDED})
         description, head = self.changed(self.acme)
         for _ in range(2):  # the answer may be lost
             self.reactor.result_of(self.offer(self.acme, description, head))
