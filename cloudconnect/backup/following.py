@@ -34,7 +34,7 @@ class FollowingLevel:
     def observe(self, waited: bool) -> int:
         """Say how the line is doing, once for each group.
 
-        :param waited: most chunks of the group had to wait for the line
+        :param waited: the group had to wait for the line
         :return: the level to use now
         """
         self._used += 1

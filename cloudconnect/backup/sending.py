@@ -13,6 +13,7 @@ from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
 from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import StoredBlob
 
 #: Threads that compress, seal and send: compressing takes most of the time of a backup.
 SENDERS: Final = 2
@@ -95,18 +96,18 @@ class ChunkSender:
 
     def _send(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
         manifest = kind == "manifest"
-        waited = 0
         try:
+            blobs: list[StoredBlob] = []
             for name, plain in group:
                 if self._stopped:
                     return
-                blob = self._keys.seal_blob(kind, plain, self.level, name)
-                waited += self._channel.send_chunk(0, blob, manifest)
-                with self._lock:
-                    self.bytes_stored += len(blob.data)
-                if not manifest:
-                    self._budget.give_back(len(plain))
-            self._follow(2 * waited > len(group))
+                blobs.append(self._keys.seal_blob(kind, plain, self.level, name))
+            waited = self._channel.send_chunks(0, blobs, manifest)
+            with self._lock:
+                self.bytes_stored += sum(len(blob.data) for blob in blobs)
+            if not manifest:
+                self._budget.give_back(sum(len(plain) for _, plain in group))
+            self._follow(waited)
         except BaseException as error:
             if not self._stopped:
                 self._failed(error)
@@ -117,7 +118,7 @@ class ChunkSender:
     def _follow(self, waited: bool) -> None:
         """Choose the level for the next groups.
 
-        :param waited: most chunks of a group had to wait for the line
+        :param waited: a group had to wait for the line
         """
         if self._follows is not None:
             with self._lock:

@@ -26,13 +26,13 @@ from tests.backup.support import channels
 class _Line:
     """A channel that takes everything.
 
-    :param full: what it says of each chunk
+    :param full: what it says of each group of chunks
     """
 
     def __init__(self, full: bool) -> None:
         self.full = full
 
-    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool) -> bool:
+    def send_chunks(self, request: int, blobs: list[StoredBlob], manifest: bool) -> bool:
         """Whether it had to wait."""
         return self.full
 
