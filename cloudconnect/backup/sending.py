@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cloudconnect.backup.batches import Budget
-from cloudconnect.backup.following import FollowingLevel
+from cloudconnect.backup.following import LEVEL_FIRST, FollowingLevel
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
-from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import StoredBlob
 
@@ -19,6 +18,8 @@ from cloudconnect.wire.frames import StoredBlob
 SENDERS: Final = 2
 #: Bytes of content that such a thread takes at a time: a hop between threads costs some 100 us.
 GROUP_BYTES: Final = 1 << 20
+#: With so many groups that no thread has taken up, compressing is what a backup waits for.
+BEHIND_GROUPS: Final = 4
 #: Bytes of encoded entries that are cut into manifest chunks at a time.
 MANIFEST_BYTES: Final = 1 << 20
 #: Groups of manifest chunks that may wait for such a thread; who sends more waits. File content is
@@ -35,8 +36,8 @@ class ChunkSender:
 
     :param channel: to the repository
     :param keys: what the chunks are sealed with
-    :param level: of compression, 0 to 19; None: one that follows the line, low while it takes more
-        than comes, and higher while chunks wait for it
+    :param level: of compression, 0 to 19; None: one that follows the line, higher while chunks wait
+        for it, and low while they wait to be compressed
     :param budget: gets back the bytes of file content that were sent
     :param failed: called once, in any thread, with what went wrong
     :ivar level: the level in use
@@ -54,7 +55,7 @@ class ChunkSender:
         self._channel = channel
         self._keys = keys
         self._follows = FollowingLevel() if level is None else None
-        self.level = LEVEL_DEFAULT if level is None else level
+        self.level = LEVEL_FIRST if level is None else level
         self._budget = budget
         self._failed = failed
         # Where nothing is to be computed one is enough, and chunks go in the order of the files: an
@@ -64,6 +65,7 @@ class ChunkSender:
         self._lock = threading.Lock()
         self._manifest_slots = threading.Semaphore(MANIFEST_GROUPS)
         self._stopped = False
+        self._groups = 0  # that no thread has taken up
         self.bytes_stored = 0
 
     def send(self, kind: BlobKind, chunks: Sequence[tuple[bytes, Plain]]) -> None:
@@ -92,10 +94,14 @@ class ChunkSender:
     def _submit(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
         if kind == "manifest":
             self._manifest_slots.acquire()
+        with self._lock:
+            self._groups += 1
         self._threads.submit(self._send, kind, group)
 
     def _send(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
         manifest = kind == "manifest"
+        with self._lock:
+            self._groups -= 1
         try:
             blobs: list[StoredBlob] = []
             for name, plain in group:
@@ -122,7 +128,7 @@ class ChunkSender:
         """
         if self._follows is not None:
             with self._lock:
-                self.level = self._follows.observe(waited)
+                self.level = self._follows.observe(waited, self._groups >= BEHIND_GROUPS)
 
 
 class ManifestWriter:

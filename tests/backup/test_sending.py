@@ -125,7 +125,7 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(self.errors, [])
 
     def test_level_follows_the_line(self) -> None:
-        """The level falls while the line takes everything, and rises while chunks wait for it."""
+        """The level falls while chunks wait to be compressed, and rises while they wait to be sent."""
         self.patch(sending, "GROUP_BYTES", 1000)
         plain = b"content " * 200
         chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(plain), plain)] * 60
