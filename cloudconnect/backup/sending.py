@@ -112,7 +112,7 @@ class ChunkSender:
             with self._lock:
                 self.bytes_stored += sum(len(blob.data) for blob in blobs)
             if not manifest:
-                self._budget.give_back(sum(len(plain) for _, plain in group))
+                self._budget.sent(sum(len(plain) for _, plain in group))
             self._follow(waited)
         except BaseException as error:
             if not self._stopped:

@@ -87,6 +87,7 @@ class SenderTests(SynchronousTestCase):
         plains = [os.urandom(3000) for _ in range(20)]
         chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(p), p) for p in plains]
         self.budget.take(60_000)
+        self.budget.want(60_000)
         self.sender.send("chunk", chunks)
         manifest = b"manifest" * 100
         self.sender.send("manifest", [(self.keys.manifest_id(manifest), manifest)])
@@ -125,7 +126,7 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(self.errors, [])
 
     def test_level_follows_the_line(self) -> None:
-        """The level falls while chunks wait to be compressed, and rises while they wait to be sent."""
+        """The level falls while chunks wait for a thread, and rises while the line is full."""
         self.patch(sending, "GROUP_BYTES", 1000)
         plain = b"content " * 200
         chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(plain), plain)] * 60
