@@ -61,9 +61,7 @@ class SmallFiles:
         :raises OSError: it cannot be made; nothing is left of it
         """
         mode = entry.mode
-        usual = (
-            owner == (entry.uid, entry.gid) and mode <= _PERMISSIONS and not mode & self._masked
-        )
+        usual = owner == (entry.uid, entry.gid) and mode <= _PERMISSIONS and not mode & self._masked
         descriptor = os.open(name, _NEW, mode if usual else 0o600, dir_fd=parent)
         status = None
         try:

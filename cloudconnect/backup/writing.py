@@ -288,9 +288,7 @@ class TreeWriter:
             if slot is not None
         ]
         try:
-            status, folder.owner = self._small.write(
-                entry, parent, parts[-1], pieces, folder.owner
-            )
+            status, folder.owner = self._small.write(entry, parent, parts[-1], pieces, folder.owner)
         except FileExistsError:
             return False
         self._placed(step, status)
