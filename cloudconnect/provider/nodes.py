@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import DeferredList, FirstError, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,17 +35,18 @@ class Nodes:
 
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
+    :param clock: for how long a mover is waited for where there is none; None: not at all
     :ivar movers: the target data movers
     """
 
     _log = Logger()
 
-    def __init__(self, advertise: Iterable[str] = ()) -> None:
+    def __init__(self, advertise: Iterable[str] = (), clock: IReactorTime | None = None) -> None:
         self._advertise = list(advertise)
         self._gateways: dict[BoundedAMP, GatewayPlace] = {}
         self._leaving: set[tuple[str, str]] = set()
         self._joined: dict[BoundedAMP, tuple[str, str]] = {}
-        self.movers = Movers(self.is_leaving)
+        self.movers = Movers(self.is_leaving, clock)
         self._accelerators: dict[BoundedAMP, tuple[str, str]] = {}
 
     # --- nodes that are to stop ------------------------------------------------------------------

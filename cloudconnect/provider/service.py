@@ -150,7 +150,7 @@ class CloudConnectService(Service):
         self.provider = provider
         self.decoy_key = decoy_key
         self.attempts = LoginAttempts(reactor)
-        self.nodes = Nodes(advertise)
+        self.nodes = Nodes(advertise, reactor)
         self.keeping = PointKeeper(self)
         self.connections = Connections()
         self._accounts = accounts

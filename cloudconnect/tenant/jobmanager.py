@@ -195,6 +195,15 @@ class JobManager:
                 f"{self._host} port {self._port} answered, but not as a provider does: {error}"
             ) from None
         self._control = control
+        try:
+            return await self._authenticate(control, tenant, password)
+        except Exception:
+            self._drop_control()  # nobody is logged in on it, though it may stand
+            raise
+
+    async def _authenticate(
+        self, control: ControlClient, tenant: str, password: Password
+    ) -> Account:
         facts = control.transport.facts  # type: ignore[union-attr]
         self._step(
             "connected",
