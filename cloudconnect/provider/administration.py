@@ -50,6 +50,7 @@ TENANT_SETTINGS = (
     "modes",
     "bandwidth",
     "expect_every",
+    "pool",
 )
 
 

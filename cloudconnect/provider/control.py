@@ -28,6 +28,7 @@ from cloudconnect.commands.control import (
     CreateRepository,
     DeletePoints,
     Finish,
+    GatewaysChanged,
     GetRetention,
     ListPoints,
     LockPoints,
@@ -104,6 +105,7 @@ class ControlProtocol(BoundedAMP):
         for call in (self._deadline, self._pinging):
             if call is not None and call.active():
                 call.cancel()
+        self._service.nodes.unfollow(self._gateways_changed)
         error = reason.value
         if isinstance(error, ControlTampered) and self._tenant is not None:
             for session in self._sessions or {b""}:
@@ -211,6 +213,7 @@ class ControlProtocol(BoundedAMP):
         self.set_limits(BOX_MAX, REQUESTS_MAX)
         self.log.info("tenant {tenant} logged in from {peer}", tenant=tenant, peer=address)
         self._ping_later()
+        service.nodes.follow(self._gateways_changed, record.pool)
         # Behind the answer to the log-in, so that the command hears it in time.
         service.reactor.callLater(0, self._tell_found, tenant)
         return {
@@ -220,6 +223,7 @@ class ControlProtocol(BoundedAMP):
             "repository": description,
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
+            "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
         }
 
     def _known(self) -> str:
@@ -302,6 +306,10 @@ class ControlProtocol(BoundedAMP):
         if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    def _gateways_changed(self, gateways: list[str], leaving: list[str]) -> None:
+        told = self.call(GatewaysChanged, gateways=gateways, leaving=leaving)
+        told.addErrback(lambda _: None)  # an older tenant does not know this
 
     def _tell_found(self, tenant: str) -> None:
         """Tell a tenant that has just logged in what was found damaged since it was told last."""

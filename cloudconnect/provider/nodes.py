@@ -7,27 +7,19 @@ until it registers again (``docs/protocol.rst``, section 10).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from twisted.internet.defer import DeferredList, FirstError, gatherResults
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
-from cloudconnect.commands.lan import PublishRoute, RetireRoute
 from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable, Refused
-from cloudconnect.provider.planning import HERE, GatewayPlace, Part
-from cloudconnect.settings import KEY_A_SECONDS
+from cloudconnect.provider.gateways import ANSWER_SECONDS, Gateways, cut, is_only_late
+from cloudconnect.provider.planning import HERE, Part
 
-#: A route outlives Key A by the time that Key B may still open connections, in seconds.
-ROUTE_SECONDS = 2 * KEY_A_SECONDS
-#: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
-#: lost: less than a tenant waits.
-ANSWER_SECONDS = 5.0
+__all__ = ["ANSWER_SECONDS", "Nodes"]
 
 
-class Nodes:
+class Nodes(Gateways):
     """The roles that take part in sessions.
 
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
@@ -37,18 +29,9 @@ class Nodes:
     _log = Logger()
 
     def __init__(self, advertise: Iterable[str] = ()) -> None:
-        self._advertise = list(advertise)
-        self._gateways: dict[BoundedAMP, GatewayPlace] = {}
+        super().__init__(advertise)
         self._mover: BoundedAMP | None = None
         self._accelerators: dict[BoundedAMP, str] = {}
-
-    def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
-        """A gateway is there: routes are published to it from now on."""
-        self._gateways[link] = place
-
-    def lose_gateway(self, link: BoundedAMP) -> None:
-        """A gateway's link is gone."""
-        self._gateways.pop(link, None)
 
     def set_mover(self, link: BoundedAMP) -> None:
         """The target data mover is there."""
@@ -96,85 +79,7 @@ class Nodes:
     def lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
         """An accelerator that does not answer is lost until it registers again."""
         if part.role is Role.TARGET_WAN and isinstance(error, NotReachable):
-            if _is_only_late(part.link, part.backend):
+            if is_only_late(part.link, part.backend):
                 return
             self.lose_accelerator(part.link)
-            _cut(part.link)
-
-    def addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
-        """Where tenants connect to: the gateways at these places."""
-        known = [place.advertise for place in places if place.advertise]
-        return [*self._advertise, *(a for a in known if a not in self._advertise)]
-
-    async def publish(self, group: bytes, parts: list[Part]) -> list[GatewayPlace]:
-        """Publish the parts' routes to every gateway, and return those that have taken them.
-
-        One that does not answer is lost, until it registers again.
-
-        :param group: what a gateway may share bandwidth by, 16 bytes
-        :raises Refused: no gateway has taken it
-        """
-        taken = []
-        links = list(self._gateways.items())
-        calls = [
-            gatherResults(
-                [
-                    link.call(
-                        PublishRoute,
-                        timeout=ANSWER_SECONDS,
-                        route=part.route,
-                        backend=part.backend_for(place),
-                        group=group,
-                        rate=0,
-                        lifetime=int(ROUTE_SECONDS * 1000),
-                    )
-                    for part in parts
-                ],
-                consumeErrors=True,
-            ).addErrback(_first_error)
-            for link, place in links
-        ]
-        answers: Any = await DeferredList(calls, consumeErrors=True)
-        for (link, place), (accepted, answer) in zip(links, answers, strict=True):
-            if accepted:
-                taken.append(place)
-                continue
-            self._log.warn(
-                "gateway {where} did not take a route: {why}",
-                where=place.advertise or place.backend,
-                why=answer.getErrorMessage(),
-            )
-            if answer.check(NotReachable) and not _is_only_late(link, place.backend):
-                self.lose_gateway(link)
-                _cut(link)
-        if not taken:
-            raise Refused("the provider has no gateway that takes connections; try again later")
-        return taken
-
-    def retire(self, parts: Iterable[Part]) -> None:
-        """The parts' routes are not needed any more."""
-        for link in list(self._gateways):
-            for part in parts:
-                call = link.call(RetireRoute, route=part.route)
-                call.addErrback(
-                    lambda f: self._log.warn("gateway did not retire a route: {f}", f=f)
-                )
-
-
-def _is_only_late(link: BoundedAMP, backend: str) -> bool:
-    """Whether a role that did not answer is in this process, on a line that stands: all of us were
-    held up, and it would never register again."""
-    return backend == HERE and link.transport is not None
-
-
-def _cut(link: BoundedAMP) -> None:
-    """The role at the end of ``link`` does not answer: it has to register again."""
-    line: Any = link.transport
-    if line is not None:
-        line.abortConnection()
-
-
-def _first_error(failure: Failure) -> Failure:
-    """What went wrong with the first of several calls that failed."""
-    error = failure.value
-    return error.subFailure if isinstance(error, FirstError) else failure
+            cut(part.link)

@@ -375,7 +375,7 @@ class CloudConnectService(Service):
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
-            places = await self.nodes.publish(record.group, parts)
+            places = await self.nodes.publish(record.group, parts, record.bandwidth, record.pool)
             plan = plan_of(parts, ask, self.nodes.addresses(places))
             told = packages(parts, plan, ask, session, record, exporter, self._mover_backend)
             await self._keep(

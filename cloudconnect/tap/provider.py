@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.config.bounds import bounds_of
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
@@ -89,13 +90,14 @@ class ProviderProcess(Service):
                 admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
-                backend=endpoint_from(self._reactor, settings.backend_listen)
+                backend=listening_endpoint(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,
                 backend_address=settings.backend_address,
                 advertise=settings.advertise,
                 keys=settings.keys,
                 reserve=settings.reserve,
+                bounds=bounds_of(settings),
                 accelerator=accelerator_of(self._reactor, settings),
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,

@@ -38,6 +38,7 @@ class Tenant:
     :ivar soft_quota: with more bytes stored than this it is warned, or None
     :ivar bandwidth: bytes a second over all its sessions, or None
     :ivar expect_every: seconds in which a backup is due, or None
+    :ivar pool: which gateways it uses
     """
 
     name: str
@@ -54,6 +55,7 @@ class Tenant:
     soft_quota: int | None = None
     bandwidth: int | None = None
     expect_every: int | None = None
+    pool: str = "default"
 
     @property
     def repository_rules(self) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class TenantAccounts(Database):
         """Change what is agreed with a tenant.
 
         :param values: of ``quota``, ``soft_quota``, ``lease_end``, ``max_tasks``, ``modes``,
-            ``bandwidth``, ``expect_every``, ``rules``, ``frozen``
+            ``bandwidth``, ``expect_every``, ``pool``, ``rules``, ``frozen``
         :raises NotFound: there is no such tenant
         :raises UsageError: a value that cannot be used
         """
@@ -186,6 +188,7 @@ class TenantAccounts(Database):
                     "soft_quota": row["soft_quota"],
                     "bandwidth": row["bandwidth"],
                     "expect_every": row["expect_every"],
+                    "pool": row["pool"],
                     "max_tasks": row["max_tasks"],
                     "modes": row["modes"].split(","),
                     "repository": row["repository"].hex() if row["repository"] else None,
@@ -231,6 +234,7 @@ def _tenant(row: sa.RowMapping) -> Tenant:
         soft_quota=row["soft_quota"],
         bandwidth=row["bandwidth"],
         expect_every=row["expect_every"],
+        pool=row["pool"],
     )
 
 
@@ -248,3 +252,7 @@ def _check_limits(values: dict[str, Any]) -> None:
         values.get(name) is not None and values[name] < 1 for name in ("bandwidth", "expect_every")
     ):
         raise UsageError("a bandwidth is at least 1 byte a second, and a backup due in 1 second")
+    if not TENANT_NAME.match(values.get("pool", "default")):
+        raise UsageError(
+            "the name of a pool has 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit"
+        )
