@@ -16,6 +16,7 @@ from cloudconnect.backup.heads import Anchor, KnownHeads, look
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.known_gateways import remember, remembered
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -311,7 +312,14 @@ def on_line(
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
         manager = JobManager(
-            reactor, host, port, trust, happened=console.happened, warned=console.warned
+            reactor,
+            host,
+            port,
+            trust,
+            gateways=remembered(os.environ, (host, port)),
+            learned=lambda told: remember(os.environ, (host, port), told),
+            happened=console.happened,
+            warned=console.warned,
         )
         interrupt.call = manager.cancel
         try:

@@ -11,7 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.control import BINDING_SIZE, Ping, Warn
+from cloudconnect.commands.control import BINDING_SIZE, GatewaysChanged, Ping, Warn
 from cloudconnect.errors import CloudConnectError, ProtocolViolation
 from cloudconnect.events import SecurityWarning
 from cloudconnect.settings import PING_SECONDS, SILENCE_SECONDS
@@ -22,6 +22,7 @@ class ControlClient(BoundedAMP):
 
     :param warned: takes the provider's security warnings
     :param lost: takes the error when the channel ends
+    :param moved: takes where gateways are now, and which of them are to stop
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class ControlClient(BoundedAMP):
         reactor: Any,
         warned: Callable[[SecurityWarning], None],
         lost: Callable[[BaseException | None], None],
+        moved: Callable[[Any, Any], None] = lambda gateways, leaving: None,
     ) -> None:
         super().__init__(reactor)
+        self._moved = moved
         self._reactor = reactor
         self._warned = warned
         self._lost = lost
@@ -43,6 +46,12 @@ class ControlClient(BoundedAMP):
             self._warned(SecurityWarning.from_dict(warning))
         except (ValueError, KeyError, TypeError):
             raise ProtocolViolation("a warning cannot be read") from None
+        return {}
+
+    @GatewaysChanged.responder
+    def gateways_changed(self, gateways: Any, leaving: Any) -> dict[str, Any]:
+        """The provider's gateways are others."""
+        self._moved(gateways, leaving)
         return {}
 
     @Ping.responder
