@@ -20,6 +20,7 @@ from cloudconnect.commands.lan import DrainGateway, PublishRoute, RetireRoute
 from cloudconnect.errors import NotFound, NotReachable, Refused
 from cloudconnect.provider.planning import DEFAULT_POOL, HERE, GatewayPlace, Part
 from cloudconnect.settings import KEY_A_SECONDS
+from cloudconnect.transports.nodes import GATEWAY
 
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS: Final = 2 * KEY_A_SECONDS
@@ -66,15 +67,11 @@ class Load:
 
 @attrs.define(eq=False)
 class KnownGateway:
-    """A gateway that is there.
-
-    :ivar leaving: it gets no new routes
-    """
+    """A gateway that is there."""
 
     link: BoundedAMP
     place: GatewayPlace
     load: Load = attrs.field(factory=Load)
-    leaving: bool = False
 
 
 class Gateways:
@@ -92,14 +89,21 @@ class Gateways:
         self._caps: dict[bytes, int] = {}
         self._followers: dict[Follower, str] = {}
 
-    def add_gateway(self, link: BoundedAMP, place: GatewayPlace, leaving: bool = False) -> None:
-        """A gateway is there: routes are published to it from now on.
+    def is_leaving(self, role: str, name: str) -> bool:
+        """Whether a node is to stop.
 
-        :param leaving: it was to get none when it was here last
+        :param role: as its certificate says it
         """
-        self._gateways[link] = KnownGateway(link, place, leaving=leaving)
-        if leaving:
-            self._tell_leaving(self._gateways[link])
+        raise NotImplementedError
+
+    def _leaves(self, known: KnownGateway) -> bool:
+        return self.is_leaving(GATEWAY, known.place.name)
+
+    def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
+        """A gateway is there: routes are published to it from now on, unless it is to stop."""
+        self._gateways[link] = known = KnownGateway(link, place)
+        if self._leaves(known):
+            self._drain(known, True)
 
     def lose_gateway(self, link: BoundedAMP) -> None:
         """A gateway's link is gone."""
@@ -125,7 +129,7 @@ class Gateways:
 
     # --- leaving ---------------------------------------------------------------------------------
 
-    def named(self, name: str) -> KnownGateway:
+    def gateway_named(self, name: str) -> KnownGateway:
         """The gateway of this name.
 
         :raises NotFound: it is not there
@@ -135,19 +139,27 @@ class Gateways:
                 return known
         raise NotFound(f"there is no gateway {name} here now")
 
-    def leave(self, name: str, leaving: bool) -> KnownGateway:
-        """From now on a gateway gets no new connections and no new routes, or gets them again.
+    def tell_leaving(self, name: str) -> None:
+        """Whether a gateway is to stop has changed: it, and the tenants of its pool, are told."""
+        for known in list(self._gateways.values()):
+            if known.place.name != name:
+                continue
+            leaving, pool = self._leaves(known), known.place.pool
+            self._drain(known, leaving)
+            left = [known.place.advertise] if leaving and known.place.advertise else []
+            for follower, followed in list(self._followers.items()):
+                if followed == pool:
+                    follower(self.addresses(self.places(pool)), left)
 
-        :raises NotFound: it is not there
-        """
-        known = self.named(name)
-        known.leaving = leaving
-        self._tell_leaving(known)
-        left = [known.place.advertise] if leaving and known.place.advertise else []
-        for follower, pool in list(self._followers.items()):
-            if pool == known.place.pool:
-                follower(self.addresses(self.places(pool)), left)
-        return known
+    def _drain(self, known: KnownGateway, leaving: bool) -> None:
+        called = known.link.call(DrainGateway, timeout=ANSWER_SECONDS, leaving=leaving)
+        called.addErrback(
+            lambda f: self._log.warn(
+                "gateway {name} did not answer: {why}",
+                name=known.place.name,
+                why=f.getErrorMessage(),
+            )
+        )
 
     def follow(self, follower: Follower, pool: str) -> None:
         """Have a tenant's connection told when a gateway of its pool leaves or comes back."""
@@ -157,22 +169,15 @@ class Gateways:
         """It is gone."""
         self._followers.pop(follower, None)
 
-    def _tell_leaving(self, known: KnownGateway) -> None:
-        called = known.link.call(DrainGateway, timeout=ANSWER_SECONDS, leaving=known.leaving)
-        called.addErrback(
-            lambda f: self._log.warn(
-                "gateway {name} did not answer: {why}",
-                name=known.place.name,
-                why=f.getErrorMessage(),
-            )
-        )
-
     def others(self, known: KnownGateway) -> list[KnownGateway]:
         """Those that could take over from a gateway."""
         return [
             other
             for other in self._gateways.values()
-            if other is not known and not other.leaving and other.place.pool == known.place.pool
+            if other is not known
+            and other.place.public
+            and other.place.pool == known.place.pool
+            and not self._leaves(other)
         ]
 
     def cut(self, name: str) -> None:
@@ -189,7 +194,7 @@ class Gateways:
                 "name": known.place.name,
                 "pool": known.place.pool,
                 "advertise": known.place.advertise,
-                "state": "leaving" if known.leaving else "here",
+                "state": "leaving" if self._leaves(known) else "here",
                 "connections": known.load.connections,
                 "bytes_per_second_up": known.load.up,
                 "bytes_per_second_down": known.load.down,
@@ -201,7 +206,11 @@ class Gateways:
 
     def _open_to(self, pool: str) -> list[KnownGateway]:
         """The gateways of a pool that take routes, the one with the least load first."""
-        found = (k for k in self._gateways.values() if k.place.pool == pool and not k.leaving)
+        found = [
+            known
+            for known in self._gateways.values()
+            if known.place.public and known.place.pool == pool and not self._leaves(known)
+        ]
         return sorted(found, key=lambda known: known.load.weight)
 
     def places(self, pool: str = DEFAULT_POOL) -> list[GatewayPlace]:

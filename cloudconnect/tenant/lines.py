@@ -11,7 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.control import BINDING_SIZE, GatewaysChanged, Ping, Warn
+from cloudconnect.commands.control import BINDING_SIZE, GatewaysChanged, MoveOn, Ping, Warn
 from cloudconnect.errors import CloudConnectError, ProtocolViolation
 from cloudconnect.events import SecurityWarning
 from cloudconnect.settings import PING_SECONDS, SILENCE_SECONDS
@@ -22,7 +22,9 @@ class ControlClient(BoundedAMP):
 
     :param warned: takes the provider's security warnings
     :param lost: takes the error when the channel ends
-    :param moved: takes where gateways are now, and which of them are to stop
+    :param moved: takes the session that the provider wants to be gone on with in a new one, whether
+        a role of it is lost, and why
+    :param gateways: takes where the provider's gateways are now, and which of them are to stop
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class ControlClient(BoundedAMP):
         reactor: Any,
         warned: Callable[[SecurityWarning], None],
         lost: Callable[[BaseException | None], None],
-        moved: Callable[[Any, Any], None] = lambda gateways, leaving: None,
+        moved: Callable[[bytes, bool, str], None] = lambda session, lost, text: None,
+        gateways: Callable[[Any, Any], None] = lambda told, leaving: None,
     ) -> None:
         super().__init__(reactor)
         self._moved = moved
+        self._gateways = gateways
         self._reactor = reactor
         self._warned = warned
         self._lost = lost
@@ -51,7 +55,13 @@ class ControlClient(BoundedAMP):
     @GatewaysChanged.responder
     def gateways_changed(self, gateways: Any, leaving: Any) -> dict[str, Any]:
         """The provider's gateways are others."""
-        self._moved(gateways, leaving)
+        self._gateways(gateways, leaving)
+        return {}
+
+    @MoveOn.responder
+    def move_on(self, session: bytes, lost: bool, text: str) -> dict[str, Any]:
+        """A role of a session is lost, or about to stop."""
+        self._moved(session, lost, text)
         return {}
 
     @Ping.responder

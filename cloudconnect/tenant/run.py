@@ -39,6 +39,7 @@ from cloudconnect.errors import (
     ControlTampered,
     Downgrade,
     KeyBUnconfirmed,
+    MovedOn,
     NotReachable,
     SecurityError,
     Truncated,
@@ -114,6 +115,7 @@ class SessionRun:
         self._session = TenantSession(answer["session"], keys_a, self._tell)
         self._steps = session_machine(self._session)
         self._control_error: ControlTampered | None = None
+        self._moved: MovedOn | None = None
         self._over = False
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, int] = {}
@@ -158,6 +160,8 @@ class SessionRun:
             tunnels = await self._open_tunnels()
             await self._deliver(tunnels)
             channel = await self._open_stream(rates)
+            if self._moved is not None:  # while there was no stream to end
+                raise self._moved
             result = await mover.run(lambda c: dialogue(c, self.identifier), channel)
             # Before the end is reported: a tunnel that was changed spoils the session to the last.
             await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
@@ -192,9 +196,7 @@ class SessionRun:
     def leave(self, gateways: Collection[Place]) -> None:
         """These gateways are to stop: where the session uses one it ends, and another goes on."""
         if not self._over and self._used.intersection(gateways):
-            self._around.mover.abort(
-                NotReachable("the gateway is about to stop; the job goes on through another one")
-            )
+            self.move_on(MovedOn("the gateway is about to stop"))
 
     async def _open_tunnels(self) -> dict[Role, TunnelClient]:
         """A tunnel to each target, all at once."""
@@ -390,6 +392,11 @@ class SessionRun:
             self._control_error = error
             self._note(error)
             self._around.mover.abort(error)
+
+    def move_on(self, why: MovedOn) -> None:
+        """The provider wants the job to go on in a new session: end this one."""
+        self._moved = why
+        self._around.mover.abort(why)
 
     def provider_warned(self, warning: SecurityWarning) -> None:
         """Keep a warning of either side and show it, unless it is known already."""
