@@ -33,6 +33,7 @@ from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
+from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
 from cloudconnect.provider.gateway import Bounds, Gateway
 from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
@@ -48,7 +49,6 @@ from cloudconnect.provider.tenant_acts import REMOVED_DAYS
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.listening import Listener
@@ -77,6 +77,7 @@ class Places:
     :ivar public: where the gateway listens
     :ivar lan: where gateways and accelerators of their own process register, with the TLS of the
         LAN, or None
+    :ivar sign: issues the certificates of nodes that join with a token, or None
     :ivar backend: where what they send on arrives, or None; nobody else may reach it, because who
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
@@ -95,6 +96,7 @@ class Places:
     admin_socket: Path | None
     public: IStreamServerEndpoint
     lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
+    sign: Signer | None = None
     backend: IStreamServerEndpoint | None = None
     backend_address: str = ""
     advertise: tuple[str, ...] = ()
@@ -259,10 +261,18 @@ class EmbeddedProvider(MultiService):
             )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
+            lines = tls.server_factory(NodeFactory(service, places.backend_address), reactor)
+            joining: EnrolmentTarget | None = None
+            if places.sign is not None:
+                joining = EnrolmentTarget(
+                    reactor, accounts, thread.run, places.sign, service.joined
+                )
             self._listeners += [
                 Listener(
-                    wrap_server_endpoint(tls, endpoint, reactor),
-                    NodeFactory(service, places.backend_address),
+                    endpoint,
+                    FirstBytesFactory(
+                        lambda route: joining, FactoryTarget(lines, "LAN lines"), reactor
+                    ),
                     "LAN link",
                 ),
                 # The peer's real address comes in front, in a PROXY protocol header.

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import DrainGateway, PublishRoute, RetireRoute
-from cloudconnect.errors import NotFound, NotReachable, Refused
+from cloudconnect.errors import NotReachable, Refused
 from cloudconnect.provider.planning import DEFAULT_POOL, HERE, GatewayPlace, Part
 from cloudconnect.settings import KEY_A_SECONDS
 from cloudconnect.transports.nodes import GATEWAY
@@ -129,16 +129,6 @@ class Gateways:
 
     # --- leaving ---------------------------------------------------------------------------------
 
-    def gateway_named(self, name: str) -> KnownGateway:
-        """The gateway of this name.
-
-        :raises NotFound: it is not there
-        """
-        for known in self._gateways.values():
-            if known.place.name == name:
-                return known
-        raise NotFound(f"there is no gateway {name} here now")
-
     def tell_leaving(self, name: str) -> None:
         """Whether a gateway is to stop has changed: it, and the tenants of its pool, are told."""
         for known in list(self._gateways.values()):
@@ -169,38 +159,21 @@ class Gateways:
         """It is gone."""
         self._followers.pop(follower, None)
 
-    def others(self, known: KnownGateway) -> list[KnownGateway]:
-        """Those that could take over from a gateway."""
-        return [
-            other
-            for other in self._gateways.values()
-            if other is not known
-            and other.place.public
-            and other.place.pool == known.place.pool
-            and not self._leaves(other)
-        ]
+    def connections_at(self, link: BoundedAMP) -> int:
+        """How many connections a gateway has, as it reported last; 0 of one that is not there."""
+        known = self._gateways.get(link)
+        return 0 if known is None else known.load.connections
 
-    def cut(self, name: str) -> None:
-        """Have nothing more to do with a gateway, if it is there."""
-        for known in list(self._gateways.values()):
-            if known.place.name == name:
-                self.lose_gateway(known.link)
-                cut(known.link)
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Every gateway that is there as a map for listings."""
-        return [
-            {
-                "name": known.place.name,
-                "pool": known.place.pool,
-                "advertise": known.place.advertise,
-                "state": "leaving" if self._leaves(known) else "here",
-                "connections": known.load.connections,
-                "bytes_per_second_up": known.load.up,
-                "bytes_per_second_down": known.load.down,
-            }
-            for known in sorted(self._gateways.values(), key=lambda known: known.place.name)
-        ]
+    def gateway_fields(self, link: BoundedAMP) -> dict[str, Any]:
+        """What is known of a gateway that is there, for listings."""
+        known = self._gateways[link]
+        return {
+            "pool": known.place.pool,
+            "advertise": known.place.advertise,
+            "connections": known.load.connections,
+            "bytes_per_second_up": known.load.up,
+            "bytes_per_second_down": known.load.down,
+        }
 
     # --- what tenants are told -------------------------------------------------------------------
 

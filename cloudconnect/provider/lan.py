@@ -32,7 +32,7 @@ from cloudconnect.commands.lan import (
     ReportWarning,
 )
 from cloudconnect.commands.registering import Registration
-from cloudconnect.errors import ProtocolViolation, Refused, UsageError
+from cloudconnect.errors import CloudConnectError, ProtocolViolation, Refused, UsageError
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateways import Load
 from cloudconnect.provider.mover import TargetDataMover
@@ -306,13 +306,30 @@ class NodeLink(BoundedAMP):
             line.abortConnection()
             return
         keep_alive(line)
+        facts = line.facts
+        line.pauseProducing()
+        admitted = Deferred.fromCoroutine(
+            self._service.admit_node(self, facts.peer_role, facts.peer_name, facts.peer_spki)
+        )
+        admitted.addCallbacks(self._admitted, self._refused, (node, line), {}, (line,))
+
+    def _admitted(self, _: None, node: type[Node], line: Any) -> None:
+        if self.transport is None:  # it has gone meanwhile
+            self._service.nodes.left(self)
+            return
         self._locator = node(self._service, self, self._backend, line.facts.peer_name)
+        line.resumeProducing()
+
+    def _refused(self, failure: Failure, line: Any) -> None:
+        if failure.check(CloudConnectError):
+            self.log.warn("a node is not let in: {why}", why=failure.getErrorMessage())
+        else:
+            self.log.failure("a node could not be judged", failure)
+        line.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is not there any more."""
-        self._service.nodes.lose_gateway(self)
-        self._service.nodes.lose_accelerator(self)
-        self._service.nodes.movers.lose(self)
+        self._service.nodes.left(self)
         self._service.role_lost(self)
         super().connectionLost(reason)
 

@@ -16,7 +16,7 @@ from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable
 from cloudconnect.provider.gateways import ANSWER_SECONDS, Gateways, cut, is_only_late
 from cloudconnect.provider.movers import MoverPlace, Movers
 from cloudconnect.provider.planning import HERE, Part
-from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
 
 __all__ = ["ANSWER_SECONDS", "Nodes"]
 
@@ -34,6 +34,7 @@ class Nodes(Gateways):
     def __init__(self, advertise: Iterable[str] = ()) -> None:
         super().__init__(advertise)
         self._leaving: set[tuple[str, str]] = set()
+        self._joined: dict[BoundedAMP, tuple[str, str]] = {}
         self.movers = Movers(self.is_leaving)
         self._accelerators: dict[BoundedAMP, tuple[str, str]] = {}
 
@@ -55,11 +56,24 @@ class Nodes(Gateways):
         if role == GATEWAY:
             self.tell_leaving(name)
 
+    def join(self, link: BoundedAMP, role: str, name: str) -> None:
+        """A node of another process has proved who it is."""
+        self._joined[link] = (role, name)
+
+    def left(self, link: BoundedAMP) -> None:
+        """The line of a node is gone, and it with it."""
+        self._joined.pop(link, None)
+        self.lose_gateway(link)
+        self.lose_accelerator(link)
+        self.movers.lose(link)
+
     def named(self, role: str, name: str) -> list[BoundedAMP]:
-        """The lines to the mover or accelerator of this role and name, where it is there."""
-        if role == MOVER:
-            return [link for link, place in self.movers if place.name == name]
-        return [link for link, (_, known) in self._accelerators.items() if known == name]
+        """The lines to the node of this role and name: one, where it is there."""
+        return [link for link, known in self._joined.items() if known == (role, name)]
+
+    def is_there(self, link: BoundedAMP) -> bool:
+        """Whether a node has registered, and takes part in sessions."""
+        return link in self._gateways or link in self._accelerators or link in self.movers
 
     def set_mover(self, link: BoundedAMP, place: MoverPlace | None = None) -> None:
         """The target data mover of this process is there, in the place of any before it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.config.bounds import bounds_of
+from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, check_roles, load, running
 from cloudconnect.errors import UsageError
@@ -95,6 +97,7 @@ class ProviderProcess(Service):
                 admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
+                sign=partial(sign_node_request, settings.node_authority),
                 backend=listening_endpoint(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,

@@ -105,3 +105,21 @@ events_table = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("fields", sa.Text, nullable=False),
 )
+
+nodes_table = sa.Table(
+    "nodes",
+    metadata,
+    # As its certificate says both.
+    sa.Column("role", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Float, nullable=False),
+    # The token that it may be enrolled with, until then; it is gone once it was used.
+    sa.Column("token_id", sa.LargeBinary(16)),
+    sa.Column("token", sa.LargeBinary(32)),
+    sa.Column("token_until", sa.Float),
+    # The fingerprint of its certificate's key.
+    sa.Column("spki", sa.String(64)),
+    sa.Column("enrolled", sa.Float),
+    sa.Column("revoked", sa.Float),
+    sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
+)
