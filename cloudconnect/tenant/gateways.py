@@ -26,6 +26,8 @@ from cloudconnect.transports.hosts import join_host_port, split_host_port
 SUSPECT_SECONDS: Final = 120.0
 #: Most gateways of a list that are looked at.
 GATEWAYS_MAX: Final = 64
+#: Most gateways that are remembered, those that are away included.
+SEEN_MAX: Final = 16
 #: Most gateways that one attempt to connect tries.
 TRIED_MAX: Final = 3
 
@@ -54,7 +56,7 @@ class KnownGateways:
     :param clock: the reactor
     :param own: where the tenant was told to connect to
     :param known: ``HOST:PORT`` of those that the provider told in an earlier command
-    :param learned: takes the list when the provider tells another one
+    :param learned: takes all that were seen when the provider tells of a new one
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class KnownGateways:
         self._own = own
         self._learned = learned
         self._told: list[Place] = [split_host_port(address) for address in known]
+        self._seen = list(self._told)  # one that is away now may be what is left tomorrow
         self._suspects: dict[Place, float] = {}
 
     def learn(self, told: Any) -> None:
@@ -76,8 +79,9 @@ class KnownGateways:
         :raises ProtocolViolation: it is no list of ``HOST:PORT``
         """
         places = read_gateways(told)
-        if set(places) != set(self._told):
-            self._learned([join_host_port(*place) for place in places])
+        if not set(places) <= set(self._seen):
+            self._seen = list(dict.fromkeys([*places, *self._seen]))[:SEEN_MAX]
+            self._learned([join_host_port(*place) for place in self._seen])
         self._told = places
 
     def suspect(self, place: Place) -> None:
@@ -96,7 +100,7 @@ class KnownGateways:
 
     def for_control(self) -> list[Place]:
         """Where to open the control channel: where the tenant was told to, then the others."""
-        return self.in_order([self._own, *self._told])[:TRIED_MAX]
+        return self.in_order([self._own, *self._told, *self._seen])[:TRIED_MAX]
 
     def first_for_data(self, control: Place) -> Place:
         """Where the next session's connections will probably go.
