@@ -209,9 +209,10 @@ class Gateways:
         :param rate: bytes a second that the group may have, or None
         :raises Refused: no gateway has taken it
         """
-        self._caps[group] = rate or 0
-        if not rate:
-            self._caps.pop(group)
+        if rate:
+            self._caps[group] = rate
+        else:
+            self._caps.pop(group, None)
         taken: list[KnownGateway] = []
         asked = self._open_to(pool)
         calls = [
