@@ -17,6 +17,7 @@ from cloudconnect.cli.opening import remember
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.known_gateways import remember, remembered
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -315,7 +316,13 @@ def on_line(
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
         found = settings if first is None else await first(reactor, interrupt)
         manager = JobManager(
-            reactor, *found.address, _trust(found), happened=console.happened, warned=console.warned
+            reactor,
+            *found.address,
+            _trust(found),
+            gateways=remembered(os.environ, found.address),
+            learned=lambda told: remember(os.environ, found.address, told),
+            happened=console.happened,
+            warned=console.warned,
         )
         interrupt.call = manager.cancel
         try:

@@ -76,8 +76,8 @@ def list_nodes(directory: Path, as_json: bool, debug: bool) -> None:
     console = Console(as_json)
     for row in administrate(directory, _all_of, debug):
         spoken = _SPOKEN_OF.get(row["role"], row["role"])
-        fields = {**row, "role": spoken, "state": _state(row)}
-        text = f"{spoken:<8} {row['name']:<16} {_state(row)}"
+        fields = {**row, "role": spoken, "state": state_of(row)}
+        text = f"{spoken:<8} {row['name']:<16} {state_of(row)}"
         if row.get("connected"):
             text += f", {row['sessions']} sessions"
         if row["spki"]:
@@ -85,7 +85,8 @@ def list_nodes(directory: Path, as_json: bool, debug: bool) -> None:
         console.record("node", fields, printable(text))
 
 
-def _state(row: dict[str, Any]) -> str:
+def state_of(row: dict[str, Any]) -> str:
+    """What a node does now."""
     if row["revoked"] is not None:
         return f"removed {local_time(row['revoked'])}"
     if row["enrolled"] is None:

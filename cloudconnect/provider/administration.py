@@ -61,6 +61,7 @@ TENANT_SETTINGS = (
     "modes",
     "bandwidth",
     "expect_every",
+    "pool",
 )
 
 

@@ -9,7 +9,7 @@ process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import NodeFactory, ServiceEnd
+from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import MoverPlace
@@ -87,6 +87,7 @@ class Places:
     :ivar removed_days: days that a removed tenant stays in the bin
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
+    :ivar bounds: what the gateway of this process lets in
     """
 
     accounts_url: str
@@ -106,6 +107,7 @@ class Places:
     grace_days: int = GRACE_DAYS
     removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
+    bounds: Bounds = attrs.field(factory=Bounds)
 
 
 class AccountsThread(Service):
@@ -139,6 +141,20 @@ def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
         FirstBytesFactory(lambda route: target if mover.by_route(route) else None, None, reactor)
     )
     return endpoint
+
+
+def backend_factory(
+    reactor: Any, roles: Iterable[TargetRole], service: IRelayTarget
+) -> FirstBytesFactory:
+    """What answers gateways that have relayed a connection to this process: they have bounded and
+    shaped it, and the roles know their routes themselves."""
+    there = list(roles)
+    target = RoleTarget(*there)
+
+    def lookup(route: bytes) -> IRelayTarget | None:
+        return target if any(role.by_route(route) is not None for role in there) else None
+
+    return FirstBytesFactory(lookup, service, reactor)
 
 
 def _dial_from(reactor: Any, places: Places, mover: TargetDataMover | None) -> Dial:
@@ -220,16 +236,19 @@ class EmbeddedProvider(MultiService):
             endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
             return RelayTo(endpoint, backend, relays)
 
-        gateway = Gateway(reactor, places.public, resolve, "service")
+        gateway = Gateway(
+            reactor, places.public, resolve, "service", relays=relays, bounds=places.bounds
+        )
         for role in roles:
             service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
             if role is mover:
                 service.nodes.set_mover(service_end, _place_of(places))
             else:
                 service.nodes.add_accelerator(service_end)
-        gateway_link, _ = link_in_process(reactor, None, gateway)
+        gateway_end = GatewayEnd(service)
+        gateway_end.link, gateway.line = link_in_process(reactor, gateway_end, gateway)
         public = "gateway" in places.roles
-        service.nodes.add_gateway(gateway_link, GatewayPlace(HERE, public=public))
+        service.nodes.add_gateway(gateway_end.link, GatewayPlace(HERE, public=public))
         administration = Administration(accounts, places.repositories, reserve, places.removed_days)
         self._listeners: list[Gateway | Listener] = [gateway] if public else []
         if places.admin_socket is not None:
@@ -257,7 +276,11 @@ class EmbeddedProvider(MultiService):
                     "LAN link",
                 ),
                 # The peer's real address comes in front, in a PROXY protocol header.
-                Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
+                Listener(
+                    ProxiedEndpoint(places.backend),
+                    backend_factory(reactor, roles, targets["service"]),
+                    "back end",
+                ),
             ]
         for child in (thread, *roles, service, *self._listeners):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.errors import Refused, UsageError
+from cloudconnect.errors import UsageError
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
 
@@ -77,13 +77,14 @@ class NodeAdministration(BoundedAMP):
         nodes = self._cloud.nodes
         links = [link for link in nodes.named(row["role"], row["name"]) if nodes.is_there(link)]
         sessions = sum(self._cloud.sessions_at(link) for link in links)
-        return {**row, "connected": bool(links), "sessions": sessions}
+        live = {**row, "connected": bool(links), "sessions": sessions}
+        if links and row["role"] == GATEWAY:
+            live |= nodes.gateway_fields(links[0])
+        return live
 
     @ChangeNode.responder
     def change_node(self, role: str, name: str, act: str) -> Deferred[dict[str, Any]]:
         """Drain a node, let it have sessions again, or take its certificate back."""
-        if role == GATEWAY and act != "remove":
-            raise Refused("a gateway is drained with cloudconnect provider gateway drain")
         done = self._run(change_node, self._accounts, role, name, act)
         return done.addCallback(lambda _: {"sessions": self._acted(role, name, act)})
 

@@ -66,6 +66,7 @@ from cloudconnect.settings import (
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
+from cloudconnect.transports.nodes import GATEWAY
 from cloudconnect.wire.scram import DEFAULT_LABEL, Verifier
 
 #: Outcomes that a tenant may report of a session.
@@ -474,7 +475,7 @@ class CloudConnectService(Service):
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
-            places = await self.nodes.publish(record.group, parts)
+            places = await self.nodes.publish(record.group, parts, record.bandwidth, record.pool)
             plan = plan_of(parts, ask, self.nodes.addresses(places))
             at = self._mover_backend if parts[0].backend == HERE else parts[0].backend
             allowed = CAPABILITIES if login is None else login.capabilities
@@ -710,11 +711,13 @@ class CloudConnectService(Service):
                 self.orphan([live.session])
 
     def leave(self, role: str, name: str, leaving: bool) -> int:
-        """A mover or accelerator gets no new sessions, or does again; how many sessions it has.
+        """A node gets no new sessions, or does again; how many it has, or connections of a gateway.
 
         :param role: as its certificate says it
         """
         self.nodes.set_leaving(role, name, leaving)
+        if role == GATEWAY:
+            return sum(self.nodes.connections_at(link) for link in self.nodes.named(role, name))
         count = 0
         for link in self.nodes.named(role, name):
             for live in list(self._sessions.values()):

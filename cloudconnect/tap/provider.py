@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.config.bounds import bounds_of
 from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, check_roles, load, running
@@ -97,13 +98,14 @@ class ProviderProcess(Service):
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
                 sign=partial(sign_node_request, settings.node_authority),
-                backend=endpoint_from(self._reactor, settings.backend_listen)
+                backend=listening_endpoint(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,
                 backend_address=settings.backend_address,
                 advertise=settings.advertise,
                 keys=settings.keys,
                 reserve=settings.reserve,
+                bounds=bounds_of(settings),
                 roles=frozenset(settings.roles),
                 accelerator=accelerator_of(self._reactor, settings),
                 grace_days=settings.grace_days,

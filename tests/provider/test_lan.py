@@ -21,6 +21,7 @@ from cloudconnect.commands.lan import (
     RegisterAccelerator,
     RegisterMover,
     ReportEvent,
+    ReportLoad,
     ReportWarning,
 )
 from cloudconnect.commands.links import link_in_process
@@ -152,7 +153,7 @@ class LanCase(StageCase):
             ),
             gateway,
             ADVERTISED,
-            self.registered.append,
+            lambda service, line: self.registered.append(service),
         )
         registration.startService()
         self.addCleanup(registration.stopService)
@@ -161,7 +162,7 @@ class LanCase(StageCase):
 
     @property
     def places(self) -> list[GatewayPlace]:
-        return list(self.provider.service.nodes._gateways.values())
+        return [known.place for known in self.provider.service.nodes._gateways.values()]
 
 
 class RegistrationTests(LanCase):
@@ -172,7 +173,7 @@ class RegistrationTests(LanCase):
         self.serve()
         self.start()
         self.assertEqual([BACKEND], self.registered)
-        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED)], self.places)
+        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
 
     def test_routes_on_the_same_line(self) -> None:
         """The service publishes routes on the line that the gateway has opened."""
@@ -195,7 +196,7 @@ class RegistrationTests(LanCase):
         self.reactor.settle()
         self.assertEqual([GatewayPlace()], self.places)
         self.reactor.pass_time(60)
-        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED)], self.places)
+        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
         self.assertEqual([BACKEND] * 2, self.registered)
 
     def test_no_back_end(self) -> None:
@@ -424,7 +425,7 @@ class NodeTests(SynchronousTestCase):
         """On its line each node can say what is its own and nothing else, and nothing before its
         certificate is known: a gateway cannot report for a mover."""
         reports = {ReportWarning.commandName, ReportEvent.commandName}
-        self.assertEqual({Register.commandName}, self.answered("gateway"))
+        self.assertEqual({Register.commandName, ReportLoad.commandName}, self.answered("gateway"))
         self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
         of_a_mover = {RegisterMover.commandName, AskOwner.commandName}
         self.assertEqual(of_a_mover | reports, self.answered("mover"))

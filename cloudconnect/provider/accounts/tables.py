@@ -45,6 +45,8 @@ tenants_table = sa.Table(
     # Bytes a second over all its sessions, and seconds in which a backup is due.
     sa.Column("bandwidth", sa.BigInteger),
     sa.Column("expect_every", sa.Integer),
+    # Which gateways it uses.
+    sa.Column("pool", sa.String(64), nullable=False, server_default="default"),
     # In the bin: since when, the seconds that are left, and when those were last counted.
     sa.Column("removed", sa.Float),
     sa.Column("removal_left", sa.Float),

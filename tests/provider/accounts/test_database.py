@@ -29,6 +29,7 @@ ADDED = {
         "removed",
         "removal_left",
         "removal_seen",
+        "pool",
     ),
     "credentials": ("invitation", "expires", "certificate"),
 }
