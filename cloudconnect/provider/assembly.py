@@ -33,6 +33,7 @@ from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
+from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
@@ -213,7 +214,8 @@ class EmbeddedProvider(MultiService):
                 # The peer's real address comes in front, in a PROXY protocol header.
                 Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
             ]
-        for child in (thread, *roles, service, *self._listeners):
+        departures = Departures(reactor, service, accounts, thread.run)
+        for child in (thread, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
