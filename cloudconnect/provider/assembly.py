@@ -33,6 +33,7 @@ from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
+from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
 from cloudconnect.provider.gateway import Bounds, Gateway
 from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
@@ -282,7 +283,8 @@ class EmbeddedProvider(MultiService):
                     "back end",
                 ),
             ]
-        for child in (thread, *roles, service, *self._listeners):
+        departures = Departures(reactor, service, accounts, thread.run)
+        for child in (thread, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:

@@ -326,6 +326,10 @@ class CloudConnectService(Service):
         self._unwritten.pop(tenant, None)
         return True
 
+    def soft_quota_passed(self, tenant: str, over: bool) -> Deferred[Any]:
+        """Note whether a tenant is over its soft quota; fires with whether that is news."""
+        return self._run(self._accounts.warn_soft, tenant, over)
+
     def untold(self, tenant: str) -> Deferred[Any]:
         """Fires with the first warnings that a tenant was not told yet, each with its number."""
         return self._run(self._accounts.untold, tenant, UNTOLD_MAX)
