@@ -6,10 +6,11 @@ they are done on the directory itself, under its lock.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
@@ -27,10 +28,12 @@ from cloudconnect.commands.admin import (
 )
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings, load, running
-from cloudconnect.errors import Busy, NotReachable, Refused
+from cloudconnect.errors import Busy, CloudConnectError, NotReachable, Refused
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.audit import AuditLog
+from cloudconnect.provider.auditing import admin_entry, append_now
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.settings import PAGE_ROWS_MAX
 
@@ -119,6 +122,38 @@ class _Here:
         self, what: str, filters: dict[str, str], after: int
     ) -> tuple[list[dict[str, Any]], bool]:
         return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
+
+
+class Audited:
+    """Passes acts on, and writes down in the audit log what was done; what only looks is not.
+
+    :param acts: who does them
+    """
+
+    def __init__(self, acts: Acts, log: AuditLog) -> None:
+        self._acts = acts
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        act = getattr(self._acts, name)
+        if name.startswith(("page", "show", "get")):
+            return act
+        signature = inspect.signature(act)
+
+        async def audited(*arguments: Any, **named: Any) -> Any:
+            fields = signature.bind(*arguments, **named).arguments
+            outcome = "failed"
+            try:
+                result = await act(*arguments, **named)
+                outcome = "done"
+            except CloudConnectError as error:
+                outcome = error.reason
+                raise
+            finally:
+                append_now(self._log, [admin_entry(name, fields, outcome)])
+            return result
+
+        return audited
 
 
 class _There:
@@ -218,7 +253,10 @@ def administrate(
         held.callback(accounts.close)
         reserve = Reserve(settings.reserve)
         administration = Administration(accounts, settings.repositories, reserve)
-        return run_at_once(work(_Here(administration)))
+        here: Acts = _Here(administration)
+        if not settings.read_only:
+            here = cast(Acts, Audited(here, AuditLog(settings.audit, accounts)))
+        return run_at_once(work(here))
 
 
 def _at_running(

@@ -13,10 +13,12 @@ from typing import Any
 import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
+from cloudconnect.cli.audit import audit, write_down
 from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
+from cloudconnect.cli.usage import usage
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
 from cloudconnect.config.gateway import enroll
@@ -31,6 +33,8 @@ def provider() -> None:
 
 provider.add_command(tenant)
 provider.add_command(wan)
+provider.add_command(audit)
+provider.add_command(usage)
 
 
 # --- the directory -------------------------------------------------------------------------------
@@ -58,6 +62,7 @@ def init(
 
     names = hosts or (socket.getfqdn(),)
     settings = initialize(directory, names, advertise, certificate, key, listen)
+    write_down(settings, "init", hosts=names, spki=settings.identity.fingerprints()[0])
     console = Console(as_json)
     console.say(f"A provider for {', '.join(names)} is in {settings.directory}.")
     _print_fingerprints(settings, console)
@@ -279,6 +284,7 @@ def gateway_enroll(
     """Make the directory of a gateway; carry it to the gateway's host on a safe way."""
     settings = load(directory)
     made = enroll(settings, name, output, service, listen, advertise)
+    write_down(settings, "gateway_enroll", name=name, service=service, advertise=advertise)
     click.echo(
         f"Gateway {name} is in {made.directory}: it holds the gateway's key.\n"
         f"There: twist cloudconnect-gateway --directory {made.directory}"

@@ -31,7 +31,7 @@ class AddTenant(BoundedCommand):
 
 
 class List(BoundedCommand):
-    """One page of a listing: ``tenant``, ``point``, ``event`` or ``session``.
+    """One page of a listing: ``tenant``, ``point``, ``event``, ``session`` or ``usage``.
 
     ``filters``: a map of text to text. ``after``: the last row's ``cursor``, 0 at first.
     ``rows``: maps. ``more``: ask again.

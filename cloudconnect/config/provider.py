@@ -108,6 +108,11 @@ class ProviderSettings:
         return self.directory / "reserve"
 
     @property
+    def audit(self) -> Path:
+        """Folder of the audit log."""
+        return self.directory / "audit"
+
+    @property
     def admin_socket(self) -> Path:
         """Path of the admin socket."""
         return self.directory / "admin.sock"

@@ -15,6 +15,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from cloudconnect.commands.admin import (
     AddTenant,
@@ -32,15 +34,17 @@ from cloudconnect.errors import NotFound, ProtocolViolation, Refused, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT, Accounts
 from cloudconnect.provider.acts import RepositoryActs
+from cloudconnect.provider.auditing import act_name, without_secrets
 from cloudconnect.provider.maintenance import scrub_warnings
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.usage import read_months, usage_rows
 from cloudconnect.repository.rules import Rules
 from cloudconnect.settings import PAGE_ROWS_MAX, TOKEN_ITERATIONS_MIN
 from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
 
 #: What :meth:`Administration.page` can list.
-LISTINGS = ("tenant", "point", "event", "session")
+LISTINGS = ("tenant", "point", "event", "session", "usage")
 #: Settings that a tenant may be given.
 TENANT_SETTINGS = ("quota", "lease_end", "max_tasks", "modes")
 
@@ -161,11 +165,24 @@ class Administration:
             rows = [{**row, "cursor": number} for number, row in found if number > after]
         elif what == "point":
             rows = self._points(filters, after, limit + 1)
+        elif what == "usage":
+            found = enumerate(self._usage(filters.get("month", "")), 1)
+            rows = [{**row, "cursor": number} for number, row in found if number > after]
         elif what == "event":
             rows = self._accounts.events(filters, after, limit + 1)
         else:
             rows = self._accounts.sessions(filters.get("tenant", ""), after, limit + 1)
         return fit_page(rows, limit)
+
+    def _usage(self, month: str) -> list[dict[str, Any]]:
+        months = read_months(self._accounts, month)
+        sessions: list[dict[str, Any]] = []
+        while True:
+            after = sessions[-1]["cursor"] if sessions else 0
+            page = self._accounts.sessions("", after, PAGE_ROWS_MAX)
+            sessions += [{k: row[k] for k in _BILLED} for row in page]
+            if len(page) < PAGE_ROWS_MAX:
+                return usage_rows(months, sessions, month)
 
     def _points(self, filters: dict[str, str], after: int, limit: int) -> list[dict[str, Any]]:
         """One tenant's points; a listing over tenants asks for each in turn."""
@@ -181,6 +198,10 @@ class Administration:
             tenant.repository, {**query, "after": after, "limit": limit, "states": states}
         )
         return [{"tenant": name, **row, "cursor": row["arrival"]} for row in rows]
+
+
+#: What the report on usage needs of a session.
+_BILLED = ("cursor", "started", "kind", "tenant", "summary")
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -222,6 +243,24 @@ class AdminProtocol(BoundedAMP):
         self._administration = administration
         self._run = in_accounts_thread
         self._service = service
+
+    def _look_on(
+        self, command: type[amp.Command], arguments: dict[str, Any], answer: Deferred[Any]
+    ) -> None:
+        """Tell the service's watchers of every act; what only looks is none."""
+        name = command.__name__
+        if self._service is None or name.startswith(("List", "Show", "Get")):
+            return
+        watchers, act, fields = self._service.watchers, act_name(name), without_secrets(arguments)
+
+        def over(result: Any) -> Any:
+            outcome = "done"
+            if isinstance(result, Failure):
+                outcome = getattr(result.value, "reason", "failed")
+            watchers.tell(lambda watcher: watcher.administered(act, fields, outcome))
+            return result
+
+        answer.addBoth(over)
 
     @property
     def _repositories(self) -> CloudConnectService:

@@ -9,6 +9,7 @@ of their own process, and a third (``backend``) what they send on (``docs/howto/
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from cloudconnect.errors import NoSpace
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
+from cloudconnect.provider.audit import AuditLog
+from cloudconnect.provider.auditing import Auditor
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import NodeFactory, ServiceEnd
@@ -42,6 +45,7 @@ from cloudconnect.provider.relay import RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.usage import UsageRecorder, keep_measured
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
@@ -75,6 +79,7 @@ class Places:
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
+    :ivar audit: folder of the audit log, or None for none
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
     """
@@ -91,6 +96,7 @@ class Places:
     keys: Path | None = None
     reserve: Path | None = None
     intervals: Intervals | None = None
+    audit: Path | None = None
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
 
 
@@ -206,8 +212,24 @@ class EmbeddedProvider(MultiService):
                 # The peer's real address comes in front, in a PROXY protocol header.
                 Listener(proxyEndpoint(places.backend), gateway.factory, "back end"),
             ]
-        for child in (thread, *roles, service, *self._listeners):
-            child.setServiceParent(self)  # type: ignore[no-untyped-call]
+        watching: list[Service] = []
+        if places.audit is not None:
+            auditor = Auditor(AuditLog(places.audit, accounts), thread.run)
+            service.watchers.add(auditor)
+            watching.append(auditor)
+
+        def with_repositories() -> list[str]:
+            return [row["name"] for row in accounts.tenants() if row["repository"]]
+
+        self.usage = UsageRecorder(
+            reactor,
+            service,
+            lambda: thread.run(with_repositories),
+            lambda stored: thread.run(keep_measured, accounts, time.time(), stored),
+        )
+        watching.append(self.usage)
+        for child in (thread, *watching, *roles, service, *self._listeners):
+            child.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, end the sessions, then what they need: in this order.

@@ -210,6 +210,7 @@ class ControlProtocol(BoundedAMP):
             self._deadline.cancel()
         self.set_limits(BOX_MAX, REQUESTS_MAX)
         self.log.info("tenant {tenant} logged in from {peer}", tenant=tenant, peer=address)
+        service.watchers.tell(lambda watcher: watcher.logged_in(tenant, address))
         self._ping_later()
         # Behind the answer to the log-in, so that the command hears it in time.
         service.reactor.callLater(0, self._tell_found, tenant)

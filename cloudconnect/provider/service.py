@@ -52,6 +52,7 @@ from cloudconnect.provider.attempts import LoginAttempts
 from cloudconnect.provider.keeping import PointKeeper
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
+from cloudconnect.provider.watching import SessionEnd, Watchers
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import (
     ORPHAN_SECONDS,
@@ -73,6 +74,7 @@ UNTOLD_MAX = 5
 class LiveSession:
     """A session between its Start and its end.
 
+    :ivar labels: host and job that its restore points belong to
     :ivar failed: a role of the provider saw that something was changed
     """
 
@@ -80,6 +82,7 @@ class LiveSession:
     tenant: str
     kind: SessionKind
     job: bytes
+    labels: tuple[str, str]
     parts: list[Part]
     notify: Callable[[SecurityWarning], None]
     orphaned: IDelayedCall | None = None
@@ -105,6 +108,7 @@ class CloudConnectService(Service):
     :param mover_backend: ``HOST:PORT`` where accelerators of their own process find the mover
     :ivar nodes: the other roles
     :ivar keeping: what is done to restore points
+    :ivar watchers: who is told what happens
     """
 
     _log = Logger()
@@ -127,6 +131,7 @@ class CloudConnectService(Service):
         self.attempts = LoginAttempts(reactor)
         self.nodes = Nodes(advertise)
         self.keeping = PointKeeper(self)
+        self.watchers = Watchers()
         self._accounts = accounts
         self._run = in_accounts_thread
         self.today = today
@@ -163,12 +168,14 @@ class CloudConnectService(Service):
         live = self._sessions.get(bytes.fromhex(warning.session)) if warning.session else None
         if live is not None and warning.role not in TENANT_ROLES:
             live.notify(warning)
+        self.watchers.tell(lambda watcher: watcher.warned(warning))
         return self._keep(self._accounts.keep_warning, warning, warning.role)
 
     def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
         """A role saw one step of a session: keep it."""
         live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
         tenant = live.tenant if live is not None else str(event.fields.get("tenant", ""))
+        self.watchers.tell(lambda watcher: watcher.happened(event, tenant, reported_by))
         return self._keep(self._accounts.keep_event, event, tenant, reported_by)
 
     def _keep(self, call: Callable[..., None], *arguments: Any, **values: Any) -> Deferred[None]:
@@ -370,6 +377,7 @@ class CloudConnectService(Service):
             tenant=tenant,
             kind=ask.kind,
             job=ask.job,
+            labels=(ask.host, ask.name),
             parts=parts,
             notify=notify,
         )
@@ -391,6 +399,9 @@ class CloudConnectService(Service):
                 key_a=parts[0].key_a.identifier,
                 key_b="",
                 summary="{}",
+            )
+            self.watchers.tell(
+                lambda watcher: watcher.session_started(live.identifier, tenant, ask.kind.value)
             )
             for part in parts:
                 await self.note(
@@ -510,6 +521,17 @@ class CloudConnectService(Service):
             await self._keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
+            host, job = live.labels
+            end = SessionEnd(
+                session=live.identifier,
+                tenant=live.tenant,
+                kind=live.kind.value,
+                host=host,
+                job=job,
+                state=state,
+                summary=summary,
+            )
+            self.watchers.tell(lambda watcher: watcher.session_ended(end))
             live.ended.callback(None)
         return found
 

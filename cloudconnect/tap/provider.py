@@ -96,6 +96,7 @@ class ProviderProcess(Service):
                 advertise=settings.advertise,
                 keys=settings.keys,
                 reserve=settings.reserve,
+                audit=None if read_only else settings.audit,
                 accelerator=accelerator_of(self._reactor, settings),
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,
