@@ -45,6 +45,7 @@ class ProviderSettings:
         empty
     :ivar backend_listen: endpoint string for what they send on, or empty
     :ivar backend_address: ``HOST:PORT`` of it, as they connect to it
+    :ivar metrics_listen: endpoint string of the private port of metrics and health, or empty
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
@@ -63,6 +64,7 @@ class ProviderSettings:
     lan_listen: str = ""
     backend_listen: str = ""
     backend_address: str = ""
+    metrics_listen: str = ""
     maintenance_hours: int = 1
     gc_hours: int = 24
     scrub_days: int = 30
@@ -137,6 +139,9 @@ class ProviderSettings:
             f"lan_listen = {quoted(self.lan_listen)}",
             f"backend_listen = {quoted(self.backend_listen)}",
             f"backend_address = {quoted(self.backend_address)}",
+            "# Metrics for Prometheus, /healthz and /readyz: without a log-in, so where only",
+            "# monitoring gets, such as tcp:9180:interface=127.0.0.1; empty: nowhere.",
+            f"metrics_listen = {quoted(self.metrics_listen)}",
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
             *(f"{name} = {getattr(self, name)}" for name in _TENDING),

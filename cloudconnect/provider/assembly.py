@@ -41,6 +41,7 @@ from cloudconnect.provider.lan import NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.planning import HERE, GatewayPlace
+from cloudconnect.provider.readiness import readiness
 from cloudconnect.provider.relay import RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
@@ -138,6 +139,9 @@ class EmbeddedProvider(MultiService):
 
     :param reactor: clock, connections and threads
     :param places: where everything lies and listens
+    :ivar service: the Cloud Connect service
+    :ivar usage: knows how much each tenant has stored
+    :ivar readiness: looks at what must work for a backup
     """
 
     _log = Logger()
@@ -221,6 +225,8 @@ class EmbeddedProvider(MultiService):
         def with_repositories() -> list[str]:
             return [row["name"] for row in accounts.tenants() if row["repository"]]
 
+        self.service = service
+        self.readiness = readiness(service, accounts, thread.run, reserve)
         self.usage = UsageRecorder(
             reactor,
             service,

@@ -18,6 +18,7 @@ from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
 from cloudconnect.provider.relay import RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
@@ -30,6 +31,7 @@ class Options(UsageOptions):
     optParameters = [
         ["directory", "d", None, "The gateway's directory (provider gateway enroll)."],
         ["listen", "l", None, "Endpoint string of the public port, in place of gateway.toml's."],
+        METRICS_OPTION,
     ]
 
     def postOptions(self) -> None:
@@ -87,6 +89,8 @@ def makeService(options: Options) -> GatewayProcess:
 
     settings = options.settings
     try:
-        return GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+        process = GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+        add_metrics(reactor, process, options["metrics"], "gateway")
+        return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-gateway: {error}") from None

@@ -15,11 +15,17 @@ from twisted.python.usage import UsageError as OptionError
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import UsageError
+from cloudconnect.metrics.process import process_registry
+from cloudconnect.metrics.provider import ProviderMetrics
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
+from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
+
+#: The roles of this process, as its metrics name them.
+ROLES = ("gateway", "service", "target-mover", "target-wan")
 
 
 class Options(UsageOptions):
@@ -56,6 +62,7 @@ class ProviderProcess(Service):
         self._listen = listen
         self._held = ExitStack()
         self._provider: EmbeddedProvider | None = None
+        self._metrics: MetricsPort | None = None
 
     def startService(self) -> None:
         """Begin."""
@@ -106,11 +113,21 @@ class ProviderProcess(Service):
             ),
         )
         port = await self._provider.listen()
+        if settings.metrics_listen:
+            self._show_metrics(self._provider, settings.metrics_listen)
         self._log.info("provider is ready on {where}", where=port.getHost())
+
+    def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
+        registry = process_registry(ROLES)
+        provider.service.watchers.add(ProviderMetrics(registry, lambda: provider.usage.stored))
+        self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
+        self._metrics.startService()
 
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._metrics is not None:
+            maybeDeferred(self._metrics.stopService)
         stopped: Deferred[Any] = (
             maybeDeferred(self._provider.stopService)
             if self._provider is not None
