@@ -150,16 +150,6 @@ class IBlobStore(Interface):
         """
 
 
-class IWarningObserver(Interface):
-    """Somebody who wants to know of security warnings and session events."""
-
-    def warned(warning: object) -> None:
-        """A :class:`cloudconnect.events.SecurityWarning` was raised."""
-
-    def happened(event: object) -> None:
-        """A :class:`cloudconnect.events.SessionEvent` happened."""
-
-
 class IRelayTarget(Interface):
     """Where a gateway takes a connection: in this process, or at an address."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from cloudconnect.backup.options import read_path_list
-from cloudconnect.backup.patterns import PathPatterns
+from cloudconnect.backup.patterns import PathPatterns, read_patterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.values import parse_size
@@ -64,7 +64,7 @@ def rules_of(choices: dict[str, Any]) -> ExcludeRules:
     """
     patterns = [os.fsencode(pattern) for pattern in choices["exclude"]]
     for name in choices["exclude_files"]:
-        patterns += pattern_lines(_content(name))
+        patterns += read_patterns(_content(name))
     larger = choices["exclude_larger_than"]
     return ExcludeRules(
         patterns=PathPatterns(patterns),
@@ -72,12 +72,6 @@ def rules_of(choices: dict[str, Any]) -> ExcludeRules:
         if_present=frozenset(os.fsencode(name) for name in choices["if_present"]),
         larger_than=None if larger is None else parse_size(larger),
     )
-
-
-def pattern_lines(content: bytes) -> list[bytes]:
-    """The patterns in a file's content: one a line, without empty lines and comments (``#``)."""
-    lines = (line.strip() for line in content.splitlines())
-    return [line for line in lines if line and not line.startswith(b"#")]
 
 
 def _content(name: str) -> bytes:

@@ -12,7 +12,7 @@ from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.retention import rules_text
 from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
-from cloudconnect.cli.values import parse_size
+from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.config.provider import load
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import UsageError
@@ -47,6 +47,9 @@ def tenant() -> None:
 @click.option("--lease", metavar="YYYY-MM-DD", help="Last day of the lease.")
 @click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time; 4 by default.")
 @click.option("--encryption", default="tenant", show_default=True, help="At-rest modes allowed.")
+@click.option("--soft-quota", metavar="SIZE", help="Warn when more than this is stored.")
+@click.option("--bandwidth", metavar="RATE", help="Such as 20MB/s, over all its sessions.")
+@click.option("--expect-every", metavar="TIME", help="Such as 26h: when a backup is due.")
 @json_option
 @debug_option
 def tenant_add(
@@ -57,6 +60,9 @@ def tenant_add(
     lease: str | None,
     max_tasks: int | None,
     encryption: str,
+    soft_quota: str | None,
+    bandwidth: str | None,
+    expect_every: str | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -67,6 +73,9 @@ def tenant_add(
         "lease_end": lease,
         "max_tasks": max_tasks,
         "modes": [mode.strip() for mode in encryption.split(",")],
+        "soft_quota": None if soft_quota is None else parse_size(soft_quota),
+        "bandwidth": None if bandwidth is None else parse_rate(bandwidth),
+        "expect_every": None if expect_every is None else int(parse_duration(expect_every)),
     }
     token = administrate(directory, lambda acts: acts.add_tenant(name, password, settings), debug)
     console = Console(as_json)
@@ -119,6 +128,9 @@ def tenant_list(directory: Path, as_json: bool, debug: bool) -> None:
 @click.argument("name")
 @directory_option
 @click.option("--quota", metavar="SIZE|none", help="Such as 50GB.")
+@click.option("--soft-quota", metavar="SIZE|none", help="Warn when more than this is stored.")
+@click.option("--bandwidth", metavar="RATE|none", help="Such as 20MB/s, over all its sessions.")
+@click.option("--expect-every", metavar="TIME|none", help="Such as 26h: when a backup is due.")
 @click.option("--lease", metavar="YYYY-MM-DD|none", help="Last day of the lease.")
 @click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time.")
 @click.option("--encryption", metavar="MODES", help="At-rest modes allowed, as tenant,provider.")
@@ -168,6 +180,9 @@ def _settings(choices: dict[str, Any]) -> dict[str, Any]:
     """What was named of the options of ``tenant set``, as the acts take it."""
     readers: dict[str, tuple[str, Any]] = {
         "quota": ("quota", parse_size),
+        "soft_quota": ("soft_quota", parse_size),
+        "bandwidth": ("bandwidth", parse_rate),
+        "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
         "lease": ("lease_end", str),
         "max_tasks": ("max_tasks", int),
         "encryption": ("modes", lambda text: [mode.strip() for mode in text.split(",")]),
@@ -195,7 +210,16 @@ def _settings(choices: dict[str, Any]) -> dict[str, Any]:
 
 
 #: The options that take away a limit when they are given ``none``.
-_CLEARED = ("quota", "lease", "bin_size", "keep_at_least", "keep_at_most")
+_CLEARED = (
+    "quota",
+    "soft_quota",
+    "bandwidth",
+    "expect_every",
+    "lease",
+    "bin_size",
+    "keep_at_least",
+    "keep_at_most",
+)
 
 
 @tenant.command("show")
@@ -220,6 +244,7 @@ def tenant_text(row: dict[str, Any]) -> str:
         f"Tenant {row['name']}" + (", DISABLED" if row["disabled"] else ""),
         f"  quota: {quota}; lease until: {row['lease_end'] or 'no end'}; tasks at the same time: "
         f"{row['max_tasks']}",
+        *_limits_text(row),
         f"  encryption allowed: {', '.join(row['modes'])}",
         "  " + rules_text(row["rules"]),
     ]
@@ -238,6 +263,18 @@ def tenant_text(row: dict[str, Any]) -> str:
         f"only by the bin, {size(row['bytes_garbage'])} by nothing"
     )
     return "\n".join(lines)
+
+
+def _limits_text(row: dict[str, Any]) -> list[str]:
+    """A line with the limits that most tenants do not have; no line for a tenant without any."""
+    limits = []
+    if row["soft_quota"] is not None:
+        limits.append(f"warned over {size(row['soft_quota'])}")
+    if row["bandwidth"] is not None:
+        limits.append(f"at most {size(row['bandwidth'])}/s")
+    if row["expect_every"] is not None:
+        limits.append(f"a backup is due every {row['expect_every'] / 3600:g} h")
+    return [f"  {'; '.join(limits)}"] if limits else []
 
 
 @tenant.command("freeze")

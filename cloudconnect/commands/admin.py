@@ -53,9 +53,10 @@ class List(BoundedCommand):
 class SetTenant(BoundedCommand):
     """Change what is agreed with a tenant; what is not in ``settings`` stays.
 
-    ``settings``: ``quota``, ``lease_end``, ``max_tasks``, ``modes``, and ``rules``: a map of
-    changed fields of :class:`cloudconnect.repository.rules.Rules`. ``password``: another login
-    password; ``new_token``: a token in its place, which is the answer. Either way the old one ends.
+    ``settings``: ``quota``, ``soft_quota``, ``lease_end``, ``max_tasks``, ``modes``, ``bandwidth``
+    (bytes a second), ``expect_every`` (seconds), and ``rules``: a map of changed fields of
+    :class:`cloudconnect.repository.rules.Rules`. ``password``: another login password;
+    ``new_token``: a token in its place, which is the answer. Either way the old one ends.
     """
 
     commandName = b"SetTenant"

@@ -46,7 +46,15 @@ from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifie
 #: What :meth:`Administration.page` can list.
 LISTINGS = ("tenant", "point", "event", "session", "usage")
 #: Settings that a tenant may be given.
-TENANT_SETTINGS = ("quota", "lease_end", "max_tasks", "modes")
+TENANT_SETTINGS = (
+    "quota",
+    "soft_quota",
+    "lease_end",
+    "max_tasks",
+    "modes",
+    "bandwidth",
+    "expect_every",
+)
 
 
 class Administration:
@@ -77,8 +85,10 @@ class Administration:
         self._accounts.add_tenant(
             name,
             _verifier(secret),
-            quota=settings.get("quota"),
-            lease_end=settings.get("lease_end"),
+            **{
+                name: settings.get(name)
+                for name in ("quota", "soft_quota", "lease_end", "bandwidth", "expect_every")
+            },
             max_tasks=settings.get("max_tasks") or MAX_TASKS_DEFAULT,
             modes=tuple(settings.get("modes") or ("tenant",)),
         )

@@ -25,7 +25,6 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
@@ -55,6 +54,7 @@ from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.memory import MemoryEndpoint
+from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory
 from cloudconnect.transports.tls import MutualTLS, PinnedTLS
 
@@ -214,7 +214,7 @@ class EmbeddedProvider(MultiService):
                     "LAN link",
                 ),
                 # The peer's real address comes in front, in a PROXY protocol header.
-                Listener(proxyEndpoint(places.backend), gateway.factory, "back end"),
+                Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
             ]
         watching: list[Service] = []
         if places.audit is not None:

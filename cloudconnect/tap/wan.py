@@ -16,7 +16,6 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
@@ -35,6 +34,7 @@ from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.listening import Listener
+from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
 
 
@@ -88,7 +88,7 @@ class AcceleratorProcess(MultiService):
                 lambda route: taking if target.by_route(route) else None, None, reactor
             )
             # The peer's real address comes in front, in a PROXY protocol header.
-            port = proxyEndpoint(port)
+            port = ProxiedEndpoint(port)
         else:
             source = SourceAccelerator(reactor, caches, self._endpoint)
             source.setServiceParent(self)  # type: ignore[no-untyped-call]

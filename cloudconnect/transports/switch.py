@@ -303,8 +303,3 @@ class PreambleEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """As ``IStreamClientEndpoint`` says; the result is the protocol that the factory built."""
         return SayingEndpoint(self.endpoint, self.preamble.encode()).connect(protocolFactory)
-
-
-def preamble_endpoint(endpoint: IStreamClientEndpoint, preamble: Preamble) -> PreambleEndpoint:
-    """``endpoint``, with ``preamble`` before everything else on each connection."""
-    return PreambleEndpoint(endpoint, preamble)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cloudconnect.backup.rules import ExcludeRules
-from cloudconnect.cli.selecting import pattern_lines, rules_of, selecting_options, sources_of
+from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.errors import UsageError
 from tests.cli.commands import CommandCase
 
@@ -41,7 +41,7 @@ class RuleTests(CommandCase):
 
     def test_everything(self) -> None:
         """Every option has its effect; patterns come from the line and from files."""
-        words = ("--exclude", "*.log", "--exclude-file", self.file(b"# why\n\n /tmp/x \n"))
+        words = ("--exclude", "*.log", "--exclude-file", self.file(b"# why\n\n/tmp/x \n"))
         words += ("--exclude-caches", "--exclude-if-present", ".no", "--exclude-larger-than", "2kB")
         rules = rules_of(chosen(*words))
         self.assertEqual(
@@ -51,10 +51,13 @@ class RuleTests(CommandCase):
         for path, out in ((b"/a/b.log", True), (b"/tmp/x", True), (b"/tmp/y", False)):
             self.assertEqual(out, rules.patterns.means(path, False), path)
 
-    def test_patterns(self) -> None:
-        """A file of patterns has one a line, comments and empty lines."""
-        content = b"# comment\n\n  *.log \n/a b\n#not\n\\#name\n"
-        self.assertEqual([b"*.log", b"/a b", b"\\#name"], pattern_lines(content))
+    def test_lines_are_as_in_gitignore(self) -> None:
+        """As git has it: spaces in front belong to a pattern, those behind only where escaped."""
+        rules = rules_of(chosen("--exclude-file", self.file(b"# why\n\n  lead\n*.o  \nkept\\ \n")))
+        for path, out in ((b"/a/  lead", True), (b"/a/lead", False), (b"/a/b.o", True)):
+            self.assertEqual(out, rules.patterns.means(path, False), path)
+        self.assertTrue(rules.patterns.means(b"/a/kept ", False))
+        self.assertFalse(rules.patterns.means(b"/a/kept", False))
 
     def test_no_file(self) -> None:
         """A file of patterns that is not there is named."""

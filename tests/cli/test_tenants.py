@@ -116,6 +116,9 @@ class ShowTests(TenantCase):
             "frozen": True,
             "lease_end": None,
             "quota": None,
+            "soft_quota": 2_000_000,
+            "bandwidth": 20_000_000,
+            "expect_every": 93_600,
             "max_tasks": 4,
             "modes": ["tenant"],
             "rules": Rules().as_map(),
@@ -130,6 +133,8 @@ class ShowTests(TenantCase):
         }
         text = tenant_text(row)
         for words in ("FROZEN", "3 restore points", "5.0 MB on the disk", "1.0 MB only by the bin"):
+            self.assertIn(words, text)
+        for words in ("warned over 2.0 MB", "at most 20.0 MB/s", "due every 26 h"):
             self.assertIn(words, text)
 
 

@@ -804,6 +804,7 @@ class KilledTests(CollectCase):
 
     def test_every_step(self) -> None:
         """Nothing that a point needs is lost, and the next collections bring the space back."""
+        self.patch(os, "fsync", lambda descriptor: None)  # a kill loses nothing that was written
         self.store(range(24))
         kept = [0, 1, 2, 3, 6, 9]
         self.publish(1, kept)

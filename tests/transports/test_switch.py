@@ -36,8 +36,8 @@ from cloudconnect.transports.switch import (
     FirstBytesFactory,
     LogLimit,
     Outcome,
+    PreambleEndpoint,
     hand_over,
-    preamble_endpoint,
 )
 from cloudconnect.transports.tunnel import NoiseTunnel
 from cloudconnect.wire.preamble import PREAMBLE_SIZE, ConnectionKind, Preamble
@@ -269,7 +269,7 @@ class PreambleEndpointTests(SynchronousTestCase):
 
     def test_connect(self) -> None:
         """The preamble goes first; the protocol sits on the transport itself."""
-        endpoint = preamble_endpoint(self.endpoint, self.preamble)
+        endpoint = PreambleEndpoint(self.endpoint, self.preamble)
         verifyObject(IStreamClientEndpoint, endpoint)
         self.client.greeting = b"hello"
         result = self.successResultOf(endpoint.connect(factory_of(self.client)))
@@ -284,7 +284,7 @@ class PreambleEndpointTests(SynchronousTestCase):
         key = KeyA.generate()
         recipe = NoiseTunnel(key, b"prologue")
         connecting = wrap_client_endpoint(
-            recipe, preamble_endpoint(self.endpoint, self.preamble), self.clock
+            recipe, PreambleEndpoint(self.endpoint, self.preamble), self.clock
         ).connect(factory_of(self.client))
         self.clock.advance(0)
         self.assertNoResult(connecting)
@@ -301,7 +301,7 @@ class PreambleEndpointTests(SynchronousTestCase):
         self.successResultOf(
             self.endpoint.listen(recipe.server_factory(factory_of(self.server), self.clock))
         )
-        endpoint = preamble_endpoint(
+        endpoint = PreambleEndpoint(
             wrap_client_endpoint(recipe, self.endpoint, self.clock), self.preamble
         )
         connecting = endpoint.connect(factory_of(self.client))
@@ -312,7 +312,7 @@ class PreambleEndpointTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """A factory that refuses, or nobody there, is the endpoint's failure."""
-        endpoint = preamble_endpoint(self.endpoint, self.preamble)
+        endpoint = PreambleEndpoint(self.endpoint, self.preamble)
         self.failureResultOf(endpoint.connect(factory_of(None)), ConnectionRefusedError)
         self.successResultOf(self.endpoint.stopListening())
         self.failureResultOf(endpoint.connect(factory_of(self.client)), ConnectionRefusedError)
@@ -348,7 +348,7 @@ class LoopbackTests(TestCase):
         self.addCleanup(port.stopListening)
         tcp = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         preamble = Preamble(ConnectionKind.KEY_B_STREAM, route)
-        endpoint = wrap_client_endpoint(recipe, preamble_endpoint(tcp, preamble), reactor)
+        endpoint = wrap_client_endpoint(recipe, PreambleEndpoint(tcp, preamble), reactor)
         clients = []
         for number in range(20):
             client = Recorder()

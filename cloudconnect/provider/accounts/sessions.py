@@ -1,0 +1,51 @@
+"""Layer 4: the accounts: which sessions there were, and how they ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from cloudconnect.provider.accounts.database import Database
+from cloudconnect.provider.accounts.tables import sessions_table
+
+
+class SessionAccounts(Database):
+    """The sessions in the accounts data base."""
+
+    def session_started(self, **values: Any) -> None:
+        """Keep a new session: the columns of the table ``sessions`` by name."""
+        with self._writing() as connection:
+            connection.execute(sessions_table.insert().values(state="started", **values))
+
+    def session_ended(self, session: str, state: str, summary: dict[str, Any]) -> None:
+        """Keep how a session ended; the first word stands."""
+        t = sessions_table
+        with self._writing() as connection:
+            connection.execute(
+                t.update()
+                .where(t.c.session == session, t.c.ended.is_(None))
+                .values(ended=time.time(), state=state, summary=json.dumps(summary))
+            )
+
+    def abandon_sessions(self) -> None:
+        """After a restart: no session of the last process is still running."""
+        t = sessions_table
+        with self._writing() as connection:
+            connection.execute(
+                t.update().where(t.c.ended.is_(None)).values(ended=time.time(), state="interrupted")
+            )
+
+    def sessions(self, tenant: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """Sessions in the order they started, from the one after ``after``."""
+        t = sessions_table
+        query = sa.select(t).where(t.c.seq > after).order_by(t.c.seq).limit(limit)
+        if tenant:
+            query = query.where(t.c.tenant == tenant)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings()
+            return [
+                {**row, "cursor": row["seq"], "summary": json.loads(row["summary"])} for row in rows
+            ]
