@@ -21,6 +21,7 @@ from cloudconnect.commands.admin import (
     Collect,
     Freeze,
     List,
+    Reload,
     Scrub,
     Seed,
     SetTenant,
@@ -58,6 +59,9 @@ class Acts(Protocol):
 
     async def freeze(self, name: str, frozen: bool) -> bool:
         """Freeze a tenant, or thaw it; whether it could be written down."""
+
+    async def reload(self) -> bool:
+        """Have certificates and settings read again; whether a provider runs that has done so."""
 
     async def collect(self, name: str) -> dict[str, Any]:
         """Collect a tenant's garbage; the counts."""
@@ -103,6 +107,9 @@ class _Here:
     async def freeze(self, name: str, frozen: bool) -> bool:
         return self._administration.freeze(name, frozen)
 
+    async def reload(self) -> bool:
+        return False
+
     async def collect(self, name: str) -> dict[str, Any]:
         frozen = self._administration.describe(name)["frozen"]
         if not self._administration.tell_rules(name) and frozen:
@@ -136,7 +143,7 @@ class Audited:
 
     def __getattr__(self, name: str) -> Any:
         act = getattr(self._acts, name)
-        if name.startswith(("page", "show", "get")):
+        if name.startswith(("page", "show", "get", "reload")):
             return act
         signature = inspect.signature(act)
 
@@ -187,6 +194,10 @@ class _There:
         answer = await self._link.call(Freeze, name=name, frozen=frozen)
         kept: bool = answer["kept"]
         return kept
+
+    async def reload(self) -> bool:
+        done: bool = (await self._link.call(Reload))["done"]
+        return done
 
     async def collect(self, name: str) -> dict[str, Any]:
         answer = await self._link.call(Collect, timeout=None, name=name)

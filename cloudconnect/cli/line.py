@@ -13,10 +13,11 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.following import follow, moved
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.config.profile import state_folder
+from cloudconnect.config.profile import split_provider, state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
     KeySlot,
@@ -25,7 +26,14 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.content.description import check_mode, unlock_slot
 from cloudconnect.content.generations import keys_of
-from cloudconnect.errors import Busy, ContextMismatch, NoAccelerator, NotFound, WrongPassphrase
+from cloudconnect.errors import (
+    Busy,
+    ContextMismatch,
+    NoAccelerator,
+    NotFound,
+    NotReachable,
+    WrongPassphrase,
+)
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.accelerated import Wanted
@@ -310,12 +318,34 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
-        manager = JobManager(
-            reactor, host, port, trust, happened=console.happened, warned=console.warned
-        )
-        interrupt.call = manager.cancel
+        def dialling(host: str, port: int, trust: TrustPolicy) -> JobManager:
+            made = JobManager(
+                reactor, host, port, trust, happened=console.happened, warned=console.warned
+            )
+            interrupt.call = made.cancel
+            return made
+
+        manager = dialling(host, port, trust)
         try:
-            account = await manager.log_in(tenant, password)
+            try:
+                account = await manager.log_in(tenant, password)
+            except NotReachable:
+                if not profile.next_provider:
+                    raise
+                # It has announced that it would move; the same provider must answer there.
+                await manager.close()
+                new = split_provider(profile.next_provider)
+                pins = profile.fingerprints
+                manager = dialling(
+                    *new, TrustPolicy(new[0], ca_file=profile.ca or None, fingerprints=pins)
+                )
+                account = await manager.log_in(tenant, password)
+                if account.provider.hex() != profile.provider_id:
+                    raise ContextMismatch(
+                        f"another provider answers at {profile.next_provider}"
+                    ) from None
+                moved(settings, account)
+            await follow(settings, manager, account)
             line = Line(
                 reactor,
                 manager,

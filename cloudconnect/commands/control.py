@@ -86,7 +86,7 @@ class AuthenticateFinal(BoundedCommand):
     profiles, caches and heads hang on. ``repository``: the encoded repository description with its
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
     the provider allows this tenant. ``wan``: whether it offers WAN acceleration; older ones do not
-    say.
+    say. ``notice``: what will hold from some day on (:mod:`cloudconnect.commands.notice`).
     """
 
     commandName = b"AuthenticateFinal"
@@ -98,7 +98,19 @@ class AuthenticateFinal(BoundedCommand):
         (b"repository", amp.String()),
         (b"modes", CBORArgument()),
         (b"wan", amp.Boolean(optional=True)),
+        (b"notice", CBORArgument(optional=True)),
     ]
+
+
+class NoticeTaken(BoundedCommand):
+    """A machine of the tenant has noted the pins of the provider's next keys.
+
+    ``host``: its label. ``pins``: those that it knows now, as texts.
+    """
+
+    commandName = b"NoticeTaken"
+    arguments = [(b"host", amp.Unicode()), (b"pins", CBORArgument())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class CreateRepository(BoundedCommand):

@@ -25,6 +25,7 @@ from cloudconnect.config.certificates import (
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
 from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import SERVICE
 
@@ -39,6 +40,7 @@ class ProviderSettings:
     :ivar hosts: names and addresses that the certificate is for
     :ivar listen: endpoint string of the public port
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
+    :ivar moving_to: ``HOST:PORT`` that tenants are told to use one day, or empty
     :ivar certificate: path of the certificate, PEM
     :ivar key: path of its key, PEM
     :ivar lan_listen: endpoint string for gateways and WAN accelerators of their own process, or
@@ -59,6 +61,7 @@ class ProviderSettings:
     hosts: tuple[str, ...]
     listen: str = f"tcp:{PUBLIC_PORT}"
     advertise: tuple[str, ...] = ()
+    moving_to: str = ""
     certificate: str = "tls/certificate.pem"
     key: str = "tls/key.pem"
     lan_listen: str = ""
@@ -132,6 +135,8 @@ class ProviderSettings:
             f"listen = {quoted(self.listen)}",
             "# What tenants are told to connect to for data; empty: the address that they used.",
             f"advertise = {_toml_list(self.advertise)}",
+            "# HOST:PORT that tenants are told beforehand, for the day on which this one moves.",
+            f"moving_to = {quoted(self.moving_to)}",
             f"certificate = {quoted(self.certificate)}",
             f"key = {quoted(self.key)}",
             "# For gateways and accelerators of their own process: where they register, where what",
@@ -191,6 +196,8 @@ def load(directory: Path) -> ProviderSettings:
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    if values.get("moving_to"):
+        split_host_port(values["moving_to"])
     return ProviderSettings(directory=directory, **values)
 
 

@@ -7,6 +7,7 @@ of mode 0600 in the provider's directory. Where no provider runs, the command li
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cloudconnect.commands.admin import (
     Collect,
     Freeze,
     List,
+    Reload,
     Scrub,
     Seed,
     SetTenant,
@@ -35,6 +37,7 @@ from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT, Accounts
 from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.auditing import act_name, without_secrets
+from cloudconnect.provider.followers import follower_rows, read_known
 from cloudconnect.provider.maintenance import scrub_warnings
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
@@ -44,7 +47,7 @@ from cloudconnect.settings import PAGE_ROWS_MAX, TOKEN_ITERATIONS_MIN
 from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
 
 #: What :meth:`Administration.page` can list.
-LISTINGS = ("tenant", "point", "event", "session", "usage")
+LISTINGS = ("tenant", "point", "event", "session", "usage", "follower")
 #: Settings that a tenant may be given.
 TENANT_SETTINGS = (
     "quota",
@@ -178,21 +181,31 @@ class Administration:
         elif what == "usage":
             found = enumerate(self._usage(filters.get("month", "")), 1)
             rows = [{**row, "cursor": number} for number, row in found if number > after]
+        elif what == "follower":
+            found = enumerate(self._followers(filters.get("pin", "")), 1)
+            rows = [{**row, "cursor": number} for number, row in found if number > after]
         elif what == "event":
             rows = self._accounts.events(filters, after, limit + 1)
         else:
             rows = self._accounts.sessions(filters.get("tenant", ""), after, limit + 1)
         return fit_page(rows, limit)
 
+    def _followers(self, pin: str) -> list[dict[str, Any]]:
+        accounts = self._accounts
+        known, tenants = read_known(accounts), accounts.tenants()
+        return follower_rows(known, tenants, self._sessions(), [pin], time.time())
+
     def _usage(self, month: str) -> list[dict[str, Any]]:
-        months = read_months(self._accounts, month)
+        return usage_rows(read_months(self._accounts, month), self._sessions(), month)
+
+    def _sessions(self) -> list[dict[str, Any]]:
         sessions: list[dict[str, Any]] = []
         while True:
             after = sessions[-1]["cursor"] if sessions else 0
             page = self._accounts.sessions("", after, PAGE_ROWS_MAX)
-            sessions += [{k: row[k] for k in _BILLED} for row in page]
+            sessions += [{k: row[k] for k in _OF_SESSIONS} for row in page]
             if len(page) < PAGE_ROWS_MAX:
-                return usage_rows(months, sessions, month)
+                return sessions
 
     def _points(self, filters: dict[str, str], after: int, limit: int) -> list[dict[str, Any]]:
         """One tenant's points; a listing over tenants asks for each in turn."""
@@ -210,8 +223,8 @@ class Administration:
         return [{"tenant": name, **row, "cursor": row["arrival"]} for row in rows]
 
 
-#: What the report on usage needs of a session.
-_BILLED = ("cursor", "started", "kind", "tenant", "summary")
+#: What reports need of a session.
+_OF_SESSIONS = ("cursor", "started", "kind", "tenant", "host", "summary")
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -333,6 +346,14 @@ class AdminProtocol(BoundedAMP):
         """Freeze a tenant, or thaw it."""
         done = Deferred.fromCoroutine(self._repositories.freeze(name, frozen))
         return done.addCallback(lambda kept: {"kept": kept})
+
+    @Reload.responder
+    def reload(self) -> dict[str, Any]:
+        """Read certificates and settings again."""
+        reload = self._repositories.reload
+        if reload is not None:
+            reload()
+        return {"done": reload is not None}
 
     @Collect.responder
     def collect(self, name: str) -> Deferred[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import NoSpace
+from cloudconnect.commands.notice import Notice
+from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
@@ -49,14 +50,13 @@ from cloudconnect.provider.usage import UsageRecorder, keep_measured
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory
-from cloudconnect.transports.tls import MutualTLS, PinnedTLS
+from cloudconnect.transports.tls import MutualTLS, PinnedTLS, TLSServerFactory
 
 #: Makes the endpoint of what the service calls a role's place.
 Dial = Callable[[str], IStreamClientEndpoint]
@@ -148,6 +148,8 @@ class EmbeddedProvider(MultiService):
 
     def __init__(self, reactor: Any, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._lan: TLSServerFactory | None = None
         reserve = None if places.reserve is None else Reserve(places.reserve)
         if reserve is not None:
             reserve.look()
@@ -167,7 +169,7 @@ class EmbeddedProvider(MultiService):
         mover = TargetDataMover(
             reactor, places.repositories, places.keys, reserve, places.intervals
         )
-        control = PinnedTLS(identity=places.identity).server_factory(
+        self._control = control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
         roles: list[TargetRole] = [mover]
@@ -208,11 +210,7 @@ class EmbeddedProvider(MultiService):
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
             self._listeners += [
-                Listener(
-                    wrap_server_endpoint(tls, endpoint, reactor),
-                    NodeFactory(service, places.backend_address),
-                    "LAN link",
-                ),
+                Listener(endpoint, self._lan_factory(service, tls, places), "LAN link"),
                 # The peer's real address comes in front, in a PROXY protocol header.
                 Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
             ]
@@ -236,6 +234,36 @@ class EmbeddedProvider(MultiService):
         watching.append(self.usage)
         for child in (thread, *watching, *roles, service, *self._listeners):
             child.setServiceParent(self)
+
+    def _lan_factory(
+        self, service: CloudConnectService, tls: MutualTLS, places: Places
+    ) -> TLSServerFactory:
+        nodes = NodeFactory(service, places.backend_address)
+        self._lan = tls.server_factory(nodes, self._reactor)
+        return self._lan
+
+    def reload(
+        self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice
+    ) -> list[UsageError]:
+        """Take another certificate, and what else may change while sessions run.
+
+        Connections that are there go on as they are. What cannot be used changes nothing.
+
+        :param identity: what the control channel shows from now on
+        :param advertise: gateways that tenants are told
+        :param notice: what they are told that will hold from some day on
+        :return: what could not be used
+        """
+        wrong = []
+        for factory, recipe in ((self._control, PinnedTLS(identity=identity)), (self._lan, None)):
+            try:
+                if factory is not None:
+                    factory.reload(recipe)
+            except UsageError as error:
+                wrong.append(error)
+        self.service.nodes.advertise(advertise)
+        self.service.notice = notice
+        return wrong
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, end the sessions, then what they need: in this order.

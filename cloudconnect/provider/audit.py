@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
 from cloudconnect.errors import UsageError
+from cloudconnect.provider.values import Values
 
 #: Name of the head among the provider's values.
 HEAD: Final = "audit-head"
@@ -59,16 +60,6 @@ class Head:
         ):
             raise UsageError(f"{text!r} is not NUMBER:HASH, as provider audit prints it")
         return cls(int(number), digest)
-
-
-class HeadKeeper(Protocol):
-    """Keeps the provider's own values (:class:`cloudconnect.provider.accounts.Accounts`)."""
-
-    def value(self, name: str) -> bytes | None:
-        """What is kept under ``name``."""
-
-    def keep_value(self, name: str, value: bytes) -> None:
-        """Keep something under ``name``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -114,7 +105,7 @@ class AuditLog:
     :param heads: keeps the head
     """
 
-    def __init__(self, folder: Path, heads: HeadKeeper) -> None:
+    def __init__(self, folder: Path, heads: Values) -> None:
         self._folder = folder
         self._heads = heads
         self._tail: tuple[Head, Path, int] | None = None
@@ -168,7 +159,7 @@ class AuditLog:
         return last if found or kept.number == 0 else kept
 
 
-def kept_head(heads: HeadKeeper) -> Head:
+def kept_head(heads: Values) -> Head:
     """The head that the data base holds; what cannot be read is none."""
     try:
         return Head.parse((heads.value(HEAD) or b"").decode("ascii"))

@@ -31,6 +31,7 @@ from cloudconnect.commands.control import (
     GetRetention,
     ListPoints,
     LockPoints,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -41,6 +42,7 @@ from cloudconnect.commands.control import (
     Warn,
     key_a_context,
 )
+from cloudconnect.commands.notice import read_pins
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import (
     CloudConnectError,
@@ -221,6 +223,7 @@ class ControlProtocol(BoundedAMP):
             "repository": description,
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
+            "notice": service.notice.as_map() if service.notice else None,
         }
 
     def _known(self) -> str:
@@ -243,6 +246,14 @@ class ControlProtocol(BoundedAMP):
         return {}
 
     # --- commands --------------------------------------------------------------------------------
+
+    @NoticeTaken.responder
+    def notice_taken(self, host: str, pins: Any) -> Deferred[dict[str, Any]]:
+        """A machine knows what will hold from some day on."""
+        if not 0 < len(host) <= LABEL_MAX or not host.isprintable():
+            raise ProtocolViolation(f"a host label has 1 to {LABEL_MAX} printable characters")
+        taken = self._service.notice_taken(self._known(), host, read_pins(pins))
+        return Deferred.fromCoroutine(taken).addCallback(lambda _: {})
 
     @CreateRepository.responder
     def create_repository(self, description: bytes) -> Deferred[dict[str, Any]]:

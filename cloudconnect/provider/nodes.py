@@ -42,6 +42,10 @@ class Nodes:
         self._mover: BoundedAMP | None = None
         self._accelerators: dict[BoundedAMP, str] = {}
 
+    def advertise(self, gateways: Iterable[str]) -> None:
+        """Tell tenants of these gateways from now on; see the parameter."""
+        self._advertise = list(gateways)
+
     def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
         """A gateway is there: routes are published to it from now on."""
         self._gateways[link] = place

@@ -33,6 +33,7 @@ from cloudconnect.commands.lan import (
     OfferKeyA,
     ReplaceRepositoryDescription,
 )
+from cloudconnect.commands.notice import Notice
 from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
     Busy,
@@ -49,6 +50,7 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyA
 from cloudconnect.provider.accounts import Accounts, Tenant
 from cloudconnect.provider.attempts import LoginAttempts
+from cloudconnect.provider.followers import keep_known
 from cloudconnect.provider.keeping import PointKeeper
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
@@ -109,6 +111,8 @@ class CloudConnectService(Service):
     :ivar nodes: the other roles
     :ivar keeping: what is done to restore points
     :ivar watchers: who is told what happens
+    :ivar notice: what tenants are told that will hold from some day on
+    :ivar reload: reads certificates and settings again, where this process can
     """
 
     _log = Logger()
@@ -132,6 +136,8 @@ class CloudConnectService(Service):
         self.nodes = Nodes(advertise)
         self.keeping = PointKeeper(self)
         self.watchers = Watchers()
+        self.notice = Notice()
+        self.reload: Callable[[], None] | None = None
         self._accounts = accounts
         self._run = in_accounts_thread
         self.today = today
@@ -250,6 +256,13 @@ class CloudConnectService(Service):
             return False
         self._unwritten.pop(tenant, None)
         return True
+
+    async def notice_taken(self, tenant: str, machine: str, pins: tuple[str, ...]) -> None:
+        """A machine of a tenant knows the next pins; which ones are not ours is left out."""
+        ours = [pin for pin in pins if pin in self.notice.pins]
+        if ours and await self._run(keep_known, self._accounts, tenant, machine, ours):
+            text = f"{machine} of tenant {tenant} has noted the next key's pin"
+            await self.note("notice_taken", "", text, tenant=tenant, machine=machine, pins=ours)
 
     def untold(self, tenant: str) -> Deferred[Any]:
         """Fires with the first warnings that a tenant was not told yet, each with its number."""

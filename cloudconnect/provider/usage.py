@@ -12,7 +12,7 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
@@ -22,20 +22,11 @@ from twisted.logger import Logger
 
 from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.values import Values
 
 #: Seconds from one measuring to the next; of a day the largest counts.
 MEASURE_SECONDS: Final = 6 * 3600.0
 _MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])\Z")
-
-
-class Values(Protocol):
-    """Keeps the provider's own values (:class:`cloudconnect.provider.accounts.Accounts`)."""
-
-    def value(self, name: str) -> bytes | None:
-        """What is kept under ``name``."""
-
-    def keep_value(self, name: str, value: bytes) -> None:
-        """Keep something under ``name``."""
 
 
 @attrs.frozen

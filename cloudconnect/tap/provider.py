@@ -6,24 +6,32 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.commands.notice import Notice
+from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
-from cloudconnect.config.provider import ProviderSettings, load, running
+from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load, running
+from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.expiry import ExpiryWatch
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
+from cloudconnect.tap.reloading import ChangeWatch
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
 
+#: Settings that are used without a new start.
+RELOADED = frozenset({"hosts", "advertise", "moving_to", "certificate", "key"})
 #: The roles of this process, as its metrics name them.
 ROLES = ("gateway", "service", "target-mover", "target-wan")
 
@@ -63,6 +71,8 @@ class ProviderProcess(Service):
         self._held = ExitStack()
         self._provider: EmbeddedProvider | None = None
         self._metrics: MetricsPort | None = None
+        self._expiry: ExpiryWatch | None = None
+        self._children: list[Service] = []
 
     def startService(self) -> None:
         """Begin."""
@@ -113,9 +123,56 @@ class ProviderProcess(Service):
             ),
         )
         port = await self._provider.listen()
+        self._begin_watching(self._provider)
         if settings.metrics_listen:
             self._show_metrics(self._provider, settings.metrics_listen)
         self._log.info("provider is ready on {where}", where=port.getHost())
+
+    def _begin_watching(self, provider: EmbeddedProvider) -> None:
+        """From now on changed files, SIGHUP and certificates that end are noticed."""
+        settings = self._settings
+        provider.service.reload = self.reload
+
+        def ending(name: str, days: int, text: str) -> None:
+            self._log.warn("{text}", text=text)
+            provider.service.note("certificate_expires", "", text, which=name, days=days)
+
+        self._expiry = ExpiryWatch(self._reactor, lambda: endings(self._settings), ending)
+        files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
+        files += ["lan/service/certificate.pem", "lan/service/key.pem", "lan/service/ca.pem"]
+        watch = ChangeWatch(self._reactor, [settings.directory / f for f in files], self.reload)
+        self._children += [self._expiry, watch]
+        self.reload()
+        for child in self._children:
+            child.startService()
+
+    def reload(self) -> None:
+        """Read certificates and settings again; sessions that run are not touched.
+
+        What cannot be used is logged and changes nothing. Ports, and what belongs to a start, need
+        one.
+        """
+        before = self._settings
+        try:
+            settings = load(before.directory)
+            pin = next_pin(settings)
+        except UsageError as error:
+            self._log.error("not read again: {why}", why=str(error))
+            return
+        if self._provider is None:
+            return
+        notice = Notice(pins=() if pin is None else (pin,), address=settings.moving_to)
+        for wrong in self._provider.reload(settings.identity, settings.advertise, notice):
+            self._log.error("not used: {why}", why=str(wrong))
+        names = [field.name for field in attrs.fields(ProviderSettings)]
+        changed = [n for n in names if getattr(before, n) != getattr(settings, n)]
+        late = sorted(set(changed) - RELOADED)
+        if late:
+            self._log.warn("{names}: used from the next start on", names=", ".join(late))
+        self._settings = settings
+        self._log.info("certificates and settings were read again")
+        if self._expiry is not None and self._expiry.running:
+            self._expiry.look()
 
     def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
         registry = process_registry(ROLES)
@@ -126,8 +183,9 @@ class ProviderProcess(Service):
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""
         super().stopService()  # type: ignore[no-untyped-call]
-        if self._metrics is not None:
-            maybeDeferred(self._metrics.stopService)
+        for child in (*self._children, self._metrics):
+            if child is not None and child.running:
+                maybeDeferred(child.stopService)
         stopped: Deferred[Any] = (
             maybeDeferred(self._provider.stopService)
             if self._provider is not None

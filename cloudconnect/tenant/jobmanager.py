@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
+from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -30,6 +31,7 @@ from cloudconnect.commands.control import (
     GetRetention,
     ListPoints,
     LockPoints,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -39,6 +41,7 @@ from cloudconnect.commands.control import (
     UndeletePoints,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.notice import Notice
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
@@ -47,6 +50,7 @@ from cloudconnect.errors import (
     HandshakeTimeout,
     LocalError,
     NotReachable,
+    ProtocolViolation,
     Truncated,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
@@ -87,12 +91,14 @@ class Account:
     :ivar repository: the encoded repository description, or ``b""`` before ``connect``
     :ivar modes: at-rest modes that may be chosen
     :ivar wan: whether the provider offers WAN acceleration
+    :ivar notice: what will hold from some day on
     """
 
     provider: bytes
     repository: bytes
     modes: tuple[str, ...]
     wan: bool = False
+    notice: Notice = attrs.field(factory=Notice)
 
 
 class JobManager:
@@ -208,6 +214,7 @@ class JobManager:
             final["repository"],
             tuple(final["modes"]),
             bool(final.get("wan")),
+            _notice(final.get("notice")),
         )
 
     def _drop_control(self) -> None:
@@ -236,6 +243,18 @@ class JobManager:
     def presented(self) -> str:
         """The ``SPKI-SHA256:`` fingerprint of the certificate that the provider has shown."""
         return str(self.control.transport.facts.peer_spki)  # type: ignore[union-attr]
+
+    @property
+    def certificate_ends(self) -> float:
+        """When the certificate that the provider has shown ends, in seconds since 1970."""
+        shown: X509 | None = self.control.transport.getPeerCertificate()  # type: ignore[union-attr]
+        if shown is None:
+            raise NotReachable("the control channel to the provider is lost")
+        return shown.to_cryptography().not_valid_after_utc.timestamp()
+
+    async def notice_taken(self, host: str, pins: Sequence[str]) -> None:
+        """Tell the provider which pins of its next keys this machine knows."""
+        await self.control.call(NoticeTaken, host=host, pins=list(pins))
 
     @property
     def round_trip(self) -> float | None:
@@ -489,3 +508,11 @@ class JobManager:
 def new_job_id() -> bytes:
     """16 random bytes that name one job run over all its sessions."""
     return os.urandom(16)
+
+
+def _notice(values: Any) -> Notice:
+    """What the provider tells that will hold one day; one that cannot be read is none."""
+    try:
+        return Notice() if values is None else Notice.from_map(values)
+    except ProtocolViolation:
+        return Notice()
