@@ -48,6 +48,15 @@ class ProviderSettings:
     :ivar backend_listen: endpoint string for what they send on, or empty
     :ivar backend_address: ``HOST:PORT`` of it, as they connect to it
     :ivar metrics_listen: endpoint string of the private port of metrics and health, or empty
+    :ivar alarm_webhook: ``https://`` address that alarms are posted to, or empty
+    :ivar alarm_webhook_ca: path of a PEM file of authorities for it, or empty: the system's
+    :ivar alarm_webhook_key: path of a file with the key that requests are signed with, or empty
+    :ivar alarm_mail_to: addresses that alarms are sent to by mail
+    :ivar alarm_mail_from: the address that they come from
+    :ivar alarm_mail_server: ``HOST:PORT`` of the mail server
+    :ivar alarm_mail_user: name to log in there with, or empty
+    :ivar alarm_mail_password: path of a file with the password for it
+    :ivar alarm_events: further events that are alarms, by name
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
@@ -68,6 +77,15 @@ class ProviderSettings:
     backend_listen: str = ""
     backend_address: str = ""
     metrics_listen: str = ""
+    alarm_webhook: str = ""
+    alarm_webhook_ca: str = ""
+    alarm_webhook_key: str = ""
+    alarm_mail_to: tuple[str, ...] = ()
+    alarm_mail_from: str = ""
+    alarm_mail_server: str = "localhost:25"
+    alarm_mail_user: str = ""
+    alarm_mail_password: str = ""
+    alarm_events: tuple[str, ...] = ()
     maintenance_hours: int = 1
     gc_hours: int = 24
     scrub_days: int = 30
@@ -147,6 +165,11 @@ class ProviderSettings:
             "# Metrics for Prometheus, /healthz and /readyz: without a log-in, so where only",
             "# monitoring gets, such as tcp:9180:interface=127.0.0.1; empty: nowhere.",
             f"metrics_listen = {quoted(self.metrics_listen)}",
+            "# Whom alarms go to (docs/howto/operations.rst). Keys and passwords: paths of files.",
+            f"alarm_webhook = {quoted(self.alarm_webhook)}",
+            f"alarm_mail_to = {_toml_list(self.alarm_mail_to)}",
+            f"alarm_mail_from = {quoted(self.alarm_mail_from)}",
+            f"alarm_mail_server = {quoted(self.alarm_mail_server)}",
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
             *(f"{name} = {getattr(self, name)}" for name in _TENDING),
@@ -192,7 +215,7 @@ def load(directory: Path) -> ProviderSettings:
         f"there is no provider in {directory}: run cloudconnect provider init --directory "
         f"{directory}",
         _NUMBERS,
-        ("hosts", "advertise"),
+        ("hosts", "advertise", "alarm_mail_to", "alarm_events"),
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")

@@ -36,7 +36,9 @@ from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.audit import AuditLog
 from cloudconnect.provider.auditing import Auditor
 from cloudconnect.provider.control import ControlFactory
+from cloudconnect.provider.expected import ExpectedBackups, told_name
 from cloudconnect.provider.gateway import Gateway
+from cloudconnect.provider.jumps import JumpWatch
 from cloudconnect.provider.lan import NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
@@ -231,7 +233,19 @@ class EmbeddedProvider(MultiService):
             lambda: thread.run(with_repositories),
             lambda stored: thread.run(keep_measured, accounts, time.time(), stored),
         )
-        watching.append(self.usage)
+
+        def due() -> tuple[Any, Any, Any]:
+            return accounts.tenants(), accounts.last_backups(), accounts.value(told_name())
+
+        self.expected = ExpectedBackups(
+            reactor,
+            service,
+            lambda: thread.run(due),
+            lambda told: thread.run(accounts.keep_value, told_name(), told),
+        )
+        for watcher in (self.expected, JumpWatch(service)):
+            service.watchers.add(watcher)
+        watching += [self.usage, self.expected]
         for child in (thread, *watching, *roles, service, *self._listeners):
             child.setServiceParent(self)
 

@@ -94,7 +94,7 @@ class FollowingTests(CommandCase):
         self.assertEqual((NEW,), self.manager.known)
 
     def test_by_option(self) -> None:
-        """Who gives pins as options is told which one to give too, and is not counted as knowing."""
+        """Who gives pins as options is told which one to give too, and does not know it yet."""
         said = self.follow(Notice(pins=(NEW,)), provider=b"q" * 16)
         self.assertIn("--fingerprint", said)
         self.assertEqual((OLD,), self.saved().fingerprints)
