@@ -13,7 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SERVICES = {"cloudconnect-provider", "cloudconnect-gateway", "cloudconnect-wan"}
+SERVICES = {
+    "cloudconnect-provider",
+    "cloudconnect-gateway",
+    "cloudconnect-wan",
+    "cloudconnect-agent",
+}
 
 
 class PluginTests(SynchronousTestCase):

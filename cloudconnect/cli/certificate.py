@@ -93,8 +93,12 @@ def next_key(
         csr.write_bytes(next_request(settings))
     if pin != known:
         write_down(settings, "certificate_next", spki=pin)
-        _reload(directory, debug)
-    waiting = [row for row in _followers(directory, pin, debug) if not row["knows"]]
+
+    async def work(acts: Acts) -> list[dict[str, Any]]:
+        await acts.reload()
+        return await _unaware(acts, pin)
+
+    waiting = administrate(directory, work, debug)
     console = Console(as_json)
     console.record("next_key", {"spki": pin, "unaware": len(waiting)}, pin)
     for row in waiting:
@@ -105,11 +109,9 @@ def next_key(
     return int(ExitCode.DONE)
 
 
-def _followers(directory: Path, pin: str, debug: bool) -> list[dict[str, Any]]:
-    async def work(acts: Acts) -> list[dict[str, Any]]:
-        return await rows(acts, "follower", {"pin": pin})
-
-    return administrate(directory, work, debug)
+async def _unaware(acts: Acts, pin: str) -> list[dict[str, Any]]:
+    """The machines that do not know a pin yet."""
+    return [row for row in await rows(acts, "follower", {"pin": pin}) if not row["knows"]]
 
 
 @certificate.command("renew")
@@ -127,11 +129,15 @@ def renew_certificate(
     Without --next its key stays, and so does the fingerprint that tenants check.
     """
     settings = load(directory)
-    if use_next and not force:
-        _check_followers(directory, next_pin(settings), debug)
-    made = renew(settings, days, use_next)
-    write_down(settings, "certificate_renew", spki=made.spki, ends=made.ends)
-    _reload(directory, debug)
+
+    async def work(acts: Acts) -> None:
+        if use_next and not force:
+            await _check_unaware(acts, next_pin(settings))
+        made = renew(settings, days, use_next)
+        write_down(settings, "certificate_renew", spki=made.spki, ends=made.ends)
+        await acts.reload()
+
+    administrate(directory, work, debug)
     _print(settings, Console(as_json))
 
 
@@ -147,12 +153,17 @@ def import_files(
 ) -> None:
     """Use another certificate, PEM, with its chain behind it; running sessions go on."""
     settings = load(directory)
-    announced = next_pin(settings)
-    if announced and not force and shown(_first(path)).spki == announced:
-        _check_followers(directory, announced, debug)
-    made = import_certificate(settings, path, key, force)
-    write_down(settings, "certificate_import", spki=made.spki, ends=made.ends, names=made.names)
-    _reload(directory, debug)
+
+    async def work(acts: Acts) -> None:
+        announced = next_pin(settings)
+        if announced and not force and shown(_first(path)).spki == announced:
+            await _check_unaware(acts, announced)
+        made = import_certificate(settings, path, key, force)
+        fields = {"spki": made.spki, "ends": made.ends, "names": made.names}
+        write_down(settings, "certificate_import", **fields)
+        await acts.reload()
+
+    administrate(directory, work, debug)
     _print(settings, Console(as_json))
 
 
@@ -162,14 +173,12 @@ def _first(path: Path) -> Any:
     return ServerIdentity(str(path), str(path)).certificates()[0]
 
 
-def _check_followers(directory: Path, pin: str | None, debug: bool) -> None:
+async def _check_unaware(acts: Acts, pin: str | None) -> None:
     """Whether all tenants know the next key.
 
     :raises Refused: some do not
     """
-    if pin is None:
-        return
-    unaware = [row for row in _followers(directory, pin, debug) if not row["knows"]]
+    unaware = await _unaware(acts, pin) if pin is not None else []
     if unaware:
         names = ", ".join(sorted({row["tenant"] for row in unaware})[:10])
         raise Refused(
@@ -187,12 +196,9 @@ def reload(directory: Path, debug: bool) -> None:
 
     It notices changed files by itself; sessions that run are not touched.
     """
-    if not _reload(directory, debug):
-        raise Refused("no provider runs here: it reads them when it starts")
 
-
-def _reload(directory: Path, debug: bool) -> bool:
     async def work(acts: Acts) -> bool:
         return await acts.reload()
 
-    return administrate(directory, work, debug)
+    if not administrate(directory, work, debug):
+        raise Refused("no provider runs here: it reads them when it starts")

@@ -113,6 +113,24 @@ class NoticeTaken(BoundedCommand):
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
+class ListHistory(BoundedCommand):
+    """One page of what the provider has kept of the tenant's sessions, oldest first.
+
+    ``what``: ``event`` (warnings among them) or ``session``. ``session``: only this one's events,
+    as hexadecimal digits; empty: all. ``after``: the last row's ``cursor``, 0 at first. ``rows``:
+    maps. ``more``: ask again.
+    """
+
+    commandName = b"ListHistory"
+    arguments = [
+        (b"what", amp.Unicode()),
+        (b"session", amp.Unicode()),
+        (b"after", amp.Integer()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"rows", rows_argument()), (b"more", amp.Boolean())]
+
+
 class CreateRepository(BoundedCommand):
     """Make the tenant's repository as the encoded description says; once for each tenant."""
 

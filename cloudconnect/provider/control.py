@@ -29,6 +29,7 @@ from cloudconnect.commands.control import (
     DeletePoints,
     Finish,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
     NoticeTaken,
@@ -246,6 +247,16 @@ class ControlProtocol(BoundedAMP):
         return {}
 
     # --- commands --------------------------------------------------------------------------------
+
+    @ListHistory.responder
+    def list_history(
+        self, what: str, session: str, after: int, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """One page of events or sessions."""
+        _check_page(after, limit)
+        if what not in ("event", "session") or len(session) > 32:
+            raise ProtocolViolation("there is a history of events and of sessions")
+        return self._service.history(self._known(), what, session, after, limit)
 
     @NoticeTaken.responder
     def notice_taken(self, host: str, pins: Any) -> Deferred[dict[str, Any]]:

@@ -34,6 +34,7 @@ from cloudconnect.commands.lan import (
     ReplaceRepositoryDescription,
 )
 from cloudconnect.commands.notice import Notice
+from cloudconnect.commands.paging import fit_page
 from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
     Busy,
@@ -256,6 +257,26 @@ class CloudConnectService(Service):
             return False
         self._unwritten.pop(tenant, None)
         return True
+
+    def history(
+        self, tenant: str, what: str, session: str, after: int, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """One page of what is kept of a tenant's sessions; of nobody else's.
+
+        :param what: ``event`` or ``session``
+        :param session: only this one's events, or ""
+        """
+        if what == "session":
+            asked = self._run(self._accounts.sessions, tenant, after, limit + 1)
+        else:
+            filters = {"tenant": tenant, "session": session}
+            asked = self._run(self._accounts.events, filters, after, limit + 1)
+
+        def page(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            fitting, more = fit_page(rows, limit)
+            return {"rows": fitting, "more": more}
+
+        return asked.addCallback(page)
 
     async def notice_taken(self, tenant: str, machine: str, pins: tuple[str, ...]) -> None:
         """A machine of a tenant knows the next pins; which ones are not ours is left out."""

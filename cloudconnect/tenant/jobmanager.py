@@ -29,6 +29,7 @@ from cloudconnect.commands.control import (
     CreateRepository,
     DeletePoints,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
     NoticeTaken,
@@ -251,6 +252,26 @@ class JobManager:
         if shown is None:
             raise NotReachable("the control channel to the provider is lost")
         return shown.to_cryptography().not_valid_after_utc.timestamp()
+
+    async def history(self, what: str, session: str = "") -> list[dict[str, Any]]:
+        """What the provider has kept of the tenant's sessions, oldest first, as maps.
+
+        :param what: ``event`` or ``session``
+        :param session: only this one's events, as hexadecimal digits
+        """
+        rows: list[dict[str, Any]] = []
+        more = True
+        while more:
+            page = await self.control.call(
+                ListHistory,
+                what=what,
+                session=session,
+                after=rows[-1]["cursor"] if rows else 0,
+                limit=PAGE_ROWS_MAX,
+            )
+            rows.extend(page["rows"])
+            more = page["more"] and bool(page["rows"])
+        return rows
 
     async def notice_taken(self, host: str, pins: Sequence[str]) -> None:
         """Tell the provider which pins of its next keys this machine knows."""
