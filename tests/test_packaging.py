@@ -18,6 +18,7 @@ SERVICES = {
     "cloudconnect-gateway",
     "cloudconnect-wan",
     "cloudconnect-agent",
+    "cloudconnect-datamover",
 }
 
 

@@ -17,7 +17,7 @@ from cloudconnect.cli.following import follow, moved
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.config.profile import split_provider, state_folder
+from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
     KeySlot,
@@ -214,6 +214,7 @@ class Line:
                     summarize,
                     rates,
                     wan is not None and wan.used,
+                    movable=lambda: self.settings.retry > 0 and not unrepeatable(),
                 ),
                 journey,
                 unrepeatable,
@@ -299,6 +300,7 @@ def on_line(
     *,
     passphrase: bool = True,
     login: Password | None = None,
+    first: Callable[[Any, Interrupt], Coroutine[Any, Any, TenantSettings]] | None = None,
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -306,11 +308,10 @@ def on_line(
         there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
         ``none`` there is none to ask for
     :param login: the login password, where it is known already
+    :param first: what is to be done before; its settings say where to log in
     """
-    host, port = settings.address
-    tenant = settings.tenant
-    profile = settings.profile
-    trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
+    # What is wrong with these is said before anybody is asked for a secret.
+    tenant, _ = settings.tenant, _trust(settings)
     password = login or settings.login_password()
     sealed = settings.mode is EncryptionMode.TENANT
     opened = settings.kit is not None
@@ -318,39 +319,40 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
-        def dialling(host: str, port: int, trust: TrustPolicy) -> JobManager:
+        def dialling(found: TenantSettings) -> JobManager:
             made = JobManager(
-                reactor, host, port, trust, happened=console.happened, warned=console.warned
+                reactor,
+                *found.address,
+                _trust(found),
+                happened=console.happened,
+                warned=console.warned,
             )
             interrupt.call = made.cancel
             return made
 
-        manager = dialling(host, port, trust)
+        found = settings if first is None else await first(reactor, interrupt)
+        manager = dialling(found)
         try:
             try:
                 account = await manager.log_in(tenant, password)
             except NotReachable:
+                profile = found.profile
                 if not profile.next_provider:
                     raise
                 # It has announced that it would move; the same provider must answer there.
                 await manager.close()
-                new = split_provider(profile.next_provider)
-                pins = profile.fingerprints
-                manager = dialling(
-                    *new, TrustPolicy(new[0], ca_file=profile.ca or None, fingerprints=pins)
-                )
+                there = attrs.evolve(profile, provider=profile.next_provider)
+                manager = dialling(attrs.evolve(found, profile=there))
                 account = await manager.log_in(tenant, password)
                 if account.provider.hex() != profile.provider_id:
-                    raise ContextMismatch(
-                        f"another provider answers at {profile.next_provider}"
-                    ) from None
-                moved(settings, account)
-            await follow(settings, manager, account)
+                    raise ContextMismatch(f"another provider answers at {there.provider}") from None
+                moved(found, account)
+            await follow(found, manager, account)
             line = Line(
                 reactor,
                 manager,
                 account,
-                settings,
+                found,
                 phrase,
                 password,  # until the end: a line that breaks is made anew
                 lambda: interrupt.happened,
@@ -362,3 +364,10 @@ def on_line(
             await manager.close()
 
     return settings.run(lined)
+
+
+def _trust(settings: TenantSettings) -> TrustPolicy:
+    profile = settings.profile
+    return TrustPolicy(
+        settings.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
+    )

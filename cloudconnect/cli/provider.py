@@ -18,6 +18,7 @@ from cloudconnect.cli.certificate import certificate, reload
 from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_wan import wan
+from cloudconnect.cli.tenant_access import COMMANDS
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.usage import usage
 from cloudconnect.cli.values import parse_size
@@ -33,6 +34,8 @@ def provider() -> None:
 
 
 provider.add_command(tenant)
+for _command in COMMANDS:
+    tenant.add_command(_command)
 provider.add_command(wan)
 provider.add_command(audit)
 provider.add_command(certificate)

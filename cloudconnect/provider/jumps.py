@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from cloudconnect.errors import CloudConnectError
@@ -55,11 +55,18 @@ class JumpWatch(Watcher):
 
     def __init__(self, service: CloudConnectService) -> None:
         self._service = service
+        self._comparing: set[Deferred[None]] = set()
+
+    def compared(self) -> Deferred[Any]:
+        """Fires when every comparison that was begun is over."""
+        return DeferredList(list(self._comparing))
 
     def session_ended(self, end: SessionEnd) -> None:
         """A backup is there: compare it with those before it."""
         if end.kind == "backup" and end.state in ("done", "incomplete"):
-            Deferred.fromCoroutine(self._compare(end))
+            comparing = Deferred.fromCoroutine(self._compare(end))
+            self._comparing.add(comparing)
+            comparing.addBoth(lambda _: self._comparing.discard(comparing))
 
     async def _compare(self, end: SessionEnd) -> None:
         try:

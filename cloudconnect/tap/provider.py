@@ -17,7 +17,13 @@ from cloudconnect.commands.notice import Notice
 from cloudconnect.config.alarming import ways
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
-from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load, running
+from cloudconnect.config.provider import (
+    CONFIGURATION,
+    ProviderSettings,
+    check_roles,
+    load,
+    running,
+)
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
 from cloudconnect.metrics.process import process_registry
@@ -31,7 +37,7 @@ from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
-from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
 
 #: Settings that are used without a new start.
 RELOADED = frozenset(
@@ -45,10 +51,11 @@ ROLES = ("gateway", "service", "target-mover", "target-wan")
 class Options(UsageOptions):
     """The options of ``twist cloudconnect-provider``."""
 
-    synopsis = "--directory DIR [--listen ENDPOINT]"
+    synopsis = "--directory DIR [--listen ENDPOINT] [--roles ROLE,...]"
     optParameters = [
         ["directory", "d", None, "The provider's directory (cloudconnect provider init)."],
         ["listen", "l", None, "Endpoint string of the public port, in place of provider.toml's."],
+        ["roles", "r", None, "Of service,gateway,mover,wan, in place of provider.toml's."],
     ]
 
     def postOptions(self) -> None:
@@ -56,7 +63,10 @@ class Options(UsageOptions):
         if not self["directory"]:
             raise OptionError("name the provider's directory with --directory")
         try:
-            self.settings = load(Path(self["directory"]))
+            settings = load(Path(self["directory"]))
+            if self["roles"]:
+                settings = attrs.evolve(settings, roles=check_roles(self["roles"].split(",")))
+            self.settings = settings
         except UsageError as error:
             raise OptionError(str(error)) from None
 
@@ -104,7 +114,7 @@ class ProviderProcess(Service):
         if settings.lan_listen:
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
-                lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR),
+                lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR, MOVER),
             )
         self._provider = EmbeddedProvider(
             self._reactor,
@@ -123,7 +133,10 @@ class ProviderProcess(Service):
                 keys=settings.keys,
                 reserve=settings.reserve,
                 audit=None if read_only else settings.audit,
+                roles=frozenset(settings.roles),
                 accelerator=accelerator_of(self._reactor, settings),
+                grace_days=settings.grace_days,
+                removed_days=settings.removed_days,
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,
                     gc_hours=settings.gc_hours,

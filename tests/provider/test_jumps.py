@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.provider import jumps
@@ -40,13 +39,12 @@ class WatchTests(StageCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(jumps, "FLOOR", 10_000)
-        self.provider.service.watchers.add(JumpWatch(self.provider.service))
+        self.watch = JumpWatch(self.provider.service)
+        self.provider.service.watchers.add(self.watch)
 
     def compared(self) -> None:
-        """Let the mover answer what it was asked before."""
-        query = {"host": "", "job": "", "tag": "", "after": 0, "limit": 9, "states": None}
-        asked = self.provider.service.points("acme", **query)
-        self.reactor.result_of(Deferred.fromCoroutine(asked))
+        """Wait for what was begun."""
+        self.reactor.result_of(self.watch.compared())
 
     def test_told(self) -> None:
         """Days of little, then everything at once is new: an event names the backup."""

