@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
@@ -34,6 +36,7 @@ from cloudconnect.provider.delivery import Delivery
 from cloudconnect.provider.expiry import ExpiryWatch
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
+from cloudconnect.tap.inheriting import inherited_endpoint
 from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
@@ -248,4 +251,6 @@ def makeService(options: Options) -> ProviderProcess:
     from twisted.internet import reactor
 
     settings = options.settings
-    return ProviderProcess(reactor, settings, options["listen"] or settings.listen)
+    listen = options["listen"] or inherited_endpoint(partial(serverFromString, reactor))
+    listen = listen or settings.listen
+    return ProviderProcess(reactor, settings, listen)
