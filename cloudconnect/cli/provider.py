@@ -14,6 +14,7 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
 from cloudconnect.cli.audit import audit, write_down
+from cloudconnect.cli.catalogue import catalogue
 from cloudconnect.cli.certificate import certificate, reload
 from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
@@ -38,6 +39,7 @@ for _command in COMMANDS:
     tenant.add_command(_command)
 provider.add_command(wan)
 provider.add_command(audit)
+provider.add_command(catalogue)
 provider.add_command(certificate)
 provider.add_command(reload)
 provider.add_command(usage)
