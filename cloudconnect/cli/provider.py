@@ -14,6 +14,7 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
 from cloudconnect.cli.console import Console, local_time, printable, size
+from cloudconnect.cli.drill import drill
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
@@ -31,6 +32,7 @@ def provider() -> None:
 
 provider.add_command(tenant)
 provider.add_command(wan)
+provider.add_command(drill)
 
 
 # --- the directory -------------------------------------------------------------------------------

@@ -104,6 +104,7 @@ class JobManager:
     :param trust: how its certificate is judged
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
+    :param dial: makes the endpoint of a host and port, for those who do not connect directly
     :ivar saved: what the own accelerator has saved in all sessions, as counts
     :ivar reports: what it reports to, at our end of its LAN link
     """
@@ -119,8 +120,10 @@ class JobManager:
         *,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
+        dial: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._dial = dial
         self._host, self._port = host, port
         self._trust = trust
         self._happened = happened
@@ -230,6 +233,8 @@ class JobManager:
         return True
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        if self._dial is not None:
+            return self._dial(host, port)
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property

@@ -25,6 +25,8 @@ def parse_host(text: str) -> str:
     except ValueError:
         pass
     try:
+        if not all(host.split(".")):
+            raise ValueError("a label is empty")
         return DNS_ID(host).hostname.decode("ascii")
     except ValueError as error:  # idna's errors are of this class
         raise UsageError(f"{text!r} is neither a host name nor an IP address") from error
