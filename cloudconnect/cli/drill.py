@@ -29,6 +29,7 @@ from cloudconnect.content.slots import Argon2Costs, make_slot
 from cloudconnect.errors import CloudConnectError, ExitCode, UsageError, WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.provider.tenant_acts import REMOVED
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.transports.hosts import split_host_port
@@ -235,12 +236,8 @@ class Drill:
 
     async def _take_away(self) -> None:
         """Remove the tenant; what is told of that is part of the report."""
-        switch = getattr(self._acts, "switch_tenant", None)
-        if switch is None:
-            self._say("removed", True, f"tenant {self._name} is left over, with two small files")
-            return
         try:
-            await switch(self._name, "removed")
+            await self._acts.switch_tenant(self._name, REMOVED)
         except CloudConnectError as error:
             self._say("removed", False, f"tenant {self._name} could not be removed: {error}")
         else:
