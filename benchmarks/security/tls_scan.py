@@ -32,8 +32,8 @@ _SECONDS: Final = 60
 
 
 @contextmanager
-def provider() -> Iterator[str]:
-    """A provider that runs on loopback; HOST:PORT."""
+def provider() -> Iterator[tuple[str, Path, int, Path]]:
+    """A provider that runs on loopback: HOST:PORT, its directory, its process, its log."""
     with tempfile.TemporaryDirectory(prefix="cloudconnect-scan-") as folder:
         directory, log = Path(folder, "provider"), Path(folder, "log")
         words = [sys.executable, "-m", "cloudconnect", "provider"]
@@ -43,7 +43,7 @@ def provider() -> Iterator[str]:
         with log.open("w") as output:
             running = subprocess.Popen([*words, "serve", *where], stdout=output, stderr=output)
         try:
-            yield f"localhost:{_port(log, running)}"
+            yield f"localhost:{_port(log, running)}", directory, running.pid, log
         finally:
             running.terminate()
             running.wait(_SECONDS)
@@ -93,7 +93,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.target:
         return scan(chosen.sslyze, chosen.target)
-    with provider() as target:
+    with provider() as (target, *_):
         return scan(chosen.sslyze, target)
 
 
