@@ -102,9 +102,8 @@ class Tenant:
     """A tenant's command line."""
 
     def __init__(self, folder: Path, target: str, directory: Path) -> None:
-        made = self._run(
-            "provider", "tenant", "add", "acme", "--directory", str(directory), "--json"
-        )
+        where = ("--directory", str(directory))
+        made = self._run("provider", "tenant", "add", "acme", *where, "--json")
         token = next(json.loads(line) for line in made.splitlines() if "token" in line)["token"]
         pin = self._run("provider", "fingerprint", *where).split()[0]
         for name, text in (("password", token), ("passphrase", "of this benchmark")):
