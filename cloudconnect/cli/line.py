@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.opening import remember
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
@@ -113,7 +114,8 @@ class Line:
         description, mode = self.description, self.settings.mode
         kit, slot = self.settings.kit, None
         if kit is None:
-            master, slot = unlock_slot(description, mode, self._passphrase)
+            master, slot = unlock_slot(description, mode, self._passphrase, self.settings.stretch)
+            remember(state_folder(os.environ, self.account.provider, description.repository), slot)
         else:
             check_mode(description, mode)
             master = kit.master

@@ -12,7 +12,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.retention import rules_text
-from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.config.provider import load
 from cloudconnect.content.retention import RetentionPolicy
