@@ -8,6 +8,7 @@ events must see the alarm: that is what the drill is for. See ``docs/howto/drill
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +33,7 @@ from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.tenant_acts import REMOVED
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
-from cloudconnect.transports.hosts import split_host_port
+from cloudconnect.transports.hosts import is_address, split_host_port
 from cloudconnect.transports.trust import TrustPolicy
 
 #: How the tenants of drills are named.
@@ -111,7 +112,7 @@ def where_tenants_connect(settings: ProviderSettings) -> tuple[str, int]:
             f"the provider listens on {settings.listen!r}, from which its port cannot be told: "
             f"name it with --connect HOST:PORT (usually {PUBLIC_PORT})"
         )
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104
+    if not host or (is_address(host) and ipaddress.ip_address(host).is_unspecified):
         host = "::1" if kind == "tcp6" else "127.0.0.1"
     return host, int(port)
 
