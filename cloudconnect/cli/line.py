@@ -208,6 +208,7 @@ class Line:
                     summarize,
                     rates,
                     wan is not None and wan.used,
+                    movable=lambda: self.settings.retry > 0 and not unrepeatable(),
                 ),
                 journey,
                 unrepeatable,
@@ -293,6 +294,7 @@ def on_line(
     *,
     passphrase: bool = True,
     login: Password | None = None,
+    first: Callable[[Any, Interrupt], Coroutine[Any, Any, TenantSettings]] | None = None,
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -300,11 +302,10 @@ def on_line(
         there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
         ``none`` there is none to ask for
     :param login: the login password, where it is known already
+    :param first: what is to be done before; its settings say where to log in
     """
-    host, port = settings.address
-    tenant = settings.tenant
-    profile = settings.profile
-    trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
+    # What is wrong with these is said before anybody is asked for a secret.
+    tenant, _ = settings.tenant, _trust(settings)
     password = login or settings.login_password()
     sealed = settings.mode is EncryptionMode.TENANT
     opened = settings.kit is not None
@@ -312,8 +313,9 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
+        found = settings if first is None else await first(reactor, interrupt)
         manager = JobManager(
-            reactor, host, port, trust, happened=console.happened, warned=console.warned
+            reactor, *found.address, _trust(found), happened=console.happened, warned=console.warned
         )
         interrupt.call = manager.cancel
         try:
@@ -322,7 +324,7 @@ def on_line(
                 reactor,
                 manager,
                 account,
-                settings,
+                found,
                 phrase,
                 password,  # until the end: a line that breaks is made anew
                 lambda: interrupt.happened,
@@ -334,3 +336,10 @@ def on_line(
             await manager.close()
 
     return settings.run(lined)
+
+
+def _trust(settings: TenantSettings) -> TrustPolicy:
+    profile = settings.profile
+    return TrustPolicy(
+        settings.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
+    )
