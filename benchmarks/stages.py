@@ -4,8 +4,8 @@
 
 Every stage runs by itself over the whole file, in one thread, with what the stage before it made,
 and with the same calls and sizes as a backup in encryption mode ``tenant``; what it makes is
-dropped piece by piece, as in a backup. Printed are seconds of that thread's processor time (least of
-``--reps``), the bytes that the stage is given, and the sum: what a backup would take if nothing
+dropped piece by piece, as in a backup. Printed are seconds of that thread's processor time (least
+of ``--reps``), the bytes that the stage is given, and the sum: what a backup would take if nothing
 were to be led, asked, queued, parsed or indexed. FOLDER is where the provider's file is written; by
 default the current one. Takes twice the file's size in memory. The last line is JSON.
 """

@@ -645,12 +645,15 @@ class Repository:
 
         :param leave: so many may still be on their way to the disk
         """
-        ids: list[bytes] = []
-        for pack in self._commits.take(leave):
-            entries = pack.builder.entries
-            with self.catalogue.writing() as connection:
-                self.catalogue.add_pack(connection, pack.name, pack.size, entries, self._clock())
-            ids += [entry.id for entry in entries]
+        packs = self._commits.take(leave)
+        if not packs:
+            return []
+        now = self._clock()
+        with self.catalogue.writing() as connection:
+            for pack in packs:
+                entries = pack.builder.entries
+                self.catalogue.add_pack(connection, pack.name, pack.size, entries, now)
+        ids = [entry.id for pack in packs for entry in pack.builder.entries]
         self._pending.difference_update(ids)
         return ids
 
