@@ -176,6 +176,12 @@ class Refused(PeerError):
     reason = "refused"
 
 
+class NotAllowed(Refused):
+    """The credential that this machine logs in with does not allow that."""
+
+    reason = "not_allowed"
+
+
 class NoAccelerator(Refused):
     """The provider, or the tenant, has no WAN accelerator for a session that asks for one."""
 
@@ -203,6 +209,12 @@ class Truncated(NotReachable):
 
     reason = "truncated"
     kind: ClassVar[WarningKind] = WarningKind.TRUNCATED
+
+
+class MovedOn(NotReachable):
+    """The provider asks to go on in a new session: a role of it stops, or was lost."""
+
+    reason = "moved_on"
 
 
 class Aborted(NotReachable):

@@ -42,6 +42,8 @@ COMMAND_SECONDS: Final = 30.0
 PING_SECONDS: Final = 20.0
 #: A peer that has sent nothing at all for this long is gone.
 SILENCE_SECONDS: Final = 90.0
+#: A relay on which no byte went either way for this long is cut: longer than any peer is silent.
+RELAY_IDLE_SECONDS: Final = 120.0
 
 # --- the record layer ---------------------------------------------------------------------------
 

@@ -16,14 +16,18 @@ from twisted.internet.error import ConnectError
 
 from cloudconnect.cli.running import Interrupt, run, run_at_once
 from cloudconnect.commands.admin import (
+    AddCredential,
     AddTenant,
     Collect,
     Freeze,
+    Invite,
     List,
+    RevokeCredential,
     Scrub,
     Seed,
     SetTenant,
     ShowTenant,
+    SwitchTenant,
 )
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings, load, running
@@ -55,6 +59,32 @@ class Acts(Protocol):
 
     async def freeze(self, name: str, frozen: bool) -> bool:
         """Freeze a tenant, or thaw it; whether it could be written down."""
+
+    async def invite(
+        self,
+        name: str,
+        label: str,
+        capabilities: list[str],
+        seconds: int,
+        settings: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Invite a machine of a tenant: ``label``, ``token``, ``expires``, ``made``."""
+
+    async def add_credential(
+        self,
+        name: str,
+        label: str,
+        password: Password | None,
+        certificate: bytes | None,
+        capabilities: list[str],
+    ) -> dict[str, Any]:
+        """Give a tenant another credential: its ``label``, and the ``token`` if one was made."""
+
+    async def revoke_credential(self, name: str, label: str) -> None:
+        """End a credential."""
+
+    async def switch_tenant(self, name: str, state: str) -> bool:
+        """Enable, disable or remove a tenant; whether anything changed."""
 
     async def collect(self, name: str) -> dict[str, Any]:
         """Collect a tenant's garbage; the counts."""
@@ -99,6 +129,41 @@ class _Here:
 
     async def freeze(self, name: str, frozen: bool) -> bool:
         return self._administration.freeze(name, frozen)
+
+    async def invite(
+        self,
+        name: str,
+        label: str,
+        capabilities: list[str],
+        seconds: int,
+        settings: dict[str, Any],
+    ) -> dict[str, Any]:
+        made = self._administration.invite(name, label or None, capabilities, seconds, settings)
+        return {
+            "token": made.token,
+            "label": made.label,
+            "expires": int(made.expires),
+            "made": made.made,
+        }
+
+    async def add_credential(
+        self,
+        name: str,
+        label: str,
+        password: Password | None,
+        certificate: bytes | None,
+        capabilities: list[str],
+    ) -> dict[str, Any]:
+        made, token = self._administration.tenants.add_credential(
+            name, label or None, password, certificate, capabilities
+        )
+        return {"label": made, "token": token}
+
+    async def revoke_credential(self, name: str, label: str) -> None:
+        self._administration.tenants.revoke_credential(name, label)
+
+    async def switch_tenant(self, name: str, state: str) -> bool:
+        return self._administration.tenants.switch(name, state)
 
     async def collect(self, name: str) -> dict[str, Any]:
         frozen = self._administration.describe(name)["frozen"]
@@ -152,6 +217,48 @@ class _There:
         answer = await self._link.call(Freeze, name=name, frozen=frozen)
         kept: bool = answer["kept"]
         return kept
+
+    async def invite(
+        self,
+        name: str,
+        label: str,
+        capabilities: list[str],
+        seconds: int,
+        settings: dict[str, Any],
+    ) -> dict[str, Any]:
+        return await self._link.call(
+            Invite,
+            name=name,
+            label=label,
+            capabilities=capabilities,
+            seconds=seconds,
+            settings=settings,
+        )
+
+    async def add_credential(
+        self,
+        name: str,
+        label: str,
+        password: Password | None,
+        certificate: bytes | None,
+        capabilities: list[str],
+    ) -> dict[str, Any]:
+        return await self._link.call(
+            AddCredential,
+            name=name,
+            label=label,
+            password=password,
+            certificate=certificate,
+            capabilities=capabilities,
+        )
+
+    async def revoke_credential(self, name: str, label: str) -> None:
+        await self._link.call(RevokeCredential, name=name, label=label)
+
+    async def switch_tenant(self, name: str, state: str) -> bool:
+        answer = await self._link.call(SwitchTenant, name=name, state=state)
+        changed: bool = answer["changed"]
+        return changed
 
     async def collect(self, name: str) -> dict[str, Any]:
         answer = await self._link.call(Collect, timeout=None, name=name)
@@ -217,7 +324,9 @@ def administrate(
         accounts = Accounts(settings.accounts_url)
         held.callback(accounts.close)
         reserve = Reserve(settings.reserve)
-        administration = Administration(accounts, settings.repositories, reserve)
+        administration = Administration(
+            accounts, settings.repositories, reserve, settings.removed_days
+        )
         return run_at_once(work(_Here(administration)))
 
 

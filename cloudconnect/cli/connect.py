@@ -12,14 +12,24 @@ from typing import Any, Final
 import attrs
 import click
 
+from cloudconnect.cli.invited import (
+    accept,
+    login_file,
+    own_password,
+    read_invitation,
+    with_invitation,
+)
 from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.opening import remember
+from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
 from cloudconnect.config.profile import (
     config_folder,
     load,
     profile_path,
     save,
+    state_folder,
     write_private,
 )
 from cloudconnect.content.atrest import (
@@ -30,8 +40,8 @@ from cloudconnect.content.atrest import (
     describe,
     make_open_slot,
     make_slot,
-    unlock,
 )
+from cloudconnect.content.description import unlock_slot
 from cloudconnect.content.kit import Kit
 from cloudconnect.errors import ContextMismatch, Refused, UsageError
 from cloudconnect.keys import MasterKey, Password
@@ -50,9 +60,12 @@ _READERS: Final = {
 
 @click.command()
 @click.argument("host", metavar="HOST[:PORT]", required=False)
+@click.option("--invite", metavar="F", help="File with the provider's invitation; - reads stdin.")
 @click.option("--kit-output", metavar="F", help="Write a new repository's recovery kit there.")
 @functools.partial(tenant_command, fresh=True)
-def connect(settings: TenantSettings, host: str | None, kit_output: str | None) -> None:
+def connect(
+    settings: TenantSettings, host: str | None, invite: str | None, kit_output: str | None
+) -> None:
     """Connect to a provider once, and remember how in a profile.
 
     The first time, this makes the tenant's repository and its encryption key. --encryption says who
@@ -67,9 +80,20 @@ def connect(settings: TenantSettings, host: str | None, kit_output: str | None) 
 
     A new repository's recovery kit is printed on a terminal, or written where --kit-output says. It
     is all that an empty machine needs: with --kit its text makes a profile again, without HOST.
+
+    With --invite the provider's invitation says where it is and who you are, and is good once: this
+    machine makes a login password of its own, which is kept beside the profile.
     """
     mode = settings.mode
-    if host is None and settings.kit is None:
+    invitation, given = None, ""
+    if invite is not None:
+        who = settings.profile.tenant if settings.kit is None else ""
+        if who or settings.profile.password_file:
+            raise UsageError("an invitation says who logs in: leave out tenant and password")
+        invitation = read_invitation(invite)
+        given = settings.profile.provider
+        settings = with_invitation(settings, invitation)
+    elif host is None and settings.kit is None:
         raise UsageError("name the provider: cloudconnect connect HOST[:PORT] --tenant NAME")
     address = settings.profile.provider if host is None else address_text(host)
     profile = attrs.evolve(settings.profile, provider=address, encryption=mode.value)
@@ -88,16 +112,28 @@ def connect(settings: TenantSettings, host: str | None, kit_output: str | None) 
             f"with --encryption {mode.value} there is no passphrase and no key file: nothing would "
             "be encrypted under it"
         )
-    login = settings.login_password()
-    typed = None if profile.password_file else login.reveal()
+    login = None if invitation is not None else settings.login_password()
+    typed = None if profile.password_file or login is None else login.reveal()
     # Asked for before the line is up, and twice, since it may be a new one.
     asked = mode is EncryptionMode.TENANT and settings.kit is None
     passphrase = settings.passphrase(new=True) if asked else None
+    first = None
+    if invitation is not None:
+        ways = (address,) if host is not None or given else invitation.providers
+        own = own_password(settings)
+        login = own[0]
+        profile = attrs.evolve(profile, password_file=str(login_file(settings)))
+        settings = attrs.evolve(settings, profile=profile)
+
+        async def first(reactor: Any, interrupt: Interrupt) -> TenantSettings:
+            return await accept(reactor, interrupt, settings, invitation, ways, own)
+
     connected = on_line(
         settings,
         lambda line, _: _connect(line, settings, passphrase),
         passphrase=False,
         login=login,
+        first=first,
     )
     saved = attrs.evolve(profile, **connected["profile"])
     kit: Kit | None = connected["kit"]
@@ -190,8 +226,10 @@ async def _connect(
                 f"not {mode.value}: if you chose that yourself when it was made, say so with "
                 f"--encryption {description.mode.value}; if not, somebody may want to read along"
             )
-        unlock(description, mode, passphrase)
+        _, slot = unlock_slot(description, mode, passphrase)
+        remember(state_folder(os.environ, account.provider, description.repository), slot)
     profile = {
+        "provider": line.settings.profile.provider,
         "provider_id": account.provider.hex(),
         "repository": description.repository.hex(),
         "encryption": description.mode.value,
@@ -217,6 +255,7 @@ async def _create(
     description = describe(master, repository, settings.mode, (slot,))
     keys = RepositoryKeys(master, repository, settings.mode)
     await line.manager.create_repository(description.encode())
+    remember(state_folder(os.environ, line.account.provider, repository), slot)
     heads = line.heads(description, keys)
     heads.begin()
     return description, kit_of(line, description, master, heads.chain)

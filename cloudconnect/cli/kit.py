@@ -13,6 +13,7 @@ from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.content.heads import Chain
 from cloudconnect.content.kit import Kit
 from cloudconnect.keys import MasterKey
+from cloudconnect.wire.scram import split_login
 
 #: What the kit is worth, by who can read the repository anyway.
 _WORTH: Final = {
@@ -47,7 +48,7 @@ def kit_of(line: Line, description: RepositoryDescription, master: MasterKey, ch
     pins = known if spki else (*known, line.manager.presented)
     return Kit(
         provider=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        tenant=line.settings.tenant,
+        tenant=split_login(line.settings.tenant)[0],
         pins=tuple(pins),
         repository=description.repository,
         mode=description.mode,

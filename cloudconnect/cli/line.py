@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.opening import remember
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
@@ -113,7 +114,8 @@ class Line:
         description, mode = self.description, self.settings.mode
         kit, slot = self.settings.kit, None
         if kit is None:
-            master, slot = unlock_slot(description, mode, self._passphrase)
+            master, slot = unlock_slot(description, mode, self._passphrase, self.settings.stretch)
+            remember(state_folder(os.environ, self.account.provider, description.repository), slot)
         else:
             check_mode(description, mode)
             master = kit.master
@@ -206,6 +208,7 @@ class Line:
                     summarize,
                     rates,
                     wan is not None and wan.used,
+                    movable=lambda: self.settings.retry > 0 and not unrepeatable(),
                 ),
                 journey,
                 unrepeatable,
@@ -291,6 +294,7 @@ def on_line(
     *,
     passphrase: bool = True,
     login: Password | None = None,
+    first: Callable[[Any, Interrupt], Coroutine[Any, Any, TenantSettings]] | None = None,
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -298,11 +302,10 @@ def on_line(
         there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
         ``none`` there is none to ask for
     :param login: the login password, where it is known already
+    :param first: what is to be done before; its settings say where to log in
     """
-    host, port = settings.address
-    tenant = settings.tenant
-    profile = settings.profile
-    trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
+    # What is wrong with these is said before anybody is asked for a secret.
+    tenant, _ = settings.tenant, _trust(settings)
     password = login or settings.login_password()
     sealed = settings.mode is EncryptionMode.TENANT
     opened = settings.kit is not None
@@ -310,8 +313,9 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
+        found = settings if first is None else await first(reactor, interrupt)
         manager = JobManager(
-            reactor, host, port, trust, happened=console.happened, warned=console.warned
+            reactor, *found.address, _trust(found), happened=console.happened, warned=console.warned
         )
         interrupt.call = manager.cancel
         try:
@@ -320,7 +324,7 @@ def on_line(
                 reactor,
                 manager,
                 account,
-                settings,
+                found,
                 phrase,
                 password,  # until the end: a line that breaks is made anew
                 lambda: interrupt.happened,
@@ -332,3 +336,10 @@ def on_line(
             await manager.close()
 
     return settings.run(lined)
+
+
+def _trust(settings: TenantSettings) -> TrustPolicy:
+    profile = settings.profile
+    return TrustPolicy(
+        settings.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
+    )

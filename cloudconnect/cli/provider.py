@@ -16,6 +16,7 @@ from cloudconnect.cli.administering import Acts, administrate, listed, rows
 from cloudconnect.cli.console import Console, local_time, printable, size
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_wan import wan
+from cloudconnect.cli.tenant_access import COMMANDS
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
@@ -30,6 +31,8 @@ def provider() -> None:
 
 
 provider.add_command(tenant)
+for _command in COMMANDS:
+    tenant.add_command(_command)
 provider.add_command(wan)
 
 

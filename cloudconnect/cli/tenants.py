@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.retention import rules_text
-from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.config.provider import load
 from cloudconnect.content.retention import RetentionPolicy
@@ -119,6 +120,8 @@ def tenant_list(directory: Path, as_json: bool, debug: bool) -> None:
         quota = "no quota" if row["quota"] is None else size(row["quota"])
         lease = f"lease until {row['lease_end']}" if row["lease_end"] else "no lease end"
         state = "disabled" if row["disabled"] else "enabled"
+        if row["removed"] is not None:
+            state = f"removed, {days_left(row['removal_left'])} left in the bin"
         state += ", frozen" if row["frozen"] else ""
         text = f"{row['name']}  {state}  {quota}  {lease}  {row['max_tasks']} tasks"
         console.record("tenant", row, text)
@@ -241,7 +244,7 @@ def tenant_text(row: dict[str, Any]) -> str:
     """A tenant for a person."""
     quota = "none" if row["quota"] is None else size(row["quota"])
     lines = [
-        f"Tenant {row['name']}" + (", DISABLED" if row["disabled"] else ""),
+        f"Tenant {row['name']}" + _state_text(row),
         f"  quota: {quota}; lease until: {row['lease_end'] or 'no end'}; tasks at the same time: "
         f"{row['max_tasks']}",
         *_limits_text(row),
@@ -263,6 +266,18 @@ def tenant_text(row: dict[str, Any]) -> str:
         f"only by the bin, {size(row['bytes_garbage'])} by nothing"
     )
     return "\n".join(lines)
+
+
+def days_left(seconds: float) -> str:
+    """Whole days, rounded up, as a person reads them."""
+    days = max(0, math.ceil(seconds / 86400))
+    return "1 day" if days == 1 else f"{days} days"
+
+
+def _state_text(row: dict[str, Any]) -> str:
+    if row.get("removed") is not None:
+        return f", REMOVED: what it stored is deleted in {days_left(row['removal_left'])}"
+    return ", DISABLED" if row["disabled"] else ""
 
 
 def _limits_text(row: dict[str, Any]) -> list[str]:

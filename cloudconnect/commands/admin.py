@@ -7,9 +7,11 @@ directory may administrate.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.protocols import amp
 
-from cloudconnect.commands.arguments import CBORArgument, SecretArgument
+from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.paging import rows_argument
 from cloudconnect.keys import Password
@@ -31,7 +33,7 @@ class AddTenant(BoundedCommand):
 
 
 class List(BoundedCommand):
-    """One page of a listing: ``tenant``, ``point``, ``event`` or ``session``.
+    """One page of a listing: ``tenant``, ``credential``, ``point``, ``event`` or ``session``.
 
     ``filters``: a map of text to text. ``after``: the last row's ``cursor``, 0 at first.
     ``rows``: maps. ``more``: ask again.
@@ -45,6 +47,74 @@ class List(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"rows", rows_argument()), (b"more", amp.Boolean())]
+
+
+# --- who logs in ---------------------------------------------------------------------------------
+
+
+class Invite(BoundedCommand):
+    """Invite a machine of a tenant; the tenant is made where there is none of this name.
+
+    ``label``: of the credential that the machine will have, or empty: what is free.
+    ``capabilities``: what it will be able to do, a list of words. ``seconds``: that the invitation
+    is good for. ``settings``: of a new tenant, as in AddTenant; empty for one that is there.
+    ``token``: good for one log-in. ``expires``: when it is over, in seconds since 1970. ``made``:
+    whether the tenant is new.
+    """
+
+    commandName = b"Invite"
+    arguments = [
+        (b"name", amp.Unicode()),
+        (b"label", amp.Unicode()),
+        (b"capabilities", CBORArgument()),
+        (b"seconds", amp.Integer()),
+        (b"settings", CBORArgument()),
+    ]
+    response = [
+        (b"token", SecretArgument(Password)),
+        (b"label", amp.Unicode()),
+        (b"expires", amp.Integer()),
+        (b"made", amp.Boolean()),
+    ]
+
+
+class AddCredential(BoundedCommand):
+    """Give a tenant another credential; ``label`` and ``capabilities`` as in Invite.
+
+    ``password``: its login password; ``certificate``: SHA-256 of the public key of its client
+    certificate; with neither a token is made, which is the answer.
+    """
+
+    commandName = b"AddCredential"
+    arguments = [
+        (b"name", amp.Unicode()),
+        (b"label", amp.Unicode()),
+        (b"password", SecretArgument(Password, optional=True)),
+        (b"certificate", FixedBytes(32, optional=True)),
+        (b"capabilities", CBORArgument()),
+    ]
+    response = [
+        (b"label", amp.Unicode()),
+        (b"token", SecretArgument(Password, optional=True)),
+    ]
+
+
+class RevokeCredential(BoundedCommand):
+    """End a credential, or an invitation, at once, and cut what runs with it."""
+
+    commandName = b"RevokeCredential"
+    arguments = [(b"name", amp.Unicode()), (b"label", amp.Unicode())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class SwitchTenant(BoundedCommand):
+    """Let a tenant in (``enabled``), or let it do nothing (``disabled``), or put it into the bin
+    too (``removed``). What it has running is cut. ``changed``: whether it was not so before.
+    """
+
+    commandName = b"SwitchTenant"
+    arguments = [(b"name", amp.Unicode()), (b"state", amp.Unicode())]
+    response = [(b"changed", amp.Boolean())]
 
 
 # --- what is agreed with a tenant, and how points are kept ----------------------------------------

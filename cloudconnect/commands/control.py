@@ -101,6 +101,24 @@ class AuthenticateFinal(BoundedCommand):
     ]
 
 
+class AcceptInvitation(BoundedCommand):
+    """Spend the invitation that this connection logged in with: make the machine's own credential.
+
+    The verifier of a login password that the tenant has just made (RFC 5802, section 3); the
+    password itself never leaves it. Nothing else can be done on the connection before, and all that
+    the credential allows after that. ``label``: what the credential is called.
+    """
+
+    commandName = b"AcceptInvitation"
+    arguments = [
+        (b"salt", FixedBytes(16)),
+        (b"stored_key", FixedBytes(32)),
+        (b"server_key", FixedBytes(32)),
+        (b"iterations", amp.Integer()),
+    ]
+    response = [(b"label", amp.Unicode())]
+
+
 class CreateRepository(BoundedCommand):
     """Make the tenant's repository as the encoded description says; once for each tenant."""
 
@@ -168,6 +186,23 @@ class Finish(BoundedCommand):
         (b"warnings", CBORArgument()),
     ]
     response = [(b"warnings", CBORArgument())]
+
+
+class MoveOn(BoundedCommand):
+    """The provider asks to go on with a session's job in a new session.
+
+    ``lost``: a role of the session is not there any more, and it cannot come to a good end.
+    Otherwise a role is about to be stopped, and a job that cannot begin again goes on to its end.
+    ``text``: why, for a person.
+    """
+
+    commandName = b"MoveOn"
+    arguments = [
+        (b"session", FixedBytes(16)),
+        (b"lost", amp.Boolean()),
+        (b"text", amp.Unicode()),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Warn(BoundedCommand):

@@ -304,6 +304,42 @@ class RegisterAccelerator(BoundedCommand):
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
+class RegisterMover(BoundedCommand):
+    """A target data mover of its own process says that it is there.
+
+    ``backend``: ``HOST:PORT`` on the provider's LAN that gateways and accelerators reach it at.
+    ``storage``: names the folder of its repositories, the same at each mover that shares it.
+    ``host``: tells the host that it runs on from others.
+    """
+
+    commandName = b"RegisterMover"
+    arguments = [
+        (b"backend", amp.Unicode()),
+        (b"storage", FixedBytes(16)),
+        (b"host", amp.Unicode()),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class HasRepository(BoundedCommand):
+    """Whether a mover has a repository: asked where movers have more than one storage."""
+
+    commandName = b"HasRepository"
+    arguments = [(b"repository", FixedBytes(16))]
+    response = [(b"there", amp.Boolean())]
+
+
+class WithdrawSession(BoundedCommand):
+    """Withdraw what a session has published, whose mover was lost before it could be told to.
+
+    ``count``: how many restore points that were.
+    """
+
+    commandName = b"WithdrawSession"
+    arguments = [(b"repository", FixedBytes(16)), (b"session", FixedBytes(16))]
+    response = [(b"count", amp.Integer())]
+
+
 class ReportWarning(BoundedCommand):
     """A role saw something that the provider and the tenant must know."""
 

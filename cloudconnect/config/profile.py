@@ -31,6 +31,7 @@ class Profile:
     """How to reach one provider as one tenant.
 
     :ivar provider: ``HOST`` or ``HOST:PORT``
+    :ivar tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
     :ivar fingerprints: the provider's pins
     :ivar ca: PEM file of authorities, or empty
     :ivar password_file: file with the login password, or empty
@@ -71,13 +72,17 @@ class Profile:
         for field in attrs.fields(Profile):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
-                lines.append(f"{field.name} = [{', '.join(map(_quoted, value))}]")
+                lines.append(f"{field.name} = [{', '.join(map(quoted, value))}]")
             elif value:
-                lines.append(f"{field.name} = {_quoted(value)}")
+                lines.append(f"{field.name} = {quoted(value)}")
         return "\n".join(lines) + "\n"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """``text`` as a TOML string.
+
+    :raises UsageError: it has control characters
+    """
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     if any(ord(c) < 32 or ord(c) == 127 for c in escaped):
         raise UsageError("a setting has control characters in it")

@@ -29,6 +29,8 @@ from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import SERVICE
 
 CONFIGURATION = "provider.toml"
+#: The roles that a provider's process may have.
+ROLES = ("service", "gateway", "mover", "wan")
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +39,7 @@ class ProviderSettings:
 
     :ivar directory: the provider's directory
     :ivar hosts: names and addresses that the certificate is for
+    :ivar roles: the roles of the provider's process, of :data:`ROLES`; ``service`` is one of them
     :ivar listen: endpoint string of the public port
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
     :ivar certificate: path of the certificate, PEM
@@ -48,6 +51,8 @@ class ProviderSettings:
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
+    :ivar grace_days: days after the end of a lease in which its tenant may restore, 0 to 3,650
+    :ivar removed_days: days that a removed tenant stays in the bin, 1 to 3,650
     :ivar wan_caches: folder of the WAN accelerator's block caches
     :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no accelerator in the
         provider's own process
@@ -56,6 +61,7 @@ class ProviderSettings:
 
     directory: Path
     hosts: tuple[str, ...]
+    roles: tuple[str, ...] = ROLES
     listen: str = f"tcp:{PUBLIC_PORT}"
     advertise: tuple[str, ...] = ()
     certificate: str = "tls/certificate.pem"
@@ -66,6 +72,8 @@ class ProviderSettings:
     maintenance_hours: int = 1
     gc_hours: int = 24
     scrub_days: int = 30
+    grace_days: int = 30
+    removed_days: int = 30
     wan_caches: str = "wan"
     wan_cache_gb: int = 4
     wan_caches_gb: int = 100
@@ -122,6 +130,8 @@ class ProviderSettings:
         lines = [
             "# The provider's settings. Paths are relative to this folder.",
             f"hosts = {_toml_list(self.hosts)}",
+            "# The roles of the provider's process; the others run in processes of their own.",
+            f"roles = {_toml_list(self.roles)}",
             f"listen = {quoted(self.listen)}",
             "# What tenants are told to connect to for data; empty: the address that they used.",
             f"advertise = {_toml_list(self.advertise)}",
@@ -135,6 +145,9 @@ class ProviderSettings:
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
             *(f"{name} = {getattr(self, name)}" for name in _TENDING),
+            "# Days in which a tenant may still restore when its lease has ended, and in which one",
+            "# that was removed can come back.",
+            *(f"{name} = {getattr(self, name)}" for name in _TENANTS),
             "# WAN acceleration: where its block caches lie, best on another disk than this",
             "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",
             f"wan_caches = {quoted(self.wan_caches)}",
@@ -146,7 +159,8 @@ class ProviderSettings:
 #: The settings that are numbers, with the least and the most that each may be.
 _TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 _CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
-_NUMBERS = {**_TENDING, **_CACHES}
+_TENANTS = {"grace_days": (0, 3650), "removed_days": (1, 3650)}
+_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES}
 
 
 def quoted(text: str) -> str:
@@ -177,11 +191,27 @@ def load(directory: Path) -> ProviderSettings:
         f"there is no provider in {directory}: run cloudconnect provider init --directory "
         f"{directory}",
         _NUMBERS,
-        ("hosts", "advertise"),
+        ("hosts", "advertise", "roles"),
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    if "roles" in values:
+        values["roles"] = check_roles(values["roles"])
     return ProviderSettings(directory=directory, **values)
+
+
+def check_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    """The roles of a provider's process, each once.
+
+    :raises UsageError: one is none, or the service is not among them
+    """
+    chosen = tuple(dict.fromkeys(roles))
+    if "service" not in chosen or not set(chosen) <= set(ROLES):
+        raise UsageError(
+            f"the roles of a provider's process are service, and any of {', '.join(ROLES[1:])}; "
+            "the others run in processes of their own (cloudconnect provider node enroll)"
+        )
+    return chosen
 
 
 def initialize(

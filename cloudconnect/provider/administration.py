@@ -17,30 +17,41 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from cloudconnect.commands.admin import (
+    AddCredential,
     AddTenant,
     Collect,
     Freeze,
+    Invite,
     List,
+    RevokeCredential,
     Scrub,
     Seed,
     SetTenant,
     ShowTenant,
+    SwitchTenant,
 )
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import NotFound, ProtocolViolation, Refused, UsageError
 from cloudconnect.keys import Password
-from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT, Accounts
+from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.maintenance import scrub_warnings
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.tenant_acts import (
+    ENABLED,
+    REMOVED_DAYS,
+    Invitation,
+    TenantActs,
+    verifier_of,
+)
 from cloudconnect.repository.rules import Rules
-from cloudconnect.settings import PAGE_ROWS_MAX, TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
+from cloudconnect.settings import PAGE_ROWS_MAX
+from cloudconnect.wire.scram import DEFAULT_LABEL, make_token
 
 #: What :meth:`Administration.page` can list.
-LISTINGS = ("tenant", "point", "event", "session")
+LISTINGS = ("tenant", "credential", "point", "event", "session")
 #: Settings that a tenant may be given.
 TENANT_SETTINGS = (
     "quota",
@@ -58,13 +69,20 @@ class Administration:
 
     :param accounts: the accounts data base
     :param repositories: the folder of the repositories
+    :param removed_days: days that a removed tenant stays in the bin
     :ivar acts: what can be done to these
+    :ivar tenants: what can be done about who logs in
     """
 
     def __init__(
-        self, accounts: Accounts, repositories: Path, reserve: Reserve | None = None
+        self,
+        accounts: Accounts,
+        repositories: Path,
+        reserve: Reserve | None = None,
+        removed_days: int = REMOVED_DAYS,
     ) -> None:
         self._accounts = accounts
+        self.tenants = TenantActs(accounts, removed_days)
         self.acts = RepositoryActs(repositories, reserve)
 
     def add_tenant(
@@ -74,21 +92,27 @@ class Administration:
 
         :raises UsageError: a name, password or setting that cannot be used
         """
-        _check_settings(settings)
+        agreed = _agreed(settings)
         token = make_token() if password is None else None
         secret = password if password is not None else token
         assert secret is not None
-        self._accounts.add_tenant(
-            name,
-            _verifier(secret),
-            **{
-                name: settings.get(name)
-                for name in ("quota", "soft_quota", "lease_end", "bandwidth", "expect_every")
-            },
-            max_tasks=settings.get("max_tasks") or MAX_TASKS_DEFAULT,
-            modes=tuple(settings.get("modes") or ("tenant",)),
-        )
+        self._accounts.add_tenant(name, verifier_of(secret), **agreed)
         return token
+
+    def invite(
+        self,
+        name: str,
+        label: str | None,
+        capabilities: list[str],
+        seconds: float,
+        settings: dict[str, Any],
+    ) -> Invitation:
+        """Invite a machine of a tenant; see :meth:`.tenant_acts.TenantActs.invite`.
+
+        :param settings: of a new tenant, as for :meth:`add_tenant`; empty for one that is there
+        """
+        agreed = _agreed(settings) if settings else None
+        return self.tenants.invite(name, label, capabilities, seconds, agreed)
 
     def set_tenant(
         self, name: str, password: Password | None, new_token: bool, settings: dict[str, Any]
@@ -110,7 +134,7 @@ class Administration:
         token = make_token() if new_token and password is None else None
         secret = password if password is not None else token
         if secret is not None:
-            self._accounts.change_verifier(name, _verifier(secret))
+            self._accounts.change_verifier(name, verifier_of(secret))
         return token
 
     def tell_rules(self, name: str) -> bool:
@@ -169,6 +193,9 @@ class Administration:
         if what == "tenant":
             found = enumerate(self._accounts.tenants(), 1)
             rows = [{**row, "cursor": number} for number, row in found if number > after]
+        elif what == "credential":
+            name = self._accounts.tenant(filters.get("tenant", "")).name
+            rows = self._accounts.credentials(name, after, limit + 1)
         elif what == "point":
             rows = self._points(filters, after, limit + 1)
         elif what == "event":
@@ -193,6 +220,18 @@ class Administration:
         return [{"tenant": name, **row, "cursor": row["arrival"]} for row in rows]
 
 
+def _agreed(settings: dict[str, Any]) -> dict[str, Any]:
+    """What ``Accounts.add_tenant`` takes.
+
+    :raises UsageError: a setting that cannot be used
+    """
+    _check_settings(settings)
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "modes" in given:
+        given["modes"] = tuple(given["modes"])
+    return given
+
+
 def _check_settings(settings: dict[str, Any]) -> None:
     unknown = set(settings) - set(TENANT_SETTINGS)
     if unknown:
@@ -209,10 +248,10 @@ def _changed_rules(rules: dict[str, Any], changes: dict[str, Any]) -> dict[str, 
         raise UsageError(str(error)) from None
 
 
-def _verifier(secret: Password) -> Verifier:
-    return (
-        make_verifier(secret, TOKEN_ITERATIONS_MIN) if is_token(secret) else make_verifier(secret)
-    )
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UsageError("capabilities is a list of words")
+    return values
 
 
 class AdminProtocol(BoundedAMP):
@@ -249,6 +288,91 @@ class AdminProtocol(BoundedAMP):
         done = self._run(self._administration.add_tenant, name, password, settings)
         return done.addCallback(lambda token: {"token": token})
 
+    # --- who logs in -----------------------------------------------------------------------------
+
+    @Invite.responder
+    def invite(
+        self, name: str, label: str, capabilities: Any, seconds: int, settings: Any
+    ) -> Deferred[dict[str, Any]]:
+        """Invite a machine of a tenant."""
+        if not isinstance(settings, dict):
+            raise UsageError("settings is a map")
+        return Deferred.fromCoroutine(
+            self._invite(name, label, _texts(capabilities), seconds, settings)
+        )
+
+    async def _invite(
+        self, name: str, label: str, capabilities: list[str], seconds: int, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        invite = self._administration.invite
+        made = await self._run(invite, name, label or None, capabilities, seconds, settings)
+        text = f"tenant {name}: credential {made.label} invited"
+        await self._note("tenant_invited", text, name, credential=made.label)
+        return {
+            "token": made.token,
+            "label": made.label,
+            "expires": int(made.expires),
+            "made": made.made,
+        }
+
+    @AddCredential.responder
+    def add_credential(
+        self,
+        name: str,
+        label: str,
+        password: Password | None,
+        certificate: bytes | None,
+        capabilities: Any,
+    ) -> Deferred[dict[str, Any]]:
+        """Give a tenant another credential."""
+        return Deferred.fromCoroutine(
+            self._add_credential(name, label, password, certificate, _texts(capabilities))
+        )
+
+    async def _add_credential(
+        self,
+        name: str,
+        label: str,
+        password: Password | None,
+        certificate: bytes | None,
+        capabilities: list[str],
+    ) -> dict[str, Any]:
+        add = self._administration.tenants.add_credential
+        made, token = await self._run(add, name, label or None, password, certificate, capabilities)
+        text = f"tenant {name}: credential {made} added"
+        await self._note("credential_added", text, name, credential=made)
+        return {"label": made, "token": token}
+
+    @RevokeCredential.responder
+    def revoke_credential(self, name: str, label: str) -> Deferred[dict[str, Any]]:
+        """End a credential, and what runs with it."""
+        return Deferred.fromCoroutine(self._revoke_credential(name, label))
+
+    async def _revoke_credential(self, name: str, label: str) -> dict[str, Any]:
+        await self._run(self._administration.tenants.revoke_credential, name, label)
+        if self._service is not None:
+            await self._service.cut(name, label)
+        text = f"tenant {name}: credential {label} revoked"
+        await self._note("credential_revoked", text, name, credential=label)
+        return {}
+
+    @SwitchTenant.responder
+    def switch_tenant(self, name: str, state: str) -> Deferred[dict[str, Any]]:
+        """Enable, disable or remove a tenant."""
+        return Deferred.fromCoroutine(self._switch_tenant(name, state))
+
+    async def _switch_tenant(self, name: str, state: str) -> dict[str, Any]:
+        changed = await self._run(self._administration.tenants.switch, name, state)
+        if self._service is not None and state != ENABLED:
+            await self._service.cut(name)
+        if changed:
+            await self._note(f"tenant_{state}", f"tenant {name} is {state}", name)
+        return {"changed": changed}
+
+    async def _note(self, event: str, text: str, tenant: str, **fields: Any) -> None:
+        if self._service is not None:
+            await self._service.note(event, "", text, tenant=tenant, **fields)
+
     @List.responder
     def page(self, what: str, filters: Any, after: int, limit: int) -> Deferred[dict[str, Any]]:
         """One page of a listing."""
@@ -274,6 +398,8 @@ class AdminProtocol(BoundedAMP):
         token = await self._run(
             self._administration.set_tenant, name, password, new_token, settings
         )
+        if self._service is not None and (password is not None or token is not None):
+            await self._service.cut(name, DEFAULT_LABEL)  # the old password has ended
         if "rules" in settings or "quota" in settings:  # the bin is as large as the quota
             await self._repositories.keeping.rules_changed(name)
         return {"token": token}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,6 +24,7 @@ from cloudconnect.commands.control import (
     BINDING_SIZE,
     KEY_A_LABEL,
     STREAMS_MAX,
+    AcceptInvitation,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
@@ -31,6 +33,7 @@ from cloudconnect.commands.control import (
     GetRetention,
     ListPoints,
     LockPoints,
+    MoveOn,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -54,6 +57,9 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
+from cloudconnect.provider.access import SESSIONS, Act, Login
+from cloudconnect.provider.accounts import Tenant
+from cloudconnect.provider.accounts.credentials import Credential
 from cloudconnect.provider.planning import Ask
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.settings import (
@@ -61,13 +67,15 @@ from cloudconnect.settings import (
     BOX_MAX,
     BOX_MAX_UNAUTHENTICATED,
     PAGE_ROWS_MAX,
+    PASSWORD_ITERATIONS_MIN,
     PING_SECONDS,
     PROTOCOL_VERSIONS,
     REQUESTS_MAX,
     REQUESTS_MAX_UNAUTHENTICATED,
     SILENCE_SECONDS,
+    TOKEN_ITERATIONS_MIN,
 )
-from cloudconnect.wire.scram import ScramServer
+from cloudconnect.wire.scram import ScramServer, Verifier, split_login
 
 
 class ControlProtocol(BoundedAMP):
@@ -85,7 +93,9 @@ class ControlProtocol(BoundedAMP):
             requests_max=REQUESTS_MAX_UNAUTHENTICATED,
         )
         self._service = service
-        self._tenant: str | None = None
+        self._login: Login | None = None
+        self._cut = False
+        self._credential: Credential | None = None
         self._scram: ScramServer | None = None
         self._version = PROTOCOL_VERSIONS[-1]
         self._sessions: set[bytes] = set()
@@ -105,7 +115,9 @@ class ControlProtocol(BoundedAMP):
             if call is not None and call.active():
                 call.cancel()
         error = reason.value
-        if isinstance(error, ControlTampered) and self._tenant is not None:
+        if self._login is not None:
+            self._service.connections.remove(self._login)
+        if isinstance(error, ControlTampered) and self._login is not None:
             for session in self._sessions or {b""}:
                 self._service.warned(self._warning(session, error))
             self._service.spoil(self._sessions)
@@ -118,7 +130,7 @@ class ControlProtocol(BoundedAMP):
             time=time.time(),
             kind=error.kind,
             session=session.hex(),
-            tenant=self._tenant or "",
+            tenant="" if self._login is None else self._login.tenant,
             role="service",
             hop="control",
             peer=self._address(),
@@ -134,6 +146,11 @@ class ControlProtocol(BoundedAMP):
         if transport is not None:
             transport.abortConnection()
 
+    def cut(self) -> None:
+        """The provider wants it gone, at once: nothing more can be begun on it."""
+        self._cut = True
+        self._abort()
+
     def _address(self) -> str:
         peer: IAddress | None = None if self.transport is None else self.transport.getPeer()
         return str(getattr(peer, "host", "") or "")
@@ -142,11 +159,11 @@ class ControlProtocol(BoundedAMP):
 
     @AuthenticateFirst.responder
     def authenticate_first(self, message: str, versions: Any) -> Deferred[dict[str, Any]]:
-        """SCRAM's first exchange; an unknown tenant is answered like a known one."""
+        """SCRAM's first exchange; an unknown name is answered like a known one."""
         return Deferred.fromCoroutine(self._first(message, versions))
 
     async def _first(self, message: str, versions: Any) -> dict[str, Any]:
-        if self._tenant is not None or self._scram is not None:
+        if self._login is not None or self._scram is not None:
             raise ProtocolViolation("authentication was begun before")
         if not isinstance(versions, list) or not all(isinstance(v, int) for v in versions):
             raise ProtocolViolation("versions is not a list of numbers")
@@ -162,11 +179,15 @@ class ControlProtocol(BoundedAMP):
         # A first pass only reads whose verifier is to be fetched from the data base.
         reading = ScramServer(lambda name: None, binding, service.decoy_key)
         reading.first(message)
-        tenant = reading.tenant
+        name = reading.tenant
+        # Guesses at all machines of a tenant count together.
+        tenant, _ = split_login(name)
         await deferLater(service.reactor, service.attempts.delay(tenant, self._address()))
-        verifier = await service.verifier(tenant)
+        found: Credential | None = await service.credential(name)
+        verifier = None if found is None else found.verifier
+        self._credential = found
         self._scram = ScramServer(
-            lambda name: verifier, binding, service.decoy_key, service.decoy_iterations(tenant)
+            lambda name: verifier, binding, service.decoy_key, service.decoy_iterations(name)
         )
         return {"message": self._scram.first(message)}
 
@@ -180,10 +201,11 @@ class ControlProtocol(BoundedAMP):
         if scram is None:
             raise ProtocolViolation("AuthenticateFinal came without AuthenticateFirst")
         service, address = self._service, self._address()
+        tenant, label = split_login(scram.tenant)
         try:
             proof = scram.final(message)
         except LoginRefused as refused:
-            failures = service.attempts.failed(scram.tenant, address)
+            failures = service.attempts.failed(tenant, address)
             self.log.warn(
                 "log-in refused for {tenant} from {peer}, failure {failures}",
                 tenant=scram.tenant,
@@ -194,7 +216,7 @@ class ControlProtocol(BoundedAMP):
                 SecurityWarning(
                     time=time.time(),
                     kind=refused.kind,
-                    tenant=scram.tenant,
+                    tenant=tenant,
                     role="service",
                     hop="control",
                     peer=address,
@@ -202,17 +224,23 @@ class ControlProtocol(BoundedAMP):
                 )
             )
             raise
-        tenant = scram.tenant
         service.attempts.succeeded(tenant, address)
-        record, description = await service.account(tenant)
-        self._tenant = tenant
+        credential, self._credential = self._credential, None
+        assert credential is not None, "no proof fits a name without a credential"
+        record, description = await self._enter(Login.by(credential))
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self.set_limits(BOX_MAX, REQUESTS_MAX)
-        self.log.info("tenant {tenant} logged in from {peer}", tenant=tenant, peer=address)
+        self.log.info(
+            "tenant {tenant} logged in from {peer} as {credential}",
+            tenant=tenant,
+            peer=address,
+            credential=label,
+        )
         self._ping_later()
-        # Behind the answer to the log-in, so that the command hears it in time.
-        service.reactor.callLater(0, self._tell_found, tenant)
+        if "read" in credential.capabilities and not credential.invitation:
+            # Behind the answer to the log-in, so that the command hears it in time.
+            service.reactor.callLater(0, self._tell_found, tenant)
         return {
             "message": proof,
             "version": self._version,
@@ -222,10 +250,57 @@ class ControlProtocol(BoundedAMP):
             "wan": service.nodes.accelerates,
         }
 
-    def _known(self) -> str:
-        if self._tenant is None:
+    async def _enter(self, login: Login) -> tuple[Tenant, bytes]:
+        """The log-in is proved: whether it may come in, and what there is for it."""
+        service = self._service
+        # Known before it is looked at: who is cut meanwhile is not let in.
+        service.connections.add(login, self.cut)
+        self._login = login
+        try:
+            record = await service.admit(login, Act.LOG_IN)
+            if login.invitation:
+                return record, b""
+            return await service.account(login.tenant)
+        except BaseException:
+            self._login = None
+            service.connections.remove(login)
+            raise
+
+    @AcceptInvitation.responder
+    def accept_invitation(self, **values: Any) -> Deferred[dict[str, Any]]:
+        """Make the machine's own credential."""
+        return Deferred.fromCoroutine(self._accept_invitation(Verifier(**values)))
+
+    async def _accept_invitation(self, verifier: Verifier) -> dict[str, Any]:
+        if verifier.iterations not in (TOKEN_ITERATIONS_MIN, PASSWORD_ITERATIONS_MIN):
+            # Another number would tell that the name exists.
+            raise ProtocolViolation("a verifier is not made with so many iterations")
+        service, before = self._service, self._logged_in()
+        made = await service.accept_invitation(before, verifier)
+        service.connections.remove(before)
+        if self.transport is None or self._cut:
+            raise NotReachable("the control channel is gone")
+        service.connections.add(made, self.cut)
+        self._login = made
+        return {"label": made.label}
+
+    def _logged_in(self) -> Login:
+        if self._login is None or self._cut:
             raise LoginRefused("log in first")
-        return self._tenant
+        return self._login
+
+    async def _may(self, act: Act) -> str:
+        """The tenant, where it may do this now; nothing is read before that is known."""
+        login = self._logged_in()
+        await self._service.admit(login, act)
+        self._logged_in()
+        return login.tenant
+
+    async def _doing(
+        self, act: Act, call: Callable[..., Coroutine[Any, Any, Any]], *asked: Any, **named: Any
+    ) -> Any:
+        """Call it for the tenant, where it may do this now."""
+        return await call(await self._may(act), *asked, **named)
 
     # --- liveness --------------------------------------------------------------------------------
 
@@ -246,13 +321,17 @@ class ControlProtocol(BoundedAMP):
     @CreateRepository.responder
     def create_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
         """Make the tenant's repository."""
-        done = Deferred.fromCoroutine(self._service.create_repository(self._known(), description))
+        done = Deferred.fromCoroutine(
+            self._doing(Act.CREATE, self._service.create_repository, description)
+        )
         return done.addCallback(lambda _: {})
 
     @ReplaceDescription.responder
     def replace_description(self, **values: bytes) -> Deferred[dict[str, Any]]:
         """Take a new description of the tenant's repository."""
-        done = Deferred.fromCoroutine(self._service.replace_description(self._known(), **values))
+        done = Deferred.fromCoroutine(
+            self._doing(Act.CHANGE_KEYS, self._service.replace_description, **values)
+        )
         return done.addCallback(lambda _: {})
 
     @ListPoints.responder
@@ -262,7 +341,9 @@ class ControlProtocol(BoundedAMP):
         """One page of restore points."""
         _check_page(after, limit)
         asked = {"host": host, "job": job, "tag": tag, "after": after, "limit": limit}
-        return Deferred.fromCoroutine(self._service.points(self._known(), **asked, states=states))
+        return Deferred.fromCoroutine(
+            self._doing(Act.LIST, self._service.points, **asked, states=states)
+        )
 
     @Start.responder
     def start(self, **asked: Any) -> Deferred[dict[str, Any]]:
@@ -270,7 +351,7 @@ class ControlProtocol(BoundedAMP):
         return Deferred.fromCoroutine(self._start(**asked))
 
     async def _start(self, kind: str, streams: int, wan: bool, **asked: Any) -> dict[str, Any]:
-        tenant = self._known()
+        self._logged_in()
         try:
             wanted = Ask(kind=SessionKind(kind), streams=streams, wan=wan, **asked)
         except ValueError:
@@ -284,12 +365,20 @@ class ControlProtocol(BoundedAMP):
                 raise ProtocolViolation(
                     f"host and job labels have 1 to {LABEL_MAX} printable characters"
                 )
+        tenant = await self._may(SESSIONS[wanted.kind])
         session, plan, keys = await self._service.start(
-            tenant, wanted, self._key_a_exporter, self._address(), self._tell
+            tenant,
+            wanted,
+            self._key_a_exporter,
+            self._address(),
+            self._tell,
+            self._move_on,
+            self._login,
         )
-        if self.transport is None:  # the tenant has gone meanwhile: nobody will end this session
+        # The tenant has gone meanwhile, or has to: nobody else will end this session.
+        if self.transport is None or self._cut:
             _forget(keys)
-            await self._service.finish(self._service.live(tenant, session), "interrupted", {}, [])
+            await self._service.abandon(session)
             raise NotReachable("the control channel is gone")
         self._sessions.add(session)
         self._service.reactor.callLater(0, _forget, keys)
@@ -302,6 +391,12 @@ class ControlProtocol(BoundedAMP):
         if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    def _move_on(self, session: bytes, lost: bool, text: str) -> None:
+        """Ask the tenant to go on with a session's job in a new one."""
+        if self.transport is not None:
+            asked = self.call(MoveOn, session=session, lost=lost, text=text)
+            asked.addErrback(lambda _: None)  # an older tenant notices it by its line
 
     def _tell_found(self, tenant: str) -> None:
         """Tell a tenant that has just logged in what was found damaged since it was told last."""
@@ -328,7 +423,7 @@ class ControlProtocol(BoundedAMP):
     async def _finish(
         self, session: bytes, outcome: str, summary: Any, warnings: Any
     ) -> dict[str, Any]:
-        live = self._service.live(self._known(), session)
+        live = self._service.live(self._logged_in().tenant, session)
         if session not in self._sessions:
             # Its point is listed a moment before its own line says that all is well.
             raise ContextMismatch("the session was not started on this connection")
@@ -346,7 +441,7 @@ class ControlProtocol(BoundedAMP):
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:
         """The tenant saw something on the way."""
         (told,) = read_warnings([warning])
-        live = self._service.live(self._known(), bytes.fromhex(told.session))
+        live = self._service.live(self._logged_in().tenant, bytes.fromhex(told.session))
         return self._service.warned_by_tenant(live, told).addCallback(lambda _: {})
 
     # --- how points are kept ---------------------------------------------------------------------
@@ -354,31 +449,37 @@ class ControlProtocol(BoundedAMP):
     @DeletePoints.responder
     def delete_points(self, points: Any) -> Deferred[dict[str, Any]]:
         """Put restore points into the bin."""
-        return Deferred.fromCoroutine(self._service.keeping.delete_points(self._known(), points))
+        return Deferred.fromCoroutine(
+            self._doing(Act.DELETE, self._service.keeping.delete_points, points)
+        )
 
     @UndeletePoints.responder
     def undelete_points(self, points: Any) -> Deferred[dict[str, Any]]:
         """Take restore points out of the bin."""
-        return Deferred.fromCoroutine(self._service.keeping.undelete_points(self._known(), points))
+        return Deferred.fromCoroutine(
+            self._doing(Act.UNDELETE, self._service.keeping.undelete_points, points)
+        )
 
     @LockPoints.responder
     def lock_points(self, points: Any, until: int) -> Deferred[dict[str, Any]]:
         """Lock restore points."""
         return Deferred.fromCoroutine(
-            self._service.keeping.lock_points(self._known(), points, until)
+            self._doing(Act.LOCK, self._service.keeping.lock_points, points, until)
         )
 
     @GetRetention.responder
     def get_retention(self, after: int, limit: int) -> Deferred[dict[str, Any]]:
         """One page of what is kept."""
         _check_page(after, limit)
-        return Deferred.fromCoroutine(self._service.keeping.retention(self._known(), after, limit))
+        return Deferred.fromCoroutine(
+            self._doing(Act.SHOW_RETENTION, self._service.keeping.retention, after, limit)
+        )
 
     @SetRetention.responder
     def set_retention(self, host: str, job: str, policy: Any) -> Deferred[dict[str, Any]]:
         """Set what is kept."""
         return Deferred.fromCoroutine(
-            self._service.keeping.set_retention(self._known(), host, job, policy)
+            self._doing(Act.SET_RETENTION, self._service.keeping.set_retention, host, job, policy)
         )
 
     @PreviewRetention.responder
@@ -389,7 +490,12 @@ class ControlProtocol(BoundedAMP):
         _check_page(after, limit)
         asked = {"host": host, "job": job, "policy": policy, "after": after, "limit": limit}
         return Deferred.fromCoroutine(
-            self._service.keeping.preview_retention(self._known(), proposed=proposed, **asked)
+            self._doing(
+                Act.SHOW_RETENTION,
+                self._service.keeping.preview_retention,
+                proposed=proposed,
+                **asked,
+            )
         )
 
     def exporter(self, label: bytes, context: bytes, length: int) -> bytes:

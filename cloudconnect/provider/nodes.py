@@ -1,4 +1,4 @@
-"""Layer 4: the other roles as the Cloud Connect service knows them: gateways, mover, accelerators.
+"""Layer 4: the other roles as the Cloud Connect service knows them: gateways, movers, accelerators.
 
 Each is reached through its LAN link; one of another process that does not answer in time is lost
 until it registers again (``docs/protocol.rst``, section 10).
@@ -17,8 +17,10 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import PublishRoute, RetireRoute
 from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable, Refused
+from cloudconnect.provider.movers import MoverPlace, Movers
 from cloudconnect.provider.planning import HERE, GatewayPlace, Part
 from cloudconnect.settings import KEY_A_SECONDS
+from cloudconnect.transports.nodes import ACCELERATOR, MOVER
 
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
 ROUTE_SECONDS = 2 * KEY_A_SECONDS
@@ -32,6 +34,7 @@ class Nodes:
 
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
+    :ivar movers: the target data movers
     """
 
     _log = Logger()
@@ -39,8 +42,31 @@ class Nodes:
     def __init__(self, advertise: Iterable[str] = ()) -> None:
         self._advertise = list(advertise)
         self._gateways: dict[BoundedAMP, GatewayPlace] = {}
-        self._mover: BoundedAMP | None = None
-        self._accelerators: dict[BoundedAMP, str] = {}
+        self._leaving: set[tuple[str, str]] = set()
+        self.movers = Movers(self.is_leaving)
+        self._accelerators: dict[BoundedAMP, tuple[str, str]] = {}
+
+    # --- nodes that are to stop ------------------------------------------------------------------
+
+    def is_leaving(self, role: str, name: str) -> bool:
+        """Whether a node gets no new sessions, because its admin wants to stop it."""
+        return (role, name) in self._leaving
+
+    def set_leaving(self, role: str, name: str, leaving: bool) -> None:
+        """From now on a node gets no new sessions, or does again.
+
+        :param role: as its certificate says it
+        """
+        if leaving:
+            self._leaving.add((role, name))
+        else:
+            self._leaving.discard((role, name))
+
+    def named(self, role: str, name: str) -> list[BoundedAMP]:
+        """The lines to the mover or accelerator of this role and name, where it is there."""
+        if role == MOVER:
+            return [link for link, place in self.movers if place.name == name]
+        return [link for link, (_, known) in self._accelerators.items() if known == name]
 
     def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
         """A gateway is there: routes are published to it from now on."""
@@ -50,16 +76,20 @@ class Nodes:
         """A gateway's link is gone."""
         self._gateways.pop(link, None)
 
-    def set_mover(self, link: BoundedAMP) -> None:
-        """The target data mover is there."""
-        self._mover = link
+    def set_mover(self, link: BoundedAMP, place: MoverPlace | None = None) -> None:
+        """The target data mover of this process is there, in the place of any before it."""
+        for other, known in self.movers:
+            if known.backend == HERE:
+                self.movers.lose(other)
+        self.movers.add(link, place or MoverPlace())
 
-    def add_accelerator(self, link: BoundedAMP, backend: str = HERE) -> None:
+    def add_accelerator(self, link: BoundedAMP, backend: str = HERE, name: str = "") -> None:
         """A target WAN accelerator is there: sessions may go through it from now on.
 
         :param backend: ``HOST:PORT`` where gateways find it, or ``here`` for our own process
+        :param name: its name in the provider's LAN
         """
-        self._accelerators[link] = backend
+        self._accelerators[link] = (backend, name)
 
     def lose_accelerator(self, link: BoundedAMP) -> None:
         """A target WAN accelerator is gone."""
@@ -74,31 +104,35 @@ class Nodes:
         """The accelerator with the fewest sessions, and where gateways find it.
 
         :param busy: how many sessions each has; 0 where it is not in there
-        :raises NoAccelerator: there is none
+        :raises NoAccelerator: there is none that takes new sessions
         """
-        if not self._accelerators:
+        taking = [
+            (busy.get(link, 0), link, backend)
+            for link, (backend, name) in self._accelerators.items()
+            if not self.is_leaving(ACCELERATOR, name)
+        ]
+        if not taking:
             raise NoAccelerator(
                 "the provider has no WAN accelerator running; use --wan auto or off, or try later"
             )
-        link = min(self._accelerators, key=lambda link: busy.get(link, 0))
-        return link, self._accelerators[link]
+        _, link, backend = min(taking, key=lambda found: found[0])
+        return link, backend
 
     @property
     def mover(self) -> BoundedAMP:
-        """The link to the target data mover.
+        """The link to a target data mover.
 
         :raises Refused: there is none
         """
-        if self._mover is None:
-            raise Refused("the provider has no data mover running; try again later")
-        return self._mover
+        return self.movers.some()
 
     def lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
-        """An accelerator that does not answer is lost until it registers again."""
-        if part.role is Role.TARGET_WAN and isinstance(error, NotReachable):
-            if _is_only_late(part.link, part.backend):
-                return
-            self.lose_accelerator(part.link)
+        """A mover or accelerator that does not answer is lost until it registers again."""
+        if isinstance(error, NotReachable) and not _is_only_late(part.link, part.backend):
+            if part.role is Role.TARGET_WAN:
+                self.lose_accelerator(part.link)
+            else:
+                self.movers.lose(part.link)
             _cut(part.link)
 
     def addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
@@ -137,7 +171,8 @@ class Nodes:
         answers: Any = await DeferredList(calls, consumeErrors=True)
         for (link, place), (accepted, answer) in zip(links, answers, strict=True):
             if accepted:
-                taken.append(place)
+                if place.public:
+                    taken.append(place)
                 continue
             self._log.warn(
                 "gateway {where} did not take a route: {why}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from cloudconnect.commands.control import TARGET_HOPS, Role, SessionKind
 from cloudconnect.commands.tunnel import agreed_digest
 from cloudconnect.keys import KeyA
 from cloudconnect.provider.accounts import Tenant
+from cloudconnect.provider.accounts.credentials import CAPABILITIES as CAPABILITIES_ALL
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import KEY_A_SECONDS, PROTOCOL_VERSIONS
 
@@ -56,10 +57,12 @@ class GatewayPlace:
     :ivar backend: what the gateway calls the place of this process: ``here`` inside it, else
         ``HOST:PORT`` on the provider's LAN
     :ivar advertise: ``HOST:PORT`` that tenants reach it at, or empty
+    :ivar public: whether tenants reach it at all; the one that only sends on does not count
     """
 
     backend: str = HERE
     advertise: str = ""
+    public: bool = True
 
 
 @attrs.frozen(eq=False)
@@ -116,9 +119,11 @@ def packages(
     record: Tenant,
     exporter: Callable[[bytes, str], bytes],
     mover_backend: str,
+    allowed: Collection[str] = CAPABILITIES_ALL,
 ) -> list[KeyAPackage]:
     """What each part is told.
 
+    :param allowed: what the tenant's credential can: the session can no more than that
     :param exporter: the control channel's TLS exporter for a session and a role, 32 bytes
     :param mover_backend: where accelerators find the mover
     """
@@ -144,7 +149,7 @@ def packages(
                 repository=ask.repository,
                 quota=record.quota,
                 mode=record.mode,
-                capabilities=CAPABILITIES[ask.kind],
+                capabilities=tuple(c for c in CAPABILITIES[ask.kind] if c in allowed),
                 hops=TARGET_HOPS[ask.wan][part.role],
                 streams=streams_of(part.role, ask),
                 wan=ask.wan,

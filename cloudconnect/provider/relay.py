@@ -1,8 +1,10 @@
 """Layer 4: moving the bytes of one accepted connection to a back end, blindly.
 
-The relay reads nothing and holds no key. A PROXY protocol v2 header, written before the first
-bytes, tells the back end who the peer really is (https://www.haproxy.org/download/3.0/doc/
-proxy-protocol.txt).
+The relay reads nothing and holds no key. Between two sockets it moves bytes inside the kernel
+(:mod:`cloudconnect.transports.splice`); where one side is something else, or the system has no
+``splice``, :class:`RelayProtocol` passes them on. A PROXY protocol v2 header, written before the
+first bytes, tells the back end who the peer really is
+(https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt).
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ import ipaddress
 import struct
 from typing import cast
 
+import attrs
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
+    IReactorTime,
     IStreamClientEndpoint,
     ITransport,
 )
@@ -25,6 +29,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudconnect.interfaces import IRelayTarget
+from cloudconnect.transports.pipes import PipePool
+from cloudconnect.transports.splice import SplicedPair, Traffic, can_splice
 from cloudconnect.transports.switch import hand_over
 
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -107,18 +113,36 @@ class RelayProtocol(Protocol):
             other.transport.loseConnection()
 
 
+@attrs.define(eq=False)
+class Relays:
+    """What the relays of one process share.
+
+    :ivar clock: of their idle limits
+    :ivar pool: lends pipes
+    :ivar traffic: what they have moved
+    :ivar in_kernel: whether sockets are joined inside the kernel where that can be
+    """
+
+    clock: IReactorTime
+    pool: PipePool = attrs.field(factory=PipePool)
+    traffic: Traffic = attrs.field(factory=Traffic)
+    in_kernel: bool = True
+
+
 @implementer(IRelayTarget)
 class RelayTo:
     """Takes connections to a back end at another address.
 
     :param endpoint: where the back end listens
     :param description: what the log calls it
+    :param relays: what it shares with others
     """
 
     _log = Logger()
 
-    def __init__(self, endpoint: IStreamClientEndpoint, description: str) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, description: str, relays: Relays) -> None:
         self._endpoint = endpoint
+        self._relays = relays
         self.description = description
 
     def connect(self, transport: object, data: bytes) -> None:
@@ -136,6 +160,12 @@ class RelayTo:
                 far.transport.loseConnection()
                 return
             far.transport.write(header + data)
+            relays = self._relays
+            if relays.in_kernel and can_splice(accepted, far.transport):
+                SplicedPair(
+                    relays.clock, accepted, far.transport, relays.pool, relays.traffic
+                ).begin()
+                return
             near.pair(far)
             accepted.resumeProducing()  # type: ignore[attr-defined]
 

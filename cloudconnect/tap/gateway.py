@@ -16,7 +16,7 @@ from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
-from cloudconnect.provider.relay import RelayTo
+from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -50,6 +50,7 @@ class GatewayProcess(MultiService):
     def __init__(self, reactor: Any, settings: GatewaySettings, listen: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
+        self._relays = Relays(reactor)
         self._gateway = Gateway(reactor, listening_endpoint(reactor, listen), self._resolve)
         self._gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         host, port = settings.service_address
@@ -70,7 +71,8 @@ class GatewayProcess(MultiService):
             host, port = split_host_port(backend)
         except UsageError:
             raise Refused(f"{backend!r} is not a back end of a separate gateway") from None
-        return RelayTo(HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS), backend)
+        endpoint = HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+        return RelayTo(endpoint, backend, self._relays)
 
     def startService(self) -> None:
         """Begin."""

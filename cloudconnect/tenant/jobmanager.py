@@ -8,6 +8,7 @@ manager has one control channel at a time, which :meth:`JobManager.log_in` makes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +24,12 @@ from twisted.logger import Logger
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.control import (
     BINDING_LABEL,
+    AcceptInvitation,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
     DeletePoints,
+    Finish,
     GetRetention,
     ListPoints,
     LockPoints,
@@ -42,11 +45,14 @@ from cloudconnect.commands.links import link_in_process
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
+    CloudConnectError,
     ControlTampered,
     Downgrade,
     HandshakeTimeout,
     LocalError,
+    MovedOn,
     NotReachable,
+    SecurityError,
     Truncated,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
@@ -63,18 +69,21 @@ from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.tenant.shared import SharedAccelerator
+from cloudconnect.tenant.verdict import TAMPERING, security_error
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.scram import ScramClient
+from cloudconnect.wire.scram import ScramClient, Verifier, split_login
 
 _T = TypeVar("_T")
 
 #: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
 #: answer must come before the line is taken for dead.
 ACT_POINTS = 64
+#: Characters that are shown of why the provider wants a session to move on.
+MOVE_TEXT_MAX = 200
 #: A control channel on which nothing comes back for so many seconds is not used any more.
 PROBE_SECONDS = 5.0
 
@@ -131,6 +140,9 @@ class JobManager:
         self._dialled: ControlClient | None = None
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
+        self._movable: Callable[[], bool] = lambda: False
+        self._broken: set[str] = set()
+        self._found: SecurityError | None = None
         self._ahead: Ahead | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, int] = {}
@@ -143,6 +155,8 @@ class JobManager:
     async def log_in(self, tenant: str, password: Password) -> Account:
         """Connect, check the provider, authenticate both ways.
 
+        :param tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
+
         May be called again, between two sessions: what is left of the control channel before is
         cut.
 
@@ -151,10 +165,13 @@ class JobManager:
         :raises NotReachable: within 15 s
         """
         self._mover.start()
-        self._tenant = tenant
+        self._tenant, _ = split_login(tenant)
         self._drop_control()
         control = ControlClient(
-            self._reactor, self._provider_warned, lambda error: self._control_lost(control, error)
+            self._reactor,
+            self._provider_warned,
+            lambda error: self._control_lost(control, error),
+            self._move_on,
         )
         self._dialled = control
         endpoint = wrap_client_endpoint(
@@ -251,6 +268,15 @@ class JobManager:
         if self._control is None or self._control_error is not None:
             raise NotReachable("the control channel to the provider is lost")
         return self._control
+
+    async def accept_invitation(self, verifier: Verifier) -> str:
+        """Spend the invitation that was logged in with; the label of the credential made of it.
+
+        :param verifier: of a login password that was made here
+        """
+        answer = await self.control.call(AcceptInvitation, **attrs.asdict(verifier))
+        label: str = answer["label"]
+        return label
 
     async def create_repository(self, description: bytes) -> None:
         """Store the description of the tenant's new repository at the provider."""
@@ -375,6 +401,7 @@ class JobManager:
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
         wan: bool = False,
+        movable: Callable[[], bool] = lambda: False,
     ) -> _T:
         """Run one session from Start to Finish.
 
@@ -384,6 +411,8 @@ class JobManager:
         :param summarize: what of the result the provider may keep
         :param rates: how fast the stream may use the line
         :param wan: whether it goes through the accelerators; :meth:`use_accelerator` was called
+        :param movable: asked whether the dialogue may be broken off where a role of the provider is
+            about to stop, and had again in a new session
         :raises NoAccelerator: of the accelerators one is not there
         :raises SecurityError: something was changed on the way; nothing was published
         :raises CloudConnectError: anything else by name
@@ -407,6 +436,7 @@ class JobManager:
         self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
         try:
             answer = await control.call(Start, **asked)
+            await self._check_earlier(control, answer["session"])
             around = Surroundings(
                 reactor=self._reactor,
                 control=control,
@@ -420,14 +450,33 @@ class JobManager:
                 warned=self._warned,
             )
             self._current = run = SessionRun(around, asked, answer)
+            self._movable = movable
             try:
                 return await run.run(dialogue, summarize, rates)
+            except NotReachable:
+                self._broken.add(run.identifier.hex())
+                if self._found is not None:
+                    raise self._found from None
+                raise
             finally:
                 if wan or self.saved:  # what went over the line is known in any case
                     self.saved = added(self.saved, run.counts or run.moved)
         finally:
             self._current = self._ahead = None
             ahead.close()
+
+    async def _check_earlier(self, control: ControlClient, session: bytes) -> None:
+        """With the answer to Start it is known what was seen of the job's broken sessions.
+
+        :raises SecurityError: something was changed on the way
+        """
+        found = self._found
+        if found is not None:
+            with contextlib.suppress(CloudConnectError):
+                await control.call(
+                    Finish, session=session, outcome="security_warning", summary={}, warnings=[]
+                )
+            raise found
 
     # --- the own accelerator ---------------------------------------------------------------------
 
@@ -463,10 +512,20 @@ class JobManager:
 
     def _provider_warned(self, warning: SecurityWarning) -> None:
         current = self._current
-        if current is None or warning.session != current.identifier.hex():
-            self._warned(warning)
-        else:
+        if current is not None and warning.session == current.identifier.hex():
             current.provider_warned(warning)
+            return
+        self._warned(warning)
+        if warning.session in self._broken and warning.kind in TAMPERING:
+            # The line of an earlier session of ours broke: somebody had changed it.
+            self._found = security_error(warning)
+            self._mover.abort(self._found)
+
+    def _move_on(self, session: bytes, lost: bool, text: str) -> None:
+        current = self._current
+        if current is None or current.identifier != session or not (lost or self._movable()):
+            return
+        current.move_on(MovedOn(text[:MOVE_TEXT_MAX]))
 
     def _step(self, name: str, text: str, **fields: Any) -> None:
         self._happened(

@@ -39,6 +39,7 @@ from cloudconnect.errors import (
     ControlTampered,
     Downgrade,
     KeyBUnconfirmed,
+    MovedOn,
     NotReachable,
     SecurityError,
     Truncated,
@@ -110,6 +111,7 @@ class SessionRun:
         self._session = TenantSession(answer["session"], keys_a, self._tell)
         self._steps = session_machine(self._session)
         self._control_error: ControlTampered | None = None
+        self._moved: MovedOn | None = None
         self._over = False
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, int] = {}
@@ -153,6 +155,8 @@ class SessionRun:
             tunnels = await self._open_tunnels()
             await self._deliver(tunnels)
             channel = await self._open_stream(rates)
+            if self._moved is not None:  # while there was no stream to end
+                raise self._moved
             result = await mover.run(lambda c: dialogue(c, self.identifier), channel)
             # Before the end is reported: a tunnel that was changed spoils the session to the last.
             await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
@@ -369,6 +373,11 @@ class SessionRun:
             self._control_error = error
             self._note(error)
             self._around.mover.abort(error)
+
+    def move_on(self, why: MovedOn) -> None:
+        """The provider wants the job to go on in a new session: end this one."""
+        self._moved = why
+        self._around.mover.abort(why)
 
     def provider_warned(self, warning: SecurityWarning) -> None:
         """Keep a warning of either side and show it, unless it is known already."""

@@ -43,7 +43,11 @@ MESSAGE_MAX: Final = 1024
 #: How a provider-made token begins.
 TOKEN_PREFIX: Final = "cct1-"  # noqa: S105
 
+#: What the credential is called that a log-in name without a label means.
+DEFAULT_LABEL: Final = "default"
+
 _TENANT: Final = re.compile(r"[a-z0-9._-]{1,64}")
+_LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}/[a-z0-9][a-z0-9._-]{0,63}")
 # 256 bits are 51 characters of five bits, and one of which only the first bit may be set.
 _TOKEN: Final = re.compile(TOKEN_PREFIX + "[a-z2-7]{51}[aq]")
 
@@ -58,6 +62,20 @@ CbName.UNSUPPORTED_TYPES = CbName.UNSUPPORTED_TYPES - {BINDING_TYPE}
 def is_tenant_name(name: str) -> bool:
     """Whether ``name`` can be a tenant's: 1 to 64 of ``a-z 0-9 . _ -``."""
     return _TENANT.fullmatch(name) is not None
+
+
+def is_login_name(name: str) -> bool:
+    """Whether ``name`` can be a log-in name: ``TENANT``, or ``TENANT/LABEL``, both of 1 to 64 of
+    ``a-z 0-9 . _ -`` and beginning with a letter or digit."""
+    if "/" not in name:
+        return is_tenant_name(name)
+    return _LOGIN.fullmatch(name) is not None
+
+
+def split_login(name: str) -> tuple[str, str]:
+    """Tenant and label of a log-in name."""
+    tenant, slash, label = name.partition("/")
+    return tenant, label if slash else DEFAULT_LABEL
 
 
 def make_token() -> Password:
@@ -118,15 +136,18 @@ def make_verifier(password: Password, iterations: int = PASSWORD_ITERATIONS_MIN)
 class ScramClient:
     """The tenant's side of one login: :meth:`first`, :meth:`final`, :meth:`verify`, in this order.
 
-    :param tenant: the tenant's name
+    :param tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
     :param password: login password or token
     :param binding: the TLS channel's exporter for ``EXPORTER-Channel-Binding``, 32 bytes
     :raises UsageError: a name or a password that cannot be one
     """
 
     def __init__(self, tenant: str, password: Password, binding: bytes) -> None:
-        if not is_tenant_name(tenant):
-            raise UsageError("a tenant's name has 1 to 64 characters of a-z 0-9 . _ -")
+        if not is_login_name(tenant):
+            raise UsageError(
+                "a tenant's name has 1 to 64 characters of a-z 0-9 . _ - (and so has a "
+                "credential's behind a slash)"
+            )
         self._least = _least_iterations(password)
         text = _password_text(password)
         try:
@@ -198,11 +219,11 @@ class ScramServer:
     name that does not exist gets a salt that is always the same for it, and a verifier that nothing
     fits.
 
-    :param lookup: a tenant's verifier by name, or None; what it raises goes through
+    :param lookup: the verifier of a log-in name, or None; what it raises goes through
     :param binding: the TLS channel's exporter for ``EXPORTER-Channel-Binding``, 32 bytes
     :param decoy_key: 32 random bytes that the provider keeps for all its life
     :param decoy_iterations: how many iterations unknown names are told
-    :ivar tenant: the name that the client claims, or "" before :meth:`first`
+    :ivar tenant: the log-in name that the client claims, or "" before :meth:`first`
     :ivar authenticated: whether the claim has been proved
     :ivar detail: for the provider's own log, never for the peer: what was wrong, or ""
     :raises ValueError: a key or an exporter of the wrong size
@@ -261,9 +282,9 @@ class ScramServer:
 
     def _find(self, name: str) -> tuple[bytes, bytes, bytes, int]:
         decoy = self._decoy(name)
-        found = self._lookup(name) if is_tenant_name(name) else None
+        found = self._lookup(name) if is_login_name(name) else None
         self._known = found is not None
-        self.tenant = name if is_tenant_name(name) else ""
+        self.tenant = name if is_login_name(name) else ""
         verifier = found or decoy
         return verifier.salt, verifier.stored_key, verifier.server_key, verifier.iterations
 

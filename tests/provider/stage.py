@@ -7,6 +7,7 @@ bases, repositories and threads are the real ones.
 
 from __future__ import annotations
 
+import datetime
 import math
 import os
 import queue
@@ -90,6 +91,9 @@ SHORT_SECONDS = 0.1
 CACHE_SIZE = 64 << 20
 #: Connections between the accelerators.
 STREAMS = 3
+
+#: The last day of a lease that has ended, in whose time of grace tests run.
+ENDED = (datetime.date.today() - datetime.timedelta(days=10)).isoformat()
 
 _identity: list[Issued] = []
 

@@ -9,7 +9,7 @@ from cloudconnect.commands.control import DeletePoints, ListPoints
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import LeaseEnded, NoSpace, NotFound, ProtocolViolation, Refused
 from cloudconnect.repository.store import Repository
-from tests.provider.stage import LABELS, TENANT, StageCase
+from tests.provider.stage import ENDED, LABELS, TENANT, StageCase
 
 
 class KeepingTests(StageCase):
@@ -32,7 +32,7 @@ class KeepingTests(StageCase):
         return [row["point"] for row in rows]
 
     def lease_over(self) -> None:
-        self.provider.accounts.change_tenant(TENANT, {"lease_end": "2020-01-31"})
+        self.provider.accounts.change_tenant(TENANT, {"lease_end": ENDED})
 
     def test_delete(self) -> None:
         """What is deleted is in the bin, restorable from there, and comes back."""
@@ -75,7 +75,7 @@ class KeepingTests(StageCase):
         back go on."""
         self.call("delete_points", self.points[:1])
         self.lease_over()
-        self.assertIn("2020-01-31", self.refused(LeaseEnded, "delete_points", self.points[1:]))
+        self.assertIn(ENDED, self.refused(LeaseEnded, "delete_points", self.points[1:]))
         self.refused(LeaseEnded, "lock_points", self.points[1:], 4_000_000_000)
         self.refused(LeaseEnded, "set_retention", "", "", {"keep_last": 1})
         self.reactor.result_of(self.acme.restore(self.points[1], self.mktemp()))

@@ -19,6 +19,7 @@ from cloudconnect.commands.lan import (
     PublishRoute,
     Register,
     RegisterAccelerator,
+    RegisterMover,
     ReportEvent,
     ReportWarning,
 )
@@ -273,7 +274,7 @@ class AcceleratorTests(LanCase):
 
     @property
     def backends(self) -> list[str]:
-        return list(self.service.nodes._accelerators.values())
+        return [backend for backend, _ in self.service.nodes._accelerators.values()]
 
     def call(self, command: Any, **values: Any) -> Any:
         """What the accelerator's call on its line comes to."""
@@ -289,6 +290,7 @@ class AcceleratorTests(LanCase):
             tenant=TENANT,
             kind=SessionKind.BACKUP,
             job=b"j" * 16,
+            repository=b"r" * 16,
             parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,
         )
@@ -426,11 +428,13 @@ class NodeTests(SynchronousTestCase):
         reports = {ReportWarning.commandName, ReportEvent.commandName}
         self.assertEqual({Register.commandName}, self.answered("gateway"))
         self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
+        of_a_mover = {RegisterMover.commandName, AskOwner.commandName}
+        self.assertEqual(of_a_mover | reports, self.answered("mover"))
 
     def test_no_such_node(self) -> None:
         """A node whose role has no place here is cut off."""
-        self.assertEqual(set(), self.answered("mover"))
-        self.assertEqual(["mover"], Line.cut)
+        self.assertEqual(set(), self.answered("job-manager"))
+        self.assertEqual(["job-manager"], Line.cut)
 
 
 class Line:

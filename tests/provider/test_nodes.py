@@ -15,6 +15,7 @@ from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NoAccelerator, NotReachable, Refused
+from cloudconnect.provider.movers import MoverPlace
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, GatewayPlace, Part
 
@@ -150,16 +151,22 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual((False, {}), (self.nodes.accelerates, self.nodes._gateways))
 
     def test_gone(self) -> None:
-        """An accelerator that cannot be reached is lost, and no other one for any other reason."""
+        """A role that cannot be reached is lost, and for no other reason."""
         for role, error, lost in (
             (Role.TARGET_WAN, NotReachable("silence"), True),
             (Role.TARGET_WAN, Refused("not this one"), False),
-            (Role.TARGET_MOVER, NotReachable("silence"), False),
+            (Role.TARGET_MOVER, NotReachable("silence"), True),
+            (Role.TARGET_MOVER, Refused("not this one"), False),
         ):
             part = self.part(role, "10.0.0.6:6183")
-            self.nodes.add_accelerator(part.link, part.backend)
+            if role is Role.TARGET_WAN:
+                self.nodes.add_accelerator(part.link, part.backend)
+            else:
+                self.nodes.movers.add(part.link, MoverPlace(part.backend))
             self.nodes.lose_if_gone(part, error)
             self.clock.pump([0] * 10)
             self.assertIs(lost, part.link.transport is None)
-            self.assertIs(not lost, self.nodes.accelerates)
+            there = self.nodes.accelerates or part.link in self.nodes.movers
+            self.assertIs(not lost, there)
             self.nodes.lose_accelerator(part.link)
+            self.nodes.movers.lose(part.link)

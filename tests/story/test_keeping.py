@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from typing import Any
@@ -84,13 +85,19 @@ class KeepingTests(StoryCase):
         self.assertEqual((first, "acme"), (row["point"], row["tenant"]))
 
         # After the lease it is only looked at and restored.
-        await self.admin("tenant", "set", "acme", "--lease", "2020-01-31")
+        ended = (datetime.date.today() - datetime.timedelta(days=10)).isoformat()
+        await self.admin("tenant", "set", "acme", "--lease", ended)
         self.assertStatus(await line.run("delete", second, "--yes"), 14)
         self.assertStatus(await line.run("undelete", first), 0)
         target = self.folder / "restored"
         self.assertStatus(await line.run("restore", third, "--target", str(target)), 0)
         came_back = os.fsencode(f"{target}{source}")
         self.assertEqual([], compare_trees(os.fsencode(source), came_back))
+
+        # And when the time of grace is over too, not even that.
+        await self.admin("tenant", "set", "acme", "--lease", "2020-01-31")
+        self.assertStatus(await line.run("points"), 14)
+        await self.admin("tenant", "set", "acme", "--lease", "none")
 
         # Another token, and the old one does not log in any more.
         (shown, _) = (await self.admin("tenant", "set", "acme", "--new-token")).records

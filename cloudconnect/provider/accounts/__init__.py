@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from cloudconnect.provider.accounts.credentials import CredentialAccounts
 from cloudconnect.provider.accounts.events import EventAccounts
+from cloudconnect.provider.accounts.removals import RemovalAccounts
 from cloudconnect.provider.accounts.sessions import SessionAccounts
 from cloudconnect.provider.accounts.tables import MAX_TASKS_DEFAULT, metadata
-from cloudconnect.provider.accounts.tenants import TENANT_NAME, Tenant, TenantAccounts
+from cloudconnect.provider.accounts.tenants import TENANT_NAME, Tenant
 
 __all__ = ["MAX_TASKS_DEFAULT", "TENANT_NAME", "Accounts", "Tenant", "metadata"]
 
 
-class Accounts(TenantAccounts, CredentialAccounts, SessionAccounts, EventAccounts):
+class Accounts(RemovalAccounts, CredentialAccounts, SessionAccounts, EventAccounts):
     """The accounts data base, with all its parts."""

@@ -15,7 +15,11 @@ import sqlalchemy as sa
 from cloudconnect.errors import LeaseEnded, NotFound, UsageError
 from cloudconnect.provider.accounts.credentials import add_credential
 from cloudconnect.provider.accounts.database import Database
-from cloudconnect.provider.accounts.tables import MAX_TASKS_DEFAULT, tenants_table
+from cloudconnect.provider.accounts.tables import (
+    MAX_TASKS_DEFAULT,
+    events_table,
+    tenants_table,
+)
 from cloudconnect.wire.scram import Verifier
 
 #: A tenant's name: what SCRAM, SQL, file names and labels can all carry.
@@ -38,6 +42,8 @@ class Tenant:
     :ivar soft_quota: with more bytes stored than this it is warned, or None
     :ivar bandwidth: bytes a second over all its sessions, or None
     :ivar expect_every: seconds in which a backup is due, or None
+    :ivar removed: when it was put into the bin, in seconds since 1970, or None
+    :ivar removal_left: seconds that it stays there, of those in which a provider ran
     """
 
     name: str
@@ -54,6 +60,8 @@ class Tenant:
     soft_quota: int | None = None
     bandwidth: int | None = None
     expect_every: int | None = None
+    removed: float | None = None
+    removal_left: float | None = None
 
     @property
     def repository_rules(self) -> dict[str, Any]:
@@ -65,6 +73,29 @@ class Tenant:
             return {**self.rules, "bin_bytes": self.quota}
         return self.rules
 
+    def check_enabled(self) -> None:
+        """Whether the tenant may do anything at all.
+
+        :raises LeaseEnded: its provider has disabled it
+        """
+        if self.disabled:
+            raise LeaseEnded(f"the provider has disabled tenant {self.name}; ask the provider")
+
+    def check_grace(self, today: datetime.date, days: int) -> None:
+        """Whether what is stored may still be listed and restored.
+
+        :param days: of grace after the last day of the lease
+        :raises LeaseEnded: they are over too
+        """
+        if self.lease_end is None:
+            return
+        last = datetime.date.fromisoformat(self.lease_end)
+        if (today - last).days > days:
+            raise LeaseEnded(
+                f"the lease of tenant {self.name} ended on {self.lease_end}, and the {days} days "
+                "of grace for restores are over too; ask the provider"
+            )
+
     def check_active(
         self,
         today: datetime.date,
@@ -75,8 +106,7 @@ class Tenant:
         :param forbidden: what an ended lease does not allow, for the text
         :raises LeaseEnded: the lease has ended, or the tenant is disabled
         """
-        if self.disabled:
-            raise LeaseEnded(f"the provider has disabled tenant {self.name}; ask the provider")
+        self.check_enabled()
         if self.lease_end is not None and today > datetime.date.fromisoformat(self.lease_end):
             raise LeaseEnded(
                 f"the lease of tenant {self.name} ended on {self.lease_end}: {forbidden}; ask the "
@@ -90,7 +120,7 @@ class TenantAccounts(Database):
     def add_tenant(
         self,
         name: str,
-        verifier: Verifier,
+        verifier: Verifier | None,
         *,
         quota: int | None = None,
         lease_end: str | None = None,
@@ -102,6 +132,7 @@ class TenantAccounts(Database):
     ) -> None:
         """Make a tenant with one credential that may do everything.
 
+        :param verifier: proves its password; None: it gets its first credential later
         :raises UsageError: a name that cannot be used, or that is taken; a date that is none
         """
         if not TENANT_NAME.match(name):
@@ -121,6 +152,7 @@ class TenantAccounts(Database):
             taken = sa.select(tenants_table.c.name).where(tenants_table.c.name == name)
             if connection.execute(taken).scalar() is not None:
                 raise UsageError(f"there is a tenant {name} already")
+            newest = sa.func.coalesce(sa.func.max(events_table.c.seq), 0)
             connection.execute(
                 tenants_table.insert().values(
                     name=name,
@@ -129,9 +161,12 @@ class TenantAccounts(Database):
                     disabled=False,
                     **limits,
                     modes=",".join(modes),
+                    # What was found in the repository of another one of this name is not its.
+                    told=sa.select(newest).scalar_subquery(),
                 )
             )
-            add_credential(connection, name, verifier)
+            if verifier is not None:
+                add_credential(connection, name, verifier)
 
     def change_tenant(self, name: str, values: dict[str, Any]) -> None:
         """Change what is agreed with a tenant.
@@ -143,6 +178,8 @@ class TenantAccounts(Database):
         """
         _check_limits(values)
         columns = dict(values)
+        if {"quota", "soft_quota"} & set(columns):
+            columns["soft_warned"] = False
         if "modes" in columns:
             columns["modes"] = ",".join(columns["modes"])
         if "rules" in columns:
@@ -153,12 +190,19 @@ class TenantAccounts(Database):
             if connection.execute(change).rowcount != 1:
                 raise NotFound(f"there is no tenant {name}")
 
+    def warn_soft(self, name: str, over: bool) -> bool:
+        """Note whether a tenant is over its soft quota; whether that is news."""
+        t = tenants_table
+        change = t.update().where(t.c.name == name, t.c.soft_warned != over)
+        with self._writing() as connection:
+            return connection.execute(change.values(soft_warned=over)).rowcount == 1
+
     def owner(self, repository: bytes) -> Tenant | None:
         """The tenant whose repository this is."""
         query = sa.select(tenants_table).where(tenants_table.c.repository == repository)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else _tenant(row)
+        return None if row is None else tenant_of(row)
 
     def tenant(self, name: str) -> Tenant:
         """The tenant of this name.
@@ -170,7 +214,7 @@ class TenantAccounts(Database):
             row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFound(f"there is no tenant {name}")
-        return _tenant(row)
+        return tenant_of(row)
 
     def tenants(self) -> list[dict[str, Any]]:
         """Every tenant as a map for listings; no verifier in it."""
@@ -191,6 +235,8 @@ class TenantAccounts(Database):
                     "repository": row["repository"].hex() if row["repository"] else None,
                     "encryption": row["mode"] if row["repository"] else None,
                     "frozen": bool(row["frozen"]),
+                    "removed": row["removed"],
+                    "removal_left": row["removal_left"],
                 }
                 for row in rows.mappings()
             ]
@@ -215,7 +261,8 @@ class TenantAccounts(Database):
                 raise UsageError(f"tenant {tenant} has a repository already")
 
 
-def _tenant(row: sa.RowMapping) -> Tenant:
+def tenant_of(row: sa.RowMapping) -> Tenant:
+    """The tenant of a row."""
     return Tenant(
         name=row["name"],
         group=bytes(row["group_id"]),
@@ -231,6 +278,8 @@ def _tenant(row: sa.RowMapping) -> Tenant:
         soft_quota=row["soft_quota"],
         bandwidth=row["bandwidth"],
         expect_every=row["expect_every"],
+        removed=row["removed"],
+        removal_left=row["removal_left"],
     )
 
 

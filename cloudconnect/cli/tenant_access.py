@@ -1,0 +1,317 @@
+"""Layer 6: ``provider tenant``: who may log in: invitations, credentials, disabling, removing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cloudconnect.cli.administering import Acts, administrate, listed
+from cloudconnect.cli.console import Console, local_time
+from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
+from cloudconnect.config.invitation import InvitationText
+from cloudconnect.config.profile import write_private
+from cloudconnect.config.provider import ProviderSettings, load
+from cloudconnect.errors import UsageError
+from cloudconnect.settings import PUBLIC_PORT
+
+#: Longest certificate file, in bytes.
+CERTIFICATE_MAX = 64 << 10
+
+_label_option = click.option("--label", metavar="LABEL", help="What the machine is called here.")
+_can_option = click.option(
+    "--can",
+    default="write,read,delete,admin",
+    show_default=True,
+    help="What it may do: back up, restore, delete and lock, change keys.",
+)
+
+
+def _capabilities(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+# --- invitations ---------------------------------------------------------------------------------
+
+
+@click.command("invite")
+@click.argument("name")
+@directory_option
+@_label_option
+@_can_option
+@click.option("--for", "good_for", default="7d", show_default=True, help="How long it is good.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write it there, mode 0600.")
+@click.option("--quota", metavar="SIZE", help="Of a new tenant, as the next ones: tenant add.")
+@click.option("--soft-quota", metavar="SIZE", help="Warn when more than this is stored.")
+@click.option("--lease", metavar="YYYY-MM-DD", help="Last day of the lease.")
+@click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time; 4 by default.")
+@click.option("--bandwidth", metavar="RATE", help="Such as 20MB/s, over all its sessions.")
+@click.option("--expect-every", metavar="TIME", help="Such as 26h: when a backup is due.")
+@click.option("--encryption", metavar="MODES", help="At-rest modes allowed; tenant by default.")
+@json_option
+@debug_option
+def tenant_invite(
+    name: str,
+    directory: Path,
+    label: str | None,
+    can: str,
+    good_for: str,
+    output: Path | None,
+    as_json: bool,
+    debug: bool,
+    **choices: Any,
+) -> None:
+    """Invite a machine of a tenant; the tenant is made where there is none of this name.
+
+    Prints one text with all that the machine needs: cloudconnect connect --invite FILE reads it. It
+    is good once, and the machine then has a login password of its own, which nobody else knows.
+    """
+    settings = _new_settings(choices)
+    provider = load(directory)
+    seconds = int(parse_duration(good_for))
+
+    async def work(acts: Acts) -> dict[str, Any]:
+        return await acts.invite(name, label or "", _capabilities(can), seconds, settings)
+
+    made = administrate(directory, work, debug)
+    spki, _ = provider.identity.fingerprints()
+    text = InvitationText(
+        providers=addresses(provider),
+        tenant=name,
+        credential=made["label"],
+        fingerprints=(spki,),
+        token=made["token"],
+        expires=made["expires"],
+    ).encode()
+    console = Console(as_json)
+    new = f"Tenant {name} is there. " if made["made"] else ""
+    until = local_time(made["expires"])
+    fields = {
+        "tenant": name,
+        "credential": made["label"],
+        "expires": made["expires"],
+        "made": made["made"],
+    }
+    if output is not None:
+        write_private(output.absolute(), text.encode())
+        said = f"{new}The invitation is in {output}, good once, until {until}; it is a secret."
+        console.record("invitation", {**fields, "file": str(output.absolute())}, said)
+        return
+    console.say(f"{new}The invitation, good once, until {until}; hand it over on a safe way:")
+    console.record("invitation", {**fields, "text": text}, text.rstrip())
+
+
+def _new_settings(choices: dict[str, Any]) -> dict[str, Any]:
+    """What was said of a new tenant."""
+    readers: dict[str, tuple[str, Any]] = {
+        "quota": ("quota", parse_size),
+        "soft_quota": ("soft_quota", parse_size),
+        "lease": ("lease_end", str),
+        "max_tasks": ("max_tasks", int),
+        "bandwidth": ("bandwidth", parse_rate),
+        "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
+        "encryption": ("modes", _capabilities),
+    }
+    given = {option: value for option, value in choices.items() if value is not None}
+    return {readers[option][0]: readers[option][1](value) for option, value in given.items()}
+
+
+def addresses(provider: ProviderSettings) -> tuple[str, ...]:
+    """Where tenants are told to connect to: what is advertised, or else the certificate's hosts."""
+    if provider.advertise:
+        return provider.advertise
+    words = provider.listen.split(":")
+    port = words[1] if words[0] in ("tcp", "tcp6") and words[1:] and words[1].isdigit() else ""
+    if port in ("", "0"):
+        port = str(PUBLIC_PORT)
+    return tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in provider.hosts)
+
+
+# --- credentials ---------------------------------------------------------------------------------
+
+
+@click.group("credential")
+def credential() -> None:
+    """A tenant's credentials: one for each of its machines."""
+
+
+@credential.command("add")
+@click.argument("name")
+@directory_option
+@_label_option
+@_can_option
+@click.option("--password-file", type=click.Path(path_type=Path), help="Its login password.")
+@click.option("--certificate", type=click.Path(path_type=Path), help="Its client certificate.")
+@json_option
+@debug_option
+def credential_add(
+    name: str,
+    directory: Path,
+    label: str | None,
+    can: str,
+    password_file: Path | None,
+    certificate: Path | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Give a machine a credential of its own. Without --password-file a token is made.
+
+    The machine logs in as NAME/LABEL: cloudconnect connect HOST --tenant NAME/LABEL.
+    """
+    what = f"login password of {name}"
+    password = None
+    if password_file is not None:
+        password = as_password(read_bounded(password_file, what, SECRET_MAX), what)
+    pin = None if certificate is None else certificate_pin(certificate)
+
+    async def work(acts: Acts) -> dict[str, Any]:
+        capabilities = _capabilities(can)
+        return await acts.add_credential(name, label or "", password, pin, capabilities)
+
+    made = administrate(directory, work, debug)
+    console = Console(as_json)
+    login = f"{name}/{made['label']}"
+    console.say(f"Credential {made['label']} of tenant {name} is there; it logs in as {login}.")
+    fields = {"tenant": name, "credential": made["label"], "login": login}
+    if made["token"] is None:
+        console.record("credential", fields, "")
+        return
+    shown = made["token"].reveal().decode()
+    console.say("Its login token, shown only now; hand it over on a safe way:")
+    console.record("credential", {**fields, "token": shown}, shown)
+
+
+def certificate_pin(path: Path) -> bytes:
+    """SHA-256 of the public key of the certificate in a PEM file.
+
+    :raises UsageError: there is none in it
+    """
+    import hashlib
+
+    octets = read_bounded(path, "client certificate", CERTIFICATE_MAX)
+    try:
+        found = x509.load_pem_x509_certificate(octets)
+    except ValueError:
+        raise UsageError(f"{path} does not hold a certificate in PEM") from None
+    key = found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(key).digest()
+
+
+@credential.command("list")
+@click.argument("name")
+@directory_option
+@click.option("--all", "with_ended", is_flag=True, help="Those too that have ended.")
+@json_option
+@debug_option
+def credential_list(
+    name: str, directory: Path, with_ended: bool, as_json: bool, debug: bool
+) -> None:
+    """List a tenant's credentials and invitations."""
+    console = Console(as_json)
+    for row in listed(directory, "credential", {"tenant": name}, debug):
+        if row["revoked"] is not None and not with_ended:
+            continue
+        kind = "invitation" if row["invitation"] else "password"
+        if row["certificate"]:
+            kind = f"certificate SPKI-SHA256:{row['certificate']}"
+        text = f"{name}/{row['label']}  can {', '.join(row['capabilities'])}  {kind}"
+        if row["expires"] is not None:
+            text += f"  until {local_time(row['expires'])}"
+        if row["revoked"] is not None:
+            text += f"  ended {local_time(row['revoked'])}"
+        console.record("credential", row, text)
+
+
+@credential.command("revoke")
+@click.argument("name")
+@click.argument("label")
+@directory_option
+@json_option
+@debug_option
+def credential_revoke(name: str, label: str, directory: Path, as_json: bool, debug: bool) -> None:
+    """End a credential or an invitation at once, with what runs with it."""
+
+    async def work(acts: Acts) -> None:
+        await acts.revoke_credential(name, label)
+
+    administrate(directory, work, debug)
+    text = f"Credential {label} of tenant {name} has ended, and what ran with it."
+    Console(as_json).record("credential", {"tenant": name, "credential": label}, text)
+
+
+# --- disabling and removing ----------------------------------------------------------------------
+
+
+def _switch(name: str, state: str, directory: Path, text: str, as_json: bool, debug: bool) -> None:
+    async def work(acts: Acts) -> bool:
+        return await acts.switch_tenant(name, state)
+
+    changed = administrate(directory, work, debug)
+    fields = {"name": name, "state": state, "changed": changed}
+    shown = text if changed else f"Tenant {name} was {state} already."
+    Console(as_json).record("tenant", fields, shown)
+
+
+@click.command("disable")
+@click.argument("name")
+@directory_option
+@json_option
+@debug_option
+def tenant_disable(name: str, directory: Path, as_json: bool, debug: bool) -> None:
+    """Let a tenant do nothing any more, and cut what it has running; what is stored stays."""
+    text = f"Tenant {name} is disabled: it can neither back up nor restore. What it stored stays."
+    _switch(name, "disabled", directory, text, as_json, debug)
+
+
+@click.command("enable")
+@click.argument("name")
+@directory_option
+@json_option
+@debug_option
+def tenant_enable(name: str, directory: Path, as_json: bool, debug: bool) -> None:
+    """Let a tenant in again that was disabled, or removed and is still in the bin."""
+    _switch(name, "enabled", directory, f"Tenant {name} is enabled.", as_json, debug)
+
+
+@click.command("restore")
+@click.argument("name")
+@directory_option
+@json_option
+@debug_option
+def tenant_restore(name: str, directory: Path, as_json: bool, debug: bool) -> None:
+    """Take a removed tenant out of the bin, with all that it stored: the same as enable."""
+    _switch(name, "enabled", directory, f"Tenant {name} is back.", as_json, debug)
+
+
+@click.command("remove")
+@click.argument("name")
+@directory_option
+@json_option
+@debug_option
+def tenant_remove(name: str, directory: Path, as_json: bool, debug: bool) -> None:
+    """Put a tenant into the bin: it can do nothing, and later all that it stored is deleted.
+
+    Until then tenant restore takes it back. Locked points and a freeze hold the deletion up.
+    """
+    days = load(directory).removed_days
+    text = (
+        f"Tenant {name} is in the bin: in {days} days all that it stored is deleted. Until then: "
+        f"cloudconnect provider tenant restore {name}"
+    )
+    _switch(name, "removed", directory, text, as_json, debug)
+
+
+#: The commands here, for the group ``provider tenant``.
+COMMANDS: Final[tuple[click.Command, ...]] = (
+    tenant_invite,
+    credential,
+    tenant_disable,
+    tenant_enable,
+    tenant_restore,
+    tenant_remove,
+)
