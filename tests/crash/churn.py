@@ -29,7 +29,7 @@ from tests.crash.trees import change_tree, make_tree, tree_digest
 #: How many of each there are, tenants, and jobs that run at the same time: at full size ...
 FULL: Final = ({"gateway": 4, "mover": 2, "wan": 2}, 50, 6)
 #: ... and in the suite.
-SMALL: Final = ({"gateway": 2, "mover": 2, "wan": 1}, 2, 2)
+SMALL: Final = ({"gateway": 2, "mover": 2, "wan": 2}, 2, 2)
 #: What is done to whom, in turn.
 TURNS: Final = [
     ("mover", "kill"),
