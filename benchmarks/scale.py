@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ reactor: Any = _reactor
 SILENT_SECONDS = PREAMBLE_SECONDS + 2
 #: A burst of connections is accepted within so many seconds.
 BURST_SECONDS = 0.5
-#: So long, in seconds, the sessions of active tenants stay open at the same time.
-HOLD_SECONDS = 5.0
+#: Sessions wait for each other for at most so many seconds, so that all are open at the same time.
+TOGETHER_SECONDS = 300.0
 
 
 def free_port() -> int:
@@ -208,10 +209,43 @@ def percentile(times: list[float], part: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 3)
 
 
-async def session(stage: Stage, name: str, times: list[float]) -> bool:
-    """One tenant makes its repository, and holds a session with the movers open for a while."""
+class Together:
+    """Lets sessions go on once all of them are there, or will not come.
+
+    :param count: how many there are to be
+    :ivar most: how many were there at the same time
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._all = threading.Event()
+        self._lock = threading.Lock()
+        self._here = self.most = 0
+
+    def one_less(self) -> None:
+        """One is there, or will not come."""
+        with self._lock:
+            self._left -= 1
+            if self._left <= 0:
+                self._all.set()
+
+    def wait(self) -> None:
+        """One is there: wait for the others."""
+        with self._lock:
+            self._here += 1
+            self.most = max(self.most, self._here)
+        self.one_less()
+        self._all.wait(TOGETHER_SECONDS)
+        with self._lock:
+            self._here -= 1
+
+
+async def session(stage: Stage, name: str, times: list[float], together: Together) -> bool:
+    """One tenant makes its repository, and holds a session with the movers until all are there."""
+    held: list[bool] = []
     manager = await log_in(stage, name, times)
     if manager is None:
+        together.one_less()
         return False
     master, repository = MasterKey.generate(), os.urandom(16)
     keys = RepositoryKeys(master, repository)
@@ -219,7 +253,8 @@ async def session(stage: Stage, name: str, times: list[float]) -> bool:
 
     def dialogue(channel: FrameChannel, session: bytes) -> None:
         greet(channel, keys, description, "read")
-        time.sleep(HOLD_SECONDS)
+        held.append(True)
+        together.wait()
         channel.finish()
         channel.expect_end()
 
@@ -228,6 +263,8 @@ async def session(stage: Stage, name: str, times: list[float]) -> bool:
         await manager.session(SessionKind.READ, repository, new_job_id(), "host", "job", dialogue)
     except Exception as error:
         print(f"{name}: {error}", file=sys.stderr)
+        if not held:
+            together.one_less()
         return False
     finally:
         await manager.close()
@@ -254,12 +291,17 @@ async def measure(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
     found["silent"] = await deferToThread(burst, stage.port, options.silent)
     found["memory_after_silent"] = stage.memory()
     active_times: list[float] = []
+    together = Together(options.active)
     active = await paced(
-        [lambda name=name: session(stage, name, active_times) for name in names[options.idle :]],
-        options.rate,
+        [
+            lambda name=name: session(stage, name, active_times, together)
+            for name in names[options.idle :]
+        ],
+        options.active_rate,
     )
     found["active"] = {
         "tenants": sum(active),
+        "at_once": together.most,
         "refused": sum(not done for done in active),
         "login_p99": percentile(active_times, 0.99) if active_times else None,
     }
@@ -279,6 +321,9 @@ def main() -> None:
     parser.add_argument("--silent", type=int, default=1000)
     parser.add_argument("--active", type=int, default=200)
     parser.add_argument("--rate", type=float, default=20.0, help="log-ins that begin in a second")
+    parser.add_argument(
+        "--active-rate", type=float, default=4.0, help="sessions that begin in a second"
+    )
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.config.known_gateways import keep_gateways, gateways_known
+from cloudconnect.config.known_gateways import gateways_known, keep_gateways
 
 ADDRESS = ("backup.example.com", 6180)
 
