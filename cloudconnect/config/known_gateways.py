@@ -26,7 +26,7 @@ def _path(environment: Mapping[str, str], address: tuple[str, int]) -> Path:
     return top / "gateways" / quote(join_host_port(*address), safe="")
 
 
-def gateways_known(environment: Mapping[str, str], address: tuple[str, int]) -> list[str]:
+def remembered_gateways(environment: Mapping[str, str], address: tuple[str, int]) -> list[str]:
     """The gateways, as ``HOST:PORT``, that the provider told when it was reached there last.
 
     :param address: host and port that the tenant was given; what cannot be read is nothing
@@ -41,7 +41,7 @@ def gateways_known(environment: Mapping[str, str], address: tuple[str, int]) -> 
     return lines[:_GATEWAYS_MAX]
 
 
-def keep_gateways(
+def remember_gateways(
     environment: Mapping[str, str], address: tuple[str, int], gateways: list[str]
 ) -> None:
     """Keep them; where they cannot be written nothing happens."""

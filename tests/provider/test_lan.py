@@ -408,18 +408,16 @@ class NodeTests(SynchronousTestCase):
 
         reactor = Clock()
 
-        def lose_gateway(self, link: object) -> None:
-            """Nothing."""
+        async def admit_node(self, link: object, role: str, name: str, spki: str) -> None:
+            if name == "removed":
+                raise Refused("not any more")
 
-        def lose_accelerator(self, link: object) -> None:
-            """Nothing."""
-
-    def answered(self, role: str) -> set[bytes]:
+    def answered(self, role: str, name: str = "name") -> set[bytes]:
         """The commands that a node of this role is answered."""
         service: Any = self.Service()
         node = NodeFactory(service, "").buildProtocol(None)
         self.assertEqual({}, node._locator._commandDispatch)
-        node.transport = Line(role)  # type: ignore[assignment]
+        node.transport = Line(role, name)  # type: ignore[assignment]
         node.handshakeCompleted()
         return set(node._locator._commandDispatch)
 
@@ -437,14 +435,24 @@ class NodeTests(SynchronousTestCase):
         self.assertEqual(set(), self.answered("job-manager"))
         self.assertEqual(["job-manager"], Line.cut)
 
+    def test_removed(self) -> None:
+        """A node whose certificate was taken back is answered nothing, and cut off."""
+        self.assertEqual(set(), self.answered("mover", "removed"))
+        self.assertEqual("mover", Line.cut.pop())
+
 
 class Line:
     """A TLS connection from a node of some role."""
 
     cut: ClassVar[list[str]] = []
 
-    def __init__(self, role: str) -> None:
-        self.facts = TLSFacts("", "", "", "", "", "ca", role, "name")
+    def __init__(self, role: str, name: str) -> None:
+        self.facts = TLSFacts("", "", "", "", "", "ca", role, name)
+
+    def pauseProducing(self) -> None:
+        """Nothing comes anyway."""
+
+    resumeProducing = pauseProducing
 
     def abortConnection(self) -> None:
         self.cut.append(self.facts.peer_role)
