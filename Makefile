@@ -7,7 +7,10 @@
 #   make crash [SECONDS=600] [SEED=1] [CAMPAIGN=kills]
 #                                           kills, power cuts, faults, flips: see CONTRIBUTING.rst
 #   make attack [SECONDS=600] [SEED=1] [CAMPAIGN=codec]
-#                                           accelerators of every bad kind: see CONTRIBUTING.rst
+#                                           attackers of every kind: see CONTRIBUTING.rst
+#   make fuzz [SECONDS=60] [SEED=1] [TARGET=records]
+#                                           fuzzes every parser: see CONTRIBUTING.rst
+#   make tls-scan                           sslyze against a provider's port (docs/security/tls.rst)
 #   make model | model-short                checks the model of the key exchange (docs/model)
 #
 # PYTHON=python3.13 chooses another interpreter, TESTS=tests.wire a part of the tests, JOBS=4 more
@@ -20,12 +23,13 @@ JOBS ?= 2
 SECONDS ?= 600
 SEED ?= 1
 CAMPAIGN ?= all
+TARGET ?= all
 export SOURCE
 
 # One after the other also under -j: the targets share the virtual environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs wheel-check crash attack model model-short clean
+.PHONY: help quickstart test lint docs wheel-check crash attack fuzz tls-scan model model-short clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -37,10 +41,17 @@ test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m twisted.trial -j$(JOBS) $(TESTS)
 
 crash: $(VENV)/.installed-test
-	@$(VENV)/bin/python -m tests.crash --seconds $(SECONDS) --seed $(SEED) --campaign $(CAMPAIGN)
+	@$(VENV)/bin/python -m tests.crash --seconds $(SECONDS) --seed $(SEED) --campaign '$(CAMPAIGN)'
 
 attack: $(VENV)/.installed-test
-	@$(VENV)/bin/python -m tests.attacks --seconds $(SECONDS) --seed $(SEED) --campaign $(CAMPAIGN)
+	@$(VENV)/bin/python -m tests.attacks --seconds $(SECONDS) --seed $(SEED) --campaign '$(CAMPAIGN)'
+
+# atheris needs not be there for anything else, and sslyze is only called: each has a place of its own.
+fuzz: .venv-fuzz/.installed
+	@.venv-fuzz/bin/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) --seed $(SEED)
+
+tls-scan: $(VENV)/.installed-test .venv-sslyze/.installed
+	@$(VENV)/bin/python -m benchmarks.security.tls_scan --sslyze .venv-sslyze/bin/sslyze
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -76,6 +87,17 @@ $(VENV)/.created:
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make" \
 	    "virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+.venv-fuzz/.installed: setup.cfg
+	@"$(PYTHON)" -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install -qq --disable-pip-version-check --no-input \
+	    --editable '.[test,fuzz]'
+	@touch $@
+
+.venv-sslyze/.installed:
+	@"$(PYTHON)" -m venv .venv-sslyze
+	@.venv-sslyze/bin/python -m pip install -qq --disable-pip-version-check --no-input sslyze
 	@touch $@
 
 # .installed-base is the package alone, .installed-test and .installed-dev add that extra.

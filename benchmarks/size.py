@@ -189,6 +189,13 @@ class Provider:
         assert self._process is not None
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
 
+    def cpu(self) -> float:
+        """CPU seconds that it has used so far, with those of its children that have ended."""
+        assert self._process is not None
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[11:15]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
     def peak(self) -> float:
         """Its peak in MiB."""
         assert self._process is not None
@@ -226,6 +233,7 @@ class Tenant:
     def run(self, name: str, *words: str) -> dict[str, Any]:
         """Run a command; what it took of both sides, with the counts of its summary."""
         self._provider.forget_peak()
+        before = self._provider.cpu()
         began = time.monotonic()
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(
@@ -243,8 +251,9 @@ class Tenant:
         row = {
             "tenant_mib": round(used.ru_maxrss / 1024, 1),
             "provider_mib": round(self._provider.peak(), 1),
-            "wall": round(wall, 1),
-            "tenant_cpu": round(used.ru_utime + used.ru_stime, 1),
+            "wall": round(wall, 2),
+            "tenant_cpu": round(used.ru_utime + used.ru_stime, 2),
+            "provider_cpu": round(self._provider.cpu() - before, 2),
             **{key: last[key] for key in COUNTS if key in last},
         }
         show(name, row)

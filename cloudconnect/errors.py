@@ -215,6 +215,12 @@ class Truncated(NotReachable):
     kind: ClassVar[WarningKind] = WarningKind.TRUNCATED
 
 
+class MovedOn(NotReachable):
+    """The provider asks to go on in a new session: a role of it stops, or was lost."""
+
+    reason = "moved_on"
+
+
 class Aborted(NotReachable):
     """The peer gave up and said so; nothing is wrong with what it had sent before.
 

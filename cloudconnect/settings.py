@@ -42,6 +42,8 @@ COMMAND_SECONDS: Final = 30.0
 PING_SECONDS: Final = 20.0
 #: A peer that has sent nothing at all for this long is gone.
 SILENCE_SECONDS: Final = 90.0
+#: A relay on which no byte went either way for this long is cut: longer than any peer is silent.
+RELAY_IDLE_SECONDS: Final = 120.0
 
 # --- the record layer ---------------------------------------------------------------------------
 
@@ -128,5 +130,14 @@ ITERATIONS_MAX: Final = 10_000_000
 
 #: A layer that holds more than this many bytes pauses its producer.
 HIGH_WATER: Final = 1 << 20
+#: Most connections of one gateway; fewer where its descriptors do not suffice.
+CONNECTIONS_MAX: Final = 50_000
+#: Most connections of one address at a gateway: a company behind one address has many machines.
+ADDRESS_CONNECTIONS_MAX: Final = 1000
+#: Most data connections of one tenant at a gateway: of its tasks, each with up to 16 streams and
+#: two tunnels.
+TENANT_CONNECTIONS_MAX: Final = 1000
+#: A gateway says what it has to do this often, in seconds.
+LOAD_SECONDS: Final = 5.0
 #: Listening sockets' accept queue: Twisted's 50 makes a burst of 1000 connections take 20 s.
 BACKLOG: Final = 1024

@@ -89,5 +89,5 @@ class Row:
         return f"{_PROGRAM} {words} --wan {self._wan} --json"
 
     def verify(self, n: int, src: str) -> str:
-        """Every chunk fetched, opened and compared."""
-        return f"{_PROGRAM} check --read-data --json"
+        """Every stored chunk read and compared by the provider: nothing of them is on the line."""
+        return f"{_PROGRAM} check --read-data --at-provider --json"

@@ -11,6 +11,9 @@ import attrs
 from cloudconnect.content.manifest import Entry, encode_pieces
 from cloudconnect.content.runs import ids_of
 
+#: How often a byte counts that the repository has asked for. What it was only asked about hides
+#: round trips; what waits to be compressed and sent hides nothing, and takes memory.
+WANTED_COUNTS: Final = 3
 #: What a long entry counts for: most of it lies in a file.
 LONG_BYTES: Final = 512 << 10
 
@@ -128,8 +131,17 @@ class Budget:
         fits = self._bytes == 0 or self._bytes + size <= self._bytes_max
         return fits and self._batches < self._batches_max
 
+    def want(self, size: int) -> None:
+        """``size`` of the bytes under way are to be sent: until :meth:`sent` they count more."""
+        with self._changed:
+            self._bytes += (WANTED_COUNTS - 1) * size
+
+    def sent(self, size: int) -> None:
+        """``size`` of the bytes that were to be sent are not under way any more."""
+        self.give_back(WANTED_COUNTS * size)
+
     def give_back(self, size: int, batches: int = 0) -> None:
-        """``size`` bytes, and so many batches, are not under way any more."""
+        """``size`` bytes that were not to be sent, and so many batches, are done with."""
         with self._changed:
             self._bytes -= size
             self._batches -= batches

@@ -372,7 +372,9 @@ class Upload:
         if self._distrusts:
             self._lost.clear()
         self._references.add(offered)
-        self._result.bytes_new += sum(len(plain) for _, plain in wanted)
+        size = sum(len(plain) for _, plain in wanted)
+        self._result.bytes_new += size
+        self._budget.want(size)
         self._sender.send("chunk", wanted)
         self._budget.give_back(unwanted)
         question.waiting.questions -= 1

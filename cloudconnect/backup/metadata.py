@@ -159,9 +159,16 @@ class MetadataWriter:
         self._try(entry, "mode", lambda: os.chmod(descriptor, mode))
         if lists:
             self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
-        times = (entry.mtime_ns, entry.mtime_ns)
-        self._try(entry, "times", lambda: os.utime(descriptor, ns=times))
+        self.set_time(entry, descriptor)
         return status
+
+    def set_time(self, entry: Entry, descriptor: int) -> None:
+        """Set the time of the open file ``descriptor``, where nothing else differs."""
+        time = entry.mtime_ns
+        try:
+            os.utime(descriptor, ns=(time, time))
+        except (OSError, OverflowError) as error:
+            self._failed(entry, "times", error)
 
     def apply_to_name(self, entry: Entry, parent: int, name: bytes) -> None:
         """Apply everything to ``name`` in the folder ``parent``, which is no file or folder.
@@ -216,8 +223,11 @@ class MetadataWriter:
         try:
             action()
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            self._problem(entry.path, f"its {what} could not be set: {reason}")
+            self._failed(entry, what, error)
+
+    def _failed(self, entry: Entry, what: str, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        self._problem(entry.path, f"its {what} could not be set: {reason}")
 
 
 def _is_privileged(pair: tuple[bytes, bytes]) -> bool:

@@ -17,7 +17,7 @@ from cloudconnect.backup.fetching import Slot
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import replaces
 from cloudconnect.backup.selection import Selection
-from cloudconnect.backup.target import Parts, Target, parts_of
+from cloudconnect.backup.target import Parts, PathParts, Target
 from cloudconnect.content.manifest import Entry, EntryType, Run
 from cloudconnect.errors import UnsafePath
 
@@ -112,10 +112,12 @@ class Plan:
         # What looks unchanged is not believed where it is to be verified.
         looks = options.overwrite is not Overwrite.IF_CHANGED or not options.verify
         there = target if options.overwrite is not Overwrite.ALWAYS and looks else None
+        parts_of = PathParts(options.strip_components).of
+        selects = self._selection.selects
         for entry in entries:
-            selected = self._selection.selects(entry)
+            selected = selects(entry)
             try:
-                parts = parts_of(entry.path)[options.strip_components :]
+                parts = parts_of(entry.path)
             except UnsafePath as error:
                 result.problems.add(entry.path, str(error))
                 continue
@@ -133,6 +135,11 @@ class Plan:
                 if entry.path in self._needed:
                     self._kept_back[entry.path] = entry
                 continue
+            runs = entry.runs
+            if entry.type is EntryType.FILE and not entry.flags and entry.link is None:
+                if len(runs) <= RUNS_STEP:  # as nearly everything is
+                    yield Step(entry, parts, True, b"", runs)
+                    continue
             yield from self._thing(entry, parts)
 
     def _thing(self, entry: Entry, parts: Parts) -> Iterator[Step]:

@@ -103,6 +103,10 @@ class Resumer:
                 self._note_name(step)
                 entry = step.entry
                 is_file = entry.type is EntryType.FILE and entry.link is None
+                whole = is_file and step.first and step.last and entry.size <= SMALL
+                if whole and not self._waiting and self._is_missing(step):
+                    yield step  # as most often, in an empty target
+                    continue
                 if is_file and step.first and self._is_free(step):
                     step.temporary = partial_name(entry.path)
                 if not is_file or not entry.size:
@@ -110,10 +114,7 @@ class Resumer:
                         yield step
                         continue
                     self._waiting.append(_Waiting(step))
-                elif step.first and step.last and entry.size <= SMALL:
-                    if not self._waiting and self._is_missing(step):
-                        yield step
-                        continue
+                elif whole:
                     self._small(step)
                 else:
                     self._matcher.flush()

@@ -8,16 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cloudconnect.backup.batches import Budget
-from cloudconnect.backup.following import FollowingLevel
+from cloudconnect.backup.following import LEVEL_FIRST, FollowingLevel
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
-from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.frames import StoredBlob
 
 #: Threads that compress, seal and send: compressing takes most of the time of a backup.
 SENDERS: Final = 2
 #: Bytes of content that such a thread takes at a time: a hop between threads costs some 100 us.
 GROUP_BYTES: Final = 1 << 20
+#: With so many groups that no thread has taken up, compressing is what a backup waits for.
+BEHIND_GROUPS: Final = 4
 #: Bytes of encoded entries that are cut into manifest chunks at a time.
 MANIFEST_BYTES: Final = 1 << 20
 #: Groups of manifest chunks that may wait for such a thread; who sends more waits. File content is
@@ -34,8 +36,8 @@ class ChunkSender:
 
     :param channel: to the repository
     :param keys: what the chunks are sealed with
-    :param level: of compression, 0 to 19; None: one that follows the line, low while it takes more
-        than comes, and higher while chunks wait for it
+    :param level: of compression, 0 to 19; None: one that follows the line, higher while chunks wait
+        for it, and low while they wait to be compressed
     :param budget: gets back the bytes of file content that were sent
     :param failed: called once, in any thread, with what went wrong
     :ivar level: the level in use
@@ -53,7 +55,7 @@ class ChunkSender:
         self._channel = channel
         self._keys = keys
         self._follows = FollowingLevel() if level is None else None
-        self.level = LEVEL_DEFAULT if level is None else level
+        self.level = LEVEL_FIRST if level is None else level
         self._budget = budget
         self._failed = failed
         # Where nothing is to be computed one is enough, and chunks go in the order of the files: an
@@ -63,6 +65,7 @@ class ChunkSender:
         self._lock = threading.Lock()
         self._manifest_slots = threading.Semaphore(MANIFEST_GROUPS)
         self._stopped = False
+        self._groups = 0  # that no thread has taken up
         self.bytes_stored = 0
 
     def send(self, kind: BlobKind, chunks: Sequence[tuple[bytes, Plain]]) -> None:
@@ -91,22 +94,26 @@ class ChunkSender:
     def _submit(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
         if kind == "manifest":
             self._manifest_slots.acquire()
+        with self._lock:
+            self._groups += 1
         self._threads.submit(self._send, kind, group)
 
     def _send(self, kind: BlobKind, group: list[tuple[bytes, Plain]]) -> None:
         manifest = kind == "manifest"
-        waited = 0
+        with self._lock:
+            self._groups -= 1
         try:
+            blobs: list[StoredBlob] = []
             for name, plain in group:
                 if self._stopped:
                     return
-                blob = self._keys.seal_blob(kind, plain, self.level, name)
-                waited += self._channel.send_chunk(0, blob, manifest)
-                with self._lock:
-                    self.bytes_stored += len(blob.data)
-                if not manifest:
-                    self._budget.give_back(len(plain))
-            self._follow(2 * waited > len(group))
+                blobs.append(self._keys.seal_blob(kind, plain, self.level, name))
+            waited = self._channel.send_chunks(0, blobs, manifest)
+            with self._lock:
+                self.bytes_stored += sum(len(blob.data) for blob in blobs)
+            if not manifest:
+                self._budget.sent(sum(len(plain) for _, plain in group))
+            self._follow(waited)
         except BaseException as error:
             if not self._stopped:
                 self._failed(error)
@@ -117,11 +124,11 @@ class ChunkSender:
     def _follow(self, waited: bool) -> None:
         """Choose the level for the next groups.
 
-        :param waited: most chunks of a group had to wait for the line
+        :param waited: a group had to wait for the line
         """
         if self._follows is not None:
             with self._lock:
-                self.level = self._follows.observe(waited)
+                self.level = self._follows.observe(waited, self._groups >= BEHIND_GROUPS)
 
 
 class ManifestWriter:

@@ -48,6 +48,35 @@ def parts_of(path: bytes) -> Parts:
     return parts
 
 
+class PathParts:
+    """Splits absolute paths that come in the order of a walk: most have the folder of the one
+    before, whose names need no second look.
+
+    :param strip: so many names are taken from the front of each
+    """
+
+    def __init__(self, strip: int = 0) -> None:
+        self._strip = strip
+        self._folder = b"/"
+        self._above: Parts = ()
+        self._stripped: Parts | None = () if not strip else None  # None: too few names
+
+    def of(self, path: bytes) -> Parts:
+        """:func:`parts_of`, without the first names.
+
+        :raises UnsafePath: as there
+        """
+        folder, slash, name = path.rpartition(b"/")
+        if folder != self._folder:
+            above = parts_of(folder) if folder else ()
+            deep = len(above) >= self._strip
+            self._folder, self._above = folder, above
+            self._stripped = above[self._strip :] if deep else None
+        if not slash or name in _NO_NAMES or len(name) > NAME_MAX or b"\0" in name:
+            return parts_of(path)[self._strip :]  # which knows what is wrong, or that it is "/"
+        return () if self._stripped is None else (*self._stripped, name)
+
+
 class _Folder:
     """A folder of the branch that the target is in.
 
@@ -55,9 +84,11 @@ class _Folder:
     :ivar passes_on: whether new files in it get an access control list; None: nobody has asked
     :ivar leave: called with the descriptor, or -1 where the folder was moved away meanwhile, when
         the target goes elsewhere
+    :ivar fresh: it was made here and not left since, so nobody else has been in it
+    :ivar owner: user and group that files made in it get; None: nobody has looked
     """
 
-    __slots__ = ("descriptor", "identity", "leave", "name", "passes_on")
+    __slots__ = ("descriptor", "fresh", "identity", "leave", "name", "owner", "passes_on")
 
     def __init__(self, name: bytes, descriptor: int, identity: tuple[int, int]) -> None:
         self.name = name
@@ -65,6 +96,8 @@ class _Folder:
         self.identity = identity
         self.leave: Callable[[int], None] | None = None
         self.passes_on: bool | None = None
+        self.fresh = False
+        self.owner: tuple[int, int] | None = None
 
 
 class Target:
@@ -142,6 +175,15 @@ class Target:
             folder.passes_on = passes_on(self._descriptor(len(self._branch)))
         return folder.passes_on
 
+    @property
+    def fresh(self) -> _Folder | None:
+        """The folder entered last, if it was made here and not left since; None otherwise.
+
+        Nobody else has been in it, as it has the mode 0700 until it is left.
+        """
+        folder = self._branch[-1] if self._branch else None
+        return folder if folder is not None and folder.fresh else None
+
     def make_writable(self) -> None:
         """Let this user write to the folder entered last, until its mode is set.
 
@@ -182,7 +224,7 @@ class Target:
         make: Callable[[Parts], Callable[[int], None] | None] | None,
         replace: bool,
     ) -> _Folder:
-        name, leave = parts[-1], None
+        name, leave, fresh = parts[-1], None, False
         try:
             descriptor = os.open(name, _FOLDER, dir_fd=above)
         except OSError as error:
@@ -199,9 +241,13 @@ class Target:
             leave = make(parts)
             os.mkdir(name, 0o700, dir_fd=above)
             descriptor = os.open(name, _FOLDER, dir_fd=above)
+            fresh = True
         status = os.fstat(descriptor)
         folder = _Folder(name, descriptor, (status.st_dev, status.st_ino))
         folder.leave = leave
+        # What was opened may not be what was made: somebody else may write to the folder above.
+        private = stat.S_IMODE(status.st_mode) & 0o077 == 0
+        folder.fresh = fresh and private and status.st_uid == self._user
         return folder
 
     def _descriptor(self, depth: int) -> int:

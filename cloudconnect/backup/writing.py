@@ -19,6 +19,7 @@ from cloudconnect.backup.placing import NewFile, Place, place_link, place_specia
 from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
+from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
@@ -64,6 +65,10 @@ class TreeWriter:
         self._file: NewFile | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
         self._places: dict[bytes, Place] = {}  # by group
+        self._small = SmallFiles(self._metadata)
+        # What is killed in the middle of a small file must not be kept the next time.
+        replaced = options.overwrite in (Overwrite.ALWAYS, Overwrite.IF_CHANGED)
+        self._at_once = replaced and not options.verify
 
     def run(self) -> None:
         """Restore, or count only.
@@ -242,7 +247,7 @@ class TreeWriter:
 
     def _content(self, step: Step, target: Target) -> None:
         entry = step.entry
-        if step.there:
+        if step.there or (step.first and step.last and self._write_small(step, target)):
             return
         if step.first:
             self._begin(step, target)
@@ -265,6 +270,29 @@ class TreeWriter:
             self._file = None
             status = file.finish(entry, self._metadata, step.parts[-1])
             self._placed(step, status)
+
+    def _write_small(self, step: Step, target: Target) -> bool:
+        """Write a small file at once, where that may be."""
+        entry = step.entry
+        if step.found or step.partial is not None or not (self._at_once and is_small(entry)):
+            return False
+        parts = step.parts
+        parent = target.enter(parts[:-1], self._make)
+        folder = target.fresh
+        if folder is None or None in step.slots or target.passes_on():
+            return False
+        wait = self._fetcher.wait
+        pieces = [
+            piece_of(wait(slot), run)
+            for run, slot in zip(step.runs, step.slots, strict=True)
+            if slot is not None
+        ]
+        try:
+            status, folder.owner = self._small.write(entry, parent, parts[-1], pieces, folder.owner)
+        except FileExistsError:
+            return False
+        self._placed(step, status)
+        return True
 
     def _begin(self, step: Step, target: Target) -> None:
         """Begin to write a file, or go on with it."""

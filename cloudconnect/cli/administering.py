@@ -18,10 +18,14 @@ from cloudconnect.cli.running import Interrupt, run, run_at_once
 from cloudconnect.commands.admin import (
     AddCredential,
     AddTenant,
+    ChangeNode,
     Collect,
     Freeze,
     Invite,
+    InviteNode,
     List,
+    ListNodes,
+    NoteNode,
     RevokeCredential,
     Scrub,
     Seed,
@@ -32,9 +36,10 @@ from cloudconnect.commands.admin import (
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import Busy, NotReachable, Refused
-from cloudconnect.keys import Password
+from cloudconnect.keys import EnrollmentToken, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.node_acts import change_node
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.settings import PAGE_ROWS_MAX
 
@@ -99,6 +104,20 @@ class Acts(Protocol):
         self, what: str, filters: dict[str, str], after: int
     ) -> tuple[list[dict[str, Any]], bool]:
         """One page of a listing, and whether there is more."""
+
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        """Make a token for a node; what names it, and what proves it."""
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        """A node got its certificate by hand."""
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every node, where the provider runs with what it does now."""
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        """Drain a node, undrain or remove it; in how many sessions it takes part."""
 
 
 class _Here:
@@ -184,6 +203,22 @@ class _Here:
         self, what: str, filters: dict[str, str], after: int
     ) -> tuple[list[dict[str, Any]], bool]:
         return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
+
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        token = self._administration.accounts.invite_node(role, name, seconds)
+        return token.identifier, token.secret
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        self._administration.accounts.note_node(role, name, spki)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return self._administration.accounts.nodes()
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        change_node(self._administration.accounts, role, name, act)
+        return 0
 
 
 class _There:
@@ -284,6 +319,25 @@ class _There:
             List, what=what, filters=filters, after=after, limit=PAGE_ROWS_MAX
         )
         return answer["rows"], answer["more"]
+
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        answer = await self._link.call(InviteNode, role=role, name=name, seconds=seconds)
+        return answer["identifier"], answer["secret"]
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        await self._link.call(NoteNode, role=role, name=name, spki=spki)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        answer = await self._link.call(ListNodes)
+        rows: list[dict[str, Any]] = answer["rows"]
+        return rows
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        answer = await self._link.call(ChangeNode, role=role, name=name, act=act)
+        count: int = answer["sessions"]
+        return count
 
 
 async def rows(acts: Acts, what: str, filters: dict[str, str]) -> list[dict[str, Any]]:

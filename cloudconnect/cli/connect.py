@@ -21,6 +21,7 @@ from cloudconnect.cli.invited import (
 )
 from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.opening import remember
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
 from cloudconnect.config.profile import (
@@ -28,6 +29,7 @@ from cloudconnect.config.profile import (
     load,
     profile_path,
     save,
+    state_folder,
     write_private,
 )
 from cloudconnect.content.atrest import (
@@ -38,8 +40,8 @@ from cloudconnect.content.atrest import (
     describe,
     make_open_slot,
     make_slot,
-    unlock,
 )
+from cloudconnect.content.description import unlock_slot
 from cloudconnect.content.kit import Kit
 from cloudconnect.errors import ContextMismatch, Refused, UsageError
 from cloudconnect.keys import MasterKey, Password
@@ -224,7 +226,8 @@ async def _connect(
                 f"not {mode.value}: if you chose that yourself when it was made, say so with "
                 f"--encryption {description.mode.value}; if not, somebody may want to read along"
             )
-        unlock(description, mode, passphrase)
+        _, slot = unlock_slot(description, mode, passphrase)
+        remember(state_folder(os.environ, account.provider, description.repository), slot)
     profile = {
         "provider": line.settings.profile.provider,
         "provider_id": account.provider.hex(),
@@ -252,6 +255,7 @@ async def _create(
     description = describe(master, repository, settings.mode, (slot,))
     keys = RepositoryKeys(master, repository, settings.mode)
     await line.manager.create_repository(description.encode())
+    remember(state_folder(os.environ, line.account.provider, repository), slot)
     heads = line.heads(description, keys)
     heads.begin()
     return description, kit_of(line, description, master, heads.chain)

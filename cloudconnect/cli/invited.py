@@ -11,12 +11,8 @@ from typing import Any
 import attrs
 
 from cloudconnect.cli.running import Interrupt
-from cloudconnect.cli.tenant import (
-    SECRET_MAX,
-    TenantSettings,
-    as_password,
-    read_bounded,
-)
+from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.tenant import TenantSettings
 from cloudconnect.config.invitation import INVITATION_MAX, InvitationText, parse_invitation
 from cloudconnect.config.profile import config_folder, write_private
 from cloudconnect.errors import LoginRefused, NotReachable, UsageError

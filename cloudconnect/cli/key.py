@@ -14,14 +14,8 @@ import click
 
 from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, Unlocked, on_line
-from cloudconnect.cli.tenant import (
-    KEY_FILE_MAX,
-    SECRET_MAX,
-    TenantSettings,
-    as_password,
-    read_bounded,
-    tenant_command,
-)
+from cloudconnect.cli.secret_files import KEY_FILE_MAX, SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.config.profile import load, save
 from cloudconnect.content.atrest import (
     EncryptionMode,

@@ -13,9 +13,11 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.opening import remember
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.known_gateways import remember, remembered
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -113,7 +115,8 @@ class Line:
         description, mode = self.description, self.settings.mode
         kit, slot = self.settings.kit, None
         if kit is None:
-            master, slot = unlock_slot(description, mode, self._passphrase)
+            master, slot = unlock_slot(description, mode, self._passphrase, self.settings.stretch)
+            remember(state_folder(os.environ, self.account.provider, description.repository), slot)
         else:
             check_mode(description, mode)
             master = kit.master
@@ -206,6 +209,7 @@ class Line:
                     summarize,
                     rates,
                     wan is not None and wan.used,
+                    movable=lambda: self.settings.retry > 0 and not unrepeatable(),
                 ),
                 journey,
                 unrepeatable,
@@ -312,7 +316,13 @@ def on_line(
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
         found = settings if first is None else await first(reactor, interrupt)
         manager = JobManager(
-            reactor, *found.address, _trust(found), happened=console.happened, warned=console.warned
+            reactor,
+            *found.address,
+            _trust(found),
+            gateways=remembered(os.environ, found.address),
+            learned=lambda told: remember(os.environ, found.address, told),
+            happened=console.happened,
+            warned=console.warned,
         )
         interrupt.call = manager.cancel
         try:

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "key": ("cloudconnect.cli.key", "key"),
     "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
+    "node": ("cloudconnect.cli.node", "node"),
     "points": ("cloudconnect.cli.points", "points"),
     "provider": ("cloudconnect.cli.provider", "provider"),
     "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),
@@ -36,8 +37,8 @@ _COMMANDS: Final = {
     "undelete": ("cloudconnect.cli.keeping", "undelete"),
     "wan": ("cloudconnect.cli.wan_nodes", "wan"),
 }
-#: What the context of a command holds that has the process for itself.
-_OWN_PROCESS: Final = object()
+#: Commands that open a repository, most often with the passphrase that the profile names.
+_OPENING: Final = frozenset(("backup", "check", "diff", "dump", "find", "ls", "restore"))
 _ALIASES: Final = {"snapshots": "points"}
 
 
@@ -53,7 +54,7 @@ class LazyGroup(click.Group):
         place = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
         if place is None:
             return None
-        with uncollected(for_good=ctx.find_root().obj is _OWN_PROCESS):
+        with uncollected(for_good=ctx.find_root().obj is not None):
             command: click.Command = getattr(importlib.import_module(place[0]), place[1])
         return command
 
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             arguments,
             "cloudconnect",
             standalone_mode=False,
-            obj=_OWN_PROCESS if own_process else None,
+            obj=_own_process(arguments) if own_process else None,
         )
     except click.exceptions.Abort:
         status = ExitCode.INTERRUPTED
@@ -119,6 +120,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if own_process:
         gc.freeze()  # the process ends: there is no use in looking for what could be freed
     sys.exit(int(status or 0))
+
+
+def _own_process(arguments: list[str]) -> Any:
+    """What the context of a command holds that has the process for itself.
+
+    Where it will open a repository, what takes longest in that begins before its modules are
+    imported (:mod:`cloudconnect.cli.opening`).
+    """
+    if not arguments or arguments[0] not in _OPENING:
+        return True
+    with uncollected():
+        from cloudconnect.cli.opening import OwnProcess, begin
+
+    return OwnProcess(begin(arguments, os.environ))
 
 
 def _os_error_text(error: OSError) -> str:

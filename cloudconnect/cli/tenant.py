@@ -20,21 +20,19 @@ import attrs
 import click
 
 from cloudconnect.cli.console import Console
+from cloudconnect.cli.opening import OwnProcess
 from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
+from cloudconnect.content.slots import Stretch, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 from cloudconnect.tenant.retrying import RETRY_SECONDS
 
 _T = TypeVar("_T")
-
-#: Longest password or passphrase file, in bytes.
-SECRET_MAX: Final = 4096
-#: Longest key file, in bytes.
-KEY_FILE_MAX: Final = 1 << 20
 
 _OPTIONS: Final = [
     click.option("--profile", "profile_name", metavar="NAME", help="Which saved profile to use."),
@@ -75,6 +73,7 @@ class TenantSettings:
     :ivar wait: seconds to wait for a free task
     :ivar retry: seconds to try to go on when the line breaks
     :ivar kit: the recovery kit whose master key is used in the place of a passphrase, or None
+    :ivar stretch: derives the key of a key slot
     """
 
     profile: Profile
@@ -84,6 +83,7 @@ class TenantSettings:
     wait: float = 0.0
     retry: float = RETRY_SECONDS
     kit: Kit | None = None
+    stretch: Stretch = stretch
 
     @property
     def address(self) -> tuple[str, int]:
@@ -136,9 +136,7 @@ class TenantSettings:
         :raises UsageError: there is none, and no terminal to ask on
         """
         if self.profile.key_file:
-            return Password(
-                read_bounded(Path(self.profile.key_file), "encryption key file", KEY_FILE_MAX)
-            )
+            return key_file_content(Path(self.profile.key_file))
         return secret(
             self.profile.passphrase_file,
             "CLOUDCONNECT_PASSPHRASE_COMMAND",
@@ -180,7 +178,11 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
                 "debug",
             )
         }
-        return function(resolve(**shared, fresh=fresh), **values)
+        settings = resolve(**shared, fresh=fresh)
+        process = click.get_current_context().find_root().obj
+        if isinstance(process, OwnProcess) and process.ahead is not None:
+            settings = attrs.evolve(settings, stretch=process.ahead.stretch)
+        return function(settings, **values)
 
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -337,38 +339,6 @@ def secret(file: str, command_variable: str, what: str, new: bool = False) -> Pa
     shown = what[0].upper() + what[1:] + (" (a new one, if there is none yet)" if new else "")
     typed = click.prompt(shown, hide_input=True, confirmation_prompt=new, err=True)
     return as_password(str(typed).encode(), what)
-
-
-def read_bounded(path: Path, what: str, limit: int) -> bytes:
-    """The content of a small file.
-
-    :param what: what an error calls it
-    :param limit: most bytes that it may have
-    :raises UsageError: it cannot be read, is empty or too long
-    """
-    try:
-        with path.open("rb") as file:
-            octets = file.read(limit + 1)
-    except OSError as error:
-        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}") from None
-    if len(octets) > limit:
-        raise UsageError(f"{what}: {path} has more than {limit} bytes")
-    if not octets:
-        raise UsageError(f"{what}: {path} is empty")
-    return octets
-
-
-def as_password(octets: bytes, what: str) -> Password:
-    """A password from a file's or command's bytes, without the newline at their end.
-
-    :raises UsageError: it is empty or too long
-    """
-    if len(octets) > SECRET_MAX:
-        raise UsageError(f"the {what} has more than {SECRET_MAX} bytes")
-    octets = octets.removesuffix(b"\n").removesuffix(b"\r")
-    if not octets:
-        raise UsageError(f"the {what} is empty")
-    return Password(octets)
 
 
 def host_label() -> str:

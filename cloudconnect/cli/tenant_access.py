@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, local_time
-from cloudconnect.cli.tenant import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.config.invitation import InvitationText

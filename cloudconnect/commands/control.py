@@ -85,8 +85,9 @@ class AuthenticateFinal(BoundedCommand):
     ``version``: the highest common protocol version. ``provider``: the provider's id, which
     profiles, caches and heads hang on. ``repository``: the encoded repository description with its
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
-    the provider allows this tenant. ``wan``: whether it offers WAN acceleration; older ones do not
-    say.
+    the provider allows this tenant. ``wan``: whether it offers WAN acceleration. ``gateways``:
+    ``HOST:PORT`` of where the tenant may connect to, the one with the least load first. Older ones
+    say neither.
     """
 
     commandName = b"AuthenticateFinal"
@@ -98,6 +99,7 @@ class AuthenticateFinal(BoundedCommand):
         (b"repository", amp.String()),
         (b"modes", CBORArgument()),
         (b"wan", amp.Boolean(optional=True)),
+        (b"gateways", CBORArgument(optional=True)),
     ]
 
 
@@ -188,6 +190,23 @@ class Finish(BoundedCommand):
         (b"warnings", CBORArgument()),
     ]
     response = [(b"warnings", CBORArgument()), (b"notes", CBORArgument(optional=True))]
+
+
+class MoveOn(BoundedCommand):
+    """The provider asks to go on with a session's job in a new session.
+
+    ``lost``: a role of the session is not there any more, and it cannot come to a good end.
+    Otherwise a role is about to be stopped, and a job that cannot begin again goes on to its end.
+    ``text``: why, for a person.
+    """
+
+    commandName = b"MoveOn"
+    arguments = [
+        (b"session", FixedBytes(16)),
+        (b"lost", amp.Boolean()),
+        (b"text", amp.Unicode()),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Warn(BoundedCommand):
@@ -313,6 +332,18 @@ class PreviewRetention(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"decisions", rows_argument()), (b"more", amp.Boolean())]
+
+
+class GatewaysChanged(BoundedCommand):
+    """The provider tells a tenant where it may connect to from now on, as in AuthenticateFinal.
+
+    ``leaving``: gateways that are to stop. What runs through one of them should go on, in a new
+    session, through another.
+    """
+
+    commandName = b"GatewaysChanged"
+    arguments = [(b"gateways", CBORArgument()), (b"leaving", CBORArgument())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Ping(BoundedCommand):

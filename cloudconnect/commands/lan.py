@@ -295,13 +295,43 @@ class RetireRoute(BoundedCommand):
 class Register(BoundedCommand):
     """A gateway says that it is there, and learns where TLS connections go.
 
-    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``service``: the backend of
-    TLS connections, as in PublishRoute.
+    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``pool``: the tenants of
+    which pool it is for; older ones do not say. ``service``: the backend of TLS connections, as in
+    PublishRoute.
     """
 
     commandName = b"Register"
-    arguments = [(b"advertise", amp.Unicode())]
+    arguments = [(b"advertise", amp.Unicode()), (b"pool", amp.Unicode(optional=True))]
     response = [(b"service", amp.Unicode())]
+
+
+class ReportLoad(BoundedCommand):
+    """A gateway says what it has to do, every few seconds.
+
+    ``connections``: that are open. ``up`` and ``down``: bytes in a second from tenants and to them.
+    ``groups``: a list of pairs of a group and its relays. ``rates``: a list of pairs of a group and
+    its cap at this gateway, in bytes a second.
+    """
+
+    commandName = b"ReportLoad"
+    arguments = [
+        (b"connections", amp.Integer()),
+        (b"up", amp.Integer()),
+        (b"down", amp.Integer()),
+        (b"groups", CBORArgument()),
+    ]
+    response = [(b"rates", CBORArgument())]
+
+
+class DrainGateway(BoundedCommand):
+    """From now on the gateway accepts no connection and forgets its routes, or accepts them again.
+
+    ``leaving``: which of both. What runs goes on.
+    """
+
+    commandName = b"DrainGateway"
+    arguments = [(b"leaving", amp.Boolean())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class RegisterAccelerator(BoundedCommand):
@@ -313,6 +343,42 @@ class RegisterAccelerator(BoundedCommand):
     commandName = b"RegisterAccelerator"
     arguments = [(b"backend", amp.Unicode())]
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class RegisterMover(BoundedCommand):
+    """A target data mover of its own process says that it is there.
+
+    ``backend``: ``HOST:PORT`` on the provider's LAN that gateways and accelerators reach it at.
+    ``storage``: names the folder of its repositories, the same at each mover that shares it.
+    ``host``: tells the host that it runs on from others.
+    """
+
+    commandName = b"RegisterMover"
+    arguments = [
+        (b"backend", amp.Unicode()),
+        (b"storage", FixedBytes(16)),
+        (b"host", amp.Unicode()),
+    ]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class HasRepository(BoundedCommand):
+    """Whether a mover has a repository: asked where movers have more than one storage."""
+
+    commandName = b"HasRepository"
+    arguments = [(b"repository", FixedBytes(16))]
+    response = [(b"there", amp.Boolean())]
+
+
+class WithdrawSession(BoundedCommand):
+    """Withdraw what a session has published, whose mover was lost before it could be told to.
+
+    ``count``: how many restore points that were.
+    """
+
+    commandName = b"WithdrawSession"
+    arguments = [(b"repository", FixedBytes(16)), (b"session", FixedBytes(16))]
+    response = [(b"count", amp.Integer())]
 
 
 class ReportWarning(BoundedCommand):

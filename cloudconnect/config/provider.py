@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 from OpenSSL import SSL
 
+from cloudconnect.config.bounds import BOUNDS
 from cloudconnect.config.certificates import (
     issue_node_certificate,
     make_node_ca,
@@ -24,11 +25,18 @@ from cloudconnect.config.certificates import (
 )
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
-from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.settings import (
+    ADDRESS_CONNECTIONS_MAX,
+    CONNECTIONS_MAX,
+    PUBLIC_PORT,
+    TENANT_CONNECTIONS_MAX,
+)
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import SERVICE
 
 CONFIGURATION = "provider.toml"
+#: The roles that a provider's process may have.
+ROLES = ("service", "gateway", "mover", "wan")
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +45,7 @@ class ProviderSettings:
 
     :ivar directory: the provider's directory
     :ivar hosts: names and addresses that the certificate is for
+    :ivar roles: the roles of the provider's process, of :data:`ROLES`; ``service`` is one of them
     :ivar listen: endpoint string of the public port
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
     :ivar certificate: path of the certificate, PEM
@@ -54,10 +63,16 @@ class ProviderSettings:
     :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no accelerator in the
         provider's own process
     :ivar wan_caches_gb: GiB that all of them may take, 1 to 100,000
+    :ivar line_rate: bytes a second of the public port's line in each direction, which tenants share
+        fairly; 0: no limit
+    :ivar connections: most connections of the public port, 1 to 1,000,000
+    :ivar address_connections: most of one address, likewise
+    :ivar tenant_connections: most data connections of one tenant, likewise
     """
 
     directory: Path
     hosts: tuple[str, ...]
+    roles: tuple[str, ...] = ROLES
     listen: str = f"tcp:{PUBLIC_PORT}"
     advertise: tuple[str, ...] = ()
     certificate: str = "tls/certificate.pem"
@@ -73,6 +88,10 @@ class ProviderSettings:
     wan_caches: str = "wan"
     wan_cache_gb: int = 4
     wan_caches_gb: int = 100
+    line_rate: int = 0
+    connections: int = CONNECTIONS_MAX
+    address_connections: int = ADDRESS_CONNECTIONS_MAX
+    tenant_connections: int = TENANT_CONNECTIONS_MAX
 
     @property
     def identity(self) -> ServerIdentity:
@@ -126,6 +145,8 @@ class ProviderSettings:
         lines = [
             "# The provider's settings. Paths are relative to this folder.",
             f"hosts = {_toml_list(self.hosts)}",
+            "# The roles of the provider's process; the others run in processes of their own.",
+            f"roles = {_toml_list(self.roles)}",
             f"listen = {quoted(self.listen)}",
             "# What tenants are told to connect to for data; empty: the address that they used.",
             f"advertise = {_toml_list(self.advertise)}",
@@ -146,6 +167,10 @@ class ProviderSettings:
             "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",
             f"wan_caches = {quoted(self.wan_caches)}",
             *(f"{name} = {getattr(self, name)}" for name in _CACHES),
+            "# The public port: bytes a second of its line in each direction, which tenants share",
+            "# fairly (0: no limit); most connections, in all and of one address, and most data",
+            "# connections of one tenant.",
+            *(f"{name} = {getattr(self, name)}" for name in BOUNDS),
         ]
         return "\n".join(lines) + "\n"
 
@@ -154,7 +179,7 @@ class ProviderSettings:
 _TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 _CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
 _TENANTS = {"grace_days": (0, 3650), "removed_days": (1, 3650)}
-_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES}
+_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES, **BOUNDS}
 
 
 def quoted(text: str) -> str:
@@ -185,11 +210,27 @@ def load(directory: Path) -> ProviderSettings:
         f"there is no provider in {directory}: run cloudconnect provider init --directory "
         f"{directory}",
         _NUMBERS,
-        ("hosts", "advertise"),
+        ("hosts", "advertise", "roles"),
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    if "roles" in values:
+        values["roles"] = check_roles(values["roles"])
     return ProviderSettings(directory=directory, **values)
+
+
+def check_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    """The roles of a provider's process, each once.
+
+    :raises UsageError: one is none, or the service is not among them
+    """
+    chosen = tuple(dict.fromkeys(roles))
+    if "service" not in chosen or not set(chosen) <= set(ROLES):
+        raise UsageError(
+            f"the roles of a provider's process are service, and any of {', '.join(ROLES[1:])}; "
+            "the others run in processes of their own (cloudconnect provider node enroll)"
+        )
+    return chosen
 
 
 def initialize(

@@ -16,7 +16,7 @@ import attrs
 from cloudconnect.content import subkeys
 from cloudconnect.content.chunking import ChunkingParameters
 from cloudconnect.content.sealing import OVERHEAD
-from cloudconnect.content.slots import KeySlot, SlotKind, open_slot
+from cloudconnect.content.slots import KeySlot, SlotKind, Stretch, open_slot, stretch
 from cloudconnect.content.subkeys import EncryptionMode, RepositoryKeys
 from cloudconnect.errors import (
     ContextMismatch,
@@ -251,13 +251,19 @@ def unlock(
 
 
 def unlock_slot(
-    description: RepositoryDescription, mode: EncryptionMode, passphrase: Password | None
+    description: RepositoryDescription,
+    mode: EncryptionMode,
+    passphrase: Password | None,
+    stretch: Stretch = stretch,
 ) -> tuple[MasterKey, KeySlot]:
-    """As :func:`unlock`, and the slot that has opened."""
+    """As :func:`unlock`, and the slot that has opened.
+
+    :param stretch: as for :func:`~cloudconnect.content.slots.open_slot`
+    """
     check_mode(description, mode)
     for slot in description.slots:
         try:
-            master = open_slot(slot, description.repository, passphrase)
+            master = open_slot(slot, description.repository, passphrase, stretch)
         except WrongPassphrase:
             continue
         description.verify(RepositoryKeys(master, description.repository, mode))

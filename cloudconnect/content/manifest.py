@@ -17,10 +17,16 @@ from typing import IO, Any, Final, NoReturn
 import attrs
 import cbor2
 
+from cloudconnect.content.alike import AlikeFiles, Content
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.runs import Run, RunList, check_run
 from cloudconnect.errors import StoredDataDamaged
-from cloudconnect.settings import MANIFEST_ENTRY_MAX, MANIFEST_PIECE_RUNS, MANIFEST_RUNS_MAX
+from cloudconnect.settings import (
+    CHUNK_MAX,
+    MANIFEST_ENTRY_MAX,
+    MANIFEST_PIECE_RUNS,
+    MANIFEST_RUNS_MAX,
+)
 
 __all__ = [
     "Entry",
@@ -215,12 +221,14 @@ class EntryDecoder:
     def __init__(self, spill: Callable[[], IO[bytes]] | None = None) -> None:
         self._spill = spill
         self._buffer = bytearray()
+        self._octets = b""  # the same, once something of it is complete
         self._position = 0  # what of the buffer is done with
         self._need = 1  # bytes behind it before another look is worth while
         self._long: tuple[dict[str, Any], int] | None = None  # an entry of which runs are missing
         self._runs = RunList()
         self._failed = False
         self._decoder = cbor2.CBORDecoder(io.BytesIO(), **_DECODER)
+        self._alike = AlikeFiles()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Entry]:
         """Take ``data``; the iterator gives the entries that are complete now.
@@ -254,7 +262,7 @@ class EntryDecoder:
             self._failed = True
             raise StoredDataDamaged(f"an entry of a manifest cannot be used: {error}") from error
         del self._buffer[: self._position]
-        self._position = 0
+        self._position, self._octets = 0, b""
         return None
 
     def _item(self) -> bytes | None:
@@ -281,10 +289,17 @@ class EntryDecoder:
             return None
         self._need = 1
         self._position = end = start + length
-        return bytes(buffer[start:end])
+        octets = self._octets
+        if len(octets) != len(buffer):  # one copy for all items that came together
+            octets = self._octets = bytes(buffer)
+        return octets[start:end]
 
     def _piece(self, item: bytes) -> Entry | None:
         """The entry that ``item`` completes, if it does."""
+        if self._long is None and (alike := self._alike.read(item)) is not None:
+            entry = _like(*alike)
+            if entry is not None:
+                return entry
         # A decoder costs as much to make as a map does to decode.
         self._decoder.fp = source = io.BytesIO(item)
         piece = self._decoder.decode()
@@ -296,7 +311,11 @@ class EntryDecoder:
             runs = _unflat(piece.pop("r", []))
             count = piece.pop("c", None)
             if count is None:
-                return _entry(piece, tuple(runs))
+                fields = dict(piece)
+                entry = _entry(piece, tuple(runs))
+                if len(runs) == 1 and runs[0].id is not None:
+                    self._alike.remember(item, fields, entry)
+                return entry
             if type(count) is not int or not MANIFEST_PIECE_RUNS < count <= MANIFEST_RUNS_MAX:
                 raise ValueError("it has an impossible number of runs")
             self._long, self._runs = (piece, count), RunList(self._spill)
@@ -339,6 +358,39 @@ def _entry(fields: dict[str, Any], runs: Sequence[Run]) -> Entry:
     )
     if fields:
         raise ValueError("it has fields that this release does not know")
+    return entry
+
+
+def _like(content: Content, other: Entry) -> Entry | None:
+    """An entry like ``other``, with other content; None where that would be out of bounds.
+
+    The same as the class does and looks at, for what differs only.
+    """
+    path, time, name, offset, length = content
+    if not (
+        time < _I63
+        and 1 <= length <= CHUNK_MAX - offset
+        and path
+        and path[0] == _SLASH
+        and not _BAD_PATH.search(path)
+    ):
+        return None
+    entry = _new(Entry)
+    _set_path(entry, path)
+    _set_type(entry, other.type)
+    _set_mode(entry, other.mode)
+    _set_uid(entry, other.uid)
+    _set_gid(entry, other.gid)
+    _set_user(entry, other.user)
+    _set_group(entry, other.group)
+    _set_mtime_ns(entry, time)
+    _set_size(entry, length)
+    _set_runs(entry, (Run(name, offset, length),))
+    _set_target(entry, None)
+    _set_device(entry, None)
+    _set_link(entry, None)
+    _set_xattrs(entry, ())
+    _set_flags(entry, other.flags)
     return entry
 
 
@@ -413,3 +465,23 @@ _DECODER: Final[dict[str, Any]] = {
     "tag_hook": _refuse,
     "semantic_decoders": dict.fromkeys(_TAGS, _refuse),
 }
+
+# Fields are set as a frozen class's own constructor sets them, but without looking them up.
+_new: Final = object.__new__
+(
+    _set_path,
+    _set_type,
+    _set_mode,
+    _set_uid,
+    _set_gid,
+    _set_user,
+    _set_group,
+    _set_mtime_ns,
+    _set_size,
+    _set_runs,
+    _set_target,
+    _set_device,
+    _set_link,
+    _set_xattrs,
+    _set_flags,
+) = (getattr(Entry, field.name).__set__ for field in attrs.fields(Entry))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -122,6 +122,25 @@ class KeySlot:
             raise ProtocolViolation(f"a key slot cannot be used: {error}") from error
 
 
+def stretch(passphrase: Password, salt: bytes, costs: Argon2Costs) -> tuple[bytes, bytes]:
+    """The key that wraps a slot's master key, and the commitment to it, 32 bytes each.
+
+    Takes about a quarter of a second with usual costs.
+    """
+    octets = Argon2id(
+        salt=salt,
+        length=2 * KEY_SIZE,
+        iterations=costs.iterations,
+        lanes=costs.lanes,
+        memory_cost=costs.memory_kib,
+    ).derive(passphrase.reveal())
+    return octets[:KEY_SIZE], octets[KEY_SIZE:]
+
+
+#: What :func:`stretch` does, or somebody who may know the result.
+Stretch = Callable[[Password, bytes, Argon2Costs], tuple[bytes, bytes]]
+
+
 def make_slot(
     master: MasterKey,
     repository: bytes,
@@ -138,7 +157,7 @@ def make_slot(
     _check_master(master)
     costs = costs or Argon2Costs()
     identifier, salt, nonce = os.urandom(8).hex(), os.urandom(_SALT_SIZE), os.urandom(_NONCE_SIZE)
-    key, commitment = _stretch(passphrase, salt, costs)
+    key, commitment = stretch(passphrase, salt, costs)
     associated = _associated(identifier, kind, costs, salt, commitment, repository)
     wrapped = nonce + AESGCM(key).encrypt(nonce, master.reveal(), associated)
     return KeySlot(identifier, kind, costs, salt, commitment, wrapped)
@@ -150,18 +169,21 @@ def make_open_slot(master: MasterKey) -> KeySlot:
     return KeySlot(os.urandom(8).hex(), SlotKind.OPEN, None, b"", b"", master.reveal())
 
 
-def open_slot(slot: KeySlot, repository: bytes, passphrase: Password | None) -> MasterKey:
+def open_slot(
+    slot: KeySlot, repository: bytes, passphrase: Password | None, stretch: Stretch = stretch
+) -> MasterKey:
     """The master key in ``slot``.
 
     :param repository: the repository's 16 bytes
     :param passphrase: not needed for an open slot
+    :param stretch: may know already what the function of this name would return
     :raises WrongPassphrase: this passphrase or key file does not open it
     """
     if slot.argon2 is None:
         return MasterKey(slot.wrapped)
     if passphrase is None:
         raise WrongPassphrase("this repository needs its encryption passphrase or key file")
-    key, commitment = _stretch(passphrase, slot.salt, slot.argon2)
+    key, commitment = stretch(passphrase, slot.salt, slot.argon2)
     associated = _associated(
         slot.identifier, slot.kind, slot.argon2, slot.salt, slot.commitment, repository
     )
@@ -179,17 +201,6 @@ def open_slot(slot: KeySlot, repository: bytes, passphrase: Password | None) -> 
 def _check_master(master: MasterKey) -> None:
     if not isinstance(master, MasterKey):
         raise TypeError("a key slot holds a repository's master key, and no other key")
-
-
-def _stretch(passphrase: Password, salt: bytes, costs: Argon2Costs) -> tuple[bytes, bytes]:
-    octets = Argon2id(
-        salt=salt,
-        length=2 * KEY_SIZE,
-        iterations=costs.iterations,
-        lanes=costs.lanes,
-        memory_cost=costs.memory_kib,
-    ).derive(passphrase.reveal())
-    return octets[:KEY_SIZE], octets[KEY_SIZE:]
 
 
 def _associated(

@@ -247,6 +247,11 @@ class Decoder:
         self.ended = True
 
     def close(self) -> None:
-        """The connection is over, as it may be; may be called again."""
+        """The connection is over, as it may be; may be called again.
+
+        As the encoder, it lets go of what holds memory.
+        """
         self._appender.close()
         self._healer.close()
+        self._stream.drop()
+        self._pending.clear()

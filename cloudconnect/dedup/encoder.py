@@ -129,9 +129,17 @@ class Encoder:
         yield from self._release()
 
     def close(self) -> None:
-        """The connection is over, as it may be; may be called again."""
+        """The connection is over, as it may be; may be called again.
+
+        What holds memory is let go here: the traceback of an error holds the encoder until the
+        interpreter next looks for such cycles, and a window of many failed connections is a lot.
+        """
         self._appender.close()
         self._healer.close()
+        self._stream.drop()
+        self._pieces = []
+        self._sent.clear()
+        self._held.clear()
 
     def greeted(self, hello: Hello) -> Iterator[_Parts]:
         """The far end's first message has come."""

@@ -78,6 +78,10 @@ class StreamCompressor:
         self._full = len(coded) > FULL * len(data)
         return coding, coded
 
+    def drop(self) -> None:
+        """Let go of the compressor's memory; what is compressed later begins anew."""
+        self._compressor = None
+
 
 def _worth(data: bytes) -> bool:
     step = max(len(data) // SAMPLES, 1)
@@ -111,6 +115,10 @@ class StreamDecompressor:
         if len(found) != plain or decompressor.eof or not decompressor.needs_input:
             raise ProtocolViolation(f"a batch does not decompress to its {plain} bytes")
         return found
+
+    def drop(self) -> None:
+        """Let go of the decompressor's memory."""
+        self._decompressor = None
 
 
 def compress_delta(prefix: bytes, data: bytes, level: int) -> bytes:

@@ -22,7 +22,7 @@ from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation
 from cloudconnect.provider.reserve import Reserve
-from cloudconnect.repository.points import PUBLISHED, STATES, PointRow
+from cloudconnect.repository.points import DELETED, PUBLISHED, STATES, PointRow
 from cloudconnect.repository.removal import remove_repository
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
@@ -153,6 +153,14 @@ class RepositoryActs:
         ids = read_points(points)
         with self.open(repository) as opened:
             return [point_state(row) for row in opened.lock(ids, until)]
+
+    def withdraw_session(self, repository: bytes, session: bytes) -> int:
+        """Withdraw what a session has published lately; how many points that were."""
+        with self.open(repository) as opened:
+            rows = opened.points(newest_first=True, states=(PUBLISHED, DELETED))
+            found = [row.point for row in rows if row.session == session]
+            opened.withdraw(found, session)
+        return len(found)
 
     # --- retention -------------------------------------------------------------------------------
 

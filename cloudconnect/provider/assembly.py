@@ -1,15 +1,15 @@
 """Layer 4: the provider's roles put together in one process.
 
 Every role is a service of its own and speaks with the others over its LAN link, in memory here. The
-public port belongs to the gateway; a second, private port (``lan``) takes gateways and accelerators
-of their own process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``,
+public port belongs to the gateway; a second, private port (``lan``) takes nodes of their own
+process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``,
 ``docs/howto/wan.rst``).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,32 @@ from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import NodeFactory, ServiceEnd
+from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
+from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.movers import MoverPlace
 from cloudconnect.provider.planning import HERE, GatewayPlace
-from cloudconnect.provider.relay import RelayTo
+from cloudconnect.provider.relay import PROXY_LOCAL, Relays, RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.storage import host_name, storage_of
 from cloudconnect.provider.tenant_acts import REMOVED_DAYS
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.proxied import ProxiedEndpoint
-from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory
+from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
 from cloudconnect.transports.tls import MutualTLS, PinnedTLS
 
+#: The roles that a provider's process may have beside the service, which it always has.
+ROLES = ("gateway", "mover", "wan")
 #: Makes the endpoint of what the service calls a role's place.
 Dial = Callable[[str], IStreamClientEndpoint]
 
@@ -74,14 +78,17 @@ class Places:
     :ivar public: where the gateway listens
     :ivar lan: where gateways and accelerators of their own process register, with the TLS of the
         LAN, or None
+    :ivar sign: issues the certificates of nodes that join with a token, or None
     :ivar backend: where what they send on arrives, or None; nobody else may reach it, because who
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
+    :ivar roles: which roles run in this process beside the service, of :data:`ROLES`
     :ivar grace_days: days after the end of a lease in which its tenant may restore
     :ivar removed_days: days that a removed tenant stays in the bin
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
+    :ivar bounds: what the gateway of this process lets in
     """
 
     accounts_url: str
@@ -90,15 +97,18 @@ class Places:
     admin_socket: Path | None
     public: IStreamServerEndpoint
     lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
+    sign: Signer | None = None
     backend: IStreamServerEndpoint | None = None
     backend_address: str = ""
     advertise: tuple[str, ...] = ()
     keys: Path | None = None
     reserve: Path | None = None
     intervals: Intervals | None = None
+    roles: frozenset[str] = frozenset(ROLES)
     grace_days: int = GRACE_DAYS
     removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
+    bounds: Bounds = attrs.field(factory=Bounds)
 
 
 class AccountsThread(Service):
@@ -134,6 +144,43 @@ def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
     return endpoint
 
 
+def backend_factory(
+    reactor: Any, roles: Iterable[TargetRole], service: IRelayTarget
+) -> FirstBytesFactory:
+    """What answers gateways that have relayed a connection to this process: they have bounded and
+    shaped it, and the roles know their routes themselves."""
+    there = list(roles)
+    target = RoleTarget(*there)
+
+    def lookup(route: bytes) -> IRelayTarget | None:
+        return target if any(role.by_route(route) is not None for role in there) else None
+
+    return FirstBytesFactory(lookup, service, reactor)
+
+
+def _dial_from(reactor: Any, places: Places, mover: TargetDataMover | None) -> Dial:
+    """How an accelerator in this process reaches the movers: that of this process in memory."""
+    here = None if mover is None else here_to(reactor, mover)
+
+    def dial(backend: str) -> IStreamClientEndpoint:
+        if here is not None and backend in (HERE, places.backend_address):
+            return here
+        host, port = split_host_port(backend)
+        way = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
+        return SayingEndpoint(way, PROXY_LOCAL)
+
+    return dial
+
+
+def _place_of(places: Places) -> MoverPlace:
+    """Where the mover of this process stands."""
+    try:
+        storage = storage_of(places.repositories).hex()
+    except (OSError, ValueError):  # a read-only disk, of an older release: then nobody shares it
+        storage = ""
+    return MoverPlace(storage=storage, host=host_name())
+
+
 class EmbeddedProvider(MultiService):
     """Gateway, Cloud Connect service, target data mover and target WAN accelerator in one process.
 
@@ -162,39 +209,49 @@ class EmbeddedProvider(MultiService):
             mover_backend=places.backend_address or HERE,
             grace_days=places.grace_days,
         )
-        mover = TargetDataMover(
-            reactor, places.repositories, places.keys, reserve, places.intervals
-        )
+        mover: TargetDataMover | None = None
+        if "mover" in places.roles:
+            mover = TargetDataMover(
+                reactor, places.repositories, places.keys, reserve, places.intervals
+            )
         control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
-        roles: list[TargetRole] = [mover]
-        if places.accelerator is not None:
-            way = here_to(reactor, mover)
-            accelerator, mover.fill = places.accelerator(lambda backend: way)
+        roles: list[TargetRole] = [] if mover is None else [mover]
+        if places.accelerator is not None and "wan" in places.roles:
+            accelerator, fill = places.accelerator(_dial_from(reactor, places, mover))
             roles.append(accelerator)
+            if mover is not None:
+                mover.fill = fill
         targets: dict[str, IRelayTarget] = {
             "service": FactoryTarget(control, "the Cloud Connect service in this process"),
             HERE: RoleTarget(*roles),
         }
 
+        relays = Relays(reactor)
+
         def resolve(backend: str) -> IRelayTarget:
             if backend in targets:
                 return targets[backend]
             host, port = split_host_port(backend)  # an accelerator of its own process
-            return RelayTo(HostnameEndpoint(reactor, host, port, CONNECT_SECONDS), backend)
+            endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
+            return RelayTo(endpoint, backend, relays)
 
-        gateway = Gateway(reactor, places.public, resolve, "service")
+        gateway = Gateway(
+            reactor, places.public, resolve, "service", relays=relays, bounds=places.bounds
+        )
         for role in roles:
             service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
             if role is mover:
-                service.nodes.set_mover(service_end)
+                service.nodes.set_mover(service_end, _place_of(places))
             else:
                 service.nodes.add_accelerator(service_end)
-        gateway_link, _ = link_in_process(reactor, None, gateway)
-        service.nodes.add_gateway(gateway_link, GatewayPlace(HERE))
+        gateway_end = GatewayEnd(service)
+        gateway_end.link, gateway.line = link_in_process(reactor, gateway_end, gateway)
+        public = "gateway" in places.roles
+        service.nodes.add_gateway(gateway_end.link, GatewayPlace(HERE, public=public))
         administration = Administration(accounts, places.repositories, reserve, places.removed_days)
-        self._listeners: list[Gateway | Listener] = [gateway]
+        self._listeners: list[Gateway | Listener] = [gateway] if public else []
         if places.admin_socket is not None:
             self._listeners.append(
                 Listener(
@@ -205,14 +262,26 @@ class EmbeddedProvider(MultiService):
             )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
+            lines = tls.server_factory(NodeFactory(service, places.backend_address), reactor)
+            joining: EnrolmentTarget | None = None
+            if places.sign is not None:
+                joining = EnrolmentTarget(
+                    reactor, accounts, thread.run, places.sign, service.joined
+                )
             self._listeners += [
                 Listener(
-                    wrap_server_endpoint(tls, endpoint, reactor),
-                    NodeFactory(service, places.backend_address),
+                    endpoint,
+                    FirstBytesFactory(
+                        lambda route: joining, FactoryTarget(lines, "LAN lines"), reactor
+                    ),
                     "LAN link",
                 ),
                 # The peer's real address comes in front, in a PROXY protocol header.
-                Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
+                Listener(
+                    ProxiedEndpoint(places.backend),
+                    backend_factory(reactor, roles, targets["service"]),
+                    "back end",
+                ),
             ]
         departures = Departures(reactor, service, accounts, thread.run)
         for child in (thread, *roles, service, departures, *self._listeners):

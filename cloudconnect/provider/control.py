@@ -30,9 +30,11 @@ from cloudconnect.commands.control import (
     CreateRepository,
     DeletePoints,
     Finish,
+    GatewaysChanged,
     GetRetention,
     ListPoints,
     LockPoints,
+    MoveOn,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -113,6 +115,7 @@ class ControlProtocol(BoundedAMP):
         for call in (self._deadline, self._pinging):
             if call is not None and call.active():
                 call.cancel()
+        self._service.nodes.unfollow(self._gateways_changed)
         error = reason.value
         if self._login is not None:
             self._service.connections.remove(self._login)
@@ -237,6 +240,8 @@ class ControlProtocol(BoundedAMP):
             credential=label,
         )
         self._ping_later()
+        if not credential.invitation:
+            service.nodes.follow(self._gateways_changed, record.pool)
         if "read" in credential.capabilities and not credential.invitation:
             # Behind the answer to the log-in, so that the command hears it in time.
             service.reactor.callLater(0, self._tell_found, tenant)
@@ -247,6 +252,7 @@ class ControlProtocol(BoundedAMP):
             "repository": description,
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
+            "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
         }
 
     async def _enter(self, login: Login) -> tuple[Tenant, bytes]:
@@ -366,7 +372,13 @@ class ControlProtocol(BoundedAMP):
                 )
         tenant = await self._may(SESSIONS[wanted.kind])
         session, plan, keys = await self._service.start(
-            tenant, wanted, self._key_a_exporter, self._address(), self._tell, self._login
+            tenant,
+            wanted,
+            self._key_a_exporter,
+            self._address(),
+            self._tell,
+            self._move_on,
+            self._login,
         )
         # The tenant has gone meanwhile, or has to: nobody else will end this session.
         if self.transport is None or self._cut:
@@ -384,6 +396,16 @@ class ControlProtocol(BoundedAMP):
         if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    def _gateways_changed(self, gateways: list[str], leaving: list[str]) -> None:
+        told = self.call(GatewaysChanged, gateways=gateways, leaving=leaving)
+        told.addErrback(lambda _: None)  # an older tenant does not know this
+
+    def _move_on(self, session: bytes, lost: bool, text: str) -> None:
+        """Ask the tenant to go on with a session's job in a new one."""
+        if self.transport is not None:
+            asked = self.call(MoveOn, session=session, lost=lost, text=text)
+            asked.addErrback(lambda _: None)  # an older tenant notices it by its line
 
     def _tell_found(self, tenant: str) -> None:
         """Tell a tenant that has just logged in what was found damaged since it was told last."""

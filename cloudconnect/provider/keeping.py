@@ -54,7 +54,7 @@ class PointKeeper:
                 f"the provider has frozen tenant {tenant}: for now nothing is deleted, expires or "
                 "is removed; ask the provider"
             )
-        answer = await self._service.nodes.mover.call(
+        answer = await self._service.nodes.movers.call(
             DeleteRepositoryPoints, repository=repository, points=points, by="tenant"
         )
         await self._note_points("points_deleted", "put into the bin", tenant, answer["points"])
@@ -63,7 +63,7 @@ class PointKeeper:
     async def undelete_points(self, tenant: str, points: Any) -> dict[str, Any]:
         """Take restore points out of the bin; also after the end of the lease."""
         _, repository = await self._acting(tenant, None)
-        answer = await self._service.nodes.mover.call(
+        answer = await self._service.nodes.movers.call(
             UndeleteRepositoryPoints, repository=repository, points=points
         )
         await self._note_points("points_undeleted", "taken from the bin", tenant, answer["points"])
@@ -72,7 +72,7 @@ class PointKeeper:
     async def lock_points(self, tenant: str, points: Any, until: int) -> dict[str, Any]:
         """Lock restore points."""
         _, repository = await self._acting(tenant, "nothing can be locked")
-        answer = await self._service.nodes.mover.call(
+        answer = await self._service.nodes.movers.call(
             LockRepositoryPoints, repository=repository, points=points, until=until
         )
         await self._note_points("points_locked", "locked", tenant, answer["points"])
@@ -81,14 +81,14 @@ class PointKeeper:
     async def retention(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
         """One page of the retention policies."""
         _, repository = await self._acting(tenant, None)
-        return await self._service.nodes.mover.call(
+        return await self._service.nodes.movers.call(
             GetRepositoryRetention, repository=repository, after=after, limit=limit
         )
 
     async def set_retention(self, tenant: str, host: str, job: str, policy: Any) -> dict[str, Any]:
         """Set what is kept of a host and a job."""
         _, repository = await self._acting(tenant, "retention cannot be changed")
-        answer = await self._service.nodes.mover.call(
+        answer = await self._service.nodes.movers.call(
             SetRepositoryRetention, repository=repository, host=host, job=job, policy=policy
         )
         await self._service.note(
@@ -103,7 +103,7 @@ class PointKeeper:
     async def preview_retention(self, tenant: str, **query: Any) -> dict[str, Any]:
         """One page of what retention would do."""
         _, repository = await self._acting(tenant, None)
-        return await self._service.nodes.mover.call(
+        return await self._service.nodes.movers.call(
             PreviewRepositoryRetention, repository=repository, **query
         )
 
@@ -188,7 +188,7 @@ class PointKeeper:
         if record.repository is None:
             raise NotFound(f"tenant {name} has no repository yet")
         await self.tell_rules(record, record.repository)
-        return await self._service.nodes.mover.call(
+        return await self._service.nodes.movers.call(
             command, timeout=None, repository=record.repository, **values
         )
 
@@ -208,7 +208,7 @@ class PointKeeper:
     async def tell_rules(self, record: Tenant, repository: bytes) -> bool:
         """Tell the mover what holds for a tenant's repository; whether it is written down there."""
         rules = record.repository_rules
-        answer = await self._service.nodes.mover.call(
+        answer = await self._service.nodes.movers.call(
             SetRules, repository=repository, rules=rules, frozen=record.frozen
         )
         kept: bool = answer["kept"]

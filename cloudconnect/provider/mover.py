@@ -28,6 +28,7 @@ from cloudconnect.commands.lan import (
     DeleteRepositoryPoints,
     DescribeRepository,
     GetRepositoryRetention,
+    HasRepository,
     ListRepositoryPoints,
     LockRepositoryPoints,
     MakeRepository,
@@ -42,6 +43,7 @@ from cloudconnect.commands.lan import (
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
+    WithdrawSession,
 )
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription, RepositoryKeys
 from cloudconnect.content.heads import SignedHead
@@ -65,6 +67,7 @@ from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
 from cloudconnect.provider.reserve import Reserve, is_no_room
 from cloudconnect.provider.seeding import FillCache, seed_cache
+from cloudconnect.provider.storage import WriteLocks
 from cloudconnect.repository.serve import POINTS_MAX, ServeResult, serve_session
 from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.package import KeyAPackage
@@ -111,6 +114,7 @@ class TargetDataMover(TargetRole):
         self.maintenance = Maintenance(reactor, self.acts, self._owner, self._keep, intervals)
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
+        self._write_locks = WriteLocks()
         self.fill: FillCache | None = None
 
     def startService(self) -> None:
@@ -140,8 +144,27 @@ class TargetDataMover(TargetRole):
 
     def look_at(self, package: KeyAPackage) -> None:
         """A session needs its repository here."""
-        if not self.acts.folder(package.repository).is_dir():
+        folder = self.acts.folder(package.repository)
+        if not folder.is_dir():
             raise NotFound("this mover does not have that repository")
+        if package.kind == "backup":
+            self._write_locks.check(folder)
+
+    def link_lost(self) -> None:
+        """The service is not there any more: what this mover sees could not be told. All ends."""
+        self.link = None
+        self.end_all(Truncated("the data mover has lost its line to the service"))
+
+    @HasRepository.responder
+    def has_repository(self, repository: bytes) -> dict[str, Any]:
+        """Whether it is here."""
+        return {"there": self.acts.folder(repository).is_dir()}
+
+    @WithdrawSession.responder
+    def withdraw_session(self, repository: bytes, session: bytes) -> Deferred[dict[str, Any]]:
+        """Withdraw what another mover's session has published."""
+        done = self._in_thread(self.acts.withdraw_session, repository, session)
+        return done.addCallback(lambda count: {"count": count})
 
     @MakeRepository.responder
     def make_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
@@ -403,6 +426,9 @@ class TargetDataMover(TargetRole):
         """The session's repository and the provider's own keys of it; else the peer is told why."""
         with contextlib.ExitStack() as held:
             try:
+                if package.kind == "backup":
+                    folder = self.acts.folder(package.repository)
+                    held.enter_context(self._write_locks.writing(folder))
                 repository = held.enter_context(self.acts.open(package.repository))
                 mode = repository.description.mode.value
                 if mode != package.mode:

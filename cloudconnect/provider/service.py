@@ -32,6 +32,7 @@ from cloudconnect.commands.lan import (
     MakeRepository,
     OfferKeyA,
     ReplaceRepositoryDescription,
+    WithdrawSession,
 )
 from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
@@ -39,6 +40,7 @@ from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
     LoginRefused,
+    MovedOn,
     NoSpace,
     NotAllowed,
     NotFound,
@@ -54,6 +56,7 @@ from cloudconnect.provider.accounts import Accounts, Tenant
 from cloudconnect.provider.accounts.credentials import CAPABILITIES
 from cloudconnect.provider.attempts import LoginAttempts
 from cloudconnect.provider.connections import Connections
+from cloudconnect.provider.earlier import EarlierWarnings
 from cloudconnect.provider.keeping import PointKeeper
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
@@ -63,6 +66,7 @@ from cloudconnect.settings import (
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
+from cloudconnect.transports.nodes import GATEWAY
 from cloudconnect.wire.scram import DEFAULT_LABEL, Verifier
 
 #: Outcomes that a tenant may report of a session.
@@ -71,6 +75,8 @@ OUTCOMES = ("done", "incomplete", "failed", "interrupted", "security_warning")
 GOOD_OUTCOMES = ("done", "incomplete")
 #: What target roles are told of a session whose tenant did not report: it may know of its points.
 UNREPORTED = "unreported"
+#: A backup waits so long, in seconds, for others of its repository to leave a mover that stops.
+HANDOVER_SECONDS = 10.0
 #: Findings in its repository that a tenant is told at one log-in.
 UNTOLD_MAX = 5
 
@@ -79,20 +85,29 @@ UNTOLD_MAX = 5
 class LiveSession:
     """A session between its Start and its end.
 
+    :ivar notify: tells the tenant of a warning
+    :ivar move_on: asks the tenant to go on in a new session; takes the session, whether a role
+        of it is lost, and why
+    :ivar seen: what the provider's roles have warned of
     :ivar label: the credential with which it was started
     :ivar failed: a role of the provider saw that something was changed
+    :ivar mover_lost: the mover could not be asked at the end
     """
 
     session: bytes
     tenant: str
     kind: SessionKind
     job: bytes
+    repository: bytes
     parts: list[Part]
     notify: Callable[[SecurityWarning], None]
+    move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None
+    seen: list[SecurityWarning] = attrs.field(factory=list)
     label: str = DEFAULT_LABEL
     orphaned: IDelayedCall | None = None
     ending: bool = False
     failed: bool = False
+    mover_lost: bool = False
     ended: Deferred[None] = attrs.field(factory=Deferred, repr=False)
 
     @property
@@ -146,6 +161,7 @@ class CloudConnectService(Service):
         self._grace_days = grace_days
         self._sessions: dict[bytes, LiveSession] = {}
         self._creating: set[str] = set()
+        self._earlier = EarlierWarnings()
         self._unwritten: dict[str, bool] = {}  # who is frozen, or not, while nothing can be written
 
     # --- reports ---------------------------------------------------------------------------------
@@ -175,6 +191,7 @@ class CloudConnectService(Service):
         )
         live = self._sessions.get(bytes.fromhex(warning.session)) if warning.session else None
         if live is not None and warning.role not in TENANT_ROLES:
+            warning.add_to(live.seen)
             live.notify(warning)
         return self._keep(self._accounts.keep_warning, warning, warning.role)
 
@@ -326,7 +343,7 @@ class CloudConnectService(Service):
         record = await self.tenant(tenant)
         if record.repository is None:
             return record, b""
-        answer = await self.nodes.mover.call(DescribeRepository, repository=record.repository)
+        answer = await self.nodes.movers.call(DescribeRepository, repository=record.repository)
         return record, answer["description"]
 
     async def create_repository(self, tenant: str, encoded: bytes) -> None:
@@ -350,7 +367,11 @@ class CloudConnectService(Service):
             raise Busy(f"the repository of tenant {tenant} is being made")
         self._creating.add(tenant)
         try:
-            await self.nodes.mover.call(MakeRepository, description=encoded)
+            movers = self.nodes.movers
+            mover = movers.some(self._busy())
+            await mover.call(MakeRepository, description=encoded)
+            if mover in movers:
+                movers.remember(description.repository, movers.place(mover).storage)
             await self.keeping.tell_rules(record, description.repository)
             await self._run(
                 self._accounts.set_repository,
@@ -380,7 +401,7 @@ class CloudConnectService(Service):
             record.check_active(self.today())
         if record.repository is None:
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
-        await self.nodes.mover.call(
+        await self.nodes.movers.call(
             ReplaceRepositoryDescription,
             repository=record.repository,
             description=description,
@@ -396,7 +417,7 @@ class CloudConnectService(Service):
         record = await self.tenant(tenant)
         if record.repository is None:
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
-        return await self.nodes.mover.call(
+        return await self.nodes.movers.call(
             ListRepositoryPoints, repository=record.repository, **query
         )
 
@@ -409,12 +430,14 @@ class CloudConnectService(Service):
         exporter: Callable[[bytes, str], bytes],
         peer: str,
         notify: Callable[[SecurityWarning], None],
+        move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None,
         login: Login | None = None,
     ) -> tuple[bytes, list[dict[str, Any]], list[KeyA]]:
         """Begin a session: Key A to its roles, routes to the gateways, then the answer.
 
         :param exporter: the TLS exporter for the Key A of a session and a role, 32 bytes
         :param notify: tells the tenant of a warning
+        :param move_on: asks it to go on in a new session
         :param login: who asks; None: who may do everything
         :return: the session, the plan, and the Key A of each of its entries
         """
@@ -425,7 +448,13 @@ class CloudConnectService(Service):
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
         if ask.repository != record.repository:
             raise NotFound("that is not this tenant's repository")
-        await self._end_orphans(tenant, ask.job, notify)
+        label = DEFAULT_LABEL if login is None else login.label
+        await self._take_over(tenant, ask.job, label)
+        for warning in self._earlier.of(tenant, ask.job):
+            notify(warning)
+        movers = await self.nodes.movers.of(ask.repository)
+        if ask.kind is SessionKind.BACKUP:
+            await self._handed_over(ask.repository)
         running = sum(1 for live in self._sessions.values() if live.tenant == tenant)
         if running >= record.max_tasks:
             raise Busy(
@@ -433,7 +462,8 @@ class CloudConnectService(Service):
                 "wait for one to end, or ask the provider for more"
             )
         session = os.urandom(16)
-        parts = [Part(Role.TARGET_MOVER, self.nodes.mover, HERE)]
+        mover = self._mover_for(ask, movers)
+        parts = [Part(Role.TARGET_MOVER, mover, self.nodes.movers.place(mover).backend)]
         if ask.wan:
             parts.append(Part(Role.TARGET_WAN, *self.nodes.accelerator(self._busy())))
         live = LiveSession(
@@ -441,18 +471,19 @@ class CloudConnectService(Service):
             tenant=tenant,
             kind=ask.kind,
             job=ask.job,
+            repository=ask.repository,
             parts=parts,
             notify=notify,
-            label=DEFAULT_LABEL if login is None else login.label,
+            move_on=move_on,
+            label=label,
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
-            places = await self.nodes.publish(record.group, parts)
+            places = await self.nodes.publish(record.group, parts, record.bandwidth, record.pool)
             plan = plan_of(parts, ask, self.nodes.addresses(places))
+            at = self._mover_backend if parts[0].backend == HERE else parts[0].backend
             allowed = CAPABILITIES if login is None else login.capabilities
-            told = packages(
-                parts, plan, ask, session, record, exporter, self._mover_backend, allowed
-            )
+            told = packages(parts, plan, ask, session, record, exporter, at, allowed)
             await self._keep(
                 self._accounts.session_started,
                 session=live.identifier,
@@ -476,6 +507,8 @@ class CloudConnectService(Service):
                     key=part.key_a.identifier,
                 )
             await self._offer(parts, told)
+            if live.ending:  # the same job was started again meanwhile
+                raise NotReachable("this job goes on in another session")
         except BaseException:
             for part in parts:
                 part.key_a.forget()
@@ -483,31 +516,63 @@ class CloudConnectService(Service):
             raise
         return session, plan, [part.key_a for part in parts]
 
-    async def _end_orphans(
-        self, tenant: str, job: bytes, notify: Callable[[SecurityWarning], None]
-    ) -> None:
-        """A tenant goes on with a job in a new session: those of it whose control channel was lost
-        are over, and so it is known what is left of them, and what was seen."""
+    async def _take_over(self, tenant: str, job: bytes, label: str) -> None:
+        """A tenant goes on with a job in a new session: those before it are over, also those whose
+        control channel only the tenant has lost. What is left of them, and was seen, is known then.
+
+        Not those of another credential of the tenant's: that one may have learned the job's id.
+        """
         for live in list(self._sessions.values()):
             if (live.tenant, live.job) != (tenant, job):
                 continue
             if live.ending:
                 await DeferredList([live.ended])
-            elif live.orphaned is not None:
-                for warning in await self._end(live, "interrupted", {}):
-                    notify(warning)
+            elif live.orphaned is not None or live.label == label:
+                await self._end(live, "interrupted", {})
+
+    def _backing_up(self, repository: bytes) -> list[LiveSession]:
+        """The sessions that write to a repository."""
+        return [
+            live
+            for live in self._sessions.values()
+            if live.repository == repository and live.kind is SessionKind.BACKUP
+        ]
+
+    async def _handed_over(self, repository: bytes) -> None:
+        """Where the mover that writes to a repository is leaving, wait a while for its sessions:
+        they were asked to move on."""
+        ending = [
+            live
+            for live in self._backing_up(repository)
+            if not self.nodes.movers.takes(live.parts[0].link)
+        ]
+        if ending:
+            waited = DeferredList([_follow(live.ended) for live in ending], consumeErrors=True)
+            waited.addTimeout(HANDOVER_SECONDS, self.reactor, lambda *_: None)
+            await waited
+
+    def _mover_for(self, ask: Ask, movers: list[BoundedAMP]) -> BoundedAMP:
+        """The mover of a new session: for a backup the one that writes to the repository already,
+        because the tenant's quota is counted there, or else the one with the fewest sessions."""
+        if ask.kind is SessionKind.BACKUP:
+            for live in self._backing_up(ask.repository):
+                if live.parts[0].link in self.nodes.movers:
+                    return live.parts[0].link
+        return self.nodes.movers.best(movers, self._busy())
 
     async def _offer(self, parts: list[Part], told: list[KeyAPackage]) -> None:
         """Hand each part its package and Key A; all have it before the tenant is answered."""
         for part, package in zip(parts, told, strict=True):
             call: dict[str, Any] = {"package": package.as_map(), "key_a": part.key_a}
-            if part.role is Role.TARGET_WAN:
+            if part.role is Role.TARGET_WAN or part.backend != HERE:
                 call["timeout"] = ANSWER_SECONDS
             try:
                 await part.link.call(OfferKeyA, **call)
             except NotReachable as error:
                 self.nodes.lose_if_gone(part, error)
                 raise
+            except Busy as error:  # one that we have lost takes backups still; soon it will not
+                raise MovedOn(str(error)) from None
 
     def _busy(self) -> Counter[BoundedAMP]:
         """How many sessions each role has."""
@@ -542,6 +607,10 @@ class CloudConnectService(Service):
         found = await self._end(live, outcome, summary, outcome)
         if live.failed and outcome in GOOD_OUTCOMES:
             raise _error_of(found)
+        if live.mover_lost and live.kind is SessionKind.BACKUP and outcome in GOOD_OUTCOMES:
+            raise NotReachable(
+                "the data mover was lost before it had said that all is well with the restore point"
+            )
         return found
 
     def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
@@ -575,18 +644,98 @@ class CloudConnectService(Service):
                     error=str(error),
                 )
                 self.nodes.lose_if_gone(part, error)
+                if part.role is Role.TARGET_MOVER:
+                    live.mover_lost = True
+                    if "security_warning" in (outcome, state):
+                        self._withdraw_later(live)
                 continue
             found += self._warnings_of(live, part.role, answer["warnings"])
             if answer["failed"]:
                 live.failed, outcome = True, "security_warning"
                 state = outcome if state in GOOD_OUTCOMES else state
         self.nodes.retire(live.parts)
+        self._earlier.keep(live.tenant, live.job, [*live.seen, *found], outcome == UNREPORTED)
         try:
             await self._keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
             live.ended.callback(None)
         return found
+
+    def _withdraw_later(self, live: LiveSession) -> None:
+        """The mover of a session is lost that has left nothing good: another one withdraws it."""
+        asking = self.nodes.movers.call(
+            WithdrawSession, repository=live.repository, session=live.session
+        )
+        done = Deferred.fromCoroutine(asking)
+        done.addErrback(
+            lambda f: self._log.error(
+                "what session {session} has published is not withdrawn: {why}",
+                session=live.identifier,
+                why=f.getErrorMessage(),
+            )
+        )
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    async def admit_node(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+        """Judge a node that has proved its certificate; from now on it is known by its name.
+
+        :param spki: fingerprint of the key that it has proved
+        :raises Refused: its certificate was taken back
+        """
+        known = await self._run(self._accounts.admit_node, role, name, spki)
+        self.nodes.set_leaving(role, name, known.leaving)
+        self.nodes.join(link, role, name)
+
+    def joined(self, role: str, name: str) -> None:
+        """A new node got its certificate."""
+        self.note("node_enrolled", "", f"{role} {name} got its certificate", node=name)
+
+    def expel(self, role: str, name: str) -> None:
+        """A node's certificate was taken back: cut its lines, and with them its sessions."""
+        for link in self.nodes.named(role, name):
+            line: Any = link.transport
+            if line is not None:
+                line.abortConnection()
+
+    # --- roles that go ---------------------------------------------------------------------------
+
+    def role_lost(self, link: BoundedAMP) -> None:
+        """A mover or accelerator is gone: its sessions are over, and their tenants are told so.
+
+        They stay known for a while: a tenant may have come to its end, and say so.
+        """
+        for live in list(self._sessions.values()):
+            lost = next((part for part in live.parts if part.link is link), None)
+            if lost is not None and not live.ending:
+                live.move_on(
+                    live.session, True, f"the provider's {lost.role.value} of this session is lost"
+                )
+                self.orphan([live.session])
+
+    def leave(self, role: str, name: str, leaving: bool) -> int:
+        """A node gets no new sessions, or does again; how many it has, or connections of a gateway.
+
+        :param role: as its certificate says it
+        """
+        self.nodes.set_leaving(role, name, leaving)
+        if role == GATEWAY:
+            return sum(self.nodes.connections_at(link) for link in self.nodes.named(role, name))
+        count = 0
+        for link in self.nodes.named(role, name):
+            for live in list(self._sessions.values()):
+                if any(part.link is link for part in live.parts):
+                    count += 1
+                    if leaving:
+                        live.move_on(
+                            live.session, False, f"the provider's {role} {name} is about to stop"
+                        )
+        return count
+
+    def sessions_at(self, link: BoundedAMP) -> int:
+        """How many sessions a role takes part in."""
+        return self._busy()[link]
 
     def _warnings_of(self, live: LiveSession, role: Role, values: Any) -> list[SecurityWarning]:
         """What a role has warned of: as its own and of this session, whatever it wrote."""
@@ -637,6 +786,18 @@ class CloudConnectService(Service):
             for live in list(self._sessions.values())
         ]
         return gatherResults(ends, consumeErrors=True)
+
+
+def _follow(ended: Deferred[None]) -> Deferred[None]:
+    """Fires when ``ended`` does, and may be given up without it."""
+    follower: Deferred[None] = Deferred()
+
+    def over(result: None) -> None:
+        if not follower.called:
+            follower.callback(None)
+
+    ended.addCallback(over)
+    return follower
 
 
 def _error_of(warnings: list[SecurityWarning]) -> SecurityError:

@@ -79,6 +79,7 @@ class LocalBlobStore:
             _sync_directory(path.parent)
         self._root: int | None = os.open(directory, _DIRECTORY)
         self._free_min = free_min
+        self._made: set[str] = set()  # directories that are durable: this object has seen to it
         if create:
             self._make(TEMPORARY)
 
@@ -191,11 +192,13 @@ class LocalBlobStore:
         if not _NAME.fullmatch(name):
             raise ValueError("a blob's name has 1 to 200 characters of [a-z0-9/_-]")
         *directories, last = name.split("/")
-        descriptor = os.dup(self._at)
+        descriptor, path = os.dup(self._at), ""
         try:
             for directory in directories:
-                if make:
+                path += f"{directory}/"
+                if make and path not in self._made:
                     self._make(directory, descriptor)
+                    self._made.add(path)
                 below = os.open(directory, _DIRECTORY, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = below

@@ -199,6 +199,7 @@ class _Dialogue:
             raise Refused("the provider's key of this repository is not there")
         if self._purpose == "backup":
             self._repository.check_bin_room()
+            self._repository.commit_beside()
         self._greet(self._channel.receive())
         while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
             self._answer(frame)

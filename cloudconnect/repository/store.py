@@ -42,6 +42,7 @@ from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
+from cloudconnect.repository.committing import COMMITS_MAX, PackCommits
 from cloudconnect.repository.descriptions import (
     DESCRIPTION,
     newest_description,
@@ -105,6 +106,7 @@ class Repository:
         self._bin = Bin(store, catalogue, clock)
         self._retention = Retention(self._bin, catalogue, clock)
         self._builders: dict[int, PackBuilder] = {}
+        self._commits = PackCommits()
         self._pending: set[bytes] = set()
         self._lists: list[ReferenceWriter] = []
         self._failed = False
@@ -259,6 +261,14 @@ class Repository:
         with self.catalogue.reading() as connection:
             return connection.execute(query).first() is not None
 
+    def commit_beside(self) -> None:
+        """From now on let :meth:`add` not wait until a full pack is durable.
+
+        Its ids are returned by a later :meth:`add`, or by :meth:`flush`; and that is where an error
+        of the disk is raised.
+        """
+        self._commits.beside = True
+
     def add(self, blob: StoredBlob, kind: BlobKind = "chunk") -> list[bytes]:
         """Take a blob whose stored bytes have their digest (a frame reader has seen to it).
 
@@ -280,7 +290,10 @@ class Repository:
                 )
             builder.add(blob, number)
             self._pending.add(blob.id)
-            return self._close_pack(number) if builder.full else []
+            if builder.full:
+                del self._builders[number]
+                self._commit(builder)
+            return self._index(COMMITS_MAX - 1) if self._commits else []
         except BaseException:
             self._fail()
             raise
@@ -296,7 +309,9 @@ class Repository:
             return []  # opened for reading only: nothing was added
         self._check_usable()
         try:
-            return [name for number in sorted(self._builders) for name in self._close_pack(number)]
+            for number in sorted(self._builders):
+                self._commit(self._builders.pop(number))
+            return self._index(0)
         except BaseException:
             self._fail()
             raise
@@ -678,19 +693,26 @@ class Repository:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _close_pack(self, number: int) -> list[bytes]:
-        builder = self._builders[number]
+    def _commit(self, builder: PackBuilder) -> None:
         if self._reservation is not None:
             self._reservation.about_to_store(builder.name)
-        name, size = builder.commit()
-        with self.catalogue.writing() as connection:
-            self.catalogue.add_pack(
-                connection, name, size, builder.entries, self._clock(), self._job
-            )
-            if self._reservation is not None:
-                self._reservation.stored(connection, size)
-        del self._builders[number]
-        ids = [entry.id for entry in builder.entries]
+        self._commits.begin(builder)
+
+    def _index(self, leave: int) -> list[bytes]:
+        """Put packs that have become durable into the index, and return the ids of their blobs.
+
+        :param leave: so many may still be on their way to the disk
+        """
+        ids: list[bytes] = []
+        for pack in self._commits.take(leave):
+            entries = pack.builder.entries
+            with self.catalogue.writing() as connection:
+                self.catalogue.add_pack(
+                    connection, pack.name, pack.size, entries, self._clock(), self._job
+                )
+                if self._reservation is not None:
+                    self._reservation.stored(connection, pack.name, pack.size)
+            ids += [entry.id for entry in entries]
         self._pending.difference_update(ids)
         return ids
 
@@ -699,7 +721,7 @@ class Repository:
         """Without this object's lease, which would be in its own way."""
         if self.catalogue.read_only:
             raise Refused("the repository was opened to be read only")
-        if self._builders or self._lists:
+        if self._builders or self._commits or self._lists:
             raise Refused("what was added has to be flushed first")
         leased = self._lease is not None
         self._release()
@@ -732,6 +754,9 @@ class Repository:
 
     def _fail(self) -> None:
         self._failed = True
+        for name in self._commits.drop():
+            with contextlib.suppress(OSError):  # a pack without a row does no harm either
+                self.store.remove(name)
         self._pending.clear()
         for builder in self._builders.values():
             builder.discard()

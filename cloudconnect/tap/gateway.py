@@ -11,14 +11,15 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.gateway import GatewaySettings, load
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
-from cloudconnect.provider.relay import RelayTo
+from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
+from cloudconnect.tap.processes import listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 
@@ -50,7 +51,14 @@ class GatewayProcess(MultiService):
     def __init__(self, reactor: Any, settings: GatewaySettings, listen: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
-        self._gateway = Gateway(reactor, listening_endpoint(reactor, listen), self._resolve)
+        self._relays = Relays(reactor)
+        self._gateway = Gateway(
+            reactor,
+            listening_endpoint(reactor, listen),
+            self._resolve,
+            relays=self._relays,
+            bounds=settings.bounds,
+        )
         self._gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         host, port = settings.service_address
         registration = GatewayRegistration(
@@ -60,9 +68,14 @@ class GatewayProcess(MultiService):
             ),
             self._gateway,
             settings.advertise,
-            self._gateway.serve_tls_from,
+            self._registered,
+            settings.pool,
         )
         registration.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _registered(self, service: str, line: BoundedAMP) -> None:
+        self._gateway.serve_tls_from(service)
+        self._gateway.report_to(line)
 
     def _resolve(self, backend: str) -> IRelayTarget:
         """Back ends are named by the service alone, over the LAN link."""
@@ -70,11 +83,11 @@ class GatewayProcess(MultiService):
             host, port = split_host_port(backend)
         except UsageError:
             raise Refused(f"{backend!r} is not a back end of a separate gateway") from None
-        return RelayTo(HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS), backend)
+        endpoint = HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+        return RelayTo(endpoint, backend, self._relays)
 
     def startService(self) -> None:
         """Begin."""
-        harden()
         super().startService()  # type: ignore[no-untyped-call]
         self._gateway.listen().addErrback(
             lambda failure: stop_with(self._reactor, self._log, failure)

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.config.bounds import bounds_of
+from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.gateway import lan_tls
-from cloudconnect.config.provider import ProviderSettings, load, running
+from cloudconnect.config.provider import ProviderSettings, check_roles, load, running
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
-from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
 
 
 class Options(UsageOptions):
     """The options of ``twist cloudconnect-provider``."""
 
-    synopsis = "--directory DIR [--listen ENDPOINT]"
+    synopsis = "--directory DIR [--listen ENDPOINT] [--roles ROLE,...]"
     optParameters = [
         ["directory", "d", None, "The provider's directory (cloudconnect provider init)."],
         ["listen", "l", None, "Endpoint string of the public port, in place of provider.toml's."],
+        ["roles", "r", None, "Of service,gateway,mover,wan, in place of provider.toml's."],
     ]
 
     def postOptions(self) -> None:
@@ -36,7 +41,10 @@ class Options(UsageOptions):
         if not self["directory"]:
             raise OptionError("name the provider's directory with --directory")
         try:
-            self.settings = load(Path(self["directory"]))
+            settings = load(Path(self["directory"]))
+            if self["roles"]:
+                settings = attrs.evolve(settings, roles=check_roles(self["roles"].split(",")))
+            self.settings = settings
         except UsageError as error:
             raise OptionError(str(error)) from None
 
@@ -78,7 +86,7 @@ class ProviderProcess(Service):
         if settings.lan_listen:
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
-                lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR),
+                lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR, MOVER),
             )
         self._provider = EmbeddedProvider(
             self._reactor,
@@ -89,13 +97,16 @@ class ProviderProcess(Service):
                 admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
-                backend=endpoint_from(self._reactor, settings.backend_listen)
+                sign=partial(sign_node_request, settings.node_authority),
+                backend=listening_endpoint(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,
                 backend_address=settings.backend_address,
                 advertise=settings.advertise,
                 keys=settings.keys,
                 reserve=settings.reserve,
+                bounds=bounds_of(settings),
+                roles=frozenset(settings.roles),
                 accelerator=accelerator_of(self._reactor, settings),
                 grace_days=settings.grace_days,
                 removed_days=settings.removed_days,

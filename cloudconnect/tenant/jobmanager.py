@@ -8,6 +8,7 @@ manager has one control channel at a time, which :meth:`JobManager.log_in` makes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from cloudconnect.commands.control import (
     AuthenticateFirst,
     CreateRepository,
     DeletePoints,
+    Finish,
     GetRetention,
     ListPoints,
     LockPoints,
@@ -43,11 +45,14 @@ from cloudconnect.commands.links import link_in_process
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
+    CloudConnectError,
     ControlTampered,
     Downgrade,
     HandshakeTimeout,
     LocalError,
+    MovedOn,
     NotReachable,
+    SecurityError,
     Truncated,
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
@@ -60,10 +65,12 @@ from cloudconnect.settings import (
 )
 from cloudconnect.tenant.accelerated import OwnAccelerator, Reports, added
 from cloudconnect.tenant.ahead import Ahead
+from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.tenant.shared import SharedAccelerator
+from cloudconnect.tenant.verdict import TAMPERING, security_error
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
@@ -76,6 +83,8 @@ _T = TypeVar("_T")
 #: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
 #: answer must come before the line is taken for dead.
 ACT_POINTS = 64
+#: Characters that are shown of why the provider wants a session to move on.
+MOVE_TEXT_MAX = 200
 #: A control channel on which nothing comes back for so many seconds is not used any more.
 PROBE_SECONDS = 5.0
 
@@ -103,6 +112,8 @@ class JobManager:
     :param host: the provider's host name or address
     :param port: its TCP port
     :param trust: how its certificate is judged
+    :param gateways: ``HOST:PORT`` of gateways that the provider told of in an earlier command
+    :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
     :ivar saved: what the own accelerator has saved in all sessions, as counts
@@ -119,11 +130,16 @@ class JobManager:
         port: int,
         trust: TrustPolicy,
         *,
+        gateways: Sequence[str] = (),
+        learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
     ) -> None:
         self._reactor = reactor
         self._host, self._port = host, port
+        self._gateways = KnownGateways(reactor, (host, port), gateways, learned)
+        self._place = (host, port)
+        self._to_leave = False
         self._trust = trust
         self._happened = happened
         self._warned = warned
@@ -133,6 +149,9 @@ class JobManager:
         self._dialled: ControlClient | None = None
         self._control_error: BaseException | None = None
         self._current: SessionRun | None = None
+        self._movable: Callable[[], bool] = lambda: False
+        self._broken: set[str] = set()
+        self._found: SecurityError | None = None
         self._ahead: Ahead | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, int] = {}
@@ -158,31 +177,7 @@ class JobManager:
         self._mover.start()
         self._tenant, _ = split_login(tenant)
         self._drop_control()
-        control = ControlClient(
-            self._reactor, self._provider_warned, lambda error: self._control_lost(control, error)
-        )
-        self._dialled = control
-        endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
-            self._endpoint(self._host, self._port),
-            self._reactor,
-        )
-        try:
-            self._connecting = connectProtocol(endpoint, control)
-            await self._connecting
-        except CancelledError:
-            raise Cancelled("interrupted while connecting") from None
-        except (ConnectError, DNSLookupError) as error:
-            why = str(error).rstrip(".")
-            raise NotReachable(
-                f"{self._host} port {self._port} is not reachable: {why}. Check the address, the "
-                "network and whether the provider runs"
-            ) from None
-        except (Truncated, HandshakeTimeout) as error:
-            raise NotReachable(
-                f"{self._host} port {self._port} answered, but not as a provider does: {error}"
-            ) from None
-        self._control = control
+        self._control = control = await self._connect()
         facts = control.transport.facts  # type: ignore[union-attr]
         self._step(
             "connected",
@@ -208,12 +203,62 @@ class JobManager:
             raise Downgrade(f"the provider chose protocol version {final['version']}")
         self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
         control.keep_alive()
+        self._gateways.learn(final.get("gateways"))
         return Account(
             final["provider"],
             final["repository"],
             tuple(final["modes"]),
             bool(final.get("wan")),
         )
+
+    async def _connect(self) -> ControlClient:
+        """A new control channel, through the first gateway that leads to the provider.
+
+        :raises NotReachable: none does; why the one that the tenant was told does not
+        """
+        places = self._gateways.for_control()
+        errors: dict[Place, NotReachable] = {}
+        for place in places:
+            try:
+                made = await self._connect_to(*place)
+            except NotReachable as error:
+                self._gateways.suspect(place)
+                errors[place] = error
+            else:
+                self._place, self._to_leave = place, False
+                return made
+        raise errors.get((self._host, self._port), errors[places[0]])
+
+    async def _connect_to(self, host: str, port: int) -> ControlClient:
+        control = ControlClient(
+            self._reactor,
+            self._provider_warned,
+            lambda error: self._control_lost(control, error),
+            self._move_on,
+            lambda gateways, leaving: self._gateways_changed(control, gateways, leaving),
+        )
+        self._dialled, self._control_error = control, None
+        endpoint = wrap_client_endpoint(
+            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
+            self._endpoint(host, port),
+            self._reactor,
+        )
+        try:
+            self._connecting = connectProtocol(endpoint, control)
+            await self._connecting
+        except CancelledError:
+            raise Cancelled("interrupted while connecting") from None
+        except (ConnectError, DNSLookupError) as error:
+            why = str(error).rstrip(".")
+            raise NotReachable(
+                f"{host} port {port} is not reachable: {why}. Check the address, the "
+                "network and whether the provider runs"
+            ) from None
+        except (Truncated, HandshakeTimeout) as error:
+            raise NotReachable(
+                f"{host} port {port} answered, but not as a provider does: {error}"
+            ) from None
+        return control
 
     def _drop_control(self) -> None:
         before, self._control = self._control, None
@@ -222,12 +267,15 @@ class JobManager:
             before.transport.abortConnection()  # type: ignore[attr-defined]
 
     async def answers(self) -> bool:
-        """Whether there is a control channel and the provider still answers on it.
+        """Whether there is a control channel, through a gateway that stays, and the provider still
+        answers on it.
 
         :raises ControlTampered: it was changed
         """
         if isinstance(self._control_error, ControlTampered):
             raise self._control_error
+        if self._to_leave:
+            return False
         try:
             await self.control.call(Ping, timeout=PROBE_SECONDS)
         except NotReachable:
@@ -389,6 +437,7 @@ class JobManager:
         summarize: Callable[[_T], dict[str, Any]] = lambda result: {},
         rates: Rates = UNLIMITED,
         wan: bool = False,
+        movable: Callable[[], bool] = lambda: False,
     ) -> _T:
         """Run one session from Start to Finish.
 
@@ -398,6 +447,8 @@ class JobManager:
         :param summarize: what of the result the provider may keep
         :param rates: how fast the stream may use the line
         :param wan: whether it goes through the accelerators; :meth:`use_accelerator` was called
+        :param movable: asked whether the dialogue may be broken off where a role of the provider is
+            about to stop, and had again in a new session
         :raises NoAccelerator: of the accelerators one is not there
         :raises SecurityError: something was changed on the way; nothing was published
         :raises CloudConnectError: anything else by name
@@ -418,24 +469,33 @@ class JobManager:
         connections = 2  # to the mover: tunnel and stream; or tunnels to it and to the accelerator
         if own is not None and own.here:
             connections += own.streams
-        self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
+        first = self._gateways.first_for_data(self._place)
+        self._ahead = ahead = Ahead(self._endpoint, *first, connections)
         try:
             answer = await control.call(Start, **asked)
+            await self._check_earlier(control, answer["session"])
             around = Surroundings(
                 reactor=self._reactor,
                 control=control,
                 lan=self._lan,
                 mover=self._mover,
                 tenant=self._tenant,
-                address=(self._host, self._port),
+                address=self._place,
+                gateways=self._gateways,
                 ahead=ahead,
                 accelerator=own,
                 happened=self._happened,
                 warned=self._warned,
             )
             self._current = run = SessionRun(around, asked, answer)
+            self._movable = movable
             try:
                 return await run.run(dialogue, summarize, rates)
+            except NotReachable:
+                self._broken.add(run.identifier.hex())
+                if self._found is not None:
+                    raise self._found from None
+                raise
             finally:
                 self.notes = run.notes
                 if wan or self.saved:  # what went over the line is known in any case
@@ -443,6 +503,19 @@ class JobManager:
         finally:
             self._current = self._ahead = None
             ahead.close()
+
+    async def _check_earlier(self, control: ControlClient, session: bytes) -> None:
+        """With the answer to Start it is known what was seen of the job's broken sessions.
+
+        :raises SecurityError: something was changed on the way
+        """
+        found = self._found
+        if found is not None:
+            with contextlib.suppress(CloudConnectError):
+                await control.call(
+                    Finish, session=session, outcome="security_warning", summary={}, warnings=[]
+                )
+            raise found
 
     # --- the own accelerator ---------------------------------------------------------------------
 
@@ -476,12 +549,34 @@ class JobManager:
                 )
             )
 
+    def _gateways_changed(self, control: ControlClient, gateways: Any, leaving: Any) -> None:
+        """Some of the provider's gateways are to stop, or come back."""
+        if control is not self._dialled:
+            return
+        left = read_gateways(leaving)
+        self._gateways.learn(gateways)
+        for place in left:
+            self._gateways.suspect(place)
+        self._to_leave = self._to_leave or self._place in left
+        if self._current is not None and self._movable():
+            self._current.leave(left)
+
     def _provider_warned(self, warning: SecurityWarning) -> None:
         current = self._current
-        if current is None or warning.session != current.identifier.hex():
-            self._warned(warning)
-        else:
+        if current is not None and warning.session == current.identifier.hex():
             current.provider_warned(warning)
+            return
+        self._warned(warning)
+        if warning.session in self._broken and warning.kind in TAMPERING:
+            # The line of an earlier session of ours broke: somebody had changed it.
+            self._found = security_error(warning)
+            self._mover.abort(self._found)
+
+    def _move_on(self, session: bytes, lost: bool, text: str) -> None:
+        current = self._current
+        if current is None or current.identifier != session or not (lost or self._movable()):
+            return
+        current.move_on(MovedOn(text[:MOVE_TEXT_MAX]))
 
     def _step(self, name: str, text: str, **fields: Any) -> None:
         self._happened(

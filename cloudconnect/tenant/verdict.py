@@ -17,7 +17,7 @@ from cloudconnect.errors import (
 from cloudconnect.events import SecurityWarning
 
 #: Warnings that mean that something was changed, not merely that bytes stopped.
-_TAMPERING = frozenset(WarningKind) - {
+TAMPERING = frozenset(WarningKind) - {
     WarningKind.TRUNCATED,
     WarningKind.AUTHENTICATION_FAILED,
     WarningKind.STORED_DATA_DAMAGED,
@@ -34,7 +34,7 @@ def worse_than(
     """
     if not isinstance(error, NotReachable):
         return None
-    seen = next((warning for warning in warnings if warning.kind in _TAMPERING), None)
+    seen = next((warning for warning in warnings if warning.kind in TAMPERING), None)
     return None if seen is None else security_error(seen)
 
 

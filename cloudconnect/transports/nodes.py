@@ -24,6 +24,7 @@ SCHEME: Final = "cloudconnect:"
 SERVICE: Final = "service"
 GATEWAY: Final = "gateway"
 ACCELERATOR: Final = "accelerator"
+MOVER: Final = "mover"
 #: ... and on a tenant's, whose own accelerators are nodes too: the machines that make backups.
 JOB_MANAGER: Final = "job-manager"
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

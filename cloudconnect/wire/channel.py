@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from cloudconnect.errors import (
@@ -91,9 +92,24 @@ class FrameChannel:
         :raises ValueError: a field of ``blob`` has the wrong size
         :raises CloudConnectError: the pipe has ended
         """
+        return self.send_chunks(request, (blob,), manifest)
+
+    def send_chunks(
+        self, request: int, blobs: Iterable[StoredBlob], manifest: bool = False
+    ) -> bool:
+        """Send ``blobs`` as CHUNKs, all of them at once: each write wakes the pipe's other side.
+
+        :param request: as for :meth:`send_chunk`; and so are the rest, the result, and the errors
+        """
+        flags = FLAG_MANIFEST if manifest else 0
+        parts: list[bytes | memoryview] = []
+        behind = b""  # what stands between the data of two chunks goes as one part
         with self._sending:
-            flags = FLAG_MANIFEST if manifest else 0
-            full: bool = self._pipe.write(*self._writer.encode_chunk(request, blob, flags))
+            for blob in blobs:
+                header, prefix, data, tag = self._writer.encode_chunk(request, blob, flags)
+                parts += (b"".join((behind, header, prefix)), data)
+                behind = bytes(tag)
+            full: bool = self._pipe.write(*parts, behind)
         return full
 
     def send_failure(self, request: int, error: Exception) -> None:

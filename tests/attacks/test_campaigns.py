@@ -42,3 +42,8 @@ class CampaignTests(SynchronousTestCase):
         """No accelerator is believed."""
         counts = self.counts("accelerator", 15)
         self.assertEqual(15, counts["attacks"])
+
+    def test_processes(self) -> None:
+        """A bit changed between real processes is noticed at both ends, and leaves no point."""
+        counts = self.counts("processes", 4)
+        self.assertEqual(4, counts["flips"])

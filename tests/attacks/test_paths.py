@@ -204,14 +204,14 @@ class ExchangeTests(PathCase):
 
     def during(self, name: bytes, action: Callable[[], Any]) -> None:
         """Do something while the metadata of an entry is set, just before it gets its name."""
-        real = MetadataWriter.apply
+        real = MetadataWriter.set_time
 
-        def apply(writer: MetadataWriter, entry: Entry, *arguments: Any) -> os.stat_result:
+        def apply(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
             if entry.path.endswith(name):
                 action()
-            return real(writer, entry, *arguments)
+            real(writer, entry, descriptor)
 
-        self.patch(MetadataWriter, "apply", apply)
+        self.patch(MetadataWriter, "set_time", apply)
 
     def test_folder_for_a_link(self) -> None:
         """A folder that is exchanged for a link while it is filled leads nowhere."""

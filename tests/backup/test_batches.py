@@ -112,6 +112,20 @@ class BudgetTests(SynchronousTestCase):
         thread.join(60)
         self.assertEqual(happened, ["taken"])
 
+    def test_waits_for_wanted_bytes(self) -> None:
+        """What waits to be sent takes the room of more, until it was sent."""
+        budget = Budget(100, 9)
+        budget.take(60)
+        self.assertTrue(budget._has_room(40))
+        budget.want(20)
+        self.assertFalse(budget._has_room(1))
+        thread, happened = self.waits(budget, 40)
+        budget.sent(20)
+        thread.join(60)
+        self.assertEqual(happened, ["taken"])
+        budget.give_back(80)
+        self.assertEqual(budget._bytes, 0)
+
     def test_larger_than_everything(self) -> None:
         """A batch that is larger than the whole budget goes alone."""
         budget = Budget(100, 2)

@@ -26,13 +26,13 @@ from tests.backup.support import channels
 class _Line:
     """A channel that takes everything.
 
-    :param full: what it says of each chunk
+    :param full: what it says of each group of chunks
     """
 
     def __init__(self, full: bool) -> None:
         self.full = full
 
-    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool) -> bool:
+    def send_chunks(self, request: int, blobs: list[StoredBlob], manifest: bool) -> bool:
         """Whether it had to wait."""
         return self.full
 
@@ -87,6 +87,7 @@ class SenderTests(SynchronousTestCase):
         plains = [os.urandom(3000) for _ in range(20)]
         chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(p), p) for p in plains]
         self.budget.take(60_000)
+        self.budget.want(60_000)
         self.sender.send("chunk", chunks)
         manifest = b"manifest" * 100
         self.sender.send("manifest", [(self.keys.manifest_id(manifest), manifest)])
@@ -125,7 +126,7 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(self.errors, [])
 
     def test_level_follows_the_line(self) -> None:
-        """The level falls while the line takes everything, and rises while chunks wait for it."""
+        """The level falls while chunks wait for a thread, and rises while the line is full."""
         self.patch(sending, "GROUP_BYTES", 1000)
         plain = b"content " * 200
         chunks: list[tuple[bytes, Plain]] = [(self.keys.chunk_id(plain), plain)] * 60

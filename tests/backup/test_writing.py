@@ -287,16 +287,16 @@ class AttackTests(RestoreCase):
         for number in range(4):
             write(self.top + b"/way/file%d" % number, b"x")
         point = self.place.backup(self.top).point
-        real = MetadataWriter.apply
+        real = MetadataWriter.set_time
         way = self.target + b"/source/way"
 
-        def exchange(writer: MetadataWriter, entry: Entry, *arguments: Any) -> os.stat_result:
+        def exchange(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
             if entry.path.endswith(b"file1"):
                 os.rename(way, way + b"-moved")
                 os.symlink(self.outside, way)
-            return real(writer, entry, *arguments)
+            real(writer, entry, descriptor)
 
-        self.patch(MetadataWriter, "apply", exchange)
+        self.patch(MetadataWriter, "set_time", exchange)
         self.restore(point)
         self.assertTrue(os.path.islink(way))
         self.assertEqual(len(os.listdir(way + b"-moved")), 4)
@@ -306,15 +306,15 @@ class AttackTests(RestoreCase):
         self.patch(target_module, "OPEN_FOLDERS_MAX", 2)
         write(self.top + b"/a/b/c/d/e/file", b"x")
         point = self.place.backup(self.top).point
-        real = MetadataWriter.apply
+        real = MetadataWriter.set_time
         moved = self.target + b"/source/a"
 
-        def move(writer: MetadataWriter, entry: Entry, *arguments: Any) -> os.stat_result:
+        def move(writer: MetadataWriter, entry: Entry, descriptor: int) -> None:
             if entry.path.endswith(b"file"):
                 os.rename(moved, self.target + b"/elsewhere")
-            return real(writer, entry, *arguments)
+            real(writer, entry, descriptor)
 
-        self.patch(MetadataWriter, "apply", move)
+        self.patch(MetadataWriter, "set_time", move)
         restored = self.restore(point)
         reasons = {item.reason for item in restored.problems.listed}
         self.assertEqual(reasons, {"it was moved while the restore ran"})

@@ -45,7 +45,7 @@ class OptionTests(CommandCase):
 
     def test_excludes(self) -> None:
         """What each option leaves out; the mark of a left-out folder itself stays."""
-        patterns = self.file(b"# a comment\n\n*.log\n  *.bin  \n", "patterns")
+        patterns = self.file(b"# a comment\n\n*.log\n*.bin  \n", "patterns")
         top = str(self.top)
         for options, files in (
             (("--exclude", "*.log"), 4),

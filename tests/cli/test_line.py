@@ -57,7 +57,7 @@ class Manager:
     def cancel(self) -> None:
         self.cancelled = True
 
-    async def session(self, *arguments: Any) -> str:
+    async def session(self, *arguments: Any, **options: Any) -> str:
         if self.cut:
             self.cut -= 1
             raise Truncated("the line broke")
@@ -79,7 +79,7 @@ class Talking(Manager):
     def __init__(self) -> None:
         super().__init__(0)
 
-    async def session(self, *arguments: Any) -> str:
+    async def session(self, *arguments: Any, **options: Any) -> str:
         result: str = arguments[5](Silence(), b"s" * 16)
         return result
 
@@ -90,7 +90,7 @@ class Unaccelerated(Manager):
     def __init__(self) -> None:
         super().__init__(0)
 
-    async def session(self, *arguments: Any) -> str:
+    async def session(self, *arguments: Any, **options: Any) -> str:
         if arguments[-1]:
             raise NoAccelerator("the provider has none")
         return "direct"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections import Counter
@@ -429,3 +430,33 @@ class EndTests(SynchronousTestCase):
             self.assertIn(plain, (b"", data))
             passed += 1
         self.assertLess(passed, 20)
+
+    def test_close_lets_go(self) -> None:
+        """Once closed, an exchange that failed holds no window and no compressor: the traceback of
+        its error holds the exchange itself until garbage is collected."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gone: list[int] = []
+        for _ in range(3):
+            end = Exchange(MemoryCache(), ContentCutter())
+            data = Watched(noise(600_000))
+            data.gone = gone
+            end.start()
+            end.send(data)
+            end.flush()
+            del data
+            self.assertRaises(ProtocolViolation, end.receive, b"\xff" * 16)
+            end.close()
+            self.assertIsNone(end._encoder._stream._compressor)
+            self.assertIsNone(end._decoder._stream._decompressor)
+            del end
+        self.assertEqual([600_000] * 3, gone)
+
+
+class Watched(bytes):
+    """Bytes that say when nobody has them any more."""
+
+    gone: list[int]
+
+    def __del__(self) -> None:
+        self.gone.append(len(self))

@@ -19,7 +19,9 @@ from cloudconnect.commands.lan import (
     PublishRoute,
     Register,
     RegisterAccelerator,
+    RegisterMover,
     ReportEvent,
+    ReportLoad,
     ReportWarning,
 )
 from cloudconnect.commands.links import link_in_process
@@ -151,7 +153,7 @@ class LanCase(StageCase):
             ),
             gateway,
             ADVERTISED,
-            self.registered.append,
+            lambda service, line: self.registered.append(service),
         )
         registration.startService()
         self.addCleanup(registration.stopService)
@@ -160,7 +162,7 @@ class LanCase(StageCase):
 
     @property
     def places(self) -> list[GatewayPlace]:
-        return list(self.provider.service.nodes._gateways.values())
+        return [known.place for known in self.provider.service.nodes._gateways.values()]
 
 
 class RegistrationTests(LanCase):
@@ -171,7 +173,7 @@ class RegistrationTests(LanCase):
         self.serve()
         self.start()
         self.assertEqual([BACKEND], self.registered)
-        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED)], self.places)
+        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
 
     def test_routes_on_the_same_line(self) -> None:
         """The service publishes routes on the line that the gateway has opened."""
@@ -194,7 +196,7 @@ class RegistrationTests(LanCase):
         self.reactor.settle()
         self.assertEqual([GatewayPlace()], self.places)
         self.reactor.pass_time(60)
-        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED)], self.places)
+        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
         self.assertEqual([BACKEND] * 2, self.registered)
 
     def test_no_back_end(self) -> None:
@@ -273,7 +275,7 @@ class AcceleratorTests(LanCase):
 
     @property
     def backends(self) -> list[str]:
-        return list(self.service.nodes._accelerators.values())
+        return [backend for backend, _ in self.service.nodes._accelerators.values()]
 
     def call(self, command: Any, **values: Any) -> Any:
         """What the accelerator's call on its line comes to."""
@@ -289,6 +291,7 @@ class AcceleratorTests(LanCase):
             tenant=TENANT,
             kind=SessionKind.BACKUP,
             job=b"j" * 16,
+            repository=b"r" * 16,
             parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,
         )
@@ -405,18 +408,16 @@ class NodeTests(SynchronousTestCase):
 
         reactor = Clock()
 
-        def lose_gateway(self, link: object) -> None:
-            """Nothing."""
+        async def admit_node(self, link: object, role: str, name: str, spki: str) -> None:
+            if name == "removed":
+                raise Refused("not any more")
 
-        def lose_accelerator(self, link: object) -> None:
-            """Nothing."""
-
-    def answered(self, role: str) -> set[bytes]:
+    def answered(self, role: str, name: str = "name") -> set[bytes]:
         """The commands that a node of this role is answered."""
         service: Any = self.Service()
         node = NodeFactory(service, "").buildProtocol(None)
         self.assertEqual({}, node._locator._commandDispatch)
-        node.transport = Line(role)  # type: ignore[assignment]
+        node.transport = Line(role, name)  # type: ignore[assignment]
         node.handshakeCompleted()
         return set(node._locator._commandDispatch)
 
@@ -424,13 +425,20 @@ class NodeTests(SynchronousTestCase):
         """On its line each node can say what is its own and nothing else, and nothing before its
         certificate is known: a gateway cannot report for a mover."""
         reports = {ReportWarning.commandName, ReportEvent.commandName}
-        self.assertEqual({Register.commandName}, self.answered("gateway"))
+        self.assertEqual({Register.commandName, ReportLoad.commandName}, self.answered("gateway"))
         self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
+        of_a_mover = {RegisterMover.commandName, AskOwner.commandName}
+        self.assertEqual(of_a_mover | reports, self.answered("mover"))
 
     def test_no_such_node(self) -> None:
         """A node whose role has no place here is cut off."""
-        self.assertEqual(set(), self.answered("mover"))
-        self.assertEqual(["mover"], Line.cut)
+        self.assertEqual(set(), self.answered("job-manager"))
+        self.assertEqual(["job-manager"], Line.cut)
+
+    def test_removed(self) -> None:
+        """A node whose certificate was taken back is answered nothing, and cut off."""
+        self.assertEqual(set(), self.answered("mover", "removed"))
+        self.assertEqual("mover", Line.cut.pop())
 
 
 class Line:
@@ -438,8 +446,13 @@ class Line:
 
     cut: ClassVar[list[str]] = []
 
-    def __init__(self, role: str) -> None:
-        self.facts = TLSFacts("", "", "", "", "", "ca", role, "name")
+    def __init__(self, role: str, name: str) -> None:
+        self.facts = TLSFacts("", "", "", "", "", "ca", role, name)
+
+    def pauseProducing(self) -> None:
+        """Nothing comes anyway."""
+
+    resumeProducing = pauseProducing
 
     def abortConnection(self) -> None:
         self.cut.append(self.facts.peer_role)

@@ -15,6 +15,7 @@ from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NoAccelerator, NotReachable, Refused
+from cloudconnect.provider.movers import MoverPlace
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, GatewayPlace, Part
 
@@ -95,7 +96,8 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual((two, HERE), self.nodes.accelerator({two: 9}))
 
     def test_addresses(self) -> None:
-        """What the admin set comes first; each address stands there once."""
+        """What the admin set comes first, where no gateway here says that it is its own; each
+        address stands there once."""
         places = [GatewayPlace("b:1", "gw.example:6180"), GatewayPlace(), GatewayPlace("c:1", "")]
         places.append(GatewayPlace("d:1", "set.example:6180"))
         self.assertEqual(["set.example:6180", "gw.example:6180"], self.nodes.addresses(places))
@@ -113,7 +115,7 @@ class NodesTests(SynchronousTestCase):
         mover, accelerator = self.part(), self.part(Role.TARGET_WAN, "10.0.0.6:6183")
         for _ in range(2):
             taken = self.successResultOf(self.publish(mover, accelerator))
-            self.assertEqual(["", "gw.example:6180"], [place.advertise for place in taken])
+            self.assertEqual(["", "gw.example:6180"], sorted(place.advertise for place in taken))
         self.assertEqual({mover.route: HERE, accelerator.route: "10.0.0.6:6183"}, here.routes)
         self.assertEqual(
             {mover.route: "10.0.0.5:6182", accelerator.route: "10.0.0.6:6183"}, there.routes
@@ -150,16 +152,22 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual((False, {}), (self.nodes.accelerates, self.nodes._gateways))
 
     def test_gone(self) -> None:
-        """An accelerator that cannot be reached is lost, and no other one for any other reason."""
+        """A role that cannot be reached is lost, and for no other reason."""
         for role, error, lost in (
             (Role.TARGET_WAN, NotReachable("silence"), True),
             (Role.TARGET_WAN, Refused("not this one"), False),
-            (Role.TARGET_MOVER, NotReachable("silence"), False),
+            (Role.TARGET_MOVER, NotReachable("silence"), True),
+            (Role.TARGET_MOVER, Refused("not this one"), False),
         ):
             part = self.part(role, "10.0.0.6:6183")
-            self.nodes.add_accelerator(part.link, part.backend)
+            if role is Role.TARGET_WAN:
+                self.nodes.add_accelerator(part.link, part.backend)
+            else:
+                self.nodes.movers.add(part.link, MoverPlace(part.backend))
             self.nodes.lose_if_gone(part, error)
             self.clock.pump([0] * 10)
             self.assertIs(lost, part.link.transport is None)
-            self.assertIs(not lost, self.nodes.accelerates)
+            there = self.nodes.accelerates or part.link in self.nodes.movers
+            self.assertIs(not lost, there)
             self.nodes.lose_accelerator(part.link)
+            self.nodes.movers.lose(part.link)

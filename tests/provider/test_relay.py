@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.relay import RelayProtocol, RelayTo, proxy_header
+from cloudconnect.provider.relay import RelayProtocol, Relays, RelayTo, proxy_header
 from cloudconnect.testing import Flood, HalfCloseRecorder, MemoryPair, Recorder, flood_bytes
 from cloudconnect.transports.memory import CAPACITY, WRITER_HIGH_WATER, MemoryEndpoint
 
@@ -64,7 +64,7 @@ class MemoryTests(SynchronousTestCase):
         self.back: list[HalfCloseRecorder] = []
         self.endpoint = MemoryEndpoint(self.clock, "back end")
         self.endpoint.listen(Factory.forProtocol(self.build))
-        self.target = RelayTo(self.endpoint, "the back end")
+        self.target = RelayTo(self.endpoint, "the back end", Relays(self.clock))
         self.client = HalfCloseRecorder()
         self.pair = MemoryPair(self.clock)
 
@@ -159,7 +159,8 @@ class MemoryTests(SynchronousTestCase):
                 return waiting[0][1]
 
         self.pair.connect(self.client, Recorder())
-        RelayTo(Slow(), "slow").connect(self.pair.right, b"first")  # type: ignore[arg-type]
+        slow: Any = Slow()
+        RelayTo(slow, "slow", Relays(self.clock)).connect(self.pair.right, b"first")
         self.pair.right.resumeProducing()
         self.pair.left.abortConnection()
         self.clock.advance(0)
@@ -251,7 +252,10 @@ class LoopbackTests(TestCase):
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         port: Any = yield proxyEndpoint(endpoint).listen(Factory.forProtocol(build))
         self.addCleanup(port.stopListening)
-        target = RelayTo(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), "back")
+        self.relays = Relays(reactor)  # type: ignore[arg-type]
+        self.addCleanup(self.relays.pool.close)
+        back_end = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        target = RelayTo(back_end, "back", self.relays)
         self.front = _Accepting(target)
         port = yield TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.front)
         self.addCleanup(port.stopListening)

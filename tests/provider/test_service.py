@@ -131,7 +131,7 @@ class ServiceCase(StageCase):
     def ask(self, **changes: Any) -> Ask:
         fields: dict[str, Any] = {
             "kind": SessionKind.BACKUP,
-            "job": b"j" * 16,
+            "job": os.urandom(16),
             "host": "host",
             "name": "job",
             "repository": self.repository,
@@ -173,13 +173,13 @@ class StartTests(ServiceCase):
 
     def test_package(self) -> None:
         """The mover is told exactly what the tenant is told and has asked, and Key A."""
-        session, plan, keys = self.reactor.result_of(self.begin())
+        session, plan, keys = self.reactor.result_of(self.begin(job=b"j" * 16))
         ((told, key_a),) = self.mover.offers
         (entry,) = plan
         self.assertEqual([key_a], [key.reveal() for key in keys])
         self.assertEqual((session, TENANT, "target-mover"), (told.session, told.tenant, told.role))
         self.assertEqual((entry["route"], entry["role"]), (told.route, told.role))
-        self.assertEqual(agreed_digest(plan, self.ask().as_map()), told.agreed)
+        self.assertEqual(agreed_digest(plan, self.ask(job=b"j" * 16).as_map()), told.agreed)
         self.assertEqual(
             hashlib.sha256(b"exported for target-mover " + session).digest(), told.exporter
         )
@@ -313,7 +313,7 @@ class RefusalTests(ServiceCase):
 
     def test_no_mover(self) -> None:
         """Without a data mover nothing starts, and that is said."""
-        self.service.nodes._mover = None
+        self.service.nodes.movers.lose(self.service.nodes.mover)
         self.failure_of(self.begin(), Refused)
         self.assertEqual({}, self.service._sessions)
 
@@ -519,7 +519,7 @@ class FinishTests(ServiceCase):
     def test_mover_gone(self) -> None:
         """A session whose mover is gone ends all the same."""
         session = self.start()
-        self.service.nodes._mover = None
+        self.service.nodes.movers.lose(self.service.nodes.mover)
         self.assertEqual([], self.finish(session))
         self.assertEqual("done", self.state(session))
 

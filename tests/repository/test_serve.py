@@ -299,14 +299,19 @@ class StoringTests(ServeCase):
         """Each STORED names ids that another session can read at that moment."""
         self.patch(packs, "PACK_ENTRIES_MAX", 2)
         served = self.served()
-        for number in range(4):
+        for number in range(9):
             served.mover.send_chunk(0, blob(number))
+        served.mover.finish()
         other = self.opened()
-        for first in (0, 2):
+        stored: list[bytes] = []
+        while len(stored) < 9:
             ids = split_ids(served.mover.receive().body)
-            self.assertEqual(ids, [name_of(first), name_of(first + 1)])
-            self.assertEqual(list(other.read(ids)), [blob(first), blob(first + 1)])
-        served.end()
+            first = len(stored)
+            there = [blob(number) for number in range(first, first + len(ids))]
+            self.assertEqual(list(other.read(ids)), there)
+            stored += ids
+        self.assertEqual(stored, [name_of(number) for number in range(9)])
+        served.mover.expect_end()
 
     def test_flushed_at_the_end(self) -> None:
         """What was sent is durable at the end, without a point too."""

@@ -25,6 +25,12 @@ wan = ServiceMaker(
     "A WAN accelerator of a backup service provider or of a tenant, in a process of its own.",
     "cloudconnect-wan",
 )
+datamover = ServiceMaker(
+    "cloudconnect data mover",
+    "cloudconnect.tap.datamover",
+    "A target data mover of a backup service provider, in a process of its own.",
+    "cloudconnect-datamover",
+)
 record_stream = RecordStreamParser()
 noise_tunnel = NoiseTunnelParser()
 pinned_tls = PinnedTLSParser()

@@ -1,0 +1,105 @@
+"""Layer 3: small files in folders that the restore itself has just made.
+
+Nobody else can enter such a folder before it is left: it is this user's, with mode 0700. So a file
+in it can be made under its own name at once, needs no lock and no look whether somebody has
+exchanged it, and gets the owner and the attributes that the file before it got. What is left then
+is four calls of the system a file: make, write, set the time, close.
+
+Where a restore is killed in the middle of it, such a file is short and has a time of its own, and
+the same restore replaces it (``--overwrite always`` and ``if-changed``). The other choices would
+keep it, so with these files are written as everywhere else (:mod:`cloudconnect.backup.placing`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from cloudconnect.backup.drafts import FLAG_DEVICE, FLAG_LINKED
+from cloudconnect.backup.metadata import MetadataWriter
+from cloudconnect.content.manifest import Entry
+
+#: Larger files are worth going on with when the restore was interrupted, and are written so that it
+#: can be, in bytes.
+SMALL_MAX: Final = 1 << 20
+
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PERMISSIONS: Final = 0o777
+_STATUS: Final = Path("/proc/self/status")
+
+
+class SmallFiles:
+    """Writes small files.
+
+    :param metadata: sets what is not as usual
+    """
+
+    def __init__(self, metadata: MetadataWriter) -> None:
+        self._metadata = metadata
+        self._masked = _masked()
+
+    def write(
+        self,
+        entry: Entry,
+        parent: int,
+        name: bytes,
+        pieces: Iterable[bytes | memoryview],
+        owner: tuple[int, int] | None,
+    ) -> tuple[os.stat_result | None, tuple[int, int]]:
+        """Make a file with all that it has.
+
+        :param entry: of a file
+        :param parent: descriptor of its folder
+        :param pieces: its content
+        :param owner: user and group that files made in this folder get, or None where that is not
+            known yet
+        :return: its status where it has several names, and what is known of ``owner`` now
+        :raises FileExistsError: something has that name
+        :raises OSError: it cannot be made; nothing is left of it
+        """
+        mode = entry.mode
+        usual = owner == (entry.uid, entry.gid) and mode <= _PERMISSIONS and not mode & self._masked
+        descriptor = os.open(name, _NEW, mode if usual else 0o600, dir_fd=parent)
+        status = None
+        try:
+            position = 0
+            for piece in pieces:
+                written = os.pwrite(descriptor, piece, position)
+                while written < len(piece):
+                    view = memoryview(piece)[written:]
+                    written += os.pwrite(descriptor, view, position + written)
+                position += written
+            if not usual or entry.xattrs or entry.flags & FLAG_LINKED:
+                if owner is None:
+                    made = os.fstat(descriptor)
+                    owner = (made.st_uid, made.st_gid)
+                status = self._metadata.apply(entry, descriptor, False)
+            else:
+                self._metadata.set_time(entry, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=parent)
+            raise
+        os.close(descriptor)
+        assert owner is not None, "it is usual, or has been looked at"
+        return (status if entry.flags else None), owner
+
+
+def is_small(entry: Entry) -> bool:
+    """Whether a file can be written so; it must have no holes either."""
+    return entry.size <= SMALL_MAX and not entry.flags & FLAG_DEVICE
+
+
+def _masked() -> int:
+    """The permissions that new files do not get: the umask, or all where it cannot be read."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    return _PERMISSIONS

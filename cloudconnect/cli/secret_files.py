@@ -1,0 +1,54 @@
+"""Layer 6: secrets in files: bounded, and read in one way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from cloudconnect.errors import UsageError
+from cloudconnect.keys import Password
+
+#: Longest password or passphrase file, in bytes.
+SECRET_MAX: Final = 4096
+#: Longest key file, in bytes.
+KEY_FILE_MAX: Final = 1 << 20
+
+
+def read_bounded(path: Path, what: str, limit: int) -> bytes:
+    """The content of a small file.
+
+    :param what: what an error calls it
+    :param limit: most bytes that it may have
+    :raises UsageError: it cannot be read, is empty or too long
+    """
+    try:
+        with path.open("rb") as file:
+            octets = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    if len(octets) > limit:
+        raise UsageError(f"{what}: {path} has more than {limit} bytes")
+    if not octets:
+        raise UsageError(f"{what}: {path} is empty")
+    return octets
+
+
+def as_password(octets: bytes, what: str) -> Password:
+    """A password from a file's or command's bytes, without the newline at their end.
+
+    :raises UsageError: it is empty or too long
+    """
+    if len(octets) > SECRET_MAX:
+        raise UsageError(f"the {what} has more than {SECRET_MAX} bytes")
+    octets = octets.removesuffix(b"\n").removesuffix(b"\r")
+    if not octets:
+        raise UsageError(f"the {what} is empty")
+    return Password(octets)
+
+
+def key_file_content(path: Path) -> Password:
+    """The content of a key file, which serves in the place of a passphrase.
+
+    :raises UsageError: it cannot be read, is empty or too long
+    """
+    return Password(read_bounded(path, "encryption key file", KEY_FILE_MAX))
