@@ -56,7 +56,7 @@ class Reservation:
     quota: int
     _left: int = 0  # reserved, and not asked for yet
     _spent: int = 0  # stored, and still in the row
-    _packs: list[str] = attrs.field(factory=list)  # that may be durable, and are not indexed yet
+    _under_way: list[str] = attrs.field(factory=list)  # packs that may be durable, without a row
 
     def take(self, size: int) -> None:
         """Reserve bytes, before they are stored.
@@ -83,14 +83,13 @@ class Reservation:
 
     def about_to_store(self, pack: str) -> None:
         """A pack is about to get its name: from here on it may be durable."""
+        self._under_way.append(pack)
         with self.catalogue.writing() as connection:
-            self._packs.append(pack)
             self._write(connection, self._settled(connection))
 
     def stored(self, connection: sa.Connection, pack: str, size: int) -> None:
         """A pack of so many bytes is being indexed, in this transaction."""
-        if pack in self._packs:
-            self._packs.remove(pack)
+        self._under_way.remove(pack)
         self._write(connection, max(0, self._settled(connection) - size))
 
     def published(self, size: int) -> None:
@@ -111,7 +110,7 @@ class Reservation:
         return max(0, int(held) - spent)
 
     def _write(self, connection: sa.Connection, size: int) -> None:
-        values = {"bytes": size, "packs": list(self._packs)}
+        values = {"bytes": size, "packs": list(self._under_way)}
         row = sa.update(reservations_table).where(_r.lease == self.lease).values(values)
         if connection.execute(row).rowcount == 0:
             connection.execute(sa.insert(reservations_table), {"lease": self.lease, **values})

@@ -220,6 +220,14 @@ class Repository:
             found = self.catalogue.present(connection, set(ids) - self._pending)
         return [name in found or name in self._pending for name in ids]
 
+    def commit_beside(self) -> None:
+        """From now on let :meth:`add` not wait until a full pack is durable.
+
+        Its ids are returned by a later :meth:`add`, or by :meth:`flush`; and that is where an error
+        of the disk is raised.
+        """
+        self._commits.beside = True
+
     def begin_job(self, job: bytes, quota: int | None = None) -> None:
         """What is stored from here on belongs to a job run, and counts against a quota.
 
@@ -261,14 +269,6 @@ class Repository:
         with self.catalogue.reading() as connection:
             return connection.execute(query).first() is not None
 
-    def commit_beside(self) -> None:
-        """From now on let :meth:`add` not wait until a full pack is durable.
-
-        Its ids are returned by a later :meth:`add`, or by :meth:`flush`; and that is where an error
-        of the disk is raised.
-        """
-        self._commits.beside = True
-
     def add(self, blob: StoredBlob, kind: BlobKind = "chunk") -> list[bytes]:
         """Take a blob whose stored bytes have their digest (a frame reader has seen to it).
 
@@ -291,8 +291,7 @@ class Repository:
             builder.add(blob, number)
             self._pending.add(blob.id)
             if builder.full:
-                del self._builders[number]
-                self._commit(builder)
+                self._commit(number)
             return self._index(COMMITS_MAX - 1) if self._commits else []
         except BaseException:
             self._fail()
@@ -310,7 +309,7 @@ class Repository:
         self._check_usable()
         try:
             for number in sorted(self._builders):
-                self._commit(self._builders.pop(number))
+                self._commit(number)
             return self._index(0)
         except BaseException:
             self._fail()
@@ -693,9 +692,15 @@ class Repository:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _commit(self, builder: PackBuilder) -> None:
-        if self._reservation is not None:
-            self._reservation.about_to_store(builder.name)
+    def _commit(self, number: int) -> None:
+        """Begin to make the pack that is being filled durable."""
+        builder = self._builders.pop(number)
+        try:
+            if self._reservation is not None:
+                self._reservation.about_to_store(builder.name)
+        except BaseException:
+            builder.discard()
+            raise
         self._commits.begin(builder)
 
     def _index(self, leave: int) -> list[bytes]:
