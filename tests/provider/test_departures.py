@@ -58,6 +58,7 @@ class DepartureTests(StageCase):
 
     def test_by_the_hour(self) -> None:
         """It happens by itself, soon after the start and then by the hour."""
+        self.reactor.result_of(self.provider.mover.maintenance.stopService())  # in its way
         self.remove()
         self.reactor.advance(FIRST_SECONDS - 1)
         self.assertIsNone(self.departures._round)
