@@ -40,8 +40,11 @@ class QuotaCase(StageCase):
 
     def settle(self) -> None:
         """Let the mover do what the end of a session makes it do."""
-        for running in list(self.provider.mover.maintenance._running):
-            self.reactor.result_of(running)
+        maintenance = self.provider.mover.maintenance
+        while maintenance._waiting or maintenance._running:
+            self.reactor.advance(0)
+            for running in list(maintenance._running):
+                self.reactor.result_of(running)
 
 
 class HardQuotaTests(QuotaCase):
