@@ -24,7 +24,9 @@ _COMMANDS: Final = {
     "delete": ("cloudconnect.cli.keeping", "delete"),
     "diff": ("cloudconnect.cli.diff", "diff"),
     "dump": ("cloudconnect.cli.restore", "dump"),
+    "events": ("cloudconnect.cli.history", "events"),
     "find": ("cloudconnect.cli.find", "find"),
+    "job": ("cloudconnect.cli.job", "job"),
     "key": ("cloudconnect.cli.key", "key"),
     "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
@@ -34,6 +36,8 @@ _COMMANDS: Final = {
     "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),
     "restore": ("cloudconnect.cli.restore", "restore"),
     "retention": ("cloudconnect.cli.retention", "retention"),
+    "session": ("cloudconnect.cli.history", "session"),
+    "status": ("cloudconnect.cli.status", "status"),
     "undelete": ("cloudconnect.cli.keeping", "undelete"),
     "wan": ("cloudconnect.cli.wan_nodes", "wan"),
 }

@@ -13,13 +13,18 @@ from typing import Any
 import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
+from cloudconnect.cli.audit import audit, write_down
+from cloudconnect.cli.catalogue import catalogue
+from cloudconnect.cli.certificate import certificate, reload
 from cloudconnect.cli.console import Console, local_time, printable, size
+from cloudconnect.cli.drill import drill
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_gateways import gateway
 from cloudconnect.cli.provider_nodes import node
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenant_access import COMMANDS
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
+from cloudconnect.cli.usage import usage
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
@@ -37,6 +42,12 @@ for _command in COMMANDS:
     tenant.add_command(_command)
 provider.add_command(wan)
 provider.add_command(node)
+provider.add_command(audit)
+provider.add_command(catalogue)
+provider.add_command(certificate)
+provider.add_command(reload)
+provider.add_command(usage)
+provider.add_command(drill)
 
 
 # --- the directory -------------------------------------------------------------------------------
@@ -64,6 +75,7 @@ def init(
 
     names = hosts or (socket.getfqdn(),)
     settings = initialize(directory, names, advertise, certificate, key, listen)
+    write_down(settings, "init", hosts=names, spki=settings.identity.fingerprints()[0])
     console = Console(as_json)
     console.say(f"A provider for {', '.join(names)} is in {settings.directory}.")
     _print_fingerprints(settings, console)

@@ -33,7 +33,8 @@ class AddTenant(BoundedCommand):
 
 
 class List(BoundedCommand):
-    """One page of a listing: ``tenant``, ``credential``, ``point``, ``event`` or ``session``.
+    """One page of a listing: ``tenant``, ``credential``, ``point``, ``event``, ``session``,
+    ``usage`` or ``follower``.
 
     ``filters``: a map of text to text. ``after``: the last row's ``cursor``, 0 at first.
     ``rows``: maps. ``more``: ask again.
@@ -157,6 +158,14 @@ class Freeze(BoundedCommand):
     commandName = b"Freeze"
     arguments = [(b"name", amp.Unicode()), (b"frozen", amp.Boolean())]
     response = [(b"kept", amp.Boolean())]
+
+
+class Reload(BoundedCommand):
+    """Read certificates and settings again; ``done``: whether this process can."""
+
+    commandName = b"Reload"
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    response = [(b"done", amp.Boolean())]
 
 
 class Collect(BoundedCommand):

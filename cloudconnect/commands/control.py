@@ -86,8 +86,9 @@ class AuthenticateFinal(BoundedCommand):
     profiles, caches and heads hang on. ``repository``: the encoded repository description with its
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
     the provider allows this tenant. ``wan``: whether it offers WAN acceleration. ``gateways``:
-    ``HOST:PORT`` of where the tenant may connect to, the one with the least load first. Older ones
-    say neither.
+    ``HOST:PORT`` of where the tenant may connect to, the one with the least load first. ``notice``:
+    what will hold from some day on (:mod:`cloudconnect.commands.notice`). Older ones say none of
+    the three.
     """
 
     commandName = b"AuthenticateFinal"
@@ -100,7 +101,37 @@ class AuthenticateFinal(BoundedCommand):
         (b"modes", CBORArgument()),
         (b"wan", amp.Boolean(optional=True)),
         (b"gateways", CBORArgument(optional=True)),
+        (b"notice", CBORArgument(optional=True)),
     ]
+
+
+class NoticeTaken(BoundedCommand):
+    """A machine of the tenant has noted the pins of the provider's next keys.
+
+    ``host``: its label. ``pins``: those that it knows now, as texts.
+    """
+
+    commandName = b"NoticeTaken"
+    arguments = [(b"host", amp.Unicode()), (b"pins", CBORArgument())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class ListHistory(BoundedCommand):
+    """One page of what the provider has kept of the tenant's sessions, oldest first.
+
+    ``what``: ``event`` (warnings among them) or ``session``. ``session``: only this one's events,
+    as hexadecimal digits; empty: all. ``after``: the last row's ``cursor``, 0 at first. ``rows``:
+    maps. ``more``: ask again.
+    """
+
+    commandName = b"ListHistory"
+    arguments = [
+        (b"what", amp.Unicode()),
+        (b"session", amp.Unicode()),
+        (b"after", amp.Integer()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"rows", rows_argument()), (b"more", amp.Boolean())]
 
 
 class AcceptInvitation(BoundedCommand):

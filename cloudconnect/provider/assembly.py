@@ -27,7 +27,8 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import NoSpace
+from cloudconnect.commands.notice import Notice
+from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
@@ -40,7 +41,9 @@ from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import MoverPlace
+from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
+from cloudconnect.provider.readiness import readiness
 from cloudconnect.provider.relay import PROXY_LOCAL, Relays, RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
@@ -56,7 +59,7 @@ from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
-from cloudconnect.transports.tls import MutualTLS, PinnedTLS
+from cloudconnect.transports.tls import MutualTLS, PinnedTLS, TLSServerFactory
 
 #: The roles that a provider's process may have beside the service, which it always has.
 ROLES = ("gateway", "mover", "wan")
@@ -83,6 +86,7 @@ class Places:
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
+    :ivar audit: folder of the audit log, or None for none
     :ivar roles: which roles run in this process beside the service, of :data:`ROLES`
     :ivar grace_days: days after the end of a lease in which its tenant may restore
     :ivar removed_days: days that a removed tenant stays in the bin
@@ -104,6 +108,7 @@ class Places:
     keys: Path | None = None
     reserve: Path | None = None
     intervals: Intervals | None = None
+    audit: Path | None = None
     roles: frozenset[str] = frozenset(ROLES)
     grace_days: int = GRACE_DAYS
     removed_days: int = REMOVED_DAYS
@@ -186,12 +191,17 @@ class EmbeddedProvider(MultiService):
 
     :param reactor: clock, connections and threads
     :param places: where everything lies and listens
+    :ivar service: the Cloud Connect service
+    :ivar usage: knows how much each tenant has stored
+    :ivar readiness: looks at what must work for a backup
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._lan: TLSServerFactory | None = None
         reserve = None if places.reserve is None else Reserve(places.reserve)
         if reserve is not None:
             reserve.look()
@@ -214,7 +224,7 @@ class EmbeddedProvider(MultiService):
             mover = TargetDataMover(
                 reactor, places.repositories, places.keys, reserve, places.intervals
             )
-        control = PinnedTLS(identity=places.identity).server_factory(
+        self._control = control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
         roles: list[TargetRole] = [] if mover is None else [mover]
@@ -262,7 +272,7 @@ class EmbeddedProvider(MultiService):
             )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
-            lines = tls.server_factory(NodeFactory(service, places.backend_address), reactor)
+            lines = self._lan_factory(service, tls, places)
             joining: EnrolmentTarget | None = None
             if places.sign is not None:
                 joining = EnrolmentTarget(
@@ -283,9 +293,42 @@ class EmbeddedProvider(MultiService):
                     "back end",
                 ),
             ]
+        self.service = service
+        self.readiness = readiness(service, accounts, thread.run, reserve)
+        self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
         departures = Departures(reactor, service, accounts, thread.run)
-        for child in (thread, *roles, service, departures, *self._listeners):
-            child.setServiceParent(self)  # type: ignore[no-untyped-call]
+        for child in (thread, *watching, *roles, service, departures, *self._listeners):
+            child.setServiceParent(self)
+
+    def _lan_factory(
+        self, service: CloudConnectService, tls: MutualTLS, places: Places
+    ) -> TLSServerFactory:
+        nodes = NodeFactory(service, places.backend_address)
+        self._lan = tls.server_factory(nodes, self._reactor)
+        return self._lan
+
+    def reload(
+        self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice
+    ) -> list[UsageError]:
+        """Take another certificate, and what else may change while sessions run.
+
+        Connections that are there go on as they are. What cannot be used changes nothing.
+
+        :param identity: what the control channel shows from now on
+        :param advertise: gateways that tenants are told
+        :param notice: what they are told that will hold from some day on
+        :return: what could not be used
+        """
+        wrong = []
+        for factory, recipe in ((self._control, PinnedTLS(identity=identity)), (self._lan, None)):
+            try:
+                if factory is not None:
+                    factory.reload(recipe)
+            except UsageError as error:
+                wrong.append(error)
+        self.service.nodes.advertise(advertise)
+        self.service.notice = notice
+        return wrong
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, end the sessions, then what they need: in this order.

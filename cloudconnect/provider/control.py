@@ -32,9 +32,11 @@ from cloudconnect.commands.control import (
     Finish,
     GatewaysChanged,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
     MoveOn,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -45,6 +47,7 @@ from cloudconnect.commands.control import (
     Warn,
     key_a_context,
 )
+from cloudconnect.commands.notice import read_pins
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import (
     CloudConnectError,
@@ -239,6 +242,7 @@ class ControlProtocol(BoundedAMP):
             peer=address,
             credential=label,
         )
+        service.watchers.tell(lambda watcher: watcher.logged_in(tenant, address))
         self._ping_later()
         if not credential.invitation:
             service.nodes.follow(self._gateways_changed, record.pool)
@@ -253,6 +257,7 @@ class ControlProtocol(BoundedAMP):
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
             "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
+            "notice": service.notice.as_map() if service.notice else None,
         }
 
     async def _enter(self, login: Login) -> tuple[Tenant, bytes]:
@@ -322,6 +327,26 @@ class ControlProtocol(BoundedAMP):
         return {}
 
     # --- commands --------------------------------------------------------------------------------
+
+    @ListHistory.responder
+    def list_history(
+        self, what: str, session: str, after: int, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """One page of events or sessions."""
+        _check_page(after, limit)
+        if what not in ("event", "session") or len(session) > 32:
+            raise ProtocolViolation("there is a history of events and of sessions")
+        asked = (what, session, after, limit)
+        return Deferred.fromCoroutine(self._doing(Act.LIST, self._service.history, *asked))
+
+    @NoticeTaken.responder
+    def notice_taken(self, host: str, pins: Any) -> Deferred[dict[str, Any]]:
+        """A machine knows what will hold from some day on."""
+        if not 0 < len(host) <= LABEL_MAX or not host.isprintable():
+            raise ProtocolViolation(f"a host label has 1 to {LABEL_MAX} printable characters")
+        known = read_pins(pins)
+        done = self._doing(Act.LOG_IN, self._service.notice_taken, host, known)
+        return Deferred.fromCoroutine(done).addCallback(lambda _: {})
 
     @CreateRepository.responder
     def create_repository(self, description: bytes) -> Deferred[dict[str, Any]]:

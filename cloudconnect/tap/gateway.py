@@ -19,7 +19,8 @@ from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
 from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.tap.processes import listening_endpoint, stop_with
+from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
+from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 
@@ -31,6 +32,7 @@ class Options(UsageOptions):
     optParameters = [
         ["directory", "d", None, "The gateway's directory (provider gateway enroll)."],
         ["listen", "l", None, "Endpoint string of the public port, in place of gateway.toml's."],
+        METRICS_OPTION,
     ]
 
     def postOptions(self) -> None:
@@ -88,6 +90,7 @@ class GatewayProcess(MultiService):
 
     def startService(self) -> None:
         """Begin."""
+        harden()
         super().startService()  # type: ignore[no-untyped-call]
         self._gateway.listen().addErrback(
             lambda failure: stop_with(self._reactor, self._log, failure)
@@ -100,6 +103,8 @@ def makeService(options: Options) -> GatewayProcess:
 
     settings = options.settings
     try:
-        return GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+        process = GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+        add_metrics(reactor, process, options["metrics"], "gateway")
+        return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-gateway: {error}") from None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
+from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -31,8 +32,10 @@ from cloudconnect.commands.control import (
     DeletePoints,
     Finish,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -42,6 +45,7 @@ from cloudconnect.commands.control import (
     UndeletePoints,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.notice import Notice
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
@@ -52,6 +56,7 @@ from cloudconnect.errors import (
     LocalError,
     MovedOn,
     NotReachable,
+    ProtocolViolation,
     SecurityError,
     Truncated,
 )
@@ -97,12 +102,14 @@ class Account:
     :ivar repository: the encoded repository description, or ``b""`` before ``connect``
     :ivar modes: at-rest modes that may be chosen
     :ivar wan: whether the provider offers WAN acceleration
+    :ivar notice: what will hold from some day on
     """
 
     provider: bytes
     repository: bytes
     modes: tuple[str, ...]
     wan: bool = False
+    notice: Notice = attrs.field(factory=Notice)
 
 
 class JobManager:
@@ -116,6 +123,7 @@ class JobManager:
     :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
+    :param dial: makes the endpoint of a host and port, for those who do not connect directly
     :ivar saved: what the own accelerator has saved in all sessions, as counts
     :ivar notes: what else the provider had to say at the end of the last session
     :ivar reports: what it reports to, at our end of its LAN link
@@ -134,8 +142,10 @@ class JobManager:
         learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
+        dial: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._dial = dial
         self._host, self._port = host, port
         self._gateways = KnownGateways(reactor, (host, port), gateways, learned)
         self._place = (host, port)
@@ -209,6 +219,7 @@ class JobManager:
             final["repository"],
             tuple(final["modes"]),
             bool(final.get("wan")),
+            _notice(final.get("notice")),
         )
 
     async def _connect(self) -> ControlClient:
@@ -283,12 +294,46 @@ class JobManager:
         return True
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        if self._dial is not None:
+            return self._dial(host, port)
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property
     def presented(self) -> str:
         """The ``SPKI-SHA256:`` fingerprint of the certificate that the provider has shown."""
         return str(self.control.transport.facts.peer_spki)  # type: ignore[union-attr]
+
+    @property
+    def certificate_ends(self) -> float:
+        """When the certificate that the provider has shown ends, in seconds since 1970."""
+        shown: X509 | None = self.control.transport.getPeerCertificate()  # type: ignore[union-attr]
+        if shown is None:
+            raise NotReachable("the control channel to the provider is lost")
+        return shown.to_cryptography().not_valid_after_utc.timestamp()
+
+    async def history(self, what: str, session: str = "") -> list[dict[str, Any]]:
+        """What the provider has kept of the tenant's sessions, oldest first, as maps.
+
+        :param what: ``event`` or ``session``
+        :param session: only this one's events, as hexadecimal digits
+        """
+        rows: list[dict[str, Any]] = []
+        more = True
+        while more:
+            page = await self.control.call(
+                ListHistory,
+                what=what,
+                session=session,
+                after=rows[-1]["cursor"] if rows else 0,
+                limit=PAGE_ROWS_MAX,
+            )
+            rows.extend(page["rows"])
+            more = page["more"] and bool(page["rows"])
+        return rows
+
+    async def notice_taken(self, host: str, pins: Sequence[str]) -> None:
+        """Tell the provider which pins of its next keys this machine knows."""
+        await self.control.call(NoticeTaken, host=host, pins=list(pins))
 
     @property
     def round_trip(self) -> float | None:
@@ -599,3 +644,11 @@ class JobManager:
 def new_job_id() -> bytes:
     """16 random bytes that name one job run over all its sessions."""
     return os.urandom(16)
+
+
+def _notice(values: Any) -> Notice:
+    """What the provider tells that will hold one day; one that cannot be read is none."""
+    try:
+        return Notice() if values is None else Notice.from_map(values)
+    except ProtocolViolation:
+        return Notice()
