@@ -19,10 +19,14 @@ from cloudconnect.cli.running import Interrupt, run, run_at_once
 from cloudconnect.commands.admin import (
     AddCredential,
     AddTenant,
+    ChangeNode,
     Collect,
     Freeze,
     Invite,
+    InviteNode,
     List,
+    ListNodes,
+    NoteNode,
     Reload,
     RevokeCredential,
     Scrub,
@@ -34,11 +38,12 @@ from cloudconnect.commands.admin import (
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings, load, running
 from cloudconnect.errors import Busy, CloudConnectError, NotReachable, Refused
-from cloudconnect.keys import Password
+from cloudconnect.keys import EnrollmentToken, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.audit import AuditLog
 from cloudconnect.provider.auditing import admin_entry, append_now
+from cloudconnect.provider.node_acts import change_node
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.settings import PAGE_ROWS_MAX
 
@@ -106,6 +111,20 @@ class Acts(Protocol):
         self, what: str, filters: dict[str, str], after: int
     ) -> tuple[list[dict[str, Any]], bool]:
         """One page of a listing, and whether there is more."""
+
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        """Make a token for a node; what names it, and what proves it."""
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        """A node got its certificate by hand."""
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every node, where the provider runs with what it does now."""
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        """Drain a node, undrain or remove it; in how many sessions it takes part."""
 
 
 class _Here:
@@ -195,6 +214,22 @@ class _Here:
     ) -> tuple[list[dict[str, Any]], bool]:
         return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
 
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        token = self._administration.accounts.invite_node(role, name, seconds)
+        return token.identifier, token.secret
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        self._administration.accounts.note_node(role, name, spki)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return self._administration.accounts.nodes()
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        change_node(self._administration.accounts, role, name, act)
+        return 0
+
 
 class Audited:
     """Passes acts on, and writes down in the audit log what was done; what only looks is not.
@@ -208,7 +243,7 @@ class Audited:
 
     def __getattr__(self, name: str) -> Any:
         act = getattr(self._acts, name)
-        if name.startswith(("page", "show", "get", "reload")):
+        if name.startswith(("page", "show", "get", "list", "nodes", "reload")):
             return act
         signature = inspect.signature(act)
 
@@ -330,6 +365,25 @@ class _There:
             List, what=what, filters=filters, after=after, limit=PAGE_ROWS_MAX
         )
         return answer["rows"], answer["more"]
+
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        answer = await self._link.call(InviteNode, role=role, name=name, seconds=seconds)
+        return answer["identifier"], answer["secret"]
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        await self._link.call(NoteNode, role=role, name=name, spki=spki)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        answer = await self._link.call(ListNodes)
+        rows: list[dict[str, Any]] = answer["rows"]
+        return rows
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        answer = await self._link.call(ChangeNode, role=role, name=name, act=act)
+        count: int = answer["sessions"]
+        return count
 
 
 async def rows(acts: Acts, what: str, filters: dict[str, str]) -> list[dict[str, Any]]:

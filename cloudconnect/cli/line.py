@@ -18,6 +18,7 @@ from cloudconnect.cli.opening import remember
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.known_gateways import remember, remembered
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -326,6 +327,8 @@ def on_line(
                 reactor,
                 *found.address,
                 _trust(found),
+                gateways=remembered(os.environ, found.address),
+                learned=lambda told: remember(os.environ, found.address, told),
                 happened=console.happened,
                 warned=console.warned,
             )

@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "key": ("cloudconnect.cli.key", "key"),
     "lock": ("cloudconnect.cli.keeping", "lock"),
     "ls": ("cloudconnect.cli.points", "ls"),
+    "node": ("cloudconnect.cli.node", "node"),
     "points": ("cloudconnect.cli.points", "points"),
     "provider": ("cloudconnect.cli.provider", "provider"),
     "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),

@@ -14,7 +14,7 @@ from twisted.protocols import amp
 from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.paging import rows_argument
-from cloudconnect.keys import Password
+from cloudconnect.keys import EnrollmentToken, Password
 
 
 class AddTenant(BoundedCommand):
@@ -202,3 +202,45 @@ class Seed(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"result", CBORArgument())]
+
+
+# --- the nodes of the provider's LAN --------------------------------------------------------------
+
+
+class InviteNode(BoundedCommand):
+    """Make a one-time token for a node.
+
+    ``role``: ``gateway``, ``mover`` or ``accelerator``. ``seconds``: how long it may be used.
+    ``identifier`` names it, ``secret`` proves it.
+    """
+
+    commandName = b"InviteNode"
+    arguments = [(b"role", amp.Unicode()), (b"name", amp.Unicode()), (b"seconds", amp.Integer())]
+    response = [
+        (b"identifier", FixedBytes(16)),
+        (b"secret", SecretArgument(EnrollmentToken)),
+    ]
+
+
+class NoteNode(BoundedCommand):
+    """A node got a certificate by hand: ``spki`` is the fingerprint of its key."""
+
+    commandName = b"NoteNode"
+    arguments = [(b"role", amp.Unicode()), (b"name", amp.Unicode()), (b"spki", amp.Unicode())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class ListNodes(BoundedCommand):
+    """Every node as a map, with ``connected`` and the number of its ``sessions``."""
+
+    commandName = b"ListNodes"
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    response = [(b"rows", rows_argument())]
+
+
+class ChangeNode(BoundedCommand):
+    """``act``: ``drain``, ``undrain`` or ``remove``. ``sessions``: how many it takes part in."""
+
+    commandName = b"ChangeNode"
+    arguments = [(b"role", amp.Unicode()), (b"name", amp.Unicode()), (b"act", amp.Unicode())]
+    response = [(b"sessions", amp.Integer())]

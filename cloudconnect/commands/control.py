@@ -85,8 +85,9 @@ class AuthenticateFinal(BoundedCommand):
     ``version``: the highest common protocol version. ``provider``: the provider's id, which
     profiles, caches and heads hang on. ``repository``: the encoded repository description with its
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
-    the provider allows this tenant. ``wan``: whether it offers WAN acceleration; older ones do not
-    say. ``notice``: what will hold from some day on (:mod:`cloudconnect.commands.notice`).
+    the provider allows this tenant. ``wan``: whether it offers WAN acceleration. ``gateways``:
+    ``HOST:PORT`` of where the tenant may connect to, the one with the least load first. ``notice``:
+    what will hold from some day on (:mod:`cloudconnect.commands.notice`). Older ones say neither.
     """
 
     commandName = b"AuthenticateFinal"
@@ -99,6 +100,7 @@ class AuthenticateFinal(BoundedCommand):
         (b"modes", CBORArgument()),
         (b"wan", amp.Boolean(optional=True)),
         (b"notice", CBORArgument(optional=True)),
+        (b"gateways", CBORArgument(optional=True)),
     ]
 
 
@@ -358,6 +360,18 @@ class PreviewRetention(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"decisions", rows_argument()), (b"more", amp.Boolean())]
+
+
+class GatewaysChanged(BoundedCommand):
+    """The provider tells a tenant where it may connect to from now on, as in AuthenticateFinal.
+
+    ``leaving``: gateways that are to stop. What runs through one of them should go on, in a new
+    session, through another.
+    """
+
+    commandName = b"GatewaysChanged"
+    arguments = [(b"gateways", CBORArgument()), (b"leaving", CBORArgument())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Ping(BoundedCommand):

@@ -284,13 +284,43 @@ class RetireRoute(BoundedCommand):
 class Register(BoundedCommand):
     """A gateway says that it is there, and learns where TLS connections go.
 
-    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``service``: the backend of
-    TLS connections, as in PublishRoute.
+    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``pool``: the tenants of
+    which pool it is for; older ones do not say. ``service``: the backend of TLS connections, as in
+    PublishRoute.
     """
 
     commandName = b"Register"
-    arguments = [(b"advertise", amp.Unicode())]
+    arguments = [(b"advertise", amp.Unicode()), (b"pool", amp.Unicode(optional=True))]
     response = [(b"service", amp.Unicode())]
+
+
+class ReportLoad(BoundedCommand):
+    """A gateway says what it has to do, every few seconds.
+
+    ``connections``: that are open. ``up`` and ``down``: bytes in a second from tenants and to them.
+    ``groups``: a list of pairs of a group and its relays. ``rates``: a list of pairs of a group and
+    its cap at this gateway, in bytes a second.
+    """
+
+    commandName = b"ReportLoad"
+    arguments = [
+        (b"connections", amp.Integer()),
+        (b"up", amp.Integer()),
+        (b"down", amp.Integer()),
+        (b"groups", CBORArgument()),
+    ]
+    response = [(b"rates", CBORArgument())]
+
+
+class DrainGateway(BoundedCommand):
+    """From now on the gateway accepts no connection and forgets its routes, or accepts them again.
+
+    ``leaving``: which of both. What runs goes on.
+    """
+
+    commandName = b"DrainGateway"
+    arguments = [(b"leaving", amp.Boolean())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class RegisterAccelerator(BoundedCommand):

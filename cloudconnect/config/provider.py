@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 from OpenSSL import SSL
 
+from cloudconnect.config.bounds import BOUNDS
 from cloudconnect.config.certificates import (
     issue_node_certificate,
     make_node_ca,
@@ -24,7 +25,12 @@ from cloudconnect.config.certificates import (
 )
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
-from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.settings import (
+    ADDRESS_CONNECTIONS_MAX,
+    CONNECTIONS_MAX,
+    PUBLIC_PORT,
+    TENANT_CONNECTIONS_MAX,
+)
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import SERVICE
@@ -69,6 +75,11 @@ class ProviderSettings:
     :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no accelerator in the
         provider's own process
     :ivar wan_caches_gb: GiB that all of them may take, 1 to 100,000
+    :ivar line_rate: bytes a second of the public port's line in each direction, which tenants share
+        fairly; 0: no limit
+    :ivar connections: most connections of the public port, 1 to 1,000,000
+    :ivar address_connections: most of one address, likewise
+    :ivar tenant_connections: most data connections of one tenant, likewise
     """
 
     directory: Path
@@ -100,6 +111,10 @@ class ProviderSettings:
     wan_caches: str = "wan"
     wan_cache_gb: int = 4
     wan_caches_gb: int = 100
+    line_rate: int = 0
+    connections: int = CONNECTIONS_MAX
+    address_connections: int = ADDRESS_CONNECTIONS_MAX
+    tenant_connections: int = TENANT_CONNECTIONS_MAX
 
     @property
     def identity(self) -> ServerIdentity:
@@ -190,6 +205,10 @@ class ProviderSettings:
             "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",
             f"wan_caches = {quoted(self.wan_caches)}",
             *(f"{name} = {getattr(self, name)}" for name in _CACHES),
+            "# The public port: bytes a second of its line in each direction, which tenants share",
+            "# fairly (0: no limit); most connections, in all and of one address, and most data",
+            "# connections of one tenant.",
+            *(f"{name} = {getattr(self, name)}" for name in BOUNDS),
         ]
         return "\n".join(lines) + "\n"
 
@@ -198,7 +217,7 @@ class ProviderSettings:
 _TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 _CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
 _TENANTS = {"grace_days": (0, 3650), "removed_days": (1, 3650)}
-_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES}
+_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES, **BOUNDS}
 
 
 def quoted(text: str) -> str:

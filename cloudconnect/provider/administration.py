@@ -34,7 +34,6 @@ from cloudconnect.commands.admin import (
     ShowTenant,
     SwitchTenant,
 )
-from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import NotFound, ProtocolViolation, Refused, UsageError
 from cloudconnect.keys import Password
@@ -43,6 +42,7 @@ from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.auditing import act_name, without_secrets
 from cloudconnect.provider.followers import follower_rows, read_known
 from cloudconnect.provider.maintenance import scrub_warnings
+from cloudconnect.provider.node_acts import NodeAdministration
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.tenant_acts import (
@@ -68,13 +68,14 @@ TENANT_SETTINGS = (
     "modes",
     "bandwidth",
     "expect_every",
+    "pool",
 )
 
 
 class Administration:
     """The acts of a provider's admin; every method blocks.
 
-    :param accounts: the accounts data base
+    :ivar accounts: the accounts data base
     :param repositories: the folder of the repositories
     :param removed_days: days that a removed tenant stays in the bin
     :ivar acts: what can be done to these
@@ -88,7 +89,7 @@ class Administration:
         reserve: Reserve | None = None,
         removed_days: int = REMOVED_DAYS,
     ) -> None:
-        self._accounts = accounts
+        self._accounts = self.accounts = accounts
         self.tenants = TenantActs(accounts, removed_days)
         self.acts = RepositoryActs(repositories, reserve)
 
@@ -288,7 +289,7 @@ def _texts(values: Any) -> list[str]:
     return values
 
 
-class AdminProtocol(BoundedAMP):
+class AdminProtocol(NodeAdministration):
     """One connection to the admin socket.
 
     :param service: reaches the mover, for acts on repositories
@@ -329,6 +330,14 @@ class AdminProtocol(BoundedAMP):
         if self._service is None:
             raise Refused("nothing can be done to repositories here")
         return self._service
+
+    @property
+    def _accounts(self) -> Accounts:
+        return self._administration.accounts
+
+    @property
+    def _cloud(self) -> CloudConnectService:
+        return self._repositories
 
     @AddTenant.responder
     def add_tenant(

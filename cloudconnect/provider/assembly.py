@@ -34,8 +34,9 @@ from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import NodeFactory, ServiceEnd
+from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
+from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import MoverPlace
@@ -79,6 +80,7 @@ class Places:
     :ivar public: where the gateway listens
     :ivar lan: where gateways and accelerators of their own process register, with the TLS of the
         LAN, or None
+    :ivar sign: issues the certificates of nodes that join with a token, or None
     :ivar backend: where what they send on arrives, or None; nobody else may reach it, because who
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
@@ -89,6 +91,7 @@ class Places:
     :ivar removed_days: days that a removed tenant stays in the bin
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
+    :ivar bounds: what the gateway of this process lets in
     """
 
     accounts_url: str
@@ -97,6 +100,7 @@ class Places:
     admin_socket: Path | None
     public: IStreamServerEndpoint
     lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
+    sign: Signer | None = None
     backend: IStreamServerEndpoint | None = None
     backend_address: str = ""
     advertise: tuple[str, ...] = ()
@@ -108,6 +112,7 @@ class Places:
     grace_days: int = GRACE_DAYS
     removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
+    bounds: Bounds = attrs.field(factory=Bounds)
 
 
 class AccountsThread(Service):
@@ -141,6 +146,20 @@ def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
         FirstBytesFactory(lambda route: target if mover.by_route(route) else None, None, reactor)
     )
     return endpoint
+
+
+def backend_factory(
+    reactor: Any, roles: Iterable[TargetRole], service: IRelayTarget
+) -> FirstBytesFactory:
+    """What answers gateways that have relayed a connection to this process: they have bounded and
+    shaped it, and the roles know their routes themselves."""
+    there = list(roles)
+    target = RoleTarget(*there)
+
+    def lookup(route: bytes) -> IRelayTarget | None:
+        return target if any(role.by_route(route) is not None for role in there) else None
+
+    return FirstBytesFactory(lookup, service, reactor)
 
 
 def _dial_from(reactor: Any, places: Places, mover: TargetDataMover | None) -> Dial:
@@ -227,16 +246,19 @@ class EmbeddedProvider(MultiService):
             endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
             return RelayTo(endpoint, backend, relays)
 
-        gateway = Gateway(reactor, places.public, resolve, "service")
+        gateway = Gateway(
+            reactor, places.public, resolve, "service", relays=relays, bounds=places.bounds
+        )
         for role in roles:
             service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
             if role is mover:
                 service.nodes.set_mover(service_end, _place_of(places))
             else:
                 service.nodes.add_accelerator(service_end)
-        gateway_link, _ = link_in_process(reactor, None, gateway)
+        gateway_end = GatewayEnd(service)
+        gateway_end.link, gateway.line = link_in_process(reactor, gateway_end, gateway)
         public = "gateway" in places.roles
-        service.nodes.add_gateway(gateway_link, GatewayPlace(HERE, public=public))
+        service.nodes.add_gateway(gateway_end.link, GatewayPlace(HERE, public=public))
         administration = Administration(accounts, places.repositories, reserve, places.removed_days)
         self._listeners: list[Gateway | Listener] = [gateway] if public else []
         if places.admin_socket is not None:
@@ -249,23 +271,33 @@ class EmbeddedProvider(MultiService):
             )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
+            nodes = NodeFactory(service, places.backend_address)
+            self._lan = lines = tls.server_factory(nodes, reactor)
+            joining: EnrolmentTarget | None = None
+            if places.sign is not None:
+                joining = EnrolmentTarget(
+                    reactor, accounts, thread.run, places.sign, service.joined
+                )
             self._listeners += [
-                Listener(endpoint, self._lan_factory(service, tls, places), "LAN link"),
+                Listener(
+                    endpoint,
+                    FirstBytesFactory(
+                        lambda route: joining, FactoryTarget(lines, "LAN lines"), reactor
+                    ),
+                    "LAN link",
+                ),
                 # The peer's real address comes in front, in a PROXY protocol header.
-                Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
+                Listener(
+                    ProxiedEndpoint(places.backend),
+                    backend_factory(reactor, roles, targets["service"]),
+                    "back end",
+                ),
             ]
         self.service = service
         self.readiness = readiness(service, accounts, thread.run, reserve)
         self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
         for child in (thread, *watching, *roles, service, *self._listeners):
             child.setServiceParent(self)
-
-    def _lan_factory(
-        self, service: CloudConnectService, tls: MutualTLS, places: Places
-    ) -> TLSServerFactory:
-        nodes = NodeFactory(service, places.backend_address)
-        self._lan = tls.server_factory(nodes, self._reactor)
-        return self._lan
 
     def reload(
         self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice

@@ -30,6 +30,7 @@ from cloudconnect.commands.control import (
     CreateRepository,
     DeletePoints,
     Finish,
+    GatewaysChanged,
     GetRetention,
     ListHistory,
     ListPoints,
@@ -117,6 +118,7 @@ class ControlProtocol(BoundedAMP):
         for call in (self._deadline, self._pinging):
             if call is not None and call.active():
                 call.cancel()
+        self._service.nodes.unfollow(self._gateways_changed)
         error = reason.value
         if self._login is not None:
             self._service.connections.remove(self._login)
@@ -242,6 +244,8 @@ class ControlProtocol(BoundedAMP):
         )
         service.watchers.tell(lambda watcher: watcher.logged_in(tenant, address))
         self._ping_later()
+        if not credential.invitation:
+            service.nodes.follow(self._gateways_changed, record.pool)
         if "read" in credential.capabilities and not credential.invitation:
             # Behind the answer to the log-in, so that the command hears it in time.
             service.reactor.callLater(0, self._tell_found, tenant)
@@ -253,6 +257,7 @@ class ControlProtocol(BoundedAMP):
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
             "notice": service.notice.as_map() if service.notice else None,
+            "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
         }
 
     async def _enter(self, login: Login) -> tuple[Tenant, bytes]:
@@ -416,6 +421,10 @@ class ControlProtocol(BoundedAMP):
         if self.transport is not None:
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+
+    def _gateways_changed(self, gateways: list[str], leaving: list[str]) -> None:
+        told = self.call(GatewaysChanged, gateways=gateways, leaving=leaving)
+        told.addErrback(lambda _: None)  # an older tenant does not know this
 
     def _move_on(self, session: bytes, lost: bool, text: str) -> None:
         """Ask the tenant to go on with a session's job in a new one."""

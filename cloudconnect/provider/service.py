@@ -70,6 +70,7 @@ from cloudconnect.settings import (
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
+from cloudconnect.transports.nodes import GATEWAY
 from cloudconnect.wire.scram import DEFAULT_LABEL, Verifier
 
 #: Outcomes that a tenant may report of a session.
@@ -512,7 +513,7 @@ class CloudConnectService(Service):
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
-            places = await self.nodes.publish(record.group, parts)
+            places = await self.nodes.publish(record.group, parts, record.bandwidth, record.pool)
             plan = plan_of(parts, ask, self.nodes.addresses(places))
             at = self._mover_backend if parts[0].backend == HERE else parts[0].backend
             allowed = CAPABILITIES if login is None else login.capabilities
@@ -723,6 +724,29 @@ class CloudConnectService(Service):
             )
         )
 
+    # --- nodes -----------------------------------------------------------------------------------
+
+    async def admit_node(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+        """Judge a node that has proved its certificate; from now on it is known by its name.
+
+        :param spki: fingerprint of the key that it has proved
+        :raises Refused: its certificate was taken back
+        """
+        known = await self._run(self._accounts.admit_node, role, name, spki)
+        self.nodes.set_leaving(role, name, known.leaving)
+        self.nodes.join(link, role, name)
+
+    def joined(self, role: str, name: str) -> None:
+        """A new node got its certificate."""
+        self.note("node_enrolled", "", f"{role} {name} got its certificate", node=name)
+
+    def expel(self, role: str, name: str) -> None:
+        """A node's certificate was taken back: cut its lines, and with them its sessions."""
+        for link in self.nodes.named(role, name):
+            line: Any = link.transport
+            if line is not None:
+                line.abortConnection()
+
     # --- roles that go ---------------------------------------------------------------------------
 
     def role_lost(self, link: BoundedAMP) -> None:
@@ -739,11 +763,13 @@ class CloudConnectService(Service):
                 self.orphan([live.session])
 
     def leave(self, role: str, name: str, leaving: bool) -> int:
-        """A mover or accelerator gets no new sessions, or does again; how many sessions it has.
+        """A node gets no new sessions, or does again; how many it has, or connections of a gateway.
 
         :param role: as its certificate says it
         """
         self.nodes.set_leaving(role, name, leaving)
+        if role == GATEWAY:
+            return sum(self.nodes.connections_at(link) for link in self.nodes.named(role, name))
         count = 0
         for link in self.nodes.named(role, name):
             for live in list(self._sessions.values()):

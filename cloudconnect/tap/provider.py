@@ -17,6 +17,8 @@ from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.commands.notice import Notice
 from cloudconnect.config.alarming import ways
+from cloudconnect.config.bounds import bounds_of
+from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import (
@@ -128,7 +130,8 @@ class ProviderProcess(Service):
                 admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
-                backend=endpoint_from(self._reactor, settings.backend_listen)
+                sign=partial(sign_node_request, settings.node_authority),
+                backend=listening_endpoint(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,
                 backend_address=settings.backend_address,
@@ -136,6 +139,7 @@ class ProviderProcess(Service):
                 keys=settings.keys,
                 reserve=settings.reserve,
                 audit=None if read_only else settings.audit,
+                bounds=bounds_of(settings),
                 roles=frozenset(settings.roles),
                 accelerator=accelerator_of(self._reactor, settings),
                 grace_days=settings.grace_days,

@@ -70,6 +70,7 @@ from cloudconnect.settings import (
 )
 from cloudconnect.tenant.accelerated import OwnAccelerator, Reports, added
 from cloudconnect.tenant.ahead import Ahead
+from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
@@ -118,6 +119,8 @@ class JobManager:
     :param host: the provider's host name or address
     :param port: its TCP port
     :param trust: how its certificate is judged
+    :param gateways: ``HOST:PORT`` of gateways that the provider told of in an earlier command
+    :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
     :ivar saved: what the own accelerator has saved in all sessions, as counts
@@ -133,11 +136,16 @@ class JobManager:
         port: int,
         trust: TrustPolicy,
         *,
+        gateways: Sequence[str] = (),
+        learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
     ) -> None:
         self._reactor = reactor
         self._host, self._port = host, port
+        self._gateways = KnownGateways(reactor, (host, port), gateways, learned)
+        self._place = (host, port)
+        self._to_leave = False
         self._trust = trust
         self._happened = happened
         self._warned = warned
@@ -174,34 +182,7 @@ class JobManager:
         self._mover.start()
         self._tenant, _ = split_login(tenant)
         self._drop_control()
-        control = ControlClient(
-            self._reactor,
-            self._provider_warned,
-            lambda error: self._control_lost(control, error),
-            self._move_on,
-        )
-        self._dialled = control
-        endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
-            self._endpoint(self._host, self._port),
-            self._reactor,
-        )
-        try:
-            self._connecting = connectProtocol(endpoint, control)
-            await self._connecting
-        except CancelledError:
-            raise Cancelled("interrupted while connecting") from None
-        except (ConnectError, DNSLookupError) as error:
-            why = str(error).rstrip(".")
-            raise NotReachable(
-                f"{self._host} port {self._port} is not reachable: {why}. Check the address, the "
-                "network and whether the provider runs"
-            ) from None
-        except (Truncated, HandshakeTimeout) as error:
-            raise NotReachable(
-                f"{self._host} port {self._port} answered, but not as a provider does: {error}"
-            ) from None
-        self._control = control
+        self._control = control = await self._connect()
         facts = control.transport.facts  # type: ignore[union-attr]
         self._step(
             "connected",
@@ -227,6 +208,7 @@ class JobManager:
             raise Downgrade(f"the provider chose protocol version {final['version']}")
         self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
         control.keep_alive()
+        self._gateways.learn(final.get("gateways"))
         return Account(
             final["provider"],
             final["repository"],
@@ -235,6 +217,55 @@ class JobManager:
             _notice(final.get("notice")),
         )
 
+    async def _connect(self) -> ControlClient:
+        """A new control channel, through the first gateway that leads to the provider.
+
+        :raises NotReachable: none does; why the one that the tenant was told does not
+        """
+        places = self._gateways.for_control()
+        errors: dict[Place, NotReachable] = {}
+        for place in places:
+            try:
+                made = await self._connect_to(*place)
+            except NotReachable as error:
+                self._gateways.suspect(place)
+                errors[place] = error
+            else:
+                self._place, self._to_leave = place, False
+                return made
+        raise errors.get((self._host, self._port), errors[places[0]])
+
+    async def _connect_to(self, host: str, port: int) -> ControlClient:
+        control = ControlClient(
+            self._reactor,
+            self._provider_warned,
+            lambda error: self._control_lost(control, error),
+            self._move_on,
+            lambda gateways, leaving: self._gateways_changed(control, gateways, leaving),
+        )
+        self._dialled, self._control_error = control, None
+        endpoint = wrap_client_endpoint(
+            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
+            self._endpoint(host, port),
+            self._reactor,
+        )
+        try:
+            self._connecting = connectProtocol(endpoint, control)
+            await self._connecting
+        except CancelledError:
+            raise Cancelled("interrupted while connecting") from None
+        except (ConnectError, DNSLookupError) as error:
+            why = str(error).rstrip(".")
+            raise NotReachable(
+                f"{host} port {port} is not reachable: {why}. Check the address, the "
+                "network and whether the provider runs"
+            ) from None
+        except (Truncated, HandshakeTimeout) as error:
+            raise NotReachable(
+                f"{host} port {port} answered, but not as a provider does: {error}"
+            ) from None
+        return control
+
     def _drop_control(self) -> None:
         before, self._control = self._control, None
         self._dialled = self._control_error = None
@@ -242,12 +273,15 @@ class JobManager:
             before.transport.abortConnection()  # type: ignore[attr-defined]
 
     async def answers(self) -> bool:
-        """Whether there is a control channel and the provider still answers on it.
+        """Whether there is a control channel, through a gateway that stays, and the provider still
+        answers on it.
 
         :raises ControlTampered: it was changed
         """
         if isinstance(self._control_error, ControlTampered):
             raise self._control_error
+        if self._to_leave:
+            return False
         try:
             await self.control.call(Ping, timeout=PROBE_SECONDS)
         except NotReachable:
@@ -473,7 +507,8 @@ class JobManager:
         connections = 2  # to the mover: tunnel and stream; or tunnels to it and to the accelerator
         if own is not None and own.here:
             connections += own.streams
-        self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
+        first = self._gateways.first_for_data(self._place)
+        self._ahead = ahead = Ahead(self._endpoint, *first, connections)
         try:
             answer = await control.call(Start, **asked)
             await self._check_earlier(control, answer["session"])
@@ -483,7 +518,8 @@ class JobManager:
                 lan=self._lan,
                 mover=self._mover,
                 tenant=self._tenant,
-                address=(self._host, self._port),
+                address=self._place,
+                gateways=self._gateways,
                 ahead=ahead,
                 accelerator=own,
                 happened=self._happened,
@@ -549,6 +585,18 @@ class JobManager:
                     text=str(error),
                 )
             )
+
+    def _gateways_changed(self, control: ControlClient, gateways: Any, leaving: Any) -> None:
+        """Some of the provider's gateways are to stop, or come back."""
+        if control is not self._dialled:
+            return
+        left = read_gateways(leaving)
+        self._gateways.learn(gateways)
+        for place in left:
+            self._gateways.suspect(place)
+        self._to_leave = self._to_leave or self._place in left
+        if self._current is not None and self._movable():
+            self._current.leave(left)
 
     def _provider_warned(self, warning: SecurityWarning) -> None:
         current = self._current
