@@ -14,11 +14,11 @@ import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
 from cloudconnect.cli.following import follow, moved
-from cloudconnect.cli.opening import remember
+from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.config.known_gateways import remember, remembered
+from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -124,7 +124,9 @@ class Line:
         kit, slot = self.settings.kit, None
         if kit is None:
             master, slot = unlock_slot(description, mode, self._passphrase, self.settings.stretch)
-            remember(state_folder(os.environ, self.account.provider, description.repository), slot)
+            remember_slot(
+                state_folder(os.environ, self.account.provider, description.repository), slot
+            )
         else:
             check_mode(description, mode)
             master = kit.master
@@ -327,8 +329,8 @@ def on_line(
                 reactor,
                 *found.address,
                 _trust(found),
-                gateways=remembered(os.environ, found.address),
-                learned=lambda told: remember(os.environ, found.address, told),
+                gateways=remembered_gateways(os.environ, found.address),
+                learned=lambda told: remember_gateways(os.environ, found.address, told),
                 happened=console.happened,
                 warned=console.warned,
             )

@@ -207,7 +207,9 @@ class Finish(BoundedCommand):
     """Report how a session ended, and hear what the provider's side saw of it.
 
     ``outcome``: ``done``, ``incomplete``, ``failed``, ``interrupted``, ``security_warning``.
-    ``warnings``: the tenant's own warnings, as maps. The answer holds the provider's.
+    ``warnings``: the tenant's own warnings, as maps. The answer holds the provider's, and in
+    ``notes`` what else it has to say, a list of texts: that the soft quota is passed. Older ones
+    leave that out.
     """
 
     commandName = b"Finish"
@@ -217,7 +219,7 @@ class Finish(BoundedCommand):
         (b"summary", CBORArgument()),
         (b"warnings", CBORArgument()),
     ]
-    response = [(b"warnings", CBORArgument())]
+    response = [(b"warnings", CBORArgument()), (b"notes", CBORArgument(optional=True))]
 
 
 class MoveOn(BoundedCommand):

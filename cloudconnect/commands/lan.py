@@ -112,6 +112,17 @@ class SetRules(BoundedCommand):
     response = [(b"kept", amp.Boolean())]
 
 
+class RemoveRepository(BoundedCommand):
+    """Delete a repository with all that is in it, for good; answered when done, also where it is
+    gone already. Refused where it is frozen or a restore point is locked, ``busy`` where somebody
+    uses it.
+    """
+
+    commandName = b"RemoveRepository"
+    arguments = [(b"repository", FixedBytes(16))]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class DeleteRepositoryPoints(BoundedCommand):
     """As :class:`..control.DeletePoints`; ``by``: ``tenant`` or ``provider``."""
 

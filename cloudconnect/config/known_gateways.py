@@ -26,7 +26,7 @@ def _path(environment: Mapping[str, str], address: tuple[str, int]) -> Path:
     return top / "gateways" / quote(join_host_port(*address), safe="")
 
 
-def remembered(environment: Mapping[str, str], address: tuple[str, int]) -> list[str]:
+def remembered_gateways(environment: Mapping[str, str], address: tuple[str, int]) -> list[str]:
     """The gateways, as ``HOST:PORT``, that the provider told when it was reached there last.
 
     :param address: host and port that the tenant was given; what cannot be read is nothing
@@ -41,7 +41,9 @@ def remembered(environment: Mapping[str, str], address: tuple[str, int]) -> list
     return lines[:_GATEWAYS_MAX]
 
 
-def remember(environment: Mapping[str, str], address: tuple[str, int], gateways: list[str]) -> None:
+def remember_gateways(
+    environment: Mapping[str, str], address: tuple[str, int], gateways: list[str]
+) -> None:
     """Keep them; where they cannot be written nothing happens."""
     with contextlib.suppress(OSError, UsageError, UnicodeEncodeError):
         text = "".join(f"{gateway}\n" for gateway in gateways[:_GATEWAYS_MAX])

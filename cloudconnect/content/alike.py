@@ -64,11 +64,12 @@ class AlikeFiles:
         The values are those that stand there; whether they are within their bounds is not looked
         at, but that there is nothing else.
         """
-        for begins, end, what in self._known:
-            if item.startswith(begins):
+        for known in self._known:
+            if item.startswith(known[0]):
                 break
         else:
             return None
+        begins, end, what = known
         at = len(begins)
         if len(item) < at + _TIME.size:
             return None

@@ -34,6 +34,7 @@ from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
+from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
 from cloudconnect.provider.gateway import Bounds, Gateway
 from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
@@ -296,7 +297,8 @@ class EmbeddedProvider(MultiService):
         self.service = service
         self.readiness = readiness(service, accounts, thread.run, reserve)
         self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
-        for child in (thread, *watching, *roles, service, *self._listeners):
+        departures = Departures(reactor, service, accounts, thread.run)
+        for child in (thread, *watching, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)
 
     def reload(

@@ -65,7 +65,7 @@ from cloudconnect.provider.access import SESSIONS, Act, Login
 from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.accounts.credentials import Credential
 from cloudconnect.provider.planning import Ask
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.service import GOOD_OUTCOMES, CloudConnectService
 from cloudconnect.settings import (
     AUTHENTICATION_SECONDS,
     BOX_MAX,
@@ -469,7 +469,10 @@ class ControlProtocol(BoundedAMP):
             raise ProtocolViolation("a summary is a map of what JSON can hold")
         self._sessions.discard(session)
         found = await self._service.finish(live, outcome, summary, read_warnings(warnings))
-        return {"warnings": [warning.as_dict() for warning in found]}
+        notes = []
+        if live.kind is SessionKind.BACKUP and outcome in GOOD_OUTCOMES:
+            notes = await self._service.keeping.quota_notes(live.tenant)
+        return {"warnings": [warning.as_dict() for warning in found], "notes": notes}
 
     @Warn.responder
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:

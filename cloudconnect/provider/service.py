@@ -363,6 +363,10 @@ class CloudConnectService(Service):
             text = f"{machine} of tenant {tenant} has noted the next key's pin"
             await self.note("notice_taken", "", text, tenant=tenant, machine=machine, pins=ours)
 
+    def soft_quota_passed(self, tenant: str, over: bool) -> Deferred[Any]:
+        """Note whether a tenant is over its soft quota; fires with whether that is news."""
+        return self._run(self._accounts.warn_soft, tenant, over)
+
     def untold(self, tenant: str) -> Deferred[Any]:
         """Fires with the first warnings that a tenant was not told yet, each with its number."""
         return self._run(self._accounts.untold, tenant, UNTOLD_MAX)

@@ -124,6 +124,7 @@ class JobManager:
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
     :ivar saved: what the own accelerator has saved in all sessions, as counts
+    :ivar notes: what else the provider had to say at the end of the last session
     :ivar reports: what it reports to, at our end of its LAN link
     """
 
@@ -161,6 +162,7 @@ class JobManager:
         self._ahead: Ahead | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, int] = {}
+        self.notes: list[str] = []
         self.reports = Reports(self._happened, self._provider_warned)
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)
@@ -535,6 +537,7 @@ class JobManager:
                     raise self._found from None
                 raise
             finally:
+                self.notes = run.notes
                 if wan or self.saved:  # what went over the line is known in any case
                     self.saved = added(self.saved, run.counts or run.moved)
         finally:

@@ -101,6 +101,7 @@ class SessionRun:
     :param around: the job manager's lines and observers
     :param asked: what Start asked
     :param answer: what it answered
+    :ivar notes: what else the provider had to say at the end
     :raises ProtocolViolation: the answer cannot be used
     """
 
@@ -117,6 +118,7 @@ class SessionRun:
         self._control_error: ControlTampered | None = None
         self._moved: MovedOn | None = None
         self._over = False
+        self.notes: list[str] = []
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, int] = {}
         self._channel: FrameChannel | None = None
@@ -348,6 +350,7 @@ class SessionRun:
                 summary=summary,
                 warnings=told,
             )
+            self.notes = _printable(answer.get("notes"))
             for values in answer["warnings"]:
                 self.provider_warned(SecurityWarning.from_dict(values))
         except (CloudConnectError, ValueError, KeyError, TypeError) as lost:
@@ -409,3 +412,15 @@ class SessionRun:
                 time=time.time(), name=name, session=self.identifier.hex(), text=text, fields=fields
             )
         )
+
+
+#: Notes of the provider that are shown, and characters of each.
+NOTES_MAX, NOTE_MAX = 8, 500
+
+
+def _printable(notes: Any) -> list[str]:
+    """The provider's notes, as they can come to a terminal."""
+    if not isinstance(notes, list):
+        return []
+    texts = [note[:NOTE_MAX] for note in notes[:NOTES_MAX] if isinstance(note, str)]
+    return ["".join(c if c.isprintable() else " " for c in text) for text in texts]
