@@ -243,7 +243,7 @@ class Audited:
 
     def __getattr__(self, name: str) -> Any:
         act = getattr(self._acts, name)
-        if name.startswith(("page", "show", "get", "list", "nodes", "reload")):
+        if name.startswith(("page", "show", "get", "reload")):
             return act
         signature = inspect.signature(act)
 
@@ -405,22 +405,12 @@ def administrate(
     :raises NotReachable: one runs, and does not answer
     """
     settings = load(directory)
-
-    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
-        endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
-        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
-        try:
-            return await work(_There(link))
-        finally:
-            if link.transport is not None:
-                link.transport.loseConnection()
-
     with ExitStack() as held:
         if not settings.read_only:  # else nobody has a socket, and nothing can be changed
             try:
                 held.enter_context(running(settings))
             except Busy:
-                return _at_running(settings, remotely, debug)
+                return at_running(settings, lambda acts, _: work(acts), debug)
         accounts = Accounts(settings.accounts_url)
         held.callback(accounts.close)
         reserve = Reserve(settings.reserve)
@@ -433,16 +423,30 @@ def administrate(
         return run_at_once(work(here))
 
 
-def _at_running(
+def at_running(
     settings: ProviderSettings,
-    remotely: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]],
-    debug: bool,
+    work: Callable[[Acts, Any], Coroutine[Any, Any, _T]],
+    debug: bool = False,
 ) -> _T:
+    """Do ``work(acts, reactor)`` at the provider that runs.
+
+    :raises NotReachable: none runs there, or it does not answer
+    """
+
+    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
+        endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
+        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
+        try:
+            return await work(_There(link), reactor)
+        finally:
+            if link.transport is not None:
+                link.transport.loseConnection()
+
     try:
         return run(remotely, debug)
     except ConnectError as error:
         raise NotReachable(
-            f"a provider runs on {settings.directory} but its admin socket does not answer: {error}"
+            f"no provider runs on {settings.directory}, or it does not answer: {error}"
         ) from None
 
 

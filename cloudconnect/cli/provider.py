@@ -17,6 +17,7 @@ from cloudconnect.cli.audit import audit, write_down
 from cloudconnect.cli.catalogue import catalogue
 from cloudconnect.cli.certificate import certificate, reload
 from cloudconnect.cli.console import Console, local_time, printable, size
+from cloudconnect.cli.drill import drill
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_gateways import gateway
 from cloudconnect.cli.provider_nodes import node
@@ -40,12 +41,13 @@ provider.add_command(gateway)
 for _command in COMMANDS:
     tenant.add_command(_command)
 provider.add_command(wan)
+provider.add_command(node)
 provider.add_command(audit)
 provider.add_command(catalogue)
 provider.add_command(certificate)
 provider.add_command(reload)
 provider.add_command(usage)
-provider.add_command(node)
+provider.add_command(drill)
 
 
 # --- the directory -------------------------------------------------------------------------------

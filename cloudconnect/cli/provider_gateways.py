@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cloudconnect.cli.administering import Acts, administrate
+from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable, size
 from cloudconnect.cli.provider_nodes import note, state_of
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
@@ -43,6 +44,7 @@ def gateway_enroll(
     settings = load(directory)
     made = enroll(settings, name, output, service, listen, advertise, pool)
     note(directory, GATEWAY, name, made.directory)
+    write_down(settings, "gateway_enroll", name=name, service=service, advertise=advertise)
     click.echo(
         f"Gateway {name} is in {made.directory}: it holds the gateway's key.\n"
         f"There: twist cloudconnect-gateway --directory {made.directory}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.provider_nodes import note
 from cloudconnect.cli.tenants import directory_option
 from cloudconnect.cli.wan_cache import wan
@@ -36,6 +37,7 @@ def enroll(
     settings = provider_directory.load(directory)
     made = accelerator_directory.enroll(settings, name, output, service, listen, backend)
     note(directory, ACCELERATOR, name, made.directory)
+    write_down(settings, "wan_enroll", name=name, service=service, backend=backend)
     click.echo(
         f"WAN accelerator {name} is in {made.directory}: it holds the accelerator's key.\n"
         f"There: twist cloudconnect-wan --directory {made.directory}"

@@ -87,7 +87,8 @@ class AuthenticateFinal(BoundedCommand):
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
     the provider allows this tenant. ``wan``: whether it offers WAN acceleration. ``gateways``:
     ``HOST:PORT`` of where the tenant may connect to, the one with the least load first. ``notice``:
-    what will hold from some day on (:mod:`cloudconnect.commands.notice`). Older ones say neither.
+    what will hold from some day on (:mod:`cloudconnect.commands.notice`). Older ones say none of
+    the three.
     """
 
     commandName = b"AuthenticateFinal"
@@ -99,8 +100,8 @@ class AuthenticateFinal(BoundedCommand):
         (b"repository", amp.String()),
         (b"modes", CBORArgument()),
         (b"wan", amp.Boolean(optional=True)),
-        (b"notice", CBORArgument(optional=True)),
         (b"gateways", CBORArgument(optional=True)),
+        (b"notice", CBORArgument(optional=True)),
     ]
 
 

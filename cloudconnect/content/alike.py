@@ -64,10 +64,8 @@ class AlikeFiles:
         The values are those that stand there; whether they are within their bounds is not looked
         at, but that there is nothing else.
         """
-        for known in self._known:
-            if item.startswith(known[0]):
-                break
-        else:
+        known = next((one for one in self._known if item.startswith(one[0])), None)
+        if known is None:
             return None
         begins, end, what = known
         at = len(begins)

@@ -272,8 +272,7 @@ class EmbeddedProvider(MultiService):
             )
         if places.lan is not None and places.backend is not None:
             endpoint, tls = places.lan
-            nodes = NodeFactory(service, places.backend_address)
-            self._lan = lines = tls.server_factory(nodes, reactor)
+            lines = self._lan_factory(service, tls, places)
             joining: EnrolmentTarget | None = None
             if places.sign is not None:
                 joining = EnrolmentTarget(
@@ -300,6 +299,13 @@ class EmbeddedProvider(MultiService):
         departures = Departures(reactor, service, accounts, thread.run)
         for child in (thread, *watching, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)
+
+    def _lan_factory(
+        self, service: CloudConnectService, tls: MutualTLS, places: Places
+    ) -> TLSServerFactory:
+        nodes = NodeFactory(service, places.backend_address)
+        self._lan = tls.server_factory(nodes, self._reactor)
+        return self._lan
 
     def reload(
         self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice

@@ -256,8 +256,8 @@ class ControlProtocol(BoundedAMP):
             "repository": description,
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
-            "notice": service.notice.as_map() if service.notice else None,
             "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
+            "notice": service.notice.as_map() if service.notice else None,
         }
 
     async def _enter(self, login: Login) -> tuple[Tenant, bytes]:

@@ -89,6 +89,10 @@ class Gateways:
         self._caps: dict[bytes, int] = {}
         self._followers: dict[Follower, str] = {}
 
+    def advertise(self, gateways: Iterable[str]) -> None:
+        """Tell tenants of these gateways from now on; see the parameter."""
+        self._advertise = list(gateways)
+
     def is_leaving(self, role: str, name: str) -> bool:
         """Whether a node is to stop.
 

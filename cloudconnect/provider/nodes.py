@@ -71,10 +71,6 @@ class Nodes(Gateways):
         """The lines to the node of this role and name: one, where it is there."""
         return [link for link, known in self._joined.items() if known == (role, name)]
 
-    def advertise(self, gateways: Iterable[str]) -> None:
-        """Tell tenants of these gateways from now on; see the parameter."""
-        self._advertise = list(gateways)
-
     def is_there(self, link: BoundedAMP) -> bool:
         """Whether a node has registered, and takes part in sessions."""
         return link in self._gateways or link in self._accelerators or link in self.movers

@@ -340,6 +340,10 @@ class CloudConnectService(Service):
         self._unwritten.pop(tenant, None)
         return True
 
+    def soft_quota_passed(self, tenant: str, over: bool) -> Deferred[Any]:
+        """Note whether a tenant is over its soft quota; fires with whether that is news."""
+        return self._run(self._accounts.warn_soft, tenant, over)
+
     async def history(
         self, tenant: str, what: str, session: str, after: int, limit: int
     ) -> dict[str, Any]:
@@ -362,10 +366,6 @@ class CloudConnectService(Service):
         if ours and await self._run(keep_known, self._accounts, tenant, machine, ours):
             text = f"{machine} of tenant {tenant} has noted the next key's pin"
             await self.note("notice_taken", "", text, tenant=tenant, machine=machine, pins=ours)
-
-    def soft_quota_passed(self, tenant: str, over: bool) -> Deferred[Any]:
-        """Note whether a tenant is over its soft quota; fires with whether that is news."""
-        return self._run(self._accounts.warn_soft, tenant, over)
 
     def untold(self, tenant: str) -> Deferred[Any]:
         """Fires with the first warnings that a tenant was not told yet, each with its number."""

@@ -708,16 +708,17 @@ class Repository:
 
         :param leave: so many may still be on their way to the disk
         """
-        ids: list[bytes] = []
-        for pack in self._commits.take(leave):
-            entries = pack.builder.entries
-            with self.catalogue.writing() as connection:
-                self.catalogue.add_pack(
-                    connection, pack.name, pack.size, entries, self._clock(), self._job
-                )
+        packs = self._commits.take(leave)
+        if not packs:
+            return []
+        now = self._clock()
+        with self.catalogue.writing() as connection:
+            for pack in packs:
+                entries = pack.builder.entries
+                self.catalogue.add_pack(connection, pack.name, pack.size, entries, now, self._job)
                 if self._reservation is not None:
                     self._reservation.stored(connection, pack.name, pack.size)
-            ids += [entry.id for entry in entries]
+        ids = [entry.id for pack in packs for entry in pack.builder.entries]
         self._pending.difference_update(ids)
         return ids
 

@@ -20,7 +20,7 @@ from cloudconnect.provider.lan import GatewayRegistration
 from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
-from cloudconnect.tap.processes import listening_endpoint, stop_with
+from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 
@@ -90,6 +90,7 @@ class GatewayProcess(MultiService):
 
     def startService(self) -> None:
         """Begin."""
+        harden()
         super().startService()  # type: ignore[no-untyped-call]
         self._gateway.listen().addErrback(
             lambda failure: stop_with(self._reactor, self._log, failure)

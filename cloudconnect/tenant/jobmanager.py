@@ -123,6 +123,7 @@ class JobManager:
     :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
+    :param dial: makes the endpoint of a host and port, for those who do not connect directly
     :ivar saved: what the own accelerator has saved in all sessions, as counts
     :ivar notes: what else the provider had to say at the end of the last session
     :ivar reports: what it reports to, at our end of its LAN link
@@ -141,8 +142,10 @@ class JobManager:
         learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
+        dial: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._dial = dial
         self._host, self._port = host, port
         self._gateways = KnownGateways(reactor, (host, port), gateways, learned)
         self._place = (host, port)
@@ -291,6 +294,8 @@ class JobManager:
         return True
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        if self._dial is not None:
+            return self._dial(host, port)
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property

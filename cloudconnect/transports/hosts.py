@@ -24,10 +24,13 @@ def parse_host(text: str) -> str:
         return str(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
     except ValueError:
         pass
-    try:
-        return DNS_ID(host).hostname.decode("ascii")
-    except ValueError as error:  # idna's errors are of this class
-        raise UsageError(f"{text!r} is neither a host name nor an IP address") from error
+    wrong: ValueError | None = None
+    if all(host.split(".")):
+        try:
+            return DNS_ID(host).hostname.decode("ascii")
+        except ValueError as error:  # idna's errors are of this class
+            wrong = error
+    raise UsageError(f"{text!r} is neither a host name nor an IP address") from wrong
 
 
 def split_host_port(text: str) -> tuple[str, int]:

@@ -137,7 +137,8 @@ class Stage:
         except BaseException:
             self.stop()
             raise
-        [self.repository] = (self.directory / "repositories").iterdir()
+        there = (self.directory / "repositories").iterdir()
+        [self.repository] = [path for path in there if path.is_dir()]
 
     def _make(self) -> None:
         """In a process of its own: what opens a data base should not be forked."""
