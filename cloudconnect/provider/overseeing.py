@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.audit import AuditLog
-from cloudconnect.provider.auditing import Auditor
+from cloudconnect.provider.auditing import Auditor, AuditThread
 from cloudconnect.provider.expected import ExpectedBackups, told_name
 from cloudconnect.provider.jumps import JumpWatch
 from cloudconnect.provider.service import CloudConnectService
@@ -33,9 +33,10 @@ def oversee(
     """
     run, found = in_accounts_thread, list[Service]()
     if audit is not None:
-        auditor = Auditor(AuditLog(audit, accounts), run)
+        thread = AuditThread(reactor)
+        auditor = Auditor(AuditLog(audit, accounts), thread.run, reactor)
         service.watchers.add(auditor)
-        found.append(auditor)
+        found += [thread, auditor]
 
     def with_repositories() -> list[str]:
         return [row["name"] for row in accounts.tenants() if row["repository"]]
