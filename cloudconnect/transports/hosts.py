@@ -46,6 +46,11 @@ def split_host_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def join_host_port(host: str, port: int) -> str:
+    """``HOST:PORT``, as :func:`split_host_port` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_address(host: str) -> bool:
     """Whether ``host``, from :func:`parse_host`, is an IP address."""
     try:

@@ -14,6 +14,7 @@ curves (:mod:`~cloudconnect.transports.tls_groups`). What came out of it stands 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -57,12 +58,15 @@ class TLSServerFactory(LayerFactory):
         self._make_context = make_context
         self._context = make_context()
 
-    def reload(self) -> None:
+    def reload(self, recipe: _TLSRecipe | None = None) -> None:
         """Read certificate, key and authorities again, for the connections from now on.
 
+        :param recipe: one that names other files; None: those that it had
         :raises UsageError: they cannot be used; the old ones stay
         """
-        self._context = self._make_context()
+        make = self._make_context if recipe is None else partial(recipe._context, False)
+        self._context = make()
+        self._make_context = make
 
 
 class _TLSRecipe(Recipe):
