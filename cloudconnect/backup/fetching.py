@@ -257,6 +257,11 @@ class Fetcher:
         return slot
 
     @property
+    def chunk_average(self) -> int:
+        """Bytes of a usual chunk."""
+        return self._description.chunking.average
+
+    @property
     def unasked(self) -> int:
         """How many wanted chunks have not been asked for."""
         return len(self._unasked)

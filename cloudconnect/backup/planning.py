@@ -43,7 +43,7 @@ class Step:
         empty where nothing was looked for
     :ivar partial: descriptor of the unfinished file of an earlier restore, or None
     :ivar slots: where the other runs' content comes; None for holes, and for what was found
-    :ivar asked: chunks that were asked for only because of this step
+    :ivar asked: bytes that were asked for only because of this step, and that were found
     """
 
     entry: Entry
@@ -135,12 +135,11 @@ class Plan:
                 if entry.path in self._needed:
                     self._kept_back[entry.path] = entry
                 continue
-            runs = entry.runs
-            if entry.type is EntryType.FILE and not entry.flags and entry.link is None:
-                if len(runs) <= RUNS_STEP:  # as nearly everything is
-                    yield Step(entry, parts, True, b"", runs)
-                    continue
-            yield from self._thing(entry, parts)
+            usual = entry.type is EntryType.FILE and not entry.flags and entry.link is None
+            if usual and len(entry.runs) <= RUNS_STEP:
+                yield Step(entry, parts, True, b"", entry.runs)
+            else:
+                yield from self._thing(entry, parts)
 
     def _thing(self, entry: Entry, parts: Parts) -> Iterator[Step]:
         """Plan what is no folder."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from itertools import repeat
 from typing import Final
 
 from cloudconnect.backup.fetching import Fetcher, ManifestGap
@@ -24,8 +25,11 @@ from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
 
-#: Chunks that are asked for and not used yet: some 8 MiB.
-CHUNKS_AHEAD: Final = 128
+#: Bytes of chunks that are asked for and not used yet.
+AHEAD_BYTES: Final = 24 << 20
+#: So many bytes are asked for at a time: the repository always has the next question before it has
+#: answered the one before.
+ASK_BYTES: Final = 4 << 20
 #: Steps that are planned and not done.
 STEPS_AHEAD: Final = 4096
 
@@ -59,7 +63,8 @@ class TreeWriter:
         self._metadata = MetadataWriter(result.problems.add)
         self._plan = Plan(options, result, self._metadata.privileged)
         self._steps: deque[Step] = deque()
-        self._ahead = 0  # chunks that these have asked for
+        self._ahead = 0  # bytes that these have asked for
+        self._usual = fetcher.chunk_average
         self._folders: dict[int, tuple[Parts, Entry]] = {}  # by depth: those on the present way
         self._made = False  # a folder, since this was last set
         self._file: NewFile | None = None
@@ -165,29 +170,40 @@ class TreeWriter:
             steps.close()
 
     def _fill(self, planned: Iterator[Step]) -> bool:
-        """Plan on when half of what was planned is done; False: everything is done."""
+        """Plan on when there is room for another question; False: everything is done."""
         steps, fetcher = self._steps, self._fetcher
-        if self._ahead <= CHUNKS_AHEAD // 2 and len(steps) <= STEPS_AHEAD // 2:
-            while self._ahead < CHUNKS_AHEAD and len(steps) < STEPS_AHEAD:
+        room = self._ahead <= AHEAD_BYTES - ASK_BYTES and len(steps) <= STEPS_AHEAD // 2
+        if room or not steps:
+            asked = self._ahead
+            while (self._ahead < AHEAD_BYTES and len(steps) < STEPS_AHEAD) or not steps:
                 step = next(planned, None)
                 if step is None:
                     break
-                if step.runs:
-                    before, found = fetcher.unasked, step.found
-                    if found:
-                        for run, here in zip(step.runs, found, strict=True):
-                            fetched = run.id is not None and here is None and not step.there
-                            step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
-                    else:
-                        for run in step.runs:
-                            fetched = run.id is not None and not step.there
-                            step.slots.append(fetcher.want(run.id) if fetched and run.id else None)
-                    # What is held in memory counts like what will be.
-                    step.asked = fetcher.unasked - before + sum(map(bool, found))
-                    self._ahead += step.asked
+                if step.runs and not step.there:
+                    self._want(step)
+                    if self._ahead - asked >= ASK_BYTES:
+                        fetcher.ask()
+                        asked = self._ahead
                 steps.append(step)
             fetcher.ask()
         return bool(steps)
+
+    def _want(self, step: Step) -> None:
+        """Want the chunks of a step."""
+        fetcher, slots = self._fetcher, step.slots
+        unasked, usual = fetcher.unasked, self._usual
+        for run, here in zip(step.runs, step.found or repeat(None), strict=False):
+            if here is not None:  # what is held in memory counts like what will be
+                step.asked += len(here)
+                slots.append(None)
+            elif run.id is None:
+                slots.append(None)
+            else:
+                slots.append(fetcher.want(run.id))
+                if fetcher.unasked != unasked:
+                    unasked += 1
+                    step.asked += max(usual, run.length)
+        self._ahead += step.asked
 
     def _try(self, step: Step, target: Target) -> None:
         entry = step.entry

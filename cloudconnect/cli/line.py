@@ -13,10 +13,12 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
-from cloudconnect.cli.opening import remember
+from cloudconnect.cli.following import follow, moved
+from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -26,7 +28,14 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.content.description import check_mode, unlock_slot
 from cloudconnect.content.generations import keys_of
-from cloudconnect.errors import Busy, ContextMismatch, NoAccelerator, NotFound, WrongPassphrase
+from cloudconnect.errors import (
+    Busy,
+    ContextMismatch,
+    NoAccelerator,
+    NotFound,
+    NotReachable,
+    WrongPassphrase,
+)
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.accelerated import Wanted
@@ -115,7 +124,9 @@ class Line:
         kit, slot = self.settings.kit, None
         if kit is None:
             master, slot = unlock_slot(description, mode, self._passphrase, self.settings.stretch)
-            remember(state_folder(os.environ, self.account.provider, description.repository), slot)
+            remember_slot(
+                state_folder(os.environ, self.account.provider, description.repository), slot
+            )
         else:
             check_mode(description, mode)
             master = kit.master
@@ -313,13 +324,37 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
+        def dialling(found: TenantSettings) -> JobManager:
+            made = JobManager(
+                reactor,
+                *found.address,
+                _trust(found),
+                gateways=remembered_gateways(os.environ, found.address),
+                learned=lambda told: remember_gateways(os.environ, found.address, told),
+                happened=console.happened,
+                warned=console.warned,
+            )
+            interrupt.call = made.cancel
+            return made
+
         found = settings if first is None else await first(reactor, interrupt)
-        manager = JobManager(
-            reactor, *found.address, _trust(found), happened=console.happened, warned=console.warned
-        )
-        interrupt.call = manager.cancel
+        manager = dialling(found)
         try:
-            account = await manager.log_in(tenant, password)
+            try:
+                account = await manager.log_in(tenant, password)
+            except NotReachable:
+                profile = found.profile
+                if not profile.next_provider:
+                    raise
+                # It has announced that it would move; the same provider must answer there.
+                await manager.close()
+                there = attrs.evolve(profile, provider=profile.next_provider)
+                manager = dialling(attrs.evolve(found, profile=there))
+                account = await manager.log_in(tenant, password)
+                if account.provider.hex() != profile.provider_id:
+                    raise ContextMismatch(f"another provider answers at {there.provider}") from None
+                moved(found, account)
+            await follow(found, manager, account)
             line = Line(
                 reactor,
                 manager,

@@ -64,11 +64,10 @@ class AlikeFiles:
         The values are those that stand there; whether they are within their bounds is not looked
         at, but that there is nothing else.
         """
-        for begins, end, what in self._known:
-            if item.startswith(begins):
-                break
-        else:
+        known = next((one for one in self._known if item.startswith(one[0])), None)
+        if known is None:
             return None
+        begins, end, what = known
         at = len(begins)
         if len(item) < at + _TIME.size:
             return None

@@ -107,7 +107,8 @@ class ExactTests(RestoreCase):
     def test_files_of_many_chunks(self) -> None:
         """A file that takes several steps, and more chunks than are asked for at a time."""
         self.patch(planning_module, "RUNS_STEP", 3)
-        self.patch(writing_module, "CHUNKS_AHEAD", 4)
+        self.patch(writing_module, "AHEAD_BYTES", 200_000)
+        self.patch(writing_module, "ASK_BYTES", 100_000)
         for number in range(3):
             write(self.top + b"/large%d" % number, os.urandom(2_000_000))
         age_tree(self.top)

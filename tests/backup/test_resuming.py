@@ -159,7 +159,8 @@ class AgainTests(ResumeCase):
         """Whatever the sizes of steps and windows."""
         self.patch(planning_module, "RUNS_STEP", 2)
         self.patch(resuming_module, "WAITING_STEPS", 2)
-        self.patch(writing_module, "CHUNKS_AHEAD", 3)
+        self.patch(writing_module, "AHEAD_BYTES", 150_000)
+        self.patch(writing_module, "ASK_BYTES", 70_000)
         self.patch(resuming_module, "SMALL", 10_000)
         os.chmod(self.target + b"/source/large", 0o600)
         os.unlink(self.target + b"/source/small/30")

@@ -13,10 +13,15 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import eventAsText, globalLogPublisher
 from twisted.python.usage import UsageError as OptionError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, readBody
 
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initialize, load, running
+from cloudconnect.config.renewal import prepare_next, renew
 from cloudconnect.errors import Busy
 from cloudconnect.tap.provider import Options, ProviderProcess, makeService
+from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.tls import PinnedTLS
+from cloudconnect.transports.trust import TrustPolicy
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -102,6 +107,46 @@ class ProcessTests(TestCase):
         self.assertTrue(self.settings.admin_socket.is_socket())
         yield maybeDeferred(process.stopService)
         self.assertFalse(self.is_locked())
+
+    @inlineCallbacks
+    def test_renewed(self) -> Any:
+        """A certificate that changes on the disk is shown from then on; connections stay."""
+        self.start()
+        port: int = yield self.ready
+        seen: Deferred[None] = Deferred()
+
+        def reloaded(event: Any) -> None:
+            if "were read again" in eventAsText(event) and not seen.called:
+                seen.callback(None)
+
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        first = yield connectProtocol(endpoint, Protocol())
+        globalLogPublisher.addObserver(reloaded)
+        self.addCleanup(globalLogPublisher.removeObserver, reloaded)
+        pin = prepare_next(self.settings)
+        renew(self.settings, 10, True)
+        yield seen
+        trust = TrustPolicy("localhost", fingerprints=(pin,))
+        wrapped = wrap_client_endpoint(PinnedTLS(trust=trust), endpoint, reactor)
+        second: Any = yield connectProtocol(wrapped, Protocol())
+        self.assertEqual(pin, second.transport.facts.peer_spki)
+        self.assertTrue(first.connected)
+        second.transport.abortConnection()
+        first.transport.abortConnection()
+
+    @inlineCallbacks
+    def test_metrics(self) -> Any:
+        """With a port for metrics where the configuration names one."""
+        path = self.settings.directory / CONFIGURATION
+        text = path.read_text()
+        path.write_text(text.replace('metrics_listen = ""', f'metrics_listen = "{LOOPBACK}"'))
+        process = self.start(settings=load(self.settings.directory))
+        yield self.ready
+        site = process._metrics._port.getHost()
+        url = f"http://127.0.0.1:{site.port}/readyz".encode()
+        response = yield Agent(reactor).request(b"GET", url)
+        body = yield readBody(response)
+        self.assertEqual((200, True), (response.code, b"mover: ok" in body))
 
     @inlineCallbacks
     def test_second(self) -> Any:
