@@ -262,7 +262,6 @@ class Mail:
         from twisted.mail.smtp import sendmail
 
         host, port = self.server
-        from twisted.mail.smtp import sendmail  # it installs a reactor where there is none yet
 
         sent: Deferred[Any] = sendmail(
             host.encode("idna") if not host.isascii() else host.encode(),
