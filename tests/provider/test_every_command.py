@@ -240,8 +240,9 @@ class RefusalTests(EveryCommandCase):
         self.provider.accounts.change_tenant(TENANT, {"max_tasks": 1})
         start = {**START, "repository": self.acme.repository}
         self.reactor.result_of(self.client_of_acme.call(Start, **start))
-        for kind in SessionKind:
-            error = self.outcome(self.client_of_acme, Start, {**start, "kind": kind.value})
+        for kind in SessionKind:  # of another job: the same one would take its session over
+            other = {**start, "kind": kind.value, "job": b"k" * 16}
+            error = self.outcome(self.client_of_acme, Start, other)
             self.assertEqual("busy", error.reason)
         listed = {**LABELS_AND_PAGE, "tag": ""}
         self.assertIsNone(self.outcome(self.client_of_acme, ListPoints, listed))
