@@ -93,27 +93,18 @@ class TenantActs:
         name: str,
         label: str | None,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: Sequence[str] = CAPABILITIES,
     ) -> tuple[str, Password | None]:
         """Give a tenant another credential; its label, and the token that was made, if one was.
 
-        :param password: of it; None: a token is made, where there is no certificate
-        :param certificate: SHA-256 of a client certificate's public key
+        :param password: of it; None: a token is made
         :raises NotFound: there is no such tenant
         :raises UsageError: a label, password or capability that cannot be used
         """
-        if certificate is not None and password is not None:
-            raise UsageError("a credential has a password or a certificate, not both")
-        token = make_token() if password is None and certificate is None else None
+        token = make_token() if password is None else None
         secret = password if password is not None else token
-        label = self._accounts.add_credential(
-            name,
-            label,
-            None if secret is None else verifier_of(secret),
-            capabilities,
-            certificate=certificate,
-        )
+        assert secret is not None
+        label = self._accounts.add_credential(name, label, verifier_of(secret), capabilities)
         return label, token
 
     def revoke_credential(self, name: str, label: str) -> None:

@@ -184,7 +184,7 @@ class RefusalTests(EveryCommandCase):
         """A credential that can one thing: only the acts that need that one."""
         for capability in CAPABILITIES:
             _, token = self.provider.administration.tenants.add_credential(
-                TENANT, capability, None, None, [capability]
+                TENANT, capability, None, [capability]
             )
             assert token is not None
             client = self.client()
@@ -201,7 +201,7 @@ class RefusalTests(EveryCommandCase):
     def test_writer_reads_nothing(self) -> None:
         """Whoever may only write is given a session that can only write: the mover holds it."""
         _, token = self.provider.administration.tenants.add_credential(
-            TENANT, "writer", None, None, ["write"]
+            TENANT, "writer", None, ["write"]
         )
         assert token is not None
         client = self.client()
@@ -366,7 +366,7 @@ class CutTests(EveryCommandCase):
     def test_credential(self) -> None:
         """Of one credential: those of the tenant's other machines go on."""
         self.provider.administration.tenants.add_credential(
-            TENANT, "laptop", Password(b"a password of a laptop"), None
+            TENANT, "laptop", Password(b"a password of a laptop")
         )
         client = self.client()
         self.log_in(client, f"{TENANT}/laptop", Password(b"a password of a laptop"))

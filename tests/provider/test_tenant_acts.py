@@ -54,21 +54,15 @@ class TenantActsTests(SynchronousTestCase):
     def test_credentials(self) -> None:
         """A token is made, or a password or a certificate taken; tokens are cheap to check."""
         self.acts.invite("acme", None)
-        label, token = self.acts.add_credential("acme", "a", None, None)
+        label, token = self.acts.add_credential("acme", "a", None)
         assert token is not None
         verifier = self.accounts.verifier(f"acme/{label}")
         assert verifier is not None
         self.assertEqual(TOKEN_ITERATIONS_MIN, verifier.iterations)
-        _, none = self.acts.add_credential("acme", "b", Password(b"a password"), None)
+        _, none = self.acts.add_credential("acme", "b", Password(b"a password"))
         verifier = self.accounts.verifier("acme/b")
         assert verifier is not None
         self.assertEqual((None, PASSWORD_ITERATIONS_MIN), (none, verifier.iterations))
-        self.assertEqual(
-            ("c", None), self.acts.add_credential("acme", "c", None, b"x" * 32, ["read"])
-        )
-        self.assertRaises(
-            UsageError, self.acts.add_credential, "acme", "d", Password(b"p"), b"x" * 32
-        )
         self.acts.revoke_credential("acme", "a")
         self.assertIsNone(self.accounts.credential("acme/a"))
         self.assertRaises(NotFound, self.acts.revoke_credential, "nobody", "a")
