@@ -15,7 +15,7 @@ import attrs
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.accounts.credentials import CAPABILITIES
+from cloudconnect.provider.accounts.credentials import CAPABILITIES, check_credential
 from cloudconnect.settings import TOKEN_ITERATIONS_MIN
 from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
 
@@ -74,6 +74,7 @@ class TenantActs:
         if not 0 < seconds <= INVITATION_SECONDS_MAX:
             days = INVITATION_SECONDS_MAX // 86400
             raise UsageError(f"an invitation is good for some time, up to {days} days")
+        check_credential(name, label, capabilities)  # before a tenant is made for it
         try:
             self._accounts.tenant(name)
             made = False

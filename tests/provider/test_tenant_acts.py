@@ -49,6 +49,8 @@ class TenantActsTests(SynchronousTestCase):
         """An invitation is good for some time, and not for ever."""
         for seconds in (0, -1, INVITATION_SECONDS_MAX + 1):
             self.assertRaises(UsageError, self.acts.invite, "acme", None, ["write"], seconds)
+        for label, capabilities in (("A B", ["write"]), (None, ["fly"]), (None, [])):
+            self.assertRaises(UsageError, self.acts.invite, "acme", label, capabilities)
         self.assertEqual([], self.accounts.tenants())
 
     def test_credentials(self) -> None:

@@ -94,12 +94,7 @@ class CredentialAccounts(Database):
         :raises NotFound: there is no such tenant
         :raises UsageError: a label that is taken or cannot be used, or such capabilities
         """
-        wanted = read_capabilities(capabilities)
-        if label is not None and not is_login_name(f"{tenant}/{label}"):
-            raise UsageError(
-                f"credential {label!r}: its name has 1 to 64 of a-z 0-9 . _ -, beginning with a "
-                "letter or digit"
-            )
+        wanted = check_credential(tenant, label, capabilities)
         now = time.time()
         with self._writing() as connection:
             known = sa.select(tenants_table.c.name).where(tenants_table.c.name == tenant)
@@ -194,11 +189,16 @@ class CredentialAccounts(Database):
             ]
 
 
-def read_capabilities(capabilities: Collection[str]) -> str:
+def check_credential(tenant: str, label: str | None, capabilities: Collection[str]) -> str:
     """Capabilities as they are kept, in their usual order.
 
-    :raises UsageError: none, or one that there is not
+    :raises UsageError: none, or one that there is not; a label that cannot be used
     """
+    if label is not None and not is_login_name(f"{tenant}/{label}"):
+        raise UsageError(
+            f"credential {label!r}: its name has 1 to 64 of a-z 0-9 . _ -, beginning with a "
+            "letter or digit"
+        )
     if not capabilities or not set(capabilities) <= set(CAPABILITIES):
         raise UsageError(f"a credential can {', '.join(CAPABILITIES)}: name one or more of these")
     return ",".join(name for name in CAPABILITIES if name in capabilities)
