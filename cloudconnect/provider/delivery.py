@@ -258,8 +258,10 @@ class Mail:
 
     def send(self, alarms: Sequence[Alarm], dropped: int) -> Deferred[Any]:
         """Send one mail with all of them."""
+        # Not above: it imports the reactor, and who only imports this may choose or fork later.
+        from twisted.mail.smtp import sendmail
+
         host, port = self.server
-        from twisted.mail.smtp import sendmail  # it installs a reactor where there is none yet
 
         sent: Deferred[Any] = sendmail(
             host.encode("idna") if not host.isascii() else host.encode(),
