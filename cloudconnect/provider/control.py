@@ -270,6 +270,7 @@ class ControlProtocol(BoundedAMP):
             record = await service.admit(login, Act.LOG_IN)
             if login.invitation:
                 return record, b""
+            await service.nodes.settled(True)  # what there is, is told once
             return await service.account(login.tenant)
         except BaseException:
             self._login = None
