@@ -262,6 +262,7 @@ class Mail:
         from twisted.mail.smtp import sendmail
 
         host, port = self.server
+
         sent: Deferred[Any] = sendmail(
             host.encode("idna") if not host.isascii() else host.encode(),
             self.sender.encode(),
