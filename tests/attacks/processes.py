@@ -37,7 +37,7 @@ MEANINGLESS: Final = "version in the header of a TLS record that is not encrypte
 def means_nothing(octets: bytes, at: int) -> bool:
     """Whether a byte of a TLS connection is to be ignored, and so is not protected by anything.
 
-    It is one of ``legacy_record_version`` of a record that is not encrypted (RFC 8446, section 5.1).
+    It is one of ``legacy_record_version`` of a record in clear (RFC 8446, section 5.1).
     """
     start = 0
     while start + 5 <= len(octets):
