@@ -394,8 +394,15 @@ class Fetcher:
         try:
             group: list[tuple[Slot, StoredBlob]] = []
             size = 0
+            question: _Question | Reply | None = None
             while (frame := self._channel.receive()).kind is not FrameKind.TOTALS:
-                question = self._asked_for(frame)
+                if (
+                    not isinstance(question, _Question)
+                    or question.answered == len(question.slots)
+                    or frame.kind is not FrameKind.CHUNK
+                    or frame.request != question.request
+                ):  # else it is one more of the same answer
+                    question = self._asked_for(frame)
                 if isinstance(question, Reply):
                     self._replied(question, frame)
                     continue

@@ -19,6 +19,10 @@ from cloudconnect.backup.partial import WORTH_KEEPING, check_name, create
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 
+#: Pieces of content are written together when they have so many bytes ...
+GATHERED: Final = 1 << 20
+#: ... or are so many, as the system takes 1,024 at most.
+GATHERED_PIECES: Final = 256
 #: Bytes that are read back at a time.
 _BLOCK: Final = 1 << 20
 #: Zeros for a hole when content is verified.
@@ -57,14 +61,41 @@ class NewFile:
         else:
             self._descriptor, self._temporary = create(parent, temporary, other or temporary)
         self._size = 0
+        self._pieces: list[bytes] = []  # what follows, and is written together
+        self._waiting = 0  # bytes of that
         self._hole_at_end = False
         self._hasher = blake3() if verify else None
+
+    def add(self, data: bytes) -> None:
+        """More content, which may be written later.
+
+        :raises OSError: it cannot be written
+        """
+        self._pieces.append(data)
+        self._waiting += len(data)
+        if self._waiting >= GATHERED or len(self._pieces) >= GATHERED_PIECES:
+            self._flush()
+
+    def _flush(self) -> None:
+        pieces, waiting = self._pieces, self._waiting
+        if not waiting:
+            return
+        self._pieces, self._waiting = [], 0
+        if len(pieces) > 1 and self._hasher is None:
+            written = os.pwritev(self._descriptor, pieces, self._size)
+            if written == waiting:
+                self._size += written
+                self._hole_at_end = False
+                return
+        for piece in pieces:  # what was taken of them is written again, which does no harm
+            self.write(piece)
 
     def write(self, data: bytes) -> None:
         """More content.
 
         :raises OSError: it cannot be written
         """
+        self._flush()
         written = os.pwrite(self._descriptor, data, self._size)
         self._size += written
         if written < len(data):
@@ -82,6 +113,7 @@ class NewFile:
 
         :raises OSError: they cannot be read
         """
+        self._flush()
         if self._hasher is not None:
             for at in range(0, length, _BLOCK):
                 part = read_at(self._descriptor, self._size + at, min(_BLOCK, length - at))
@@ -94,6 +126,7 @@ class NewFile:
 
         :raises OSError: what an earlier restore left there cannot be overwritten
         """
+        self._flush()
         if self._resumed and not is_hole(self._descriptor, self._size, length):
             for at in range(0, length, _BLOCK):
                 self.write(_ZEROS[: length - at])
@@ -110,6 +143,7 @@ class NewFile:
         :raises OSError: it cannot be done; nothing is left of it
         """
         try:
+            self._flush()
             if self._hole_at_end or self._resumed:
                 os.ftruncate(self._descriptor, self._size)
             if self._hasher is not None:
@@ -127,6 +161,8 @@ class NewFile:
 
     def leave(self) -> None:
         """Leave it for a later restore, if that is worth while."""
+        with contextlib.suppress(OSError):
+            self._flush()
         if self._size < WORTH_KEEPING and not self._resumed:
             self.discard()
         else:

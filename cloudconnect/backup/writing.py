@@ -269,10 +269,10 @@ class TreeWriter:
             self._begin(step, target)
         file = self._file
         assert file is not None
-        found = step.found or [None] * len(step.runs)
+        found = step.found or repeat(None, len(step.runs))
         for run, slot, here in zip(step.runs, step.slots, found, strict=True):
             if slot is not None:
-                file.write(piece_of(self._fetcher.wait(slot), run))
+                file.add(piece_of(self._fetcher.wait(slot), run))
             elif run.id is None:
                 file.hole(run.length)
             else:
@@ -281,7 +281,7 @@ class TreeWriter:
                 if here == IN_PARTIAL:
                     file.keep(run.length)
                 else:
-                    file.write(here)
+                    file.add(here)
         if step.last:
             self._file = None
             status = file.finish(entry, self._metadata, step.parts[-1])

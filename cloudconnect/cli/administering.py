@@ -243,7 +243,7 @@ class Audited:
 
     def __getattr__(self, name: str) -> Any:
         act = getattr(self._acts, name)
-        if name.startswith(("page", "show", "get", "reload")):
+        if name.startswith(("page", "show", "get", "nodes", "reload")):
             return act
         signature = inspect.signature(act)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from cloudconnect.provider.auditing import admin_entry, append_now
 @directory_option
 @click.option("--verify", "follow", is_flag=True, help="Follow the chain; status 20 if it breaks.")
 @click.option("--against", metavar="NUMBER:HASH", help="A head that was written down elsewhere.")
+@click.option("--last", default=0, metavar="N", help="Only the last N lines.")
 @json_option
 @debug_option
-def audit(directory: Path, follow: bool, against: str | None, as_json: bool, debug: bool) -> int:
+def audit(
+    directory: Path, follow: bool, against: str | None, last: int, as_json: bool, debug: bool
+) -> int:
     """List the audit log: every act of an admin, and every step of a key exchange.
 
     Keys appear by their identifiers only. With --verify any line that was changed, removed or moved
@@ -38,7 +42,8 @@ def audit(directory: Path, follow: bool, against: str | None, as_json: bool, deb
     try:
         head = kept_head(accounts)
         if not follow and known is None:
-            for entry in read(settings.audit):
+            entries: Iterable[dict[str, Any]] = read(settings.audit)
+            for entry in deque(entries, last) if last > 0 else entries:
                 console.record("audit", entry, printable(audit_line(entry)))
             console.say(f"head {head}")
             return ExitCode.DONE

@@ -87,13 +87,35 @@ def drill(directory: Path, connect: str | None, as_json: bool, debug: bool) -> i
             mark = "ok    " if one.good else "FAILED"
             console.record("finding", attrs.asdict(one), f"{mark}  {printable(one.text)}")
     good = bool(found) and all(one.good for one in found)
-    told = (
-        "The attack was seen at both ends. Did its warning reach you as well?"
-        if good
-        else "Something was NOT as it must be: do not rely on this provider before it is found."
-    )
-    console.record("summary", {"good": good, "findings": len(found)}, told)
+    told = alarm_text(settings) if good else _BAD
+    places = alarm_places(settings)
+    console.record("summary", {"good": good, "findings": len(found), "alarms_to": places}, told)
     return int(ExitCode.DONE if good else ExitCode.FAILED)
+
+
+_BAD: Final = (
+    "Something was NOT as it must be: do not rely on this provider before it is found out what."
+)
+
+
+def alarm_places(settings: ProviderSettings) -> list[str]:
+    """Where the provider sends alarms by itself."""
+    return [place for place in (settings.alarm_webhook, *settings.alarm_mail_to) if place]
+
+
+def alarm_text(settings: ProviderSettings) -> str:
+    """What is left for a person to look at, behind a drill in which all was well."""
+    places = alarm_places(settings)
+    if not places:
+        return (
+            "The attack was seen at both ends. No alarm is set in provider.toml (alarm_webhook, "
+            "alarm_mail_to): only who reads the events, or the log, knows of it."
+        )
+    where = printable(", ".join(places))
+    return (
+        f"The attack was seen at both ends. Its alarm is on the way to {where}: see that it comes. "
+        "(One like it within the last hour holds it back.)"
+    )
 
 
 def where_tenants_connect(settings: ProviderSettings) -> tuple[str, int]:

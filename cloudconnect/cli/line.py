@@ -51,6 +51,9 @@ _T = TypeVar("_T")
 HEADS_FILE: Final = "heads"
 #: A command that waits for a free task asks again after so many seconds.
 BUSY_SECONDS: Final = 5.0
+#: A first log-in that breaks off is tried again for so long, in seconds, and not longer than
+#: ``--retry`` says: by then a provider is up again, and somebody may be waiting at a terminal.
+LOG_IN_SECONDS: Final = 60.0
 
 
 @attrs.frozen
@@ -299,6 +302,38 @@ class Line:
             self.settings.console.happened(event)
 
 
+async def _log_in(
+    reactor: Any,
+    settings: TenantSettings,
+    manager: JobManager,
+    password: Password,
+    interrupt: Interrupt,
+) -> Account:
+    """The first log-in: where the provider has answered and the line broke then, because it is just
+    being restarted, it is tried again for a while."""
+    try:
+        return await manager.log_in(settings.tenant, password)
+    except NotReachable:
+        limit = min(settings.retry, LOG_IN_SECONDS)
+        if not manager.answered or limit <= 0:
+            raise
+
+    def told(interruption: Interruption) -> None:
+        settings.console.note(f"log-in interrupted: {interruption.error}; trying again")
+
+    async def nothing() -> None:
+        """Each attempt connects by itself."""
+
+    retrying = Retrying(reactor, limit, told, lambda: interrupt.happened)
+
+    def stop() -> None:
+        retrying.interrupt()
+        manager.cancel()
+
+    interrupt.call = stop
+    return await retrying.run(Journey(), lambda: manager.log_in(settings.tenant, password), nothing)
+
+
 def on_line(
     settings: TenantSettings,
     work: Callable[[Line, Interrupt], Coroutine[Any, Any, _T]],
@@ -341,7 +376,7 @@ def on_line(
         manager = dialling(found)
         try:
             try:
-                account = await manager.log_in(tenant, password)
+                account = await _log_in(reactor, found, manager, password, interrupt)
             except NotReachable:
                 profile = found.profile
                 if not profile.next_provider:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.metrics.labels import TENANTS_MAX, BoundedLabels
+from cloudconnect.provider.expiry import Ending
 from cloudconnect.provider.watching import SessionEnd, Watcher
 
 #: Names of events, states and acts that have series of their own: more than there are.
@@ -30,6 +31,7 @@ class ProviderMetrics(Watcher):
     :param registry: where the metrics go
     :param stored: the bytes that each tenant had stored when that was measured last
     :param tenants_max: tenants with series of their own
+    :param endings: the certificates and when they end
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class ProviderMetrics(Watcher):
         registry: CollectorRegistry,
         stored: Callable[[], Mapping[str, int]] = dict,
         tenants_max: int = TENANTS_MAX,
+        endings: Callable[[], Iterable[Ending]] = tuple,
     ) -> None:
         self._tenant = BoundedLabels(tenants_max)
         self._word = BoundedLabels(WORDS_MAX)
@@ -64,6 +67,7 @@ class ProviderMetrics(Watcher):
             registry=registry,
         )
         registry.register(_Stored(stored, self._tenant))
+        registry.register(_Endings(endings))
 
     def happened(self, event: SessionEvent, tenant: str, reported_by: str) -> None:
         """One more event."""
@@ -122,4 +126,22 @@ class _Stored(Collector):
         )
         for label, count in sums.items():
             family.add_metric([label], count)
+        yield family
+
+
+class _Endings(Collector):
+    """When certificates end, read when somebody asks."""
+
+    def __init__(self, endings: Callable[[], Iterable[Ending]]) -> None:
+        self._endings = endings
+
+    def collect(self) -> Iterable[Metric]:
+        """The one family."""
+        family = GaugeMetricFamily(
+            "cloudconnect_certificate_end_timestamp_seconds",
+            "When a certificate ends.",
+            labels=["certificate"],
+        )
+        for ending in self._endings():
+            family.add_metric([ending.name], ending.ends)
         yield family

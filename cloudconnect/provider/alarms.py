@@ -27,6 +27,7 @@ EVENTS: Final = frozenset(
         "certificate_expires",
         "maintenance_failed",
         "new_bytes_jumped",
+        "soft_quota_passed",
     }
 )
 #: Kinds of warnings that are no alarm each: lines break, and people mistype.

@@ -40,7 +40,7 @@ from cloudconnect.provider.gateway import Bounds, Gateway
 from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.movers import MoverPlace
+from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
@@ -271,6 +271,7 @@ class EmbeddedProvider(MultiService):
                 )
             )
         if places.lan is not None and places.backend is not None:
+            service.nodes.settling.begin(WAIT_SECONDS)
             endpoint, tls = places.lan
             lines = self._lan_factory(service, tls, places)
             joining: EnrolmentTarget | None = None

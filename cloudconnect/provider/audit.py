@@ -142,9 +142,8 @@ class AuditLog:
     def _last(self) -> Head:
         """Behind what to go on: the last whole line, or the head where lines are missing."""
         if self._tail is not None:
-            head, path, size = self._tail
-            known = segments(self._folder)
-            if known and known[-1] == path and path.stat().st_size == size and head == self.head:
+            head = self._followed(*self._tail)
+            if head is not None:
                 return head
         kept, last, found = self.head, Head(), False
         for path in reversed(segments(self._folder)):
@@ -157,6 +156,20 @@ class AuditLog:
                 break
         # Going on behind the head leaves the gap for everybody to see.
         return last if found or kept.number == 0 else kept
+
+    def _followed(self, head: Head, path: Path, size: int) -> Head | None:
+        """The last line, where others have only added to what we know; else None."""
+        known, kept = segments(self._folder), self.head
+        if not known or known[-1] != path or path.stat().st_size < size:
+            return None
+        with path.open("rb") as file:
+            file.seek(size)
+            while line := file.readline(LINE_MAX):
+                number, previous = _place(line)
+                if (number, previous) != (head.number + 1, head.digest) or line[-1:] != b"\n":
+                    return None
+                head = Head(head.number + 1, hashlib.sha256(line[:-1]).hexdigest())
+        return head if head == kept else None
 
 
 def kept_head(heads: Values) -> Head:

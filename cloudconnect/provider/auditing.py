@@ -1,8 +1,8 @@
 """Layer 4: writes down in the audit log what the service sees, and what its admins do.
 
-Entries are collected while the thread writes, so that a burst of them costs one fsync. Where
-they cannot be written (a full disk), sessions go on: how many were lost is the first thing that the
-log says when it can be written again.
+Entries are collected for a moment, and while the thread writes, so that a burst of them costs one
+fsync; no session waits for that. Where they cannot be written (a full disk), sessions go on: how
+many were lost is the first thing that the log says when it can be written again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.events import SecurityWarning, SessionEvent
@@ -21,6 +24,8 @@ from cloudconnect.keys import Secret
 from cloudconnect.provider.audit import AuditLog, Entry
 from cloudconnect.provider.watching import SessionEnd, Watcher
 
+#: Entries are collected for so many seconds before they are written: the steps of one Start.
+COLLECT_SECONDS: Final = 0.05
 #: Entries that may wait to be written; more are counted as lost.
 WAITING_MAX: Final = 10_000
 #: What a field is called that no log may hold, whatever type it has.
@@ -41,17 +46,47 @@ def _without_secret(name: str, value: Any) -> Any:
     return "(secret)" if named and isinstance(value, str | bytes) and value else value
 
 
+class AuditThread(Service):
+    """The one thread that writes the audit log: it waits for the disk, and nobody for it."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(0, 1, "audit")
+
+    def startService(self) -> None:
+        """Start it."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._pool.start()
+
+    def stopService(self) -> None:
+        """Finish what waits."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._pool.stop()
+
+    def run(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
+        """Run ``call`` in the thread."""
+        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
+
+
 class Auditor(Service, Watcher):
     """Appends to the audit log in a thread.
 
     :param log: where to
     :param in_thread: runs a blocking call there and fires with its result
+    :param clock: measures how long entries are collected; None: not at all
     :ivar lost: entries that could not be written since the last that could
     """
 
     _log = Logger()
 
-    def __init__(self, log: AuditLog, in_thread: Callable[..., Deferred[Any]]) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        in_thread: Callable[..., Deferred[Any]],
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self._clock = clock
+        self._next: IDelayedCall | None = None
         self._audit = log
         self._in_thread = in_thread
         self._waiting: list[Entry] = []
@@ -65,6 +100,9 @@ class Auditor(Service, Watcher):
 
     def written(self) -> Deferred[None]:
         """Fires when everything until now was written, or is lost."""
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+            self._write()
         if self._writing is None:
             return succeed(None)
         done: Deferred[None] = Deferred()
@@ -120,7 +158,11 @@ class Auditor(Service, Watcher):
             self.lost += 1
             return
         self._waiting.append(entry)
-        if self._writing is None:
+        if self._writing is not None or (self._next is not None and self._next.active()):
+            return
+        if self._clock is not None and self.running:
+            self._next = self._clock.callLater(COLLECT_SECONDS, self._write)
+        else:
             self._write()
 
     def _write(self) -> None:

@@ -345,7 +345,7 @@ class ControlProtocol(BoundedAMP):
         if not 0 < len(host) <= LABEL_MAX or not host.isprintable():
             raise ProtocolViolation(f"a host label has 1 to {LABEL_MAX} printable characters")
         known = read_pins(pins)
-        done = self._doing(Act.LOG_IN, self._service.notice_taken, host, known)
+        done = self._doing(Act.READ, self._service.notice_taken, host, known)
         return Deferred.fromCoroutine(done).addCallback(lambda _: {})
 
     @CreateRepository.responder

@@ -25,7 +25,6 @@ from twisted.internet.protocol import Protocol as ClientProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.logger import Logger
-from twisted.mail.smtp import sendmail
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, FileBodyProducer
 from twisted.web.http_headers import Headers
@@ -259,7 +258,11 @@ class Mail:
 
     def send(self, alarms: Sequence[Alarm], dropped: int) -> Deferred[Any]:
         """Send one mail with all of them."""
+        # Not above: it imports the reactor, and who only imports this may choose or fork later.
+        from twisted.mail.smtp import sendmail
+
         host, port = self.server
+
         sent: Deferred[Any] = sendmail(
             host.encode("idna") if not host.isascii() else host.encode(),
             self.sender.encode(),

@@ -96,7 +96,7 @@ class Departures(Service):
             return  # it was taken back just now
         if tenant.repository is not None:
             try:
-                await self._service.nodes.mover.call(
+                await self._service.nodes.movers.call(
                     RemoveRepository, timeout=None, repository=tenant.repository
                 )
             except CloudConnectError as error:

@@ -24,6 +24,8 @@ from cloudconnect.provider.watching import SessionEnd, Watcher
 
 #: It is looked again after so many seconds at the latest: settings change.
 LOOK_SECONDS: Final = 3600.0
+#: ... and after so many at the latest when a backup has ended.
+SOON_SECONDS: Final = 60.0
 #: A host and job that has made no point for so many seconds was given up: 90 days.
 FORGOTTEN_SECONDS: Final = 90 * 86400.0
 _TOLD: Final = "backups-missed"
@@ -119,12 +121,18 @@ class ExpectedBackups(Service, Watcher):
     def session_ended(self, end: SessionEnd) -> None:
         """A backup may be the one that was missed."""
         if end.kind == "backup":
-            self.look()
+            self._soon()
 
     def administered(self, act: str, fields: dict[str, Any], outcome: str) -> None:
         """What is expected may have changed."""
         if "tenant" in act:
             self.look()
+
+    def _soon(self) -> None:
+        """Look within :data:`SOON_SECONDS`: one look for all backups that end meanwhile."""
+        latest = self._reactor.seconds() + SOON_SECONDS
+        if self._next is not None and self._next.active() and self._next.getTime() > latest:
+            self._next.reset(SOON_SECONDS)
 
     def look(self) -> None:
         """Look at what is due; called when it may be something else than before."""
@@ -176,7 +184,10 @@ class ExpectedBackups(Service, Watcher):
             what = f"the backup {backup.host}/{backup.job} of tenant {backup.tenant}"
             since = f"the last one ended {(now - backup.last) / 3600:.1f} h ago"
         else:
-            what, since = f"a first backup of tenant {backup.tenant}", "there was none yet"
+            what, since = (
+                f"a backup of tenant {backup.tenant}",
+                "there was none yet, or none for long",
+            )
         await self._note("backup_missed", f"{what} did not come: {since}", backup)
 
     async def _came(self, backup: Expected) -> None:

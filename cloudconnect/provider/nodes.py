@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP
@@ -15,7 +16,8 @@ from cloudconnect.commands.control import Role
 from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable
 from cloudconnect.provider.gateways import ANSWER_SECONDS, Gateways, cut, is_only_late
 from cloudconnect.provider.movers import MoverPlace, Movers
-from cloudconnect.provider.planning import HERE, Part
+from cloudconnect.provider.planning import HERE, GatewayPlace, Part
+from cloudconnect.provider.settling import Settling
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
 
 __all__ = ["ANSWER_SECONDS", "Nodes"]
@@ -26,17 +28,37 @@ class Nodes(Gateways):
 
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
+    :param clock: for how long a mover is waited for where there is none; None: not at all
     :ivar movers: the target data movers
+    :ivar settling: waits for nodes in the first seconds
     """
 
     _log = Logger()
 
-    def __init__(self, advertise: Iterable[str] = ()) -> None:
+    def __init__(self, advertise: Iterable[str] = (), clock: IReactorTime | None = None) -> None:
         super().__init__(advertise)
         self._leaving: set[tuple[str, str]] = set()
         self._joined: dict[BoundedAMP, tuple[str, str]] = {}
-        self.movers = Movers(self.is_leaving)
+        self.movers = Movers(self.is_leaving, clock)
+        self.settling = Settling(clock)
         self._accelerators: dict[BoundedAMP, tuple[str, str]] = {}
+
+    def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
+        """A gateway is there; see :meth:`Gateways.add_gateway`."""
+        super().add_gateway(link, place)
+        self.settling.changed()
+
+    async def settled(self, wan: bool) -> None:
+        """Where the service has just started, wait a little for the nodes of a session.
+
+        :param wan: whether it needs an accelerator
+        """
+        await self.settling.until(
+            lambda: (
+                any(known.place.public for known in self._gateways.values())
+                and (not wan or self.accelerates)
+            )
+        )
 
     # --- nodes that are to stop ------------------------------------------------------------------
 
@@ -89,6 +111,7 @@ class Nodes(Gateways):
         :param name: its name in the provider's LAN
         """
         self._accelerators[link] = (backend, name)
+        self.settling.changed()
 
     def lose_accelerator(self, link: BoundedAMP) -> None:
         """A target WAN accelerator is gone."""

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.audit import AuditLog
-from cloudconnect.provider.auditing import Auditor
-from cloudconnect.provider.expected import ExpectedBackups, told_name
+from cloudconnect.provider.auditing import Auditor, AuditThread
+from cloudconnect.provider.expected import FORGOTTEN_SECONDS, ExpectedBackups, told_name
 from cloudconnect.provider.jumps import JumpWatch
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.usage import UsageRecorder, keep_measured
@@ -33,15 +33,18 @@ def oversee(
     """
     run, found = in_accounts_thread, list[Service]()
     if audit is not None:
-        auditor = Auditor(AuditLog(audit, accounts), run)
+        thread = AuditThread(reactor)
+        auditor = Auditor(AuditLog(audit, accounts), thread.run, reactor)
         service.watchers.add(auditor)
-        found.append(auditor)
+        found += [thread, auditor]
 
     def with_repositories() -> list[str]:
         return [row["name"] for row in accounts.tenants() if row["repository"]]
 
     def due() -> tuple[Any, Any, Any]:
-        return accounts.tenants(), accounts.last_backups(), accounts.value(told_name())
+        # Machines that were given up are known for a while, so that nobody waits for a first one.
+        last = accounts.last_backups(time.time() - 2 * FORGOTTEN_SECONDS)
+        return accounts.tenants(), last, accounts.value(told_name())
 
     usage = UsageRecorder(
         reactor,

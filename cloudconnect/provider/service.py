@@ -160,7 +160,7 @@ class CloudConnectService(Service):
         self.provider = provider
         self.decoy_key = decoy_key
         self.attempts = LoginAttempts(reactor)
-        self.nodes = Nodes(advertise)
+        self.nodes = Nodes(advertise, reactor)
         self.keeping = PointKeeper(self)
         self.watchers = Watchers()
         self.notice = Notice()
@@ -489,6 +489,7 @@ class CloudConnectService(Service):
         await self._take_over(tenant, ask.job, label)
         for warning in self._earlier.of(tenant, ask.job):
             notify(warning)
+        await self.nodes.settled(ask.wan)
         movers = await self.nodes.movers.of(ask.repository)
         if ask.kind is SessionKind.BACKUP:
             await self._handed_over(ask.repository)

@@ -68,6 +68,8 @@ from cloudconnect.wire.frames import (
 
 #: Restore points of one session: a backup makes one.
 POINTS_MAX: Final = 16
+#: CHUNKs are sent when so many bytes of them are ready: each sending wakes another thread.
+SEND_BYTES: Final = 256 << 10
 _READING: Final = {FrameKind.GET, FrameKind.OPEN, FrameKind.HEADS}
 #: What a session's purpose lets it ask for, where its capabilities do too.
 _PURPOSES: Final = {
@@ -360,13 +362,27 @@ class _Dialogue:
         self._channel.send(FrameKind.POINTED, frame.request, answer)
 
     def _get(self, frame: Frame) -> None:
+        ready: list[StoredBlob] = []
+        size = 0
         for got in self._repository.read_each(split_ids(frame.body)):
             try:
-                self._channel.send_chunk(frame.request, self._opened(got))
+                blob = self._opened(got)
             except StoredDataDamaged as error:
+                self._send(frame.request, ready)
+                ready, size = [], 0
                 self._channel.send_failure(frame.request, error)
-            else:
-                self._chunks_sent += 1
+                continue
+            ready.append(blob)
+            size += len(blob.data)
+            if size >= SEND_BYTES:
+                self._send(frame.request, ready)
+                ready, size = [], 0
+        self._send(frame.request, ready)
+
+    def _send(self, request: int, blobs: list[StoredBlob]) -> None:
+        if blobs:
+            self._channel.send_chunks(request, blobs)
+            self._chunks_sent += len(blobs)
 
     def _opened(self, got: StoredBlob | StoredDataDamaged) -> StoredBlob:
         """What a reader gets: the blob as it was received.

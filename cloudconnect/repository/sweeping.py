@@ -129,10 +129,18 @@ class Sweeper:
             self.deleted += gone
 
     def settle_released(self) -> None:
-        """A pack of a refused job in which nothing is condemned any more is one like others."""
+        """A pack of a refused job is one like others when nothing in it is condemned any more; one
+        in which nothing is left at all is not, until it is gone."""
         p = packs_table.c
-        condemned = sa.select(_b.pack).where(_b.condemned > sa.literal_column("0"))
-        kept = sa.and_(p.released, p.number.not_in(condemned))
+        released = sa.select(p.number).where(p.released)
+        with self.catalogue.reading() as connection:
+            numbers = connection.execute(released).scalars().all()
+        if not numbers:
+            return
+        mine = _b.pack.in_(released)
+        condemned = sa.select(_b.pack).where(mine, _b.condemned > sa.literal_column("0"))
+        needed = sa.select(_b.pack).where(mine)
+        kept = sa.and_(p.released, p.number.in_(needed), p.number.not_in(condemned))
         with self.catalogue.writing() as connection:
             connection.execute(sa.update(packs_table).where(kept).values(released=False))
 

@@ -228,7 +228,13 @@ class ProviderProcess(Service):
 
     def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
         registry = process_registry(ROLES)
-        provider.service.watchers.add(ProviderMetrics(registry, lambda: provider.usage.stored))
+        provider.service.watchers.add(
+            ProviderMetrics(
+                registry,
+                lambda: provider.usage.stored,
+                endings=lambda: endings(self._settings),
+            )
+        )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
         self._metrics.startService()
 

@@ -124,6 +124,7 @@ class JobManager:
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
     :param dial: makes the endpoint of a host and port, for those who do not connect directly
+    :ivar answered: the provider has once shown a certificate that holds
     :ivar saved: what the own accelerator has saved in all sessions, as counts
     :ivar notes: what else the provider had to say at the end of the last session
     :ivar reports: what it reports to, at our end of its LAN link
@@ -162,6 +163,7 @@ class JobManager:
         self._movable: Callable[[], bool] = lambda: False
         self._broken: set[str] = set()
         self._found: SecurityError | None = None
+        self.answered = False
         self._ahead: Ahead | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, int] = {}
@@ -188,6 +190,16 @@ class JobManager:
         self._tenant, _ = split_login(tenant)
         self._drop_control()
         self._control = control = await self._connect()
+        try:
+            return await self._authenticate(control, tenant, password)
+        except Exception:
+            self._drop_control()  # nobody is logged in on it, though it may stand
+            raise
+
+    async def _authenticate(
+        self, control: ControlClient, tenant: str, password: Password
+    ) -> Account:
+        self.answered = True
         facts = control.transport.facts  # type: ignore[union-attr]
         self._step(
             "connected",

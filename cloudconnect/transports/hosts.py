@@ -47,7 +47,7 @@ def split_host_port(text: str) -> tuple[str, int]:
 
 
 def join_host_port(host: str, port: int) -> str:
-    """``HOST:PORT``, as :func:`split_host_port` reads it."""
+    """``HOST:PORT`` of ``host`` and ``port``, as :func:`split_host_port` reads it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

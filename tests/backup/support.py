@@ -65,9 +65,12 @@ class Listening(FrameChannel):
         super().__init__(channel._pipe, channel._writer, channel._reader)
         self.chunks: list[bytes] = []
 
-    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> bool:
-        self.chunks.append(pack_chunk(blob))
-        return super().send_chunk(request, blob, manifest)
+    def send_chunks(
+        self, request: int, blobs: Iterable[StoredBlob], manifest: bool = False
+    ) -> bool:
+        listed = list(blobs)
+        self.chunks += map(pack_chunk, listed)
+        return super().send_chunks(request, listed, manifest)
 
     def receive(self) -> Frame:
         frame = super().receive()

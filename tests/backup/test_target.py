@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import target as target_module
-from cloudconnect.backup.target import Parts, Target, parts_of
+from cloudconnect.backup.target import Parts, PathParts, Target, parts_of
 from cloudconnect.errors import UnsafePath
 from tests.backup.trees import remove_deep, write
 
@@ -25,6 +25,19 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(parts_of(b"/a/b\xff/c\n"), (b"a", b"b\xff", b"c\n"))
         self.assertEqual(parts_of(b"/..."), (b"...",))
         self.assertEqual(parts_of(b"/" + b"x" * 255), (b"x" * 255,))
+
+    def test_in_a_row(self) -> None:
+        """Paths that come one behind the other are split as each by itself, and what is stripped is
+        taken from each."""
+        paths = (b"/", b"/a", b"/a/b", b"/a/c", b"/a/c/d", b"/e", b"/a/b/c", b"/a/b/d")
+        for strip in range(4):
+            split = PathParts(strip)
+            for path in paths:
+                self.assertEqual(split.of(path), parts_of(path)[strip:])
+        split = PathParts()
+        for bad in (b"/a/..", b"/a/.", b"/a/", b"a", b"", b"/a/x\0", b"/a//x", b"/a/" + b"n" * 256):
+            split.of(b"/a/b")
+            self.assertRaises(UnsafePath, split.of, bad)
 
     def test_refused(self) -> None:
         """What is relative, dotted, empty, has NUL, or a name that is too long."""
@@ -81,6 +94,15 @@ class TargetTests(SynchronousTestCase):
         self.assertTrue(os.path.exists(self.top + b"/target/a/b/file"))
         mode = stat.S_IMODE(os.stat(self.top + b"/target/a").st_mode)
         self.assertEqual(mode, 0o700)
+
+    def test_fresh(self) -> None:
+        """A folder is known as new from when it was made until it is left."""
+        os.makedirs(self.top + b"/target/old")
+        fresh = []
+        for parts in ((b"old",), (b"new",), (b"new", b"in"), (b"new",), (b"old",), (b"new",), ()):
+            self.target.enter(parts, self.make)
+            fresh.append(self.target.fresh is not None)
+        self.assertEqual(fresh, [False, True, True, True, False, False, False])
 
     def test_leaving(self) -> None:
         """A folder is left after everything in it, the lower ones first."""

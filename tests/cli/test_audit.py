@@ -35,6 +35,8 @@ class AuditTests(CommandCase):
         self.assertEqual(0, shown.status)
         self.assertIn("add_tenant  name=acme", shown.out)
         self.assertIn("head 3:", shown.out)
+        last = self.call("provider", "audit", "--last", "1", *self.words, "--json").lines()
+        self.assertEqual([3], [line["number"] for line in last])
 
     def test_verified(self) -> None:
         """The chain is followed, and its head is told; where it breaks the status is 20."""

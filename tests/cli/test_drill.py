@@ -8,12 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from cloudconnect.cli.administering import _There
-from cloudconnect.cli.drill import PREFIX, Drill, Finding, where_tenants_connect
+from cloudconnect.cli.drill import (
+    PREFIX,
+    Drill,
+    Finding,
+    alarm_places,
+    alarm_text,
+    where_tenants_connect,
+)
 from cloudconnect.cli.flipping import Flipper
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings
@@ -69,6 +77,21 @@ class DrillTests(TestCase):
         self.assertFalse(found["struck"].good)
         self.assertFalse(found["tenant_status"].good)
         self.assertFalse(found["no_point"].good)
+
+
+class AlarmTests(SynchronousTestCase):
+    """What is left to look at."""
+
+    def test_places(self) -> None:
+        """The alarm's addressees are named; where there are none, that is said."""
+        settings = ProviderSettings(directory=Path("/nowhere"), hosts=("localhost",))
+        self.assertEqual([], alarm_places(settings))
+        self.assertIn("No alarm is set", alarm_text(settings))
+        told = attrs.evolve(
+            settings, alarm_webhook="https://a.example/", alarm_mail_to=("ops@example.com",)
+        )
+        self.assertEqual(["https://a.example/", "ops@example.com"], alarm_places(told))
+        self.assertIn("https://a.example/, ops@example.com: see that", alarm_text(told))
 
 
 class PlaceTests(SynchronousTestCase):

@@ -29,7 +29,7 @@ from tests.crash.trees import change_tree, make_tree, tree_digest
 #: How many of each there are, tenants, and jobs that run at the same time: at full size ...
 FULL: Final = ({"gateway": 4, "mover": 2, "wan": 2}, 50, 6)
 #: ... and in the suite.
-SMALL: Final = ({"gateway": 2, "mover": 2, "wan": 1}, 2, 2)
+SMALL: Final = ({"gateway": 2, "mover": 2, "wan": 2}, 2, 2)
 #: What is done to whom, in turn.
 TURNS: Final = [
     ("mover", "kill"),
@@ -97,8 +97,8 @@ class Churn:
         victim = self.choose.choice(self.fleet.of(kind))
         self._wait(jobs, self.choose.uniform(0.3, 2.5))
         before = self.fleet.registrations()
-        if act == "drain" and kind in ("mover", "wan"):
-            self._drain(victim, jobs)
+        if act == "drain":
+            self._drain(victim)
         else:
             self.fleet.stop(victim, signal.SIGKILL if act == "kill" else signal.SIGTERM)
         self.counts[f"{act} of {kind}"] += 1
@@ -111,17 +111,18 @@ class Churn:
             self.fleet.wait_until(
                 lambda: self.fleet.registrations() >= before + nodes, "all are registered again"
             )
-        elif act == "drain" and kind in ("mover", "wan"):
-            self._expect_done(self.fleet.administer("node", "undrain", victim.name))
+        elif act == "drain":
+            self._expect_done(self.fleet.administer(_group(kind), "undrain", victim.name))
         for job in jobs:
             self._judge(job)
 
-    def _drain(self, victim: Member, jobs: list[Job]) -> None:
+    def _drain(self, victim: Member) -> None:
         """As an admin does: it gets no new sessions, and is stopped when it has none."""
-        self._expect_done(self.fleet.administer("node", "drain", victim.name))
+        group = _group(victim.kind)
+        self._expect_done(self.fleet.administer(group, "drain", victim.name))
 
         def drained() -> bool:
-            rows = self.fleet.rows("node", "list")
+            rows = self.fleet.rows(group, "list")
             (row,) = [row for row in rows if row["name"] == victim.name]
             return row["state"] == "drained"
 
@@ -223,6 +224,11 @@ class Churn:
         made = [row["fields"]["key"] for row in rows if row.get("name") == "key_a_made"]
         if len(set(made)) != len(made):
             raise Failed("a Key A was made twice")
+
+
+def _group(kind: str) -> str:
+    """The admin's commands for nodes of a kind."""
+    return "gateway" if kind == "gateway" else "node"
 
 
 def run(seed: int, seconds: float, counts: Counter[str], most: int | None = None) -> None:

@@ -14,6 +14,7 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.metrics.labels import TENANTS_MAX
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
+from cloudconnect.provider.expiry import Ending
 from cloudconnect.provider.watching import SessionEnd
 from tests.provider.stage import StageCase, idle
 
@@ -43,7 +44,9 @@ class CountTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.stored: dict[str, int] = {}
         self.registry = process_registry(["service"])
-        self.metrics = ProviderMetrics(self.registry, lambda: self.stored)
+        self.metrics = ProviderMetrics(
+            self.registry, lambda: self.stored, endings=lambda: [Ending("the certificate", 5.0)]
+        )
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"cloudconnect_{name}", labels)
@@ -65,6 +68,11 @@ class CountTests(SynchronousTestCase):
         """A backup that failed is no last backup."""
         some_session(self.metrics, "acme", 1, "failed")
         self.assertIsNone(self.value("last_backup_timestamp_seconds", tenant="acme"))
+
+    def test_endings(self) -> None:
+        """When certificates end can be watched."""
+        ends = self.value("certificate_end_timestamp_seconds", certificate="the certificate")
+        self.assertEqual(5.0, ends)
 
     def test_warning(self) -> None:
         """A warning is counted by its kind."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands.admin import AddTenant, List, SetTenant
@@ -14,7 +15,13 @@ from cloudconnect.errors import NoSpace, NotFound
 from cloudconnect.keys import KeyA, Password
 from cloudconnect.provider.administration import AdminFactory
 from cloudconnect.provider.audit import AuditLog, kept_head, read, verify
-from cloudconnect.provider.auditing import WAITING_MAX, Auditor, act_name, without_secrets
+from cloudconnect.provider.auditing import (
+    COLLECT_SECONDS,
+    WAITING_MAX,
+    Auditor,
+    act_name,
+    without_secrets,
+)
 from cloudconnect.transports.memory import MemoryPair
 from tests.provider.stage import StageCase, idle
 from tests.provider.test_audit import Kept
@@ -111,6 +118,24 @@ class QueueTests(SynchronousTestCase):
         self.thread.work()
         self.assertEqual([], self.thread.waiting)
         self.assertEqual([f"act_{number}" for number in range(9)], self.acts())
+
+    def test_collected(self) -> None:
+        """What comes within a moment is written by one turn; a stop does not wait for more."""
+        clock = Clock()
+        auditor = Auditor(AuditLog(self.folder, Kept()), self.thread.run, clock)
+        auditor.startService()
+        for number in range(5):
+            auditor.administered(f"act_{number}", {}, "done")
+        self.assertEqual([], self.thread.waiting)
+        clock.advance(COLLECT_SECONDS)
+        self.thread.work()
+        self.assertEqual(5, len(self.acts()))
+        auditor.administered("last", {}, "done")
+        stopped = auditor.stopService()
+        self.thread.work()
+        self.successResultOf(stopped)
+        self.assertEqual("last", self.acts()[-1])
+        self.assertEqual([], clock.getDelayedCalls())
 
     def test_stop(self) -> None:
         """A stop waits until all is written."""

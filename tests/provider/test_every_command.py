@@ -16,8 +16,10 @@ from cloudconnect.commands.control import (
     DeletePoints,
     Finish,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -59,6 +61,12 @@ def commands(points: list[bytes], repository: bytes) -> dict[str, tuple[Act, Any
             {"description": b"x", "head": b"x", "head_signature": bytes(64)},
         ),
         "list": (Act.LIST, ListPoints, {**LABELS_AND_PAGE, "tag": ""}),
+        "history": (
+            Act.LIST,
+            ListHistory,
+            {"what": "event", "session": "", "after": 0, "limit": 10},
+        ),
+        "notice": (Act.READ, NoticeTaken, {"host": "host", "pins": ["SPKI-SHA256:" + "0" * 64]}),
         "delete": (Act.DELETE, DeletePoints, {"points": points}),
         "undelete": (Act.UNDELETE, UndeletePoints, {"points": points}),
         "lock": (Act.LOCK, LockPoints, {"points": points, "until": 4_000_000_000}),
@@ -308,6 +316,16 @@ class ForeignTests(EveryCommandCase):
             self.assertEqual((ContextMismatch, []), (foreign[0], foreign[2]))
         self.assertIn(running, self.provider.service._sessions)
         self.assertEqual([], self.provider.events(tenant="other", type="warning"))
+
+    def test_history(self) -> None:
+        """What happened in another tenant's session is not told."""
+        start = {**START, "repository": self.other.repository}
+        running = self.reactor.result_of(self.other.manager.control.call(Start, **start))["session"]
+        for what in ("event", "session"):
+            for session in (running, NOBODYS):
+                asked = {"what": what, "session": session.hex(), "after": 0, "limit": 10}
+                answer = self.reactor.result_of(self.client_of_acme.call(ListHistory, **asked))
+                self.assertEqual([], answer["rows"])
 
     def test_listing(self) -> None:
         """A listing shows one's own, whatever is asked."""

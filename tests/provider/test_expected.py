@@ -11,6 +11,7 @@ from cloudconnect.errors import NoSpace
 from cloudconnect.provider.expected import (
     FORGOTTEN_SECONDS,
     LOOK_SECONDS,
+    SOON_SECONDS,
     ExpectedBackups,
     expected,
 )
@@ -107,7 +108,7 @@ class AlarmTests(StageCase):
         """When it comes after all that is told too, and the next one is waited for."""
         self.pass_hours(27)
         self.end("y")
-        self.reactor.settle()
+        self.reactor.pass_time(SOON_SECONDS + 1)
         self.assertEqual(("backup_recovered", "y"), self.missed()[-1])
         self.pass_hours(25)
         count = len(self.missed())

@@ -13,7 +13,7 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import HasRepository
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NotFound, NotReachable, Refused
-from cloudconnect.provider.movers import MoverPlace, Movers
+from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace, Movers
 
 ONE, TWO = b"1" * 16, b"2" * 16
 
@@ -64,8 +64,23 @@ class MoversTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """Without a mover everything is refused with a text."""
-        self.assertRaises(Refused, self.movers.some)
-        self.failureResultOf(Deferred.fromCoroutine(self.movers.of(ONE)), Refused)
+        self.assertRaises(NotReachable, self.movers.some)
+        self.failureResultOf(Deferred.fromCoroutine(self.movers.of(ONE)), NotReachable)
+
+    def test_waits(self) -> None:
+        """Where there is a clock a mover is waited for a little."""
+        self.movers = Movers(clock=self.clock)
+        first, second = (Deferred.fromCoroutine(self.movers.of(ONE)) for _ in range(2))
+        self.clock.advance(WAIT_SECONDS - 1)
+        self.assertNoResult(first)
+        link = self.add("a")
+        self.assertEqual([link], self.successResultOf(first))
+        self.assertEqual([link], self.successResultOf(second))
+        self.movers.lose(link)
+        third = Deferred.fromCoroutine(self.movers.of(ONE))
+        self.clock.advance(WAIT_SECONDS)
+        self.failureResultOf(third, NotReachable)
+        self.assertEqual([], self.movers._awaited)
 
     def test_one_storage(self) -> None:
         """Movers of one storage can all serve whatever there is, and are not asked."""
@@ -82,12 +97,12 @@ class MoversTests(SynchronousTestCase):
         self.assertTrue(self.last.asked <= 2)
         nobodys = Deferred.fromCoroutine(self.movers.of(b"3" * 16))
         self.clock.pump([0] * 10)
-        self.failureResultOf(nobodys, Refused)
+        self.failureResultOf(nobodys, NotReachable)
         third = self.add("c", "u", "j")
         self.movers.lose(there)
         away = Deferred.fromCoroutine(self.movers.of(TWO))
         self.clock.pump([0] * 10)
-        self.failureResultOf(away, Refused)
+        self.failureResultOf(away, NotReachable)
         self.assertIn(third, self.movers)
 
     def test_two_hosts(self) -> None:
@@ -120,7 +135,7 @@ class MoversTests(SynchronousTestCase):
         line = two.transport
         line.abortConnection()
         self.clock.pump([0] * 10)
-        self.failureResultOf(self.call(ONE), Refused)
+        self.failureResultOf(self.call(ONE), NotReachable)
         self.movers.lose(one)
         self.movers.lose(two)
         self.add("c")

@@ -77,7 +77,7 @@ class NodesTests(SynchronousTestCase):
 
     def test_mover(self) -> None:
         """Without a mover nothing can be asked of it, and that has a text."""
-        with self.assertRaises(Refused):
+        with self.assertRaises(NotReachable):
             _ = self.nodes.mover
         link = self.link()
         self.nodes.set_mover(link)

@@ -8,7 +8,7 @@ import time
 
 from cloudconnect.agent.jobs import Job, save_job
 from cloudconnect.agent.schedule import Schedule
-from tests.story.processes import Line, Provider, StoryCase
+from tests.story.processes import Line, Provider, StoryCase, free_port
 
 
 class DayTwoTests(StoryCase):
@@ -56,6 +56,15 @@ class DayTwoTests(StoryCase):
         names = [record.get("name") for record in shown.records]
         self.assertIn("key_a_made", names)
         self.assertIn("key_b_received", names)
+        # The provider has moved, as it had announced: the old address is not reachable any more.
+        profile = self.home / ".config" / "cloudconnect" / "default.toml"
+        address = f"localhost:{provider.port}"
+        moved = profile.read_text().replace(address, f"localhost:{free_port()}")
+        profile.write_text(f'{moved}next_provider = "{address}"\n')
+        status = await self.run_command("status", "--max-age", "26h", "--json", **only)
+        self.assertStatus(status, 0)
+        self.assertIn(f'provider = "{address}"', profile.read_text())
+
         audit = await provider.listed("audit", "--verify")
         self.assertTrue(audit[0]["intact"])
         self.assertGreater(audit[0]["lines"], 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ from twisted.logger import eventAsText, globalLogPublisher
 from twisted.python.usage import UsageError as OptionError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
+from twisted.web.server import Site
 
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initialize, load, running
 from cloudconnect.config.renewal import prepare_next, renew
-from cloudconnect.errors import Busy
+from cloudconnect.errors import Busy, WarningKind
+from cloudconnect.events import SecurityWarning
+from cloudconnect.provider import delivery
 from cloudconnect.tap.provider import Options, ProviderProcess, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
+from tests.provider.test_delivery import Hook
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -133,6 +138,27 @@ class ProcessTests(TestCase):
         self.assertTrue(first.connected)
         second.transport.abortConnection()
         first.transport.abortConnection()
+
+    @inlineCallbacks
+    def test_alarms(self) -> Any:
+        """Alarms go where the configuration says, from the moment on at which it says so."""
+        process = self.start()
+        yield self.ready
+        hook = Hook()
+        port = reactor.listenTCP(0, Site(hook), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.patch(delivery, "COLLECT_SECONDS", 0.01)
+        path = self.settings.directory / CONFIGURATION
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        path.write_text(path.read_text().replace('webhook = ""', f'webhook = "{url}"'))
+        process.reload()
+        warning = SecurityWarning(time=1.0, kind=WarningKind.TAMPERED, tenant="acme", text="seen")
+        yield process._provider.service.warned(warning)
+        body, _ = yield hook.posted
+        self.assertEqual("tampered", json.loads(body)["alarms"][0]["name"])
+        path.write_text(path.read_text().replace(url, "ftp://nowhere"))
+        process.reload()
+        self.assertTrue(any("no alarms: the webhook" in text for text in self.logged))
 
     @inlineCallbacks
     def test_metrics(self) -> Any:

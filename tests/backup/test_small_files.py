@@ -1,0 +1,193 @@
+"""Small files in folders that the restore has just made."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any
+
+import attrs
+
+from cloudconnect.backup import small_files
+from cloudconnect.backup.comparison import compare_trees
+from cloudconnect.backup.metadata import MetadataWriter
+from cloudconnect.backup.options import Overwrite
+from cloudconnect.backup.placing import NewFile
+from cloudconnect.backup.small_files import SmallFiles, is_small
+from cloudconnect.content.manifest import Entry, Run
+from tests.backup.cases import RestoreCase
+from tests.backup.test_placing import Case
+from tests.backup.trees import OLD_NS, age_tree, is_root, write
+
+
+class SmallFilesTests(Case):
+    """Single files."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.files = SmallFiles(self.metadata)
+        self.us = (os.geteuid(), os.getegid())
+
+    def make(
+        self, name: bytes, owner: tuple[int, int] | None, *pieces: bytes, **changes: Any
+    ) -> tuple[os.stat_result | None, tuple[int, int]]:
+        entry = attrs.evolve(self.entry, **changes)
+        return self.files.write(entry, self.parent, name, pieces, owner)
+
+    def look(self, name: bytes) -> tuple[int, int, bytes]:
+        """Mode, time and content of a file."""
+        path = self.top + b"/" + name
+        status = os.lstat(path)
+        with open(path, "rb") as file:
+            return stat.S_IMODE(status.st_mode), status.st_mtime_ns, file.read()
+
+    def test_first_and_next(self) -> None:
+        """The first file tells who owns what is made here; the next ones rely on it."""
+        status, owner = self.make(b"first", None, b"one ", b"two")
+        self.assertEqual((status, owner), (None, self.us))
+        self.assertEqual(self.look(b"first"), (0o640, OLD_NS, b"one two"))
+        self.assertEqual(self.make(b"next", owner, b"three"), (None, self.us))
+        self.assertEqual(self.look(b"next"), (0o640, OLD_NS, b"three"))
+        self.make(b"empty", owner)
+        self.assertEqual(self.look(b"empty"), (0o640, OLD_NS, b""))
+
+    def test_modes(self) -> None:
+        """Whatever the umask, and with set-id bits, the mode is the entry's."""
+        before = os.umask(0o027)
+        self.addCleanup(os.umask, before)
+        files = SmallFiles(self.metadata)
+        for mode in (0o000, 0o444, 0o640, 0o666, 0o755, 0o777, 0o4755, 0o1644):
+            entry = attrs.evolve(self.entry, mode=mode)
+            files.write(entry, self.parent, b"%o" % mode, [b"x"], self.us)
+            found = stat.S_IMODE(os.lstat(self.top + b"/%o" % mode).st_mode)
+            self.assertEqual(found, mode)
+
+    def test_unknown_umask(self) -> None:
+        """Where the umask cannot be read every mode is set."""
+        self.patch(small_files, "_STATUS", small_files.Path(os.fsdecode(self.top)) / "none")
+        files = SmallFiles(self.metadata)
+        entry = attrs.evolve(self.entry, mode=0o666)
+        files.write(entry, self.parent, b"x", [], self.us)
+        self.assertEqual(self.look(b"x")[0], 0o666)
+
+    def test_another_owner(self) -> None:
+        """A file of somebody else's gets its owner where that can be, or says that it has not."""
+        self.make(b"x", self.us, b"x", uid=12345, gid=54321, mode=0o755)
+        status = os.lstat(self.top + b"/x")
+        owner = (12345, 54321) if is_root() else self.us
+        self.assertEqual((status.st_uid, status.st_gid), owner)
+        self.assertEqual(self.metadata.skipped_privileged, not is_root())
+
+    def test_attributes(self) -> None:
+        """Extended attributes are set."""
+        self.make(b"x", self.us, b"x", xattrs=((b"user.a", b"1"),))
+        self.assertEqual(os.getxattr(self.top + b"/x", "user.a"), b"1")
+
+    def test_further_names(self) -> None:
+        """The status comes back only where the entry says that there are further names."""
+        status, _ = self.make(b"x", self.us, b"x", flags=2)
+        assert status is not None
+        self.assertEqual(status.st_ino, os.lstat(self.top + b"/x").st_ino)
+
+    def test_taken(self) -> None:
+        """What has the name already is neither written to nor removed."""
+        write(self.top + b"/victim", b"victim")
+        os.symlink(self.top + b"/victim", self.top + b"/x")
+        self.assertRaises(FileExistsError, self.make, b"x", self.us, b"evil")
+        self.assertEqual(self.names(), [b"victim", b"x"])
+        self.assertEqual(self.look(b"victim")[2], b"victim")
+
+    def test_short_writes(self) -> None:
+        """A file system that takes less than it was given gets the rest again."""
+        real = os.pwrite
+        self.patch(os, "pwrite", lambda fd, data, position: real(fd, data[:3], position))
+        self.make(b"x", self.us, b"01234567", b"89")
+        self.assertEqual(self.look(b"x")[2], b"0123456789")
+
+    def test_full(self) -> None:
+        """Of a file that cannot be written nothing is left, no descriptor either."""
+        before = len(os.listdir("/proc/self/fd"))
+
+        def full(descriptor: int, data: bytes, position: int) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(os, "pwrite", full)
+        self.assertRaises(OSError, self.make, b"x", self.us, b"x")
+        self.assertEqual(self.names(), [])
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_time_that_cannot_be(self) -> None:
+        """A time that the system refuses is told of, and the file stays."""
+
+        def refuse(*arguments: Any, **more: Any) -> None:
+            raise OverflowError("too far")
+
+        self.patch(os, "utime", refuse)
+        self.make(b"x", self.us, b"x")
+        self.assertEqual(self.problems, ["its times could not be set: too far"])
+        self.assertEqual(self.names(), [b"x"])
+
+    def test_small(self) -> None:
+        """Large files, and the content of devices, are not for this."""
+        runs = [
+            (),
+            (Run(None, 0, small_files.SMALL_MAX),),
+            (Run(None, 0, small_files.SMALL_MAX + 1),),
+        ]
+        entries = [
+            attrs.evolve(self.entry, size=sum(run.length for run in of), runs=of) for of in runs
+        ]
+        device = attrs.evolve(self.entry, flags=8)
+        found = [is_small(entry) for entry in (*entries, device)]
+        self.assertEqual(found, [True, True, False, False])
+
+
+class WhereTests(RestoreCase):
+    """Which files of a restore are written so."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.usual: list[bytes] = []
+        real = NewFile.finish
+
+        def finish(
+            new: NewFile, entry: Entry, metadata: MetadataWriter, name: bytes
+        ) -> os.stat_result | None:
+            self.usual.append(name)
+            return real(new, entry, metadata, name)
+
+        self.patch(NewFile, "finish", finish)
+        for name in (b"/a/one", b"/a/two", b"/a/b/three"):
+            write(self.top + name, name * 20, mode=0o640)
+        write(self.top + b"/a/large", os.urandom(small_files.SMALL_MAX + 1))
+        age_tree(self.top)
+        self.point = self.place.backup(self.top).point
+
+    def check(self, usual: list[bytes], **options: Any) -> None:
+        """Restore; which files were written under another name first."""
+        self.usual.clear()
+        self.assertClean(self.restore(self.point, **options))
+        self.assertEqual(sorted(self.usual), sorted(usual))
+        self.assertEqual(compare_trees(self.top, self.target + b"/source"), [])
+
+    def test_new_folders(self) -> None:
+        """In new folders all but large files; with choices that would keep half a file, none."""
+        self.check([b"large"])
+
+    def test_if_changed(self) -> None:
+        """Likewise where files are replaced whose time differs."""
+        self.check([b"large"], overwrite=Overwrite.IF_CHANGED)
+
+    def test_never(self) -> None:
+        """Where what is there would be kept, also half a file, files get their names when whole."""
+        self.check([b"large", b"one", b"two", b"three"], overwrite=Overwrite.NEVER)
+
+    def test_verify(self) -> None:
+        """So they do where they are read back first."""
+        self.check([b"large", b"one", b"two", b"three"], verify=True)
+
+    def test_folder_that_was_there(self) -> None:
+        """In a folder that was there somebody else may be: nothing is written at once."""
+        os.makedirs(self.target + b"/source/a")
+        self.check([b"large", b"one", b"two"])
