@@ -7,6 +7,8 @@ written.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -14,6 +16,7 @@ from itertools import repeat
 from typing import Final
 
 from cloudconnect.backup.fetching import Fetcher, ManifestGap
+from cloudconnect.backup.maker import FileMaker
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
@@ -23,13 +26,15 @@ from cloudconnect.backup.resuming import Resumer
 from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
-from cloudconnect.errors import StoredDataDamaged, UnsafePath
+from cloudconnect.errors import LocalError, StoredDataDamaged, UnsafePath
 
 #: Bytes of chunks that are asked for and not used yet.
 AHEAD_BYTES: Final = 24 << 20
 #: So many bytes are asked for at a time: the repository always has the next question before it has
 #: answered the one before.
 ASK_BYTES: Final = 4 << 20
+#: Behind so many small files a process is started that makes the others.
+MAKER_AFTER: Final = 1000
 #: Steps that are planned and not done.
 STEPS_AHEAD: Final = 4096
 
@@ -68,12 +73,16 @@ class TreeWriter:
         self._folders: dict[int, tuple[Parts, Entry]] = {}  # by depth: those on the present way
         self._made = False  # a folder, since this was last set
         self._file: NewFile | None = None
+        self._target: Target | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
         self._places: dict[bytes, Place] = {}  # by group
         self._small = SmallFiles(self._metadata)
         # What is killed in the middle of a small file must not be kept the next time.
         replaced = options.overwrite in (Overwrite.ALWAYS, Overwrite.IF_CHANGED)
         self._at_once = replaced and not options.verify
+        self._at_once_count = 0
+        self._maker: FileMaker[Step] | None = None
+        self._again: list[Step] = []  # which the maker could not make, as something was there
 
     def run(self) -> None:
         """Restore, or count only.
@@ -155,15 +164,23 @@ class TreeWriter:
             self._look(step.entry.path)
 
     def _write(self, steps: Generator[Step], target: Target) -> None:
+        self._target = target
         try:
             while self._fill(steps):
                 step = self._steps.popleft()
                 self._ahead -= step.asked
                 self._try(step, target)
                 self._look(step.entry.path)
+                if self._again and self._file is None:
+                    self._write_again(target)
+            if self._maker is not None:
+                self._maker.finish()
+                self._write_again(target)
         finally:
             if self._file is not None:
                 self._file.leave()
+            if self._maker is not None:
+                self._maker.close()
             for step in self._steps:
                 if step.partial is not None:
                     os.close(step.partial)
@@ -215,7 +232,8 @@ class TreeWriter:
             elif entry.link is not None:
                 self._link(step, target)
             elif entry.type is EntryType.FILE:
-                self._content(step, target)
+                if not self._content(step, target):
+                    return  # it is counted when it is made
             else:
                 self._special(step, target)
         except StoredDataDamaged as error:
@@ -254,17 +272,32 @@ class TreeWriter:
 
     def _applies(self, entry: Entry) -> Callable[[int], None]:
         def apply(descriptor: int) -> None:
+            maker, target = self._maker, self._target
             if descriptor < 0:
                 self._result.problems.add(entry.path, "it was moved while the restore ran")
+            elif maker is not None and target is not None and maker.has(target.leaving):
+                kept = os.dup(descriptor)  # this one is closed when the folder is left
+                maker.afterwards(lambda: self._apply_and_close(entry, kept))
             else:
                 self._metadata.apply(entry, descriptor)
 
         return apply
 
-    def _content(self, step: Step, target: Target) -> None:
+    def _apply_and_close(self, entry: Entry, descriptor: int) -> None:
+        try:
+            self._metadata.apply(entry, descriptor)
+        except OSError as error:
+            self._result.problems.add(entry.path, error.strerror or str(error))
+        finally:
+            os.close(descriptor)
+
+    def _content(self, step: Step, target: Target) -> bool:
+        """Write a step's content; False: the file will be made, and is counted then."""
         entry = step.entry
-        if step.there or (step.first and step.last and self._write_small(step, target)):
-            return
+        if step.there:
+            return True
+        if step.first and step.last and (done := self._write_small(step, target)) is not None:
+            return done
         if step.first:
             self._begin(step, target)
         file = self._file
@@ -286,29 +319,70 @@ class TreeWriter:
             self._file = None
             status = file.finish(entry, self._metadata, step.parts[-1])
             self._placed(step, status)
+        return True
 
-    def _write_small(self, step: Step, target: Target) -> bool:
-        """Write a small file at once, where that may be."""
+    def _write_small(self, step: Step, target: Target) -> bool | None:
+        """Write a small file at once, or have it made; None: that may not be done with it.
+
+        :return: whether it is there
+        """
         entry = step.entry
         if step.found or step.partial is not None or not (self._at_once and is_small(entry)):
-            return False
+            return None
         parts = step.parts
         parent = target.enter(parts[:-1], self._make)
         folder = target.fresh
         if folder is None or None in step.slots or target.passes_on():
-            return False
+            return None
         wait = self._fetcher.wait
         pieces = [
             piece_of(wait(slot), run)
             for run, slot in zip(step.runs, step.slots, strict=True)
             if slot is not None
         ]
+        maker = self._ready_maker() if self._small.is_usual(entry, folder.owner) else None
+        if maker is not None:
+            maker.add(folder.number, parent, parts[-1], entry.mode, entry.mtime_ns, pieces, step)
+            return False
         try:
             status, folder.owner = self._small.write(entry, parent, parts[-1], pieces, folder.owner)
         except FileExistsError:
-            return False
+            return None
         self._placed(step, status)
         return True
+
+    def _ready_maker(self) -> FileMaker[Step] | None:
+        """The process that makes small files, once there are many of them and it has started."""
+        self._at_once_count += 1
+        maker = self._maker
+        if maker is None:
+            if self._at_once_count == MAKER_AFTER:
+                with contextlib.suppress(OSError):  # it can be done without
+                    self._maker = FileMaker(self._made_by_maker)
+            return None
+        try:
+            return maker if maker.ready else None
+        except LocalError:  # likewise
+            self._maker = None
+            maker.close()
+            return None
+
+    def _made_by_maker(self, step: Step, failed: int) -> None:
+        """A file was made, or could not be."""
+        if not failed:
+            self._count(step)
+        elif failed == errno.EEXIST:
+            self._again.append(step)
+        else:
+            self._result.problems.add(step.entry.path, os.strerror(failed))
+
+    def _write_again(self, target: Target) -> None:
+        """Write what something was in the way of, as everywhere else."""
+        steps, self._again = self._again, []
+        at_once, self._at_once = self._at_once, False
+        for step in steps:
+            self._try(step, target)
+        self._at_once = at_once
 
     def _begin(self, step: Step, target: Target) -> None:
         """Begin to write a file, or go on with it."""
