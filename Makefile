@@ -57,6 +57,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit -q -r -ll cloudconnect
 
 docs: $(VENV)/.installed-dev
 	$(VENV)/bin/sphinx-build -W -n --keep-going -q -b html docs docs/_build

@@ -142,6 +142,10 @@ class NoSpace(PeerError):
     exit_code = ExitCode.NO_SPACE
 
 
+class QuotaUsed(NoSpace):
+    """The tenant's quota is used up: nothing of the backup that was refused is kept."""
+
+
 class LoginRefused(PeerError):
     """The provider does not accept this tenant name and login password."""
 

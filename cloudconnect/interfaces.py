@@ -85,6 +85,7 @@ class ILease(Interface):
     """A sign that somebody uses a store (:meth:`IBlobStore.lease`)."""
 
     number = Attribute("What it was made with: a number, at least 0.")
+    name = Attribute("Its name among all leases; None where there was no room to make one.")
 
     def release() -> None:
         """Take it away; nothing happens the second time."""
@@ -140,6 +141,9 @@ class IBlobStore(Interface):
 
     def leases() -> Iterator[int]:
         """The numbers of all leases that are held now, in any process, ours included."""
+
+    def lease_held(name: str) -> bool:
+        """Whether the lease of this name is held now, in any process."""
 
     def exclusive(name: str, wait: bool = False) -> AbstractContextManager[None]:
         """A lock that one holder has at a time, in all processes; it ends with its process.

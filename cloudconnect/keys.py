@@ -137,6 +137,12 @@ class IntegrityKey(Secret):
     __slots__ = ()
 
 
+class EnrollmentToken(Secret):
+    """Made by the provider for one node, which proves by it once that it may be one."""
+
+    __slots__ = ()
+
+
 class MasterKey(Secret):
     """The random root key of everything that is stored; wrapped by a passphrase or key file."""
 

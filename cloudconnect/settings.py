@@ -130,5 +130,14 @@ ITERATIONS_MAX: Final = 10_000_000
 
 #: A layer that holds more than this many bytes pauses its producer.
 HIGH_WATER: Final = 1 << 20
+#: Most connections of one gateway; fewer where its descriptors do not suffice.
+CONNECTIONS_MAX: Final = 50_000
+#: Most connections of one address at a gateway: a company behind one address has many machines.
+ADDRESS_CONNECTIONS_MAX: Final = 1000
+#: Most data connections of one tenant at a gateway: of its tasks, each with up to 16 streams and
+#: two tunnels.
+TENANT_CONNECTIONS_MAX: Final = 1000
+#: A gateway says what it has to do this often, in seconds.
+LOAD_SECONDS: Final = 5.0
 #: Listening sockets' accept queue: Twisted's 50 makes a burst of 1000 connections take 20 s.
 BACKLOG: Final = 1024

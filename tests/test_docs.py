@@ -16,6 +16,7 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.cli.backup import backup
 from cloudconnect.cli.main import cloudconnect
 from cloudconnect.errors import ExitCode, WarningKind
 
@@ -59,7 +60,10 @@ def objections(words: list[str]) -> list[str]:
             return [f"{line}: no command {rest[0]}"]
         command, rest = found, rest[1:]
     known = {"--help", "-h"}
-    for parameter in command.params:
+    parameters = list(command.params)
+    if command.context_settings.get("ignore_unknown_options"):  # a job has those of backup
+        parameters += backup.params
+    for parameter in parameters:
         known.update(parameter.opts, parameter.secondary_opts)
     return [f"{line}: {word}" for word in unknown_options(rest, known)]
 

@@ -16,7 +16,7 @@ WORDS = {"errors", "interfaces", "keys", "settings", "events"}
 BYTES = {"wire", "content", "dedup"}
 STORAGE = {"repository", "backup", "cache"}
 ROLES = {"provider", "tenant", "accelerator"}
-SETTINGS = {"config", "metrics"}
+SETTINGS = {"config", "metrics", "agent"}
 FACES = {"cli", "tap", "plugins", "__main__"}
 
 TO_TRANSPORTS = WORDS | BYTES | {"transports"}
@@ -38,6 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sessions": TO_TRANSPORTS | {"commands"},
     **dict.fromkeys(ROLES, TO_STORAGE | {"sessions"}),
     **dict.fromkeys(SETTINGS, TO_ROLES),
+    # Its jobs lie beside the profiles that they use.
+    "agent": TO_ROLES | {"config"},
     "testing": TO_ROLES,
     **dict.fromkeys(FACES, TO_ROLES | SETTINGS | FACES),
 }

@@ -13,7 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SERVICES = {"cloudconnect-provider", "cloudconnect-gateway", "cloudconnect-wan"}
+SERVICES = {
+    "cloudconnect-provider",
+    "cloudconnect-gateway",
+    "cloudconnect-wan",
+    "cloudconnect-agent",
+    "cloudconnect-datamover",
+}
 
 
 class PluginTests(SynchronousTestCase):

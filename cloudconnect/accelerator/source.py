@@ -249,9 +249,11 @@ class SourceAccelerator(Service, CommandLocator):
     async def _reach(
         self, one: _Session, places: list[tuple[str, int]], route: bytes, number: int
     ) -> None:
-        """Open one of the connections, to the first gateway that takes it."""
+        """Open one of the connections, to the first gateway that takes it; each begins with
+        another one, so that they are spread."""
         error: Exception | None = None
-        for place in places:
+        first = number % len(places)
+        for place in places[first:] + places[:first]:
             endpoint = hop_endpoint(
                 self._reactor,
                 self._connect(*place),

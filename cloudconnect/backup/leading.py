@@ -45,7 +45,10 @@ from cloudconnect.wire.frames import (
 )
 
 #: Bytes of file content that may be under way between the source and the wire.
-IN_FLIGHT_BYTES: Final = 48 << 20
+IN_FLIGHT_BYTES: Final = 24 << 20
+#: Where so many times as much of a batch is not wanted, the rest is copied out of the blocks that
+#: were read, so that these need not wait for it to be sent.
+SPARSE: Final = 2
 #: Batches that may be under way: this hides round trips where nothing but ids is sent.
 IN_FLIGHT_BATCHES: Final = 32
 #: Offers of manifest chunks that may be without an answer while a long entry is encoded.
@@ -373,6 +376,8 @@ class Upload:
             self._lost.clear()
         self._references.add(offered)
         size = sum(len(plain) for _, plain in wanted)
+        if SPARSE * size < unwanted:
+            wanted = [(name, bytes(plain)) for name, plain in wanted]
         self._result.bytes_new += size
         self._budget.want(size)
         self._sender.send("chunk", wanted)

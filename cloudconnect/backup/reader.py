@@ -23,7 +23,7 @@ from cloudconnect.content.manifest import FLAG_CHANGED
 #: Files of fewer bytes share chunks with their neighbours: the usual size of a chunk.
 SMALL_FILE: Final = 64 << 10
 #: Files of up to so many bytes are read at once; larger ones in blocks of this size.
-BLOCK: Final = 2 << 20
+BLOCK: Final = 1 << 20
 #: A file of so many bytes ends the stream of the small ones before it, so that their entries do
 #: not wait for it to be read.
 LARGE_FILE: Final = 16 << 20

@@ -6,10 +6,11 @@ they are done on the directory itself, under its lock.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
@@ -18,10 +19,15 @@ from cloudconnect.cli.running import Interrupt, run, run_at_once
 from cloudconnect.commands.admin import (
     AddCredential,
     AddTenant,
+    ChangeNode,
     Collect,
     Freeze,
     Invite,
+    InviteNode,
     List,
+    ListNodes,
+    NoteNode,
+    Reload,
     RevokeCredential,
     Scrub,
     Seed,
@@ -31,10 +37,13 @@ from cloudconnect.commands.admin import (
 )
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings, load, running
-from cloudconnect.errors import Busy, NotReachable, Refused
-from cloudconnect.keys import Password
+from cloudconnect.errors import Busy, CloudConnectError, NotReachable, Refused
+from cloudconnect.keys import EnrollmentToken, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.audit import AuditLog
+from cloudconnect.provider.auditing import admin_entry, append_now
+from cloudconnect.provider.node_acts import change_node
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.settings import PAGE_ROWS_MAX
 
@@ -59,6 +68,9 @@ class Acts(Protocol):
 
     async def freeze(self, name: str, frozen: bool) -> bool:
         """Freeze a tenant, or thaw it; whether it could be written down."""
+
+    async def reload(self) -> bool:
+        """Have certificates and settings read again; whether a provider runs that has done so."""
 
     async def invite(
         self,
@@ -100,6 +112,20 @@ class Acts(Protocol):
     ) -> tuple[list[dict[str, Any]], bool]:
         """One page of a listing, and whether there is more."""
 
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        """Make a token for a node; what names it, and what proves it."""
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        """A node got its certificate by hand."""
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every node, where the provider runs with what it does now."""
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        """Drain a node, undrain or remove it; in how many sessions it takes part."""
+
 
 class _Here:
     """The acts on a directory on which no provider runs."""
@@ -129,6 +155,9 @@ class _Here:
 
     async def freeze(self, name: str, frozen: bool) -> bool:
         return self._administration.freeze(name, frozen)
+
+    async def reload(self) -> bool:
+        return False
 
     async def invite(
         self,
@@ -185,6 +214,54 @@ class _Here:
     ) -> tuple[list[dict[str, Any]], bool]:
         return self._administration.page(what, filters, after, PAGE_ROWS_MAX)
 
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        token = self._administration.accounts.invite_node(role, name, seconds)
+        return token.identifier, token.secret
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        self._administration.accounts.note_node(role, name, spki)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return self._administration.accounts.nodes()
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        change_node(self._administration.accounts, role, name, act)
+        return 0
+
+
+class Audited:
+    """Passes acts on, and writes down in the audit log what was done; what only looks is not.
+
+    :param acts: who does them
+    """
+
+    def __init__(self, acts: Acts, log: AuditLog) -> None:
+        self._acts = acts
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        act = getattr(self._acts, name)
+        if name.startswith(("page", "show", "get", "nodes", "reload")):
+            return act
+        signature = inspect.signature(act)
+
+        async def audited(*arguments: Any, **named: Any) -> Any:
+            fields = signature.bind(*arguments, **named).arguments
+            outcome = "failed"
+            try:
+                result = await act(*arguments, **named)
+                outcome = "done"
+            except CloudConnectError as error:
+                outcome = error.reason
+                raise
+            finally:
+                append_now(self._log, [admin_entry(name, fields, outcome)])
+            return result
+
+        return audited
+
 
 class _There:
     """The acts at a running provider, through its admin socket."""
@@ -217,6 +294,10 @@ class _There:
         answer = await self._link.call(Freeze, name=name, frozen=frozen)
         kept: bool = answer["kept"]
         return kept
+
+    async def reload(self) -> bool:
+        done: bool = (await self._link.call(Reload))["done"]
+        return done
 
     async def invite(
         self,
@@ -285,6 +366,25 @@ class _There:
         )
         return answer["rows"], answer["more"]
 
+    async def invite_node(
+        self, role: str, name: str, seconds: int
+    ) -> tuple[bytes, EnrollmentToken]:
+        answer = await self._link.call(InviteNode, role=role, name=name, seconds=seconds)
+        return answer["identifier"], answer["secret"]
+
+    async def note_node(self, role: str, name: str, spki: str) -> None:
+        await self._link.call(NoteNode, role=role, name=name, spki=spki)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        answer = await self._link.call(ListNodes)
+        rows: list[dict[str, Any]] = answer["rows"]
+        return rows
+
+    async def change_node(self, role: str, name: str, act: str) -> int:
+        answer = await self._link.call(ChangeNode, role=role, name=name, act=act)
+        count: int = answer["sessions"]
+        return count
+
 
 async def rows(acts: Acts, what: str, filters: dict[str, str]) -> list[dict[str, Any]]:
     """All pages of a listing."""
@@ -305,41 +405,48 @@ def administrate(
     :raises NotReachable: one runs, and does not answer
     """
     settings = load(directory)
-
-    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
-        endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
-        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
-        try:
-            return await work(_There(link))
-        finally:
-            if link.transport is not None:
-                link.transport.loseConnection()
-
     with ExitStack() as held:
         if not settings.read_only:  # else nobody has a socket, and nothing can be changed
             try:
                 held.enter_context(running(settings))
             except Busy:
-                return _at_running(settings, remotely, debug)
+                return at_running(settings, lambda acts, _: work(acts), debug)
         accounts = Accounts(settings.accounts_url)
         held.callback(accounts.close)
         reserve = Reserve(settings.reserve)
         administration = Administration(
             accounts, settings.repositories, reserve, settings.removed_days
         )
-        return run_at_once(work(_Here(administration)))
+        here: Acts = _Here(administration)
+        if not settings.read_only:
+            here = cast(Acts, Audited(here, AuditLog(settings.audit, accounts)))
+        return run_at_once(work(here))
 
 
-def _at_running(
+def at_running(
     settings: ProviderSettings,
-    remotely: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]],
-    debug: bool,
+    work: Callable[[Acts, Any], Coroutine[Any, Any, _T]],
+    debug: bool = False,
 ) -> _T:
+    """Do ``work(acts, reactor)`` at the provider that runs.
+
+    :raises NotReachable: none runs there, or it does not answer
+    """
+
+    async def remotely(reactor: Any, interrupt: Interrupt) -> _T:
+        endpoint = UNIXClientEndpoint(reactor, str(settings.admin_socket), timeout=5)
+        link: BoundedAMP = await connectProtocol(endpoint, BoundedAMP(reactor))
+        try:
+            return await work(_There(link), reactor)
+        finally:
+            if link.transport is not None:
+                link.transport.loseConnection()
+
     try:
         return run(remotely, debug)
     except ConnectError as error:
         raise NotReachable(
-            f"a provider runs on {settings.directory} but its admin socket does not answer: {error}"
+            f"no provider runs on {settings.directory}, or it does not answer: {error}"
         ) from None
 
 

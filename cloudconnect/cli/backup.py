@@ -102,9 +102,10 @@ def backup(
 
     if choices["dry_run"]:
         result, session, saved = _dry_run(options(None, None), console), "", None
+        notes: list[str] = []
     else:
         label = host or host_label()
-        result, session, saved = on_line(
+        result, session, saved, notes = on_line(
             settings,
             lambda line, interrupt: _back_up(
                 line,
@@ -115,7 +116,7 @@ def backup(
                 (label, job, tags),
             ),
         )
-    _report(console, result, session, saved)
+    _report(console, result, session, saved, notes)
     unread = result.unreadable.count
     return int(ExitCode.SOURCES_UNREADABLE if unread else ExitCode.DONE)
 
@@ -127,7 +128,7 @@ async def _back_up(
     way: tuple[Rates, str],
     standard: tuple[str | None, str | None, tuple[str, ...]],
     labelled: tuple[str, str, tuple[str, ...]],
-) -> tuple[BackupResult, str, tuple[wan.WAN, dict[str, Any]]]:
+) -> tuple[BackupResult, str, tuple[wan.WAN, dict[str, Any]], list[str]]:
     """One job; the command behind standard input is started only once the keys are open."""
     description, keys = line.keys()
     cache = cache_folder(os.environ, line.account.provider, description.repository)
@@ -200,7 +201,7 @@ async def _back_up(
         if result.record is not None:
             identifier = result.record.session.hex()
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
-        return result, identifier, (way_taken, line.manager.saved)
+        return result, identifier, (way_taken, line.manager.saved), line.manager.notes
     finally:
         if command is not None and command.poll() is None:
             command.kill()
@@ -278,12 +279,15 @@ def _report(
     result: BackupResult,
     session: str,
     accelerated: tuple[wan.WAN, dict[str, Any]] | None,
+    notes: list[str],
 ) -> None:
     saved = {} if accelerated is None else accelerated[1]
     for problem in result.unreadable.listed:
         console.note(f"not backed up: {shown_path(problem.path)}: {problem.reason}")
     for problem in result.changed.listed:
         console.note(f"changed while it was read: {shown_path(problem.path)}")
+    for note in notes:
+        console.note(f"note from the provider: {note}")
     for path in result.devices:
         console.note(
             f"{shown_path(path)} is a block device: its content is in the restore point as a file; "
@@ -306,6 +310,7 @@ def _report(
             {"path": json_path(p.path), "reason": p.reason}
             for p in (*result.unreadable.listed, *result.changed.listed)
         ],
+        "notes": notes,
         "devices": [json_path(path) for path in result.devices],
         "unreadable": result.unreadable.count,
         "changed": result.changed.count,

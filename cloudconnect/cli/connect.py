@@ -21,7 +21,7 @@ from cloudconnect.cli.invited import (
 )
 from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, on_line
-from cloudconnect.cli.opening import remember
+from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
 from cloudconnect.config.profile import (
@@ -227,7 +227,7 @@ async def _connect(
                 f"--encryption {description.mode.value}; if not, somebody may want to read along"
             )
         _, slot = unlock_slot(description, mode, passphrase)
-        remember(state_folder(os.environ, account.provider, description.repository), slot)
+        remember_slot(state_folder(os.environ, account.provider, description.repository), slot)
     profile = {
         "provider": line.settings.profile.provider,
         "provider_id": account.provider.hex(),
@@ -255,7 +255,7 @@ async def _create(
     description = describe(master, repository, settings.mode, (slot,))
     keys = RepositoryKeys(master, repository, settings.mode)
     await line.manager.create_repository(description.encode())
-    remember(state_folder(os.environ, line.account.provider, repository), slot)
+    remember_slot(state_folder(os.environ, line.account.provider, repository), slot)
     heads = line.heads(description, keys)
     heads.begin()
     return description, kit_of(line, description, master, heads.chain)

@@ -13,10 +13,12 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
-from cloudconnect.cli.opening import remember
+from cloudconnect.cli.following import follow, moved
+from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -26,7 +28,14 @@ from cloudconnect.content.atrest import (
 )
 from cloudconnect.content.description import check_mode, unlock_slot
 from cloudconnect.content.generations import keys_of
-from cloudconnect.errors import Busy, ContextMismatch, NoAccelerator, NotFound, WrongPassphrase
+from cloudconnect.errors import (
+    Busy,
+    ContextMismatch,
+    NoAccelerator,
+    NotFound,
+    NotReachable,
+    WrongPassphrase,
+)
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.accelerated import Wanted
@@ -42,6 +51,9 @@ _T = TypeVar("_T")
 HEADS_FILE: Final = "heads"
 #: A command that waits for a free task asks again after so many seconds.
 BUSY_SECONDS: Final = 5.0
+#: A first log-in that breaks off is tried again for so long, in seconds, and not longer than
+#: ``--retry`` says: by then a provider is up again, and somebody may be waiting at a terminal.
+LOG_IN_SECONDS: Final = 60.0
 
 
 @attrs.frozen
@@ -115,7 +127,9 @@ class Line:
         kit, slot = self.settings.kit, None
         if kit is None:
             master, slot = unlock_slot(description, mode, self._passphrase, self.settings.stretch)
-            remember(state_folder(os.environ, self.account.provider, description.repository), slot)
+            remember_slot(
+                state_folder(os.environ, self.account.provider, description.repository), slot
+            )
         else:
             check_mode(description, mode)
             master = kit.master
@@ -288,6 +302,38 @@ class Line:
             self.settings.console.happened(event)
 
 
+async def _log_in(
+    reactor: Any,
+    settings: TenantSettings,
+    manager: JobManager,
+    password: Password,
+    interrupt: Interrupt,
+) -> Account:
+    """The first log-in: where the provider has answered and the line broke then, because it is just
+    being restarted, it is tried again for a while."""
+    try:
+        return await manager.log_in(settings.tenant, password)
+    except NotReachable:
+        limit = min(settings.retry, LOG_IN_SECONDS)
+        if not manager.answered or limit <= 0:
+            raise
+
+    def told(interruption: Interruption) -> None:
+        settings.console.note(f"log-in interrupted: {interruption.error}; trying again")
+
+    async def nothing() -> None:
+        """Each attempt connects by itself."""
+
+    retrying = Retrying(reactor, limit, told, lambda: interrupt.happened)
+
+    def stop() -> None:
+        retrying.interrupt()
+        manager.cancel()
+
+    interrupt.call = stop
+    return await retrying.run(Journey(), lambda: manager.log_in(settings.tenant, password), nothing)
+
+
 def on_line(
     settings: TenantSettings,
     work: Callable[[Line, Interrupt], Coroutine[Any, Any, _T]],
@@ -313,13 +359,37 @@ def on_line(
     console = settings.console
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
+        def dialling(found: TenantSettings) -> JobManager:
+            made = JobManager(
+                reactor,
+                *found.address,
+                _trust(found),
+                gateways=remembered_gateways(os.environ, found.address),
+                learned=lambda told: remember_gateways(os.environ, found.address, told),
+                happened=console.happened,
+                warned=console.warned,
+            )
+            interrupt.call = made.cancel
+            return made
+
         found = settings if first is None else await first(reactor, interrupt)
-        manager = JobManager(
-            reactor, *found.address, _trust(found), happened=console.happened, warned=console.warned
-        )
-        interrupt.call = manager.cancel
+        manager = dialling(found)
         try:
-            account = await manager.log_in(tenant, password)
+            try:
+                account = await _log_in(reactor, found, manager, password, interrupt)
+            except NotReachable:
+                profile = found.profile
+                if not profile.next_provider:
+                    raise
+                # It has announced that it would move; the same provider must answer there.
+                await manager.close()
+                there = attrs.evolve(profile, provider=profile.next_provider)
+                manager = dialling(attrs.evolve(found, profile=there))
+                account = await manager.log_in(tenant, password)
+                if account.provider.hex() != profile.provider_id:
+                    raise ContextMismatch(f"another provider answers at {there.provider}") from None
+                moved(found, account)
+            await follow(found, manager, account)
             line = Line(
                 reactor,
                 manager,

@@ -121,7 +121,7 @@ def begin(arguments: Sequence[str], environment: Mapping[str, str]) -> StretchAh
     return None
 
 
-def remember(folder: Path, slot: KeySlot) -> None:
+def remember_slot(folder: Path, slot: KeySlot) -> None:
     """Keep salt and costs of the slot that has opened a repository, for the next command.
 
     :param folder: where this machine remembers what it has seen of the repository

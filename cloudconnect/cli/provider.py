@@ -13,14 +13,20 @@ from typing import Any
 import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed, rows
+from cloudconnect.cli.audit import audit, write_down
+from cloudconnect.cli.catalogue import catalogue
+from cloudconnect.cli.certificate import certificate, reload
 from cloudconnect.cli.console import Console, local_time, printable, size
+from cloudconnect.cli.drill import drill
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
+from cloudconnect.cli.provider_gateways import gateway
+from cloudconnect.cli.provider_nodes import node
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenant_access import COMMANDS
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
+from cloudconnect.cli.usage import usage
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
-from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
 
@@ -31,9 +37,17 @@ def provider() -> None:
 
 
 provider.add_command(tenant)
+provider.add_command(gateway)
 for _command in COMMANDS:
     tenant.add_command(_command)
 provider.add_command(wan)
+provider.add_command(node)
+provider.add_command(audit)
+provider.add_command(catalogue)
+provider.add_command(certificate)
+provider.add_command(reload)
+provider.add_command(usage)
+provider.add_command(drill)
 
 
 # --- the directory -------------------------------------------------------------------------------
@@ -61,6 +75,7 @@ def init(
 
     names = hosts or (socket.getfqdn(),)
     settings = initialize(directory, names, advertise, certificate, key, listen)
+    write_down(settings, "init", hosts=names, spki=settings.identity.fingerprints()[0])
     console = Console(as_json)
     console.say(f"A provider for {', '.join(names)} is in {settings.directory}.")
     _print_fingerprints(settings, console)
@@ -262,36 +277,6 @@ def sessions(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> N
             f"key B {row['key_b'] or '-'}"
         )
         console.record("session", row, printable(text))
-
-
-@provider.group()
-def gateway() -> None:
-    """Gateways in processes of their own."""
-
-
-@gateway.command("enroll")
-@click.argument("name")
-@directory_option
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="New directory.")
-@click.option("--service", required=True, metavar="HOST:PORT", help="The provider's LAN port.")
-@click.option("--advertise", default="", metavar="HOST:PORT", help="What tenants are told.")
-@click.option("--listen", default="tcp:6180", show_default=True, help="Endpoint string.")
-def gateway_enroll(
-    name: str, directory: Path, output: Path, service: str, advertise: str, listen: str
-) -> None:
-    """Make the directory of a gateway; carry it to the gateway's host on a safe way."""
-    settings = load(directory)
-    made = enroll(settings, name, output, service, listen, advertise)
-    click.echo(
-        f"Gateway {name} is in {made.directory}: it holds the gateway's key.\n"
-        f"There: twist cloudconnect-gateway --directory {made.directory}"
-    )
-    if not (settings.lan_listen and settings.backend_listen and settings.backend_address):
-        click.echo(
-            f"Set lan_listen, backend_listen and backend_address in {settings.directory}/"
-            "provider.toml and restart the provider, so that the gateway can register.",
-            err=True,
-        )
 
 
 wan.add_command(enroll_accelerator)

@@ -134,6 +134,7 @@ def tenant_list(directory: Path, as_json: bool, debug: bool) -> None:
 @click.option("--soft-quota", metavar="SIZE|none", help="Warn when more than this is stored.")
 @click.option("--bandwidth", metavar="RATE|none", help="Such as 20MB/s, over all its sessions.")
 @click.option("--expect-every", metavar="TIME|none", help="Such as 26h: when a backup is due.")
+@click.option("--pool", metavar="NAME", help="The pool of gateways that it uses.")
 @click.option("--lease", metavar="YYYY-MM-DD|none", help="Last day of the lease.")
 @click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time.")
 @click.option("--encryption", metavar="MODES", help="At-rest modes allowed, as tenant,provider.")
@@ -186,6 +187,7 @@ def _settings(choices: dict[str, Any]) -> dict[str, Any]:
         "soft_quota": ("soft_quota", parse_size),
         "bandwidth": ("bandwidth", parse_rate),
         "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
+        "pool": ("pool", str),
         "lease": ("lease_end", str),
         "max_tasks": ("max_tasks", int),
         "encryption": ("modes", lambda text: [mode.strip() for mode in text.split(",")]),

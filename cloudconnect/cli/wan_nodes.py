@@ -9,10 +9,13 @@ from pathlib import Path
 
 import click
 
+from cloudconnect.cli.audit import write_down
+from cloudconnect.cli.provider_nodes import note
 from cloudconnect.cli.tenants import directory_option
 from cloudconnect.cli.wan_cache import wan
 from cloudconnect.config import provider as provider_directory
 from cloudconnect.config import wan as accelerator_directory
+from cloudconnect.transports.nodes import ACCELERATOR
 
 
 @click.command("enroll")
@@ -33,6 +36,8 @@ def enroll(
     """Make the directory of a WAN accelerator; carry it to its host on a safe way."""
     settings = provider_directory.load(directory)
     made = accelerator_directory.enroll(settings, name, output, service, listen, backend)
+    note(directory, ACCELERATOR, name, made.directory)
+    write_down(settings, "wan_enroll", name=name, service=service, backend=backend)
     click.echo(
         f"WAN accelerator {name} is in {made.directory}: it holds the accelerator's key.\n"
         f"There: twist cloudconnect-wan --directory {made.directory}"

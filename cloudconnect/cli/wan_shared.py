@@ -7,7 +7,6 @@ from pathlib import Path
 from twisted.internet.endpoints import HostnameEndpoint
 
 from cloudconnect.cli.line import Line
-from cloudconnect.config.wan import client_tls
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tenant.shared import SharedAccelerator
@@ -29,6 +28,8 @@ def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelera
             "CLOUDCONNECT_WAN_ACCELERATOR needs CLOUDCONNECT_WAN_NODE: a folder that cloudconnect "
             "wan client has made for this machine"
         )
+    from cloudconnect.config.wan import client_tls  # with all that certificates take: few need it
+
     folder = Path(profile.wan_node)
     for name in ("certificate.pem", "key.pem", "ca.pem"):
         if not (folder / name).is_file():

@@ -14,7 +14,7 @@ from twisted.protocols import amp
 from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgument
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.paging import rows_argument
-from cloudconnect.keys import Password
+from cloudconnect.keys import EnrollmentToken, Password
 
 
 class AddTenant(BoundedCommand):
@@ -33,7 +33,8 @@ class AddTenant(BoundedCommand):
 
 
 class List(BoundedCommand):
-    """One page of a listing: ``tenant``, ``credential``, ``point``, ``event`` or ``session``.
+    """One page of a listing: ``tenant``, ``credential``, ``point``, ``event``, ``session``,
+    ``usage`` or ``follower``.
 
     ``filters``: a map of text to text. ``after``: the last row's ``cursor``, 0 at first.
     ``rows``: maps. ``more``: ask again.
@@ -159,6 +160,14 @@ class Freeze(BoundedCommand):
     response = [(b"kept", amp.Boolean())]
 
 
+class Reload(BoundedCommand):
+    """Read certificates and settings again; ``done``: whether this process can."""
+
+    commandName = b"Reload"
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    response = [(b"done", amp.Boolean())]
+
+
 class Collect(BoundedCommand):
     """Collect the garbage of one tenant now; answered when done. ``result``: counts by name."""
 
@@ -193,3 +202,45 @@ class Seed(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"result", CBORArgument())]
+
+
+# --- the nodes of the provider's LAN --------------------------------------------------------------
+
+
+class InviteNode(BoundedCommand):
+    """Make a one-time token for a node.
+
+    ``role``: ``gateway``, ``mover`` or ``accelerator``. ``seconds``: how long it may be used.
+    ``identifier`` names it, ``secret`` proves it.
+    """
+
+    commandName = b"InviteNode"
+    arguments = [(b"role", amp.Unicode()), (b"name", amp.Unicode()), (b"seconds", amp.Integer())]
+    response = [
+        (b"identifier", FixedBytes(16)),
+        (b"secret", SecretArgument(EnrollmentToken)),
+    ]
+
+
+class NoteNode(BoundedCommand):
+    """A node got a certificate by hand: ``spki`` is the fingerprint of its key."""
+
+    commandName = b"NoteNode"
+    arguments = [(b"role", amp.Unicode()), (b"name", amp.Unicode()), (b"spki", amp.Unicode())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class ListNodes(BoundedCommand):
+    """Every node as a map, with ``connected`` and the number of its ``sessions``."""
+
+    commandName = b"ListNodes"
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    response = [(b"rows", rows_argument())]
+
+
+class ChangeNode(BoundedCommand):
+    """``act``: ``drain``, ``undrain`` or ``remove``. ``sessions``: how many it takes part in."""
+
+    commandName = b"ChangeNode"
+    arguments = [(b"role", amp.Unicode()), (b"name", amp.Unicode()), (b"act", amp.Unicode())]
+    response = [(b"sessions", amp.Integer())]

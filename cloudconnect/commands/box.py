@@ -230,7 +230,13 @@ class BoundedAMP(Protocol, amp.CommandLocator):
             answer = maybeDeferred(responder, self._locator, **arguments)
         finally:
             self._current_box = None
+        self._look_on(command, arguments, answer)
         return answer.addCallback(write_fields, command.response, command, self)
+
+    def _look_on(
+        self, command: type[amp.Command], arguments: dict[str, Any], answer: Deferred[Any]
+    ) -> None:
+        """Hook of a subclass that writes down what is asked of it; ``answer`` is passed on."""
 
     def _explain(self, failure: Failure) -> amp.AmpBox:
         """The error box for what a responder raised."""

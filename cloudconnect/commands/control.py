@@ -85,8 +85,10 @@ class AuthenticateFinal(BoundedCommand):
     ``version``: the highest common protocol version. ``provider``: the provider's id, which
     profiles, caches and heads hang on. ``repository``: the encoded repository description with its
     wrapped keys, or empty where ``connect`` has not made one yet. ``modes``: the at-rest modes that
-    the provider allows this tenant. ``wan``: whether it offers WAN acceleration; older ones do not
-    say.
+    the provider allows this tenant. ``wan``: whether it offers WAN acceleration. ``gateways``:
+    ``HOST:PORT`` of where the tenant may connect to, the one with the least load first. ``notice``:
+    what will hold from some day on (:mod:`cloudconnect.commands.notice`). Older ones say none of
+    the three.
     """
 
     commandName = b"AuthenticateFinal"
@@ -98,7 +100,38 @@ class AuthenticateFinal(BoundedCommand):
         (b"repository", amp.String()),
         (b"modes", CBORArgument()),
         (b"wan", amp.Boolean(optional=True)),
+        (b"gateways", CBORArgument(optional=True)),
+        (b"notice", CBORArgument(optional=True)),
     ]
+
+
+class NoticeTaken(BoundedCommand):
+    """A machine of the tenant has noted the pins of the provider's next keys.
+
+    ``host``: its label. ``pins``: those that it knows now, as texts.
+    """
+
+    commandName = b"NoticeTaken"
+    arguments = [(b"host", amp.Unicode()), (b"pins", CBORArgument())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
+class ListHistory(BoundedCommand):
+    """One page of what the provider has kept of the tenant's sessions, oldest first.
+
+    ``what``: ``event`` (warnings among them) or ``session``. ``session``: only this one's events,
+    as hexadecimal digits; empty: all. ``after``: the last row's ``cursor``, 0 at first. ``rows``:
+    maps. ``more``: ask again.
+    """
+
+    commandName = b"ListHistory"
+    arguments = [
+        (b"what", amp.Unicode()),
+        (b"session", amp.Unicode()),
+        (b"after", amp.Integer()),
+        (b"limit", amp.Integer()),
+    ]
+    response = [(b"rows", rows_argument()), (b"more", amp.Boolean())]
 
 
 class AcceptInvitation(BoundedCommand):
@@ -175,7 +208,9 @@ class Finish(BoundedCommand):
     """Report how a session ended, and hear what the provider's side saw of it.
 
     ``outcome``: ``done``, ``incomplete``, ``failed``, ``interrupted``, ``security_warning``.
-    ``warnings``: the tenant's own warnings, as maps. The answer holds the provider's.
+    ``warnings``: the tenant's own warnings, as maps. The answer holds the provider's, and in
+    ``notes`` what else it has to say, a list of texts: that the soft quota is passed. Older ones
+    leave that out.
     """
 
     commandName = b"Finish"
@@ -185,7 +220,7 @@ class Finish(BoundedCommand):
         (b"summary", CBORArgument()),
         (b"warnings", CBORArgument()),
     ]
-    response = [(b"warnings", CBORArgument())]
+    response = [(b"warnings", CBORArgument()), (b"notes", CBORArgument(optional=True))]
 
 
 class MoveOn(BoundedCommand):
@@ -328,6 +363,18 @@ class PreviewRetention(BoundedCommand):
         (b"limit", amp.Integer()),
     ]
     response = [(b"decisions", rows_argument()), (b"more", amp.Boolean())]
+
+
+class GatewaysChanged(BoundedCommand):
+    """The provider tells a tenant where it may connect to from now on, as in AuthenticateFinal.
+
+    ``leaving``: gateways that are to stop. What runs through one of them should go on, in a new
+    session, through another.
+    """
+
+    commandName = b"GatewaysChanged"
+    arguments = [(b"gateways", CBORArgument()), (b"leaving", CBORArgument())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class Ping(BoundedCommand):

@@ -112,6 +112,17 @@ class SetRules(BoundedCommand):
     response = [(b"kept", amp.Boolean())]
 
 
+class RemoveRepository(BoundedCommand):
+    """Delete a repository with all that is in it, for good; answered when done, also where it is
+    gone already. Refused where it is frozen or a restore point is locked, ``busy`` where somebody
+    uses it.
+    """
+
+    commandName = b"RemoveRepository"
+    arguments = [(b"repository", FixedBytes(16))]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+
+
 class DeleteRepositoryPoints(BoundedCommand):
     """As :class:`..control.DeletePoints`; ``by``: ``tenant`` or ``provider``."""
 
@@ -284,13 +295,43 @@ class RetireRoute(BoundedCommand):
 class Register(BoundedCommand):
     """A gateway says that it is there, and learns where TLS connections go.
 
-    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``service``: the backend of
-    TLS connections, as in PublishRoute.
+    ``advertise``: ``HOST:PORT`` that tenants can reach it at, or empty. ``pool``: the tenants of
+    which pool it is for; older ones do not say. ``service``: the backend of TLS connections, as in
+    PublishRoute.
     """
 
     commandName = b"Register"
-    arguments = [(b"advertise", amp.Unicode())]
+    arguments = [(b"advertise", amp.Unicode()), (b"pool", amp.Unicode(optional=True))]
     response = [(b"service", amp.Unicode())]
+
+
+class ReportLoad(BoundedCommand):
+    """A gateway says what it has to do, every few seconds.
+
+    ``connections``: that are open. ``up`` and ``down``: bytes in a second from tenants and to them.
+    ``groups``: a list of pairs of a group and its relays. ``rates``: a list of pairs of a group and
+    its cap at this gateway, in bytes a second.
+    """
+
+    commandName = b"ReportLoad"
+    arguments = [
+        (b"connections", amp.Integer()),
+        (b"up", amp.Integer()),
+        (b"down", amp.Integer()),
+        (b"groups", CBORArgument()),
+    ]
+    response = [(b"rates", CBORArgument())]
+
+
+class DrainGateway(BoundedCommand):
+    """From now on the gateway accepts no connection and forgets its routes, or accepts them again.
+
+    ``leaving``: which of both. What runs goes on.
+    """
+
+    commandName = b"DrainGateway"
+    arguments = [(b"leaving", amp.Boolean())]
+    response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
 class RegisterAccelerator(BoundedCommand):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -27,10 +28,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloudconnect.errors import UsageError
+from cloudconnect.errors import CertificateUntrusted, Refused, UsageError
 from cloudconnect.transports.hosts import is_address, parse_host
 from cloudconnect.transports.identity import ServerIdentity
-from cloudconnect.transports.nodes import NodeName
+from cloudconnect.transports.nodes import NodeName, node_named_in
+from cloudconnect.transports.trust import spki_fingerprint
 
 #: Days that a certificate is valid: what public authorities may issue is at most this ...
 SERVER_DAYS: Final = 397
@@ -119,20 +121,33 @@ def issue_node_certificate(
     :raises UsageError: there is no authority, or the name, role or number of days is none
     :raises OSError: the files cannot be written
     """
-    _check_days(days)
     node = NodeName(role, name)
-    ca_path = Path(ca_directory) / "ca.pem"
+    directory = Path(directory)
+    _authority(ca_directory)
+    key = _write_new_key(directory / "key.pem")
+    authority, certificate = _issued(ca_directory, node, key.public_key(), days)
+    _write(directory / "ca.pem", authority.public_bytes(Encoding.PEM), 0o644)
+    return _write_certificate(directory / "certificate.pem", certificate, directory / "key.pem")
+
+
+def _authority(ca_directory: str | Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     try:
-        authority = x509.load_pem_x509_certificate(ca_path.read_bytes())
+        authority = x509.load_pem_x509_certificate((Path(ca_directory) / "ca.pem").read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"there is no authority in {ca_directory}") from error
-    ca_key = _load_key(Path(ca_directory) / "ca-key.pem")
-    directory = Path(directory)
-    key = _write_new_key(directory / "key.pem")
+    return authority, _load_key(Path(ca_directory) / "ca-key.pem")
+
+
+def _issued(
+    ca_directory: str | Path, node: NodeName, key: ec.EllipticCurvePublicKey, days: int
+) -> tuple[x509.Certificate, x509.Certificate]:
+    """The authority, and a certificate of its for a node's key."""
+    _check_days(days)
+    authority, ca_key = _authority(ca_directory)
     uri = x509.UniformResourceIdentifier(node.uri)
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     certificate = (
-        _builder(_name(str(node)), key.public_key(), days)
+        _builder(_name(str(node)), key, days)
         .issuer_name(authority.subject)
         .add_extension(x509.SubjectAlternativeName([uri]), False)
         .add_extension(x509.ExtendedKeyUsage(_NODE), False)
@@ -141,8 +156,68 @@ def issue_node_certificate(
         .add_extension(identifier, False)
         .sign(ca_key, hashes.SHA256())
     )
-    _write(directory / "ca.pem", authority.public_bytes(Encoding.PEM), 0o644)
-    return _write_certificate(directory / "certificate.pem", certificate, directory / "key.pem")
+    return authority, certificate
+
+
+def make_node_request(directory: str | Path, role: str, name: str) -> bytes:
+    """Write a new ``key.pem`` for a node, and ask for a certificate: a PKCS #10 request, DER.
+
+    :param directory: where; it is there already
+    """
+    key = _write_new_key(Path(directory) / "key.pem")
+    subject = _name(str(NodeName(role, name)))
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def sign_node_request(
+    ca_directory: str | Path, role: str, name: str, request: bytes, days: int = DAYS_MAX
+) -> tuple[bytes, bytes, str]:
+    """Issue a certificate for the key in a node's request; nothing else in it counts.
+
+    :param ca_directory: where :func:`make_node_ca` has written
+    :param request: PKCS #10, DER
+    :return: certificate and authority, PEM, and the ``SPKI-SHA256:`` fingerprint of the key
+    :raises Refused: it is no request for such a key, or not signed with that key
+    :raises UsageError: there is no authority
+    """
+    try:
+        asked = x509.load_der_x509_csr(request)
+        key = asked.public_key()
+        valid = asked.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        valid = False
+    if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Refused("that is not a request for a node's certificate")
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise Refused("a node's key is on the curve P-256")
+    authority, certificate = _issued(ca_directory, NodeName(role, name), key, days)
+    pem = certificate.public_bytes(Encoding.PEM)
+    return pem, authority.public_bytes(Encoding.PEM), spki_fingerprint(certificate)
+
+
+def install_node_certificate(
+    directory: str | Path, role: str, name: str, certificate: bytes, authority: bytes
+) -> None:
+    """Write ``certificate.pem`` and ``ca.pem`` beside the ``key.pem`` that they were asked for.
+
+    :param certificate: PEM
+    :param authority: PEM
+    :raises UsageError: they are not for this key and this node
+    """
+    directory = Path(directory)
+    key = _load_key(directory / "key.pem")
+    try:
+        made = x509.load_pem_x509_certificate(certificate)
+        x509.load_pem_x509_certificate(authority)
+        ours = made.public_key() == key.public_key()
+        ours = ours and node_named_in(made) == NodeName(role, name)
+    except (ValueError, CertificateUntrusted):
+        ours = False
+    if not ours:
+        raise UsageError("the provider has sent a certificate that is not this node's")
+    _write(directory / "ca.pem", authority, 0o644)
+    _write(directory / "certificate.pem", certificate, 0o600)
 
 
 def _check_days(days: int) -> None:

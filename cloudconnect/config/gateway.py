@@ -10,11 +10,19 @@ from pathlib import Path
 
 import attrs
 
+from cloudconnect.config.bounds import BOUNDS, bounds_of
 from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError
-from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.provider.gateway import Bounds
+from cloudconnect.provider.planning import DEFAULT_POOL
+from cloudconnect.settings import (
+    ADDRESS_CONNECTIONS_MAX,
+    CONNECTIONS_MAX,
+    PUBLIC_PORT,
+    TENANT_CONNECTIONS_MAX,
+)
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import GATEWAY, SERVICE, NodeTrust
@@ -31,12 +39,27 @@ class GatewaySettings:
     :ivar listen: endpoint string of its public port
     :ivar advertise: ``HOST:PORT`` that tenants reach it at, or empty to advertise nothing
     :ivar service: ``HOST:PORT`` of the service's LAN port
+    :ivar pool: the tenants of which pool it is for
+    :ivar line_rate: bytes a second of its line in each direction, that tenants share; 0: no limit
+    :ivar connections: most connections, 1 to 1,000,000
+    :ivar address_connections: most connections of one address, likewise
+    :ivar tenant_connections: most data connections of one tenant, likewise
     """
 
     directory: Path
     listen: str = f"tcp:{PUBLIC_PORT}"
     advertise: str = ""
     service: str
+    pool: str = DEFAULT_POOL
+    line_rate: int = 0
+    connections: int = CONNECTIONS_MAX
+    address_connections: int = ADDRESS_CONNECTIONS_MAX
+    tenant_connections: int = TENANT_CONNECTIONS_MAX
+
+    @property
+    def bounds(self) -> Bounds:
+        """What it lets in."""
+        return bounds_of(self)
 
     @property
     def tls(self) -> MutualTLS:
@@ -68,10 +91,12 @@ def enroll(
     service: str,
     listen: str,
     advertise: str,
+    pool: str = DEFAULT_POOL,
 ) -> GatewaySettings:
     """Make a gateway's directory.
 
     :param name: the gateway's name in the provider's LAN
+    :param pool: the tenants of which pool it is for
     :raises UsageError: the directory is not empty, or an address is none
     """
     directory = directory.absolute()
@@ -84,9 +109,9 @@ def enroll(
     directory.chmod(0o700)
     issue_node_certificate(provider.node_authority, name, GATEWAY, directory)
     settings = GatewaySettings(
-        directory=directory, listen=listen, advertise=advertise, service=service
+        directory=directory, listen=listen, advertise=advertise, service=service, pool=pool
     )
-    keys = ("listen", "advertise", "service")
+    keys = ("listen", "advertise", "service", "pool")
     lines = [f"{key} = {quoted(getattr(settings, key))}" for key in keys]
     (directory / CONFIGURATION).write_text("\n".join(lines) + "\n", "utf-8")
     return settings
@@ -102,6 +127,7 @@ def load(directory: Path) -> GatewaySettings:
         directory / CONFIGURATION,
         GatewaySettings,
         f"there is no gateway in {directory}: make it with cloudconnect provider gateway enroll",
+        BOUNDS,
     )
     try:
         return GatewaySettings(directory=directory, **values)

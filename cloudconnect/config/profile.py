@@ -31,6 +31,7 @@ class Profile:
     """How to reach one provider as one tenant.
 
     :ivar provider: ``HOST`` or ``HOST:PORT``
+    :ivar next_provider: ``HOST:PORT`` that the provider has announced to move to, or empty
     :ivar tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
     :ivar fingerprints: the provider's pins
     :ivar ca: PEM file of authorities, or empty
@@ -46,6 +47,7 @@ class Profile:
     """
 
     provider: str = ""
+    next_provider: str = ""
     tenant: str = ""
     fingerprints: tuple[str, ...] = ()
     ca: str = ""

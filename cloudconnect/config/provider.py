@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 from OpenSSL import SSL
 
+from cloudconnect.config.bounds import BOUNDS
 from cloudconnect.config.certificates import (
     issue_node_certificate,
     make_node_ca,
@@ -24,7 +25,13 @@ from cloudconnect.config.certificates import (
 )
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
-from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.settings import (
+    ADDRESS_CONNECTIONS_MAX,
+    CONNECTIONS_MAX,
+    PUBLIC_PORT,
+    TENANT_CONNECTIONS_MAX,
+)
+from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import SERVICE
 
@@ -42,12 +49,23 @@ class ProviderSettings:
     :ivar roles: the roles of the provider's process, of :data:`ROLES`; ``service`` is one of them
     :ivar listen: endpoint string of the public port
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told; empty: where they connected
+    :ivar moving_to: ``HOST:PORT`` that tenants are told to use one day, or empty
     :ivar certificate: path of the certificate, PEM
     :ivar key: path of its key, PEM
     :ivar lan_listen: endpoint string for gateways and WAN accelerators of their own process, or
         empty
     :ivar backend_listen: endpoint string for what they send on, or empty
     :ivar backend_address: ``HOST:PORT`` of it, as they connect to it
+    :ivar metrics_listen: endpoint string of the private port of metrics and health, or empty
+    :ivar alarm_webhook: ``https://`` address that alarms are posted to, or empty
+    :ivar alarm_webhook_ca: path of a PEM file of authorities for it, or empty: the system's
+    :ivar alarm_webhook_key: path of a file with the key that requests are signed with, or empty
+    :ivar alarm_mail_to: addresses that alarms are sent to by mail
+    :ivar alarm_mail_from: the address that they come from
+    :ivar alarm_mail_server: ``HOST:PORT`` of the mail server
+    :ivar alarm_mail_user: name to log in there with, or empty
+    :ivar alarm_mail_password: path of a file with the password for it
+    :ivar alarm_events: further events that are alarms, by name
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
@@ -57,6 +75,11 @@ class ProviderSettings:
     :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no accelerator in the
         provider's own process
     :ivar wan_caches_gb: GiB that all of them may take, 1 to 100,000
+    :ivar line_rate: bytes a second of the public port's line in each direction, which tenants share
+        fairly; 0: no limit
+    :ivar connections: most connections of the public port, 1 to 1,000,000
+    :ivar address_connections: most of one address, likewise
+    :ivar tenant_connections: most data connections of one tenant, likewise
     """
 
     directory: Path
@@ -64,11 +87,22 @@ class ProviderSettings:
     roles: tuple[str, ...] = ROLES
     listen: str = f"tcp:{PUBLIC_PORT}"
     advertise: tuple[str, ...] = ()
+    moving_to: str = ""
     certificate: str = "tls/certificate.pem"
     key: str = "tls/key.pem"
     lan_listen: str = ""
     backend_listen: str = ""
     backend_address: str = ""
+    metrics_listen: str = ""
+    alarm_webhook: str = ""
+    alarm_webhook_ca: str = ""
+    alarm_webhook_key: str = ""
+    alarm_mail_to: tuple[str, ...] = ()
+    alarm_mail_from: str = ""
+    alarm_mail_server: str = "localhost:25"
+    alarm_mail_user: str = ""
+    alarm_mail_password: str = ""
+    alarm_events: tuple[str, ...] = ()
     maintenance_hours: int = 1
     gc_hours: int = 24
     scrub_days: int = 30
@@ -77,6 +111,10 @@ class ProviderSettings:
     wan_caches: str = "wan"
     wan_cache_gb: int = 4
     wan_caches_gb: int = 100
+    line_rate: int = 0
+    connections: int = CONNECTIONS_MAX
+    address_connections: int = ADDRESS_CONNECTIONS_MAX
+    tenant_connections: int = TENANT_CONNECTIONS_MAX
 
     @property
     def identity(self) -> ServerIdentity:
@@ -116,6 +154,11 @@ class ProviderSettings:
         return self.directory / "reserve"
 
     @property
+    def audit(self) -> Path:
+        """Folder of the audit log."""
+        return self.directory / "audit"
+
+    @property
     def admin_socket(self) -> Path:
         """Path of the admin socket."""
         return self.directory / "admin.sock"
@@ -135,6 +178,8 @@ class ProviderSettings:
             f"listen = {quoted(self.listen)}",
             "# What tenants are told to connect to for data; empty: the address that they used.",
             f"advertise = {_toml_list(self.advertise)}",
+            "# HOST:PORT that tenants are told beforehand, for the day on which this one moves.",
+            f"moving_to = {quoted(self.moving_to)}",
             f"certificate = {quoted(self.certificate)}",
             f"key = {quoted(self.key)}",
             "# For gateways and accelerators of their own process: where they register, where what",
@@ -142,6 +187,14 @@ class ProviderSettings:
             f"lan_listen = {quoted(self.lan_listen)}",
             f"backend_listen = {quoted(self.backend_listen)}",
             f"backend_address = {quoted(self.backend_address)}",
+            "# Metrics for Prometheus, /healthz and /readyz: without a log-in, so where only",
+            "# monitoring gets, such as tcp:9180:interface=127.0.0.1; empty: nowhere.",
+            f"metrics_listen = {quoted(self.metrics_listen)}",
+            "# Whom alarms go to (docs/howto/operations.rst). Keys and passwords: paths of files.",
+            f"alarm_webhook = {quoted(self.alarm_webhook)}",
+            f"alarm_mail_to = {_toml_list(self.alarm_mail_to)}",
+            f"alarm_mail_from = {quoted(self.alarm_mail_from)}",
+            f"alarm_mail_server = {quoted(self.alarm_mail_server)}",
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
             *(f"{name} = {getattr(self, name)}" for name in _TENDING),
@@ -152,6 +205,10 @@ class ProviderSettings:
             "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",
             f"wan_caches = {quoted(self.wan_caches)}",
             *(f"{name} = {getattr(self, name)}" for name in _CACHES),
+            "# The public port: bytes a second of its line in each direction, which tenants share",
+            "# fairly (0: no limit); most connections, in all and of one address, and most data",
+            "# connections of one tenant.",
+            *(f"{name} = {getattr(self, name)}" for name in BOUNDS),
         ]
         return "\n".join(lines) + "\n"
 
@@ -160,7 +217,7 @@ class ProviderSettings:
 _TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 _CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
 _TENANTS = {"grace_days": (0, 3650), "removed_days": (1, 3650)}
-_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES}
+_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES, **BOUNDS}
 
 
 def quoted(text: str) -> str:
@@ -191,10 +248,12 @@ def load(directory: Path) -> ProviderSettings:
         f"there is no provider in {directory}: run cloudconnect provider init --directory "
         f"{directory}",
         _NUMBERS,
-        ("hosts", "advertise", "roles"),
+        ("hosts", "advertise", "alarm_mail_to", "alarm_events", "roles"),
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    if values.get("moving_to"):
+        split_host_port(values["moving_to"])
     if "roles" in values:
         values["roles"] = check_roles(values["roles"])
     return ProviderSettings(directory=directory, **values)

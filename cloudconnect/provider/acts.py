@@ -9,6 +9,7 @@ no provider runs.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.repository.points import DELETED, PUBLISHED, STATES, PointRow
+from cloudconnect.repository.removal import remove_repository
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 
@@ -228,6 +230,19 @@ class RepositoryActs:
             return {"points_removed": removed, **attrs.asdict(result)}
 
         return self._with_room(act)
+
+    def remove(self, repository: bytes) -> None:
+        """Delete a repository for good; nothing happens where it is gone already.
+
+        :raises Refused: it is frozen, or a restore point is locked
+        :raises Busy: somebody has it open
+        """
+        remove_repository(self.folder(repository), time.time())
+
+    def has_released(self, repository: bytes) -> bool:
+        """Whether something is left there of jobs that were refused for want of quota."""
+        with self.open(repository) as opened:
+            return opened.has_released
 
     def expire(self, repository: bytes) -> int:
         """Look at the expiry clock, and let go what has had its time; how many points went."""

@@ -7,6 +7,7 @@ of mode 0600 in the provider's directory. Where no provider runs, the command li
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from cloudconnect.commands.admin import (
     AddCredential,
@@ -23,6 +26,7 @@ from cloudconnect.commands.admin import (
     Freeze,
     Invite,
     List,
+    Reload,
     RevokeCredential,
     Scrub,
     Seed,
@@ -30,13 +34,15 @@ from cloudconnect.commands.admin import (
     ShowTenant,
     SwitchTenant,
 )
-from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import NotFound, ProtocolViolation, Refused, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.acts import RepositoryActs
+from cloudconnect.provider.auditing import act_name, without_secrets
+from cloudconnect.provider.followers import follower_rows, read_known
 from cloudconnect.provider.maintenance import scrub_warnings
+from cloudconnect.provider.node_acts import NodeAdministration
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.tenant_acts import (
@@ -46,12 +52,13 @@ from cloudconnect.provider.tenant_acts import (
     TenantActs,
     verifier_of,
 )
+from cloudconnect.provider.usage import read_months, usage_rows
 from cloudconnect.repository.rules import Rules
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.scram import DEFAULT_LABEL, make_token
 
 #: What :meth:`Administration.page` can list.
-LISTINGS = ("tenant", "credential", "point", "event", "session")
+LISTINGS = ("tenant", "credential", "point", "event", "session", "usage", "follower")
 #: Settings that a tenant may be given.
 TENANT_SETTINGS = (
     "quota",
@@ -61,13 +68,14 @@ TENANT_SETTINGS = (
     "modes",
     "bandwidth",
     "expect_every",
+    "pool",
 )
 
 
 class Administration:
     """The acts of a provider's admin; every method blocks.
 
-    :param accounts: the accounts data base
+    :ivar accounts: the accounts data base
     :param repositories: the folder of the repositories
     :param removed_days: days that a removed tenant stays in the bin
     :ivar acts: what can be done to these
@@ -81,7 +89,7 @@ class Administration:
         reserve: Reserve | None = None,
         removed_days: int = REMOVED_DAYS,
     ) -> None:
-        self._accounts = accounts
+        self._accounts = self.accounts = accounts
         self.tenants = TenantActs(accounts, removed_days)
         self.acts = RepositoryActs(repositories, reserve)
 
@@ -198,11 +206,34 @@ class Administration:
             rows = self._accounts.credentials(name, after, limit + 1)
         elif what == "point":
             rows = self._points(filters, after, limit + 1)
+        elif what == "usage":
+            found = enumerate(self._usage(filters.get("month", "")), 1)
+            rows = [{**row, "cursor": number} for number, row in found if number > after]
+        elif what == "follower":
+            found = enumerate(self._followers(filters.get("pin", "")), 1)
+            rows = [{**row, "cursor": number} for number, row in found if number > after]
         elif what == "event":
             rows = self._accounts.events(filters, after, limit + 1)
         else:
             rows = self._accounts.sessions(filters.get("tenant", ""), after, limit + 1)
         return fit_page(rows, limit)
+
+    def _followers(self, pin: str) -> list[dict[str, Any]]:
+        accounts = self._accounts
+        known, tenants = read_known(accounts), accounts.tenants()
+        return follower_rows(known, tenants, self._sessions(), [pin], time.time())
+
+    def _usage(self, month: str) -> list[dict[str, Any]]:
+        return usage_rows(read_months(self._accounts, month), self._sessions(), month)
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        sessions: list[dict[str, Any]] = []
+        while True:
+            after = sessions[-1]["cursor"] if sessions else 0
+            page = self._accounts.sessions("", after, PAGE_ROWS_MAX)
+            sessions += [{k: row[k] for k in _OF_SESSIONS} for row in page]
+            if len(page) < PAGE_ROWS_MAX:
+                return sessions
 
     def _points(self, filters: dict[str, str], after: int, limit: int) -> list[dict[str, Any]]:
         """One tenant's points; a listing over tenants asks for each in turn."""
@@ -218,6 +249,10 @@ class Administration:
             tenant.repository, {**query, "after": after, "limit": limit, "states": states}
         )
         return [{"tenant": name, **row, "cursor": row["arrival"]} for row in rows]
+
+
+#: What reports need of a session.
+_OF_SESSIONS = ("cursor", "started", "kind", "tenant", "host", "summary")
 
 
 def _agreed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +289,7 @@ def _texts(values: Any) -> list[str]:
     return values
 
 
-class AdminProtocol(BoundedAMP):
+class AdminProtocol(NodeAdministration):
     """One connection to the admin socket.
 
     :param service: reaches the mover, for acts on repositories
@@ -272,11 +307,37 @@ class AdminProtocol(BoundedAMP):
         self._run = in_accounts_thread
         self._service = service
 
+    def _look_on(
+        self, command: type[amp.Command], arguments: dict[str, Any], answer: Deferred[Any]
+    ) -> None:
+        """Tell the service's watchers of every act; what only looks is none."""
+        name = command.__name__
+        if self._service is None or name.startswith(("List", "Show", "Get")):
+            return
+        watchers, act, fields = self._service.watchers, act_name(name), without_secrets(arguments)
+
+        def over(result: Any) -> Any:
+            outcome = "done"
+            if isinstance(result, Failure):
+                outcome = getattr(result.value, "reason", "failed")
+            watchers.tell(lambda watcher: watcher.administered(act, fields, outcome))
+            return result
+
+        answer.addBoth(over)
+
     @property
     def _repositories(self) -> CloudConnectService:
         if self._service is None:
             raise Refused("nothing can be done to repositories here")
         return self._service
+
+    @property
+    def _accounts(self) -> Accounts:
+        return self._administration.accounts
+
+    @property
+    def _cloud(self) -> CloudConnectService:
+        return self._repositories
 
     @AddTenant.responder
     def add_tenant(
@@ -420,6 +481,14 @@ class AdminProtocol(BoundedAMP):
         """Freeze a tenant, or thaw it."""
         done = Deferred.fromCoroutine(self._repositories.freeze(name, frozen))
         return done.addCallback(lambda kept: {"kept": kept})
+
+    @Reload.responder
+    def reload(self) -> dict[str, Any]:
+        """Read certificates and settings again."""
+        reload = self._repositories.reload
+        if reload is not None:
+            reload()
+        return {"done": reload is not None}
 
     @Collect.responder
     def collect(self, name: str) -> Deferred[dict[str, Any]]:

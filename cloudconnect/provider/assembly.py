@@ -9,7 +9,7 @@ process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,23 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import NoSpace
+from cloudconnect.commands.notice import Notice
+from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import AdminFactory, Administration
 from cloudconnect.provider.control import ControlFactory
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import NodeFactory, ServiceEnd
+from cloudconnect.provider.departures import Departures
+from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
+from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.movers import MoverPlace
+from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
+from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
+from cloudconnect.provider.readiness import readiness
 from cloudconnect.provider.relay import PROXY_LOCAL, Relays, RelayTo
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.seeding import FillCache
@@ -48,14 +53,13 @@ from cloudconnect.provider.tenant_acts import REMOVED_DAYS
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
-from cloudconnect.transports.tls import MutualTLS, PinnedTLS
+from cloudconnect.transports.tls import MutualTLS, PinnedTLS, TLSServerFactory
 
 #: The roles that a provider's process may have beside the service, which it always has.
 ROLES = ("gateway", "mover", "wan")
@@ -77,15 +81,18 @@ class Places:
     :ivar public: where the gateway listens
     :ivar lan: where gateways and accelerators of their own process register, with the TLS of the
         LAN, or None
+    :ivar sign: issues the certificates of nodes that join with a token, or None
     :ivar backend: where what they send on arrives, or None; nobody else may reach it, because who
         connects there says himself what the peer's address is
     :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
     :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
+    :ivar audit: folder of the audit log, or None for none
     :ivar roles: which roles run in this process beside the service, of :data:`ROLES`
     :ivar grace_days: days after the end of a lease in which its tenant may restore
     :ivar removed_days: days that a removed tenant stays in the bin
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
+    :ivar bounds: what the gateway of this process lets in
     """
 
     accounts_url: str
@@ -94,16 +101,19 @@ class Places:
     admin_socket: Path | None
     public: IStreamServerEndpoint
     lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
+    sign: Signer | None = None
     backend: IStreamServerEndpoint | None = None
     backend_address: str = ""
     advertise: tuple[str, ...] = ()
     keys: Path | None = None
     reserve: Path | None = None
     intervals: Intervals | None = None
+    audit: Path | None = None
     roles: frozenset[str] = frozenset(ROLES)
     grace_days: int = GRACE_DAYS
     removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
+    bounds: Bounds = attrs.field(factory=Bounds)
 
 
 class AccountsThread(Service):
@@ -139,6 +149,20 @@ def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
     return endpoint
 
 
+def backend_factory(
+    reactor: Any, roles: Iterable[TargetRole], service: IRelayTarget
+) -> FirstBytesFactory:
+    """What answers gateways that have relayed a connection to this process: they have bounded and
+    shaped it, and the roles know their routes themselves."""
+    there = list(roles)
+    target = RoleTarget(*there)
+
+    def lookup(route: bytes) -> IRelayTarget | None:
+        return target if any(role.by_route(route) is not None for role in there) else None
+
+    return FirstBytesFactory(lookup, service, reactor)
+
+
 def _dial_from(reactor: Any, places: Places, mover: TargetDataMover | None) -> Dial:
     """How an accelerator in this process reaches the movers: that of this process in memory."""
     here = None if mover is None else here_to(reactor, mover)
@@ -167,12 +191,17 @@ class EmbeddedProvider(MultiService):
 
     :param reactor: clock, connections and threads
     :param places: where everything lies and listens
+    :ivar service: the Cloud Connect service
+    :ivar usage: knows how much each tenant has stored
+    :ivar readiness: looks at what must work for a backup
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._lan: TLSServerFactory | None = None
         reserve = None if places.reserve is None else Reserve(places.reserve)
         if reserve is not None:
             reserve.look()
@@ -195,7 +224,7 @@ class EmbeddedProvider(MultiService):
             mover = TargetDataMover(
                 reactor, places.repositories, places.keys, reserve, places.intervals
             )
-        control = PinnedTLS(identity=places.identity).server_factory(
+        self._control = control = PinnedTLS(identity=places.identity).server_factory(
             ControlFactory(service), reactor
         )
         roles: list[TargetRole] = [] if mover is None else [mover]
@@ -218,16 +247,19 @@ class EmbeddedProvider(MultiService):
             endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
             return RelayTo(endpoint, backend, relays)
 
-        gateway = Gateway(reactor, places.public, resolve, "service")
+        gateway = Gateway(
+            reactor, places.public, resolve, "service", relays=relays, bounds=places.bounds
+        )
         for role in roles:
             service_end, role.link = link_in_process(reactor, ServiceEnd(service, role.role), role)
             if role is mover:
                 service.nodes.set_mover(service_end, _place_of(places))
             else:
                 service.nodes.add_accelerator(service_end)
-        gateway_link, _ = link_in_process(reactor, None, gateway)
+        gateway_end = GatewayEnd(service)
+        gateway_end.link, gateway.line = link_in_process(reactor, gateway_end, gateway)
         public = "gateway" in places.roles
-        service.nodes.add_gateway(gateway_link, GatewayPlace(HERE, public=public))
+        service.nodes.add_gateway(gateway_end.link, GatewayPlace(HERE, public=public))
         administration = Administration(accounts, places.repositories, reserve, places.removed_days)
         self._listeners: list[Gateway | Listener] = [gateway] if public else []
         if places.admin_socket is not None:
@@ -239,18 +271,65 @@ class EmbeddedProvider(MultiService):
                 )
             )
         if places.lan is not None and places.backend is not None:
+            service.nodes.settling.begin(WAIT_SECONDS)
             endpoint, tls = places.lan
+            lines = self._lan_factory(service, tls, places)
+            joining: EnrolmentTarget | None = None
+            if places.sign is not None:
+                joining = EnrolmentTarget(
+                    reactor, accounts, thread.run, places.sign, service.joined
+                )
             self._listeners += [
                 Listener(
-                    wrap_server_endpoint(tls, endpoint, reactor),
-                    NodeFactory(service, places.backend_address),
+                    endpoint,
+                    FirstBytesFactory(
+                        lambda route: joining, FactoryTarget(lines, "LAN lines"), reactor
+                    ),
                     "LAN link",
                 ),
                 # The peer's real address comes in front, in a PROXY protocol header.
-                Listener(ProxiedEndpoint(places.backend), gateway.factory, "back end"),
+                Listener(
+                    ProxiedEndpoint(places.backend),
+                    backend_factory(reactor, roles, targets["service"]),
+                    "back end",
+                ),
             ]
-        for child in (thread, *roles, service, *self._listeners):
-            child.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self.service = service
+        self.readiness = readiness(service, accounts, thread.run, reserve)
+        self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
+        departures = Departures(reactor, service, accounts, thread.run)
+        for child in (thread, *watching, *roles, service, departures, *self._listeners):
+            child.setServiceParent(self)
+
+    def _lan_factory(
+        self, service: CloudConnectService, tls: MutualTLS, places: Places
+    ) -> TLSServerFactory:
+        nodes = NodeFactory(service, places.backend_address)
+        self._lan = tls.server_factory(nodes, self._reactor)
+        return self._lan
+
+    def reload(
+        self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice
+    ) -> list[UsageError]:
+        """Take another certificate, and what else may change while sessions run.
+
+        Connections that are there go on as they are. What cannot be used changes nothing.
+
+        :param identity: what the control channel shows from now on
+        :param advertise: gateways that tenants are told
+        :param notice: what they are told that will hold from some day on
+        :return: what could not be used
+        """
+        wrong = []
+        for factory, recipe in ((self._control, PinnedTLS(identity=identity)), (self._lan, None)):
+            try:
+                if factory is not None:
+                    factory.reload(recipe)
+            except UsageError as error:
+                wrong.append(error)
+        self.service.nodes.advertise(advertise)
+        self.service.notice = notice
+        return wrong
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, end the sessions, then what they need: in this order.

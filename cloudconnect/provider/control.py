@@ -30,10 +30,13 @@ from cloudconnect.commands.control import (
     CreateRepository,
     DeletePoints,
     Finish,
+    GatewaysChanged,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
     MoveOn,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -44,6 +47,7 @@ from cloudconnect.commands.control import (
     Warn,
     key_a_context,
 )
+from cloudconnect.commands.notice import read_pins
 from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import (
     CloudConnectError,
@@ -61,7 +65,7 @@ from cloudconnect.provider.access import SESSIONS, Act, Login
 from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.accounts.credentials import Credential
 from cloudconnect.provider.planning import Ask
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.service import GOOD_OUTCOMES, CloudConnectService
 from cloudconnect.settings import (
     AUTHENTICATION_SECONDS,
     BOX_MAX,
@@ -114,6 +118,7 @@ class ControlProtocol(BoundedAMP):
         for call in (self._deadline, self._pinging):
             if call is not None and call.active():
                 call.cancel()
+        self._service.nodes.unfollow(self._gateways_changed)
         error = reason.value
         if self._login is not None:
             self._service.connections.remove(self._login)
@@ -237,7 +242,10 @@ class ControlProtocol(BoundedAMP):
             peer=address,
             credential=label,
         )
+        service.watchers.tell(lambda watcher: watcher.logged_in(tenant, address))
         self._ping_later()
+        if not credential.invitation:
+            service.nodes.follow(self._gateways_changed, record.pool)
         if "read" in credential.capabilities and not credential.invitation:
             # Behind the answer to the log-in, so that the command hears it in time.
             service.reactor.callLater(0, self._tell_found, tenant)
@@ -248,6 +256,8 @@ class ControlProtocol(BoundedAMP):
             "repository": description,
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
+            "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
+            "notice": service.notice.as_map() if service.notice else None,
         }
 
     async def _enter(self, login: Login) -> tuple[Tenant, bytes]:
@@ -317,6 +327,26 @@ class ControlProtocol(BoundedAMP):
         return {}
 
     # --- commands --------------------------------------------------------------------------------
+
+    @ListHistory.responder
+    def list_history(
+        self, what: str, session: str, after: int, limit: int
+    ) -> Deferred[dict[str, Any]]:
+        """One page of events or sessions."""
+        _check_page(after, limit)
+        if what not in ("event", "session") or len(session) > 32:
+            raise ProtocolViolation("there is a history of events and of sessions")
+        asked = (what, session, after, limit)
+        return Deferred.fromCoroutine(self._doing(Act.LIST, self._service.history, *asked))
+
+    @NoticeTaken.responder
+    def notice_taken(self, host: str, pins: Any) -> Deferred[dict[str, Any]]:
+        """A machine knows what will hold from some day on."""
+        if not 0 < len(host) <= LABEL_MAX or not host.isprintable():
+            raise ProtocolViolation(f"a host label has 1 to {LABEL_MAX} printable characters")
+        known = read_pins(pins)
+        done = self._doing(Act.READ, self._service.notice_taken, host, known)
+        return Deferred.fromCoroutine(done).addCallback(lambda _: {})
 
     @CreateRepository.responder
     def create_repository(self, description: bytes) -> Deferred[dict[str, Any]]:
@@ -392,6 +422,10 @@ class ControlProtocol(BoundedAMP):
             told = self.call(Warn, warning=warning.as_dict())
             told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
 
+    def _gateways_changed(self, gateways: list[str], leaving: list[str]) -> None:
+        told = self.call(GatewaysChanged, gateways=gateways, leaving=leaving)
+        told.addErrback(lambda _: None)  # an older tenant does not know this
+
     def _move_on(self, session: bytes, lost: bool, text: str) -> None:
         """Ask the tenant to go on with a session's job in a new one."""
         if self.transport is not None:
@@ -435,7 +469,10 @@ class ControlProtocol(BoundedAMP):
             raise ProtocolViolation("a summary is a map of what JSON can hold")
         self._sessions.discard(session)
         found = await self._service.finish(live, outcome, summary, read_warnings(warnings))
-        return {"warnings": [warning.as_dict() for warning in found]}
+        notes = []
+        if live.kind is SessionKind.BACKUP and outcome in GOOD_OUTCOMES:
+            notes = await self._service.keeping.quota_notes(live.tenant)
+        return {"warnings": [warning.as_dict() for warning in found], "notes": notes}
 
     @Warn.responder
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.lan import (
@@ -23,7 +24,7 @@ from cloudconnect.commands.lan import (
     SetRules,
     UndeleteRepositoryPoints,
 )
-from cloudconnect.errors import NotFound, Refused
+from cloudconnect.errors import CloudConnectError, NotFound, Refused
 from cloudconnect.provider.accounts import Tenant
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class PointKeeper:
 
     :param service: knows the tenants and the mover, and writes down what was done
     """
+
+    _log = Logger()
 
     def __init__(self, service: CloudConnectService) -> None:
         self._service = service
@@ -118,6 +121,32 @@ class PointKeeper:
         answer = await self._at_mover(tenant, MeasureRepository)
         measured: dict[str, Any] = answer["measured"]
         return measured
+
+    async def quota_notes(self, tenant: str) -> list[str]:
+        """What a tenant is told after a backup: that it is over its soft quota.
+
+        The provider gets an event when that begins. That nothing could be found out is only logged:
+        the backup is done.
+        """
+        try:
+            record = await self._service.tenant(tenant)
+            if record.soft_quota is None:
+                return []
+            counted = (await self.measure(tenant))["bytes_counted"]
+            over = counted > record.soft_quota
+            news = await self._service.soft_quota_passed(tenant, over)
+        except CloudConnectError as error:
+            self._log.warn("soft quota of {tenant}: {why}", tenant=tenant, why=str(error))
+            return []
+        if not over:
+            return []
+        limit = "" if record.quota is None else f"; backups are refused over {record.quota}"
+        text = f"{counted} bytes are stored, more than the {record.soft_quota} agreed{limit}"
+        if news:
+            await self._service.note(
+                "soft_quota_passed", "", f"tenant {tenant}: {text}", tenant=tenant, bytes=counted
+            )
+        return [f"{text}: delete restore points, or ask the provider for more"]
 
     async def collect(self, tenant: str) -> dict[str, Any]:
         """Collect the garbage of a tenant's repository, for its admin; the counts.

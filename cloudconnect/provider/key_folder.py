@@ -58,6 +58,12 @@ class KeyFolder:
         _sync(self._folder)
         self._read(repository)
 
+    def remove(self, repository: bytes) -> None:
+        """Remove the key of a repository that is gone; nothing happens where there is none."""
+        if self._path(repository).exists():
+            self._path(repository).unlink()
+            _sync(self._folder)
+
     def note(self, opened: Repository) -> None:
         """Write into a new repository which key it has.
 

@@ -28,14 +28,16 @@ from cloudconnect.commands.lan import (
     RegisterAccelerator,
     RegisterMover,
     ReportEvent,
+    ReportLoad,
     ReportWarning,
 )
 from cloudconnect.commands.registering import Registration
-from cloudconnect.errors import ProtocolViolation, Refused, UsageError
+from cloudconnect.errors import CloudConnectError, ProtocolViolation, Refused, UsageError
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.provider.gateways import Load
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import MoverPlace
-from cloudconnect.provider.planning import GatewayPlace
+from cloudconnect.provider.planning import DEFAULT_POOL, GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.line import keep_alive
@@ -113,19 +115,61 @@ class Node(CommandLocator):
         self._name = name
 
 
+def read_load(connections: int, up: int, down: int, groups: Any) -> Load:
+    """A gateway's load as it reports it.
+
+    :raises ProtocolViolation: it cannot be read
+    """
+    try:
+        counted = {bytes(group): int(relays) for group, relays in groups}
+    except (TypeError, ValueError):
+        raise ProtocolViolation("a load cannot be read") from None
+    if min(connections, up, down, *counted.values()) < 0:
+        raise ProtocolViolation("a load cannot be read")
+    return Load(connections, up, down, counted)
+
+
+class GatewayEnd(CommandLocator):
+    """What the service answers a gateway in its own process.
+
+    :ivar link: the service's end of the line, set before anything is asked
+    """
+
+    link: BoundedAMP
+
+    def __init__(self, service: CloudConnectService) -> None:
+        super().__init__()
+        self._service = service
+
+    @ReportLoad.responder
+    def report_load(self, **load: Any) -> dict[str, Any]:
+        """What it has to do; the caps of its groups."""
+        shares = self._service.nodes.reported(self.link, read_load(**load))
+        return {"rates": [list(share) for share in shares]}
+
+
 class GatewayNode(Node):
     """What the service answers a gateway of its own process."""
 
     @Register.responder
-    def register(self, advertise: str) -> dict[str, Any]:
+    def register(self, advertise: str, pool: str | None = None) -> dict[str, Any]:
         """A gateway is there."""
         if not self._backend:
             raise Refused("this provider has no back-end port for gateways on other hosts")
-        self._service.nodes.add_gateway(self._link, GatewayPlace(self._backend, advertise))
+        self._service.nodes.add_gateway(
+            self._link,
+            GatewayPlace(self._backend, advertise, self._name, pool or DEFAULT_POOL),
+        )
         self._log.info(
             "gateway {name} {advertise} registered", name=self._name, advertise=advertise
         )
         return {"service": self._backend}
+
+    @ReportLoad.responder
+    def report_load(self, **load: Any) -> dict[str, Any]:
+        """What it has to do; the caps of its groups."""
+        shares = self._service.nodes.reported(self._link, read_load(**load))
+        return {"rates": [list(share) for share in shares]}
 
 
 class TargetNode(Node):
@@ -262,13 +306,30 @@ class NodeLink(BoundedAMP):
             line.abortConnection()
             return
         keep_alive(line)
+        facts = line.facts
+        line.pauseProducing()
+        admitted = Deferred.fromCoroutine(
+            self._service.admit_node(self, facts.peer_role, facts.peer_name, facts.peer_spki)
+        )
+        admitted.addCallbacks(self._admitted, self._refused, (node, line), {}, (line,))
+
+    def _admitted(self, _: None, node: type[Node], line: Any) -> None:
+        if self.transport is None:  # it has gone meanwhile
+            self._service.nodes.left(self)
+            return
         self._locator = node(self._service, self, self._backend, line.facts.peer_name)
+        line.resumeProducing()
+
+    def _refused(self, failure: Failure, line: Any) -> None:
+        if failure.check(CloudConnectError):
+            self.log.warn("a node is not let in: {why}", why=failure.getErrorMessage())
+        else:
+            self.log.failure("a node could not be judged", failure)
+        line.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is not there any more."""
-        self._service.nodes.lose_gateway(self)
-        self._service.nodes.lose_accelerator(self)
-        self._service.nodes.movers.lose(self)
+        self._service.nodes.left(self)
         self._service.role_lost(self)
         super().connectionLost(reason)
 
@@ -324,7 +385,9 @@ class GatewayRegistration(Registration):
     """Keeps a separate gateway registered with the service.
 
     :param advertise: ``HOST:PORT`` that tenants can reach the gateway at, or empty
-    :param registered: takes the back end of TLS connections each time the line comes up
+    :param registered: takes the back end of TLS connections, and the line, each time the line comes
+        up
+    :param pool: the tenants of which pool it is for
     """
 
     def __init__(
@@ -333,14 +396,16 @@ class GatewayRegistration(Registration):
         endpoint: IStreamClientEndpoint,
         locator: CommandLocator,
         advertise: str,
-        registered: Callable[[str], None],
+        registered: Callable[[str, BoundedAMP], None],
+        pool: str = DEFAULT_POOL,
     ) -> None:
         super().__init__(reactor, endpoint, locator)
         self._advertise = advertise
         self._registered = registered
+        self._pool = pool
 
     async def register(self, line: BoundedAMP) -> str:
         """Say where tenants reach it; hear where TLS connections go."""
-        answer = await line.call(Register, advertise=self._advertise)
-        self._registered(answer["service"])
+        answer = await line.call(Register, advertise=self._advertise, pool=self._pool)
+        self._registered(answer["service"], line)
         return f"back end {answer['service']}"

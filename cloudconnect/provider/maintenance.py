@@ -3,9 +3,10 @@
 Each hour, for each repository that belongs to a tenant, one after the other: the expiry clock is
 looked at, what had its time leaves the bin, and a slice is scrubbed, so that all of it has been
 after some weeks; each day retention is applied, and garbage is collected where there can be any.
-Collections and scrubs that an admin asks for have a second thread, so that the hours go on while
-they do. What fails is logged and kept as an event; it ends neither the thread nor the work on other
-repositories.
+What a backup has stored that was refused for want of quota is collected as soon as nobody counts
+on it. Collections and scrubs that an admin asks for have a second thread, so that the hours go on
+while they do. What fails is logged and kept as an event; it ends neither the thread nor the work on
+other repositories.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ RATE: Final = 20e6
 FINDINGS_MAX: Final = 20
 #: A finding that is still there is told again after so many seconds: a week.
 AGAIN_SECONDS: Final = 7 * DAY
+#: Collecting what refused backups have left may take one in so many seconds.
+RELEASE_SHARE: Final = 10
 #: Findings that are remembered for that.
 TOLD_MAX: Final = 10_000
 
@@ -105,6 +108,11 @@ class Maintenance(Service):
         self._collected: dict[bytes, float] = {}
         self._clean: dict[bytes, dict[str, Any]] = {}
         self._told: dict[tuple[str, str], float] = {}
+        self._released: dict[bytes, str] = {}  # whose, of which something refused may be left
+        self._releasing: set[bytes] = set()
+        self._release_once_more: set[bytes] = set()
+        self._release_again: dict[bytes, float] = {}
+        self._waiting: dict[bytes, IDelayedCall] = {}
 
     def startService(self) -> None:
         """Begin; the first round comes a little later."""
@@ -120,8 +128,10 @@ class Maintenance(Service):
             return succeed(None)
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping.set()
-        if self._next is not None and self._next.active():
-            self._next.cancel()
+        for call in (self._next, *self._waiting.values()):
+            if call is not None and call.active():
+                call.cancel()
+        self._waiting.clear()
         waiting = DeferredList([_quietly(running) for running in self._running])
         return waiting.addCallback(lambda _: self._stopped())
 
@@ -190,6 +200,8 @@ class Maintenance(Service):
             await self._say("points_removed", repository, tenant, text)
         now = self._reactor.seconds()
         if now < self._collected.get(repository, 0.0):
+            if await self._in_thread(acts.has_released, repository):
+                await self._collect(repository, tenant, self._pool)
             return
         self._collected[repository] = now + self._intervals.gc_hours * HOUR
         # Where the disk is full this fails, and what follows makes room.
@@ -231,6 +243,49 @@ class Maintenance(Service):
         :param limit: bytes to read, 0 for all
         """
         return self._keep(self._scrub(repository, tenant, limit or None, None, self._asked))
+
+    def session_ended(self, repository: bytes, tenant: str, refused: bool = False) -> None:
+        """A session of a repository has ended; where one was refused for want of quota, what it
+        stored goes as soon as no session that may count on it is left.
+
+        :param refused: whether this one was
+        """
+        if refused:
+            self._released.setdefault(repository, tenant)
+        if not self.running or repository not in self._released:
+            return
+        if repository in self._releasing:
+            self._release_once_more.add(repository)
+        else:
+            self._releasing.add(repository)
+            wait = max(0.0, self._release_again.get(repository, 0.0) - self._reactor.seconds())
+            self._waiting[repository] = self._reactor.callLater(wait, self._release, repository)
+
+    def _release(self, repository: bytes) -> None:
+        self._waiting.pop(repository, None)
+        done = self._keep(self._attempt(repository, self._collect_released(repository)))
+
+        def over(result: Any) -> Any:
+            self._releasing.discard(repository)
+            if repository in self._release_once_more:
+                self._release_once_more.discard(repository)
+                self.session_ended(repository, self._released.get(repository, ""))
+            return result
+
+        done.addBoth(over)
+        done.addErrback(lambda f: self._log.failure("a refused backup was not collected", f))
+
+    async def _collect_released(self, repository: bytes) -> None:
+        tenant, began = self._released.pop(repository), self._reactor.seconds()
+        if not await self._in(self._asked, self._acts.has_released, repository):
+            return
+        self._released[repository] = tenant  # until it is seen that nothing is left
+        await self._collect(repository, tenant, self._asked)
+        now = self._reactor.seconds()
+        self._release_again[repository] = now + RELEASE_SHARE * (now - began)
+        if not await self._in(self._asked, self._acts.has_released, repository):
+            self._released.pop(repository, None)
+            self._release_again.pop(repository, None)
 
     async def _collect(self, repository: bytes, tenant: str, pool: ThreadPool) -> dict[str, Any]:
         result: dict[str, Any] = await self._in(

@@ -34,6 +34,7 @@ from cloudconnect.commands.lan import (
     MakeRepository,
     MeasureRepository,
     PreviewRepositoryRetention,
+    RemoveRepository,
     ReplaceRepositoryDescription,
     ReportEvent,
     ReportWarning,
@@ -49,10 +50,12 @@ from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.manifest import PointRecord
 from cloudconnect.errors import (
     Aborted,
+    Busy,
     CloudConnectError,
     ContextMismatch,
     NoSpace,
     NotFound,
+    QuotaUsed,
     Refused,
     SecurityError,
     Truncated,
@@ -62,7 +65,6 @@ from cloudconnect.keys import frame_key
 from cloudconnect.provider.acts import RepositoryActs, is_read_only
 from cloudconnect.provider.key_folder import KeyFolder
 from cloudconnect.provider.maintenance import Intervals, Maintenance, Owner
-from cloudconnect.provider.quota import Quotas
 from cloudconnect.provider.reserve import Reserve, is_no_room
 from cloudconnect.provider.seeding import FillCache, seed_cache
 from cloudconnect.provider.storage import WriteLocks
@@ -112,7 +114,6 @@ class TargetDataMover(TargetRole):
         self.maintenance = Maintenance(reactor, self.acts, self._owner, self._keep, intervals)
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
         self._pool = ThreadPool(0, THREADS_MAX, "mover")
-        self._quotas = Quotas()
         self._write_locks = WriteLocks()
         self.fill: FillCache | None = None
 
@@ -184,6 +185,18 @@ class TargetDataMover(TargetRole):
         with Repository.create(self.acts.folder(description.repository), description) as made:
             if provided:
                 self._keys.note(made)
+
+    @RemoveRepository.responder
+    def remove_repository(self, repository: bytes) -> Deferred[dict[str, Any]]:
+        """Delete a repository, then the provider's own key of it."""
+        done = self._in_thread(self._remove, repository)
+        return done.addCallback(lambda _: {})
+
+    def _remove(self, repository: bytes) -> None:
+        if any(live.package.repository == repository for live in self._by_session.values()):
+            raise Busy("a session uses the repository")
+        self.acts.remove(repository)
+        self._keys.remove(repository)
 
     @DescribeRepository.responder
     def describe_repository(self, repository: bytes) -> Deferred[dict[str, Any]]:
@@ -390,14 +403,7 @@ class TargetDataMover(TargetRole):
     ) -> ServeResult:
         package = session.package
         try:
-            with (
-                self._opened(package, channel) as (repository, keys),
-                self._quotas.session(
-                    package.repository,
-                    package.quota,
-                    lambda: repository.statistics()["bytes_counted"],
-                ) as reserve,
-            ):
+            with self._opened(package, channel) as (repository, keys):
                 return serve_session(
                     channel,
                     repository,
@@ -405,7 +411,7 @@ class TargetDataMover(TargetRole):
                     package.capabilities,
                     package.session,
                     lambda record: self._check_point(session, record),
-                    reserve,
+                    repository.reserve,
                     keys,
                     package.wan,
                 )
@@ -434,6 +440,8 @@ class TargetDataMover(TargetRole):
                     raise NoSpace("the provider's disk is read-only: no backups, restores go on")
                 if package.kind == "backup" and not self.acts.look_at_reserve():
                     raise NoSpace("the provider's disk is full: no backups, restores go on")
+                if package.kind == "backup":
+                    repository.begin_job(package.job, package.quota)
                 keys = self._keys.keys(repository)
             except CloudConnectError as error:
                 channel.give_up(error)
@@ -465,6 +473,8 @@ class TargetDataMover(TargetRole):
             points=[point.hex() for point in result.points],
         )
 
+        self.maintenance.session_ended(session.package.repository, session.package.tenant)
+
         def lost(error: BaseException | None) -> None:
             # The worker has gone before the connection: junk behind the ends is noticed here.
             if isinstance(error, SecurityError):
@@ -475,7 +485,10 @@ class TargetDataMover(TargetRole):
     def _serving_failed(
         self, failure: Failure, session: RoleSession, connection: int
     ) -> Deferred[None] | None:
-        error = failure.value
+        error, package = failure.value, session.package
+        self.maintenance.session_ended(
+            package.repository, package.tenant, isinstance(error, QuotaUsed)
+        )
         if isinstance(error, (SecurityError, Truncated)):
             self.warn(session, error, session.package.hops[0], connection)
             if isinstance(error, SecurityError):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
@@ -23,6 +25,11 @@ from cloudconnect.transports.nodes import MOVER
 
 #: Repositories whose storage is remembered; it is asked for again after that.
 KNOWN_MAX: Final = 100_000
+#: A mover is waited for so long, in seconds, where there is none: they register again with a
+#: service that was just started; a log-in has 15 s.
+WAIT_SECONDS: Final = 8.0
+#: What is said where there is none.
+NONE: Final = "the provider has no data mover running; try again later"
 
 
 @attrs.frozen
@@ -46,12 +53,19 @@ class Movers:
     """The movers that are there.
 
     :param leaving: whether a node of this role and name is to get no new sessions
+    :param clock: for how long one is waited for where there is none; None: not at all
     """
 
     _log = Logger()
 
-    def __init__(self, leaving: Callable[[str, str], bool] = lambda role, name: False) -> None:
+    def __init__(
+        self,
+        leaving: Callable[[str, str], bool] = lambda role, name: False,
+        clock: IReactorTime | None = None,
+    ) -> None:
         self._leaving = leaving
+        self._clock = clock
+        self._awaited: list[Deferred[None]] = []
         self._places: dict[BoundedAMP, MoverPlace] = {}
         self._known: dict[bytes, str] = {}
 
@@ -68,6 +82,9 @@ class Movers:
                     "another host: movers of one storage run on one host"
                 )
         self._places[link] = place
+        awaited, self._awaited = self._awaited, []
+        for waiting in awaited:
+            waiting.callback(None)
 
     def lose(self, link: BoundedAMP) -> None:
         """A mover is gone."""
@@ -95,29 +112,36 @@ class Movers:
         """The mover for what any can do, such as making a repository.
 
         :param busy: how many sessions each has; 0 where it is not in there
-        :raises Refused: there is none
+        :raises NotReachable: there is none
         """
         return self._best(self._places, busy or {})
 
     def best(self, links: Iterable[BoundedAMP], busy: Mapping[BoundedAMP, int]) -> BoundedAMP:
         """Of these movers the one with the fewest sessions; one that is leaving only where all are.
 
-        :raises Refused: none of them is there
+        :raises NotReachable: none of them is there
         """
         return self._best([link for link in links if link in self._places], busy)
 
     def _best(self, links: Iterable[BoundedAMP], busy: Mapping[BoundedAMP, int]) -> BoundedAMP:
         found = list(links)
         if not found:
-            raise Refused("the provider has no data mover running; try again later")
+            raise NotReachable(NONE)
         return min(found, key=lambda link: (not self.takes(link), busy.get(link, 0)))
 
     async def of(self, repository: bytes) -> list[BoundedAMP]:
         """The movers that can serve a repository.
 
         :param repository: its 16 bytes
-        :raises Refused: none of those that are there
+        A provider that has just started waits a little for movers to register.
+
+        :raises NotReachable: none that can is there
         """
+        if not self._places and self._clock is not None:
+            waiting: Deferred[None] = Deferred(self._no_longer)
+            self._awaited.append(waiting)
+            waiting.addTimeout(WAIT_SECONDS, self._clock, lambda *_: None)
+            await waiting
         storages = {place.storage for place in self._places.values()}
         if len(storages) > 1:
             storage = self._known.get(repository)
@@ -125,13 +149,16 @@ class Movers:
                 storage = await self._find(repository)
             return self._with(storage)
         if not storages:
-            raise Refused("the provider has no data mover running; try again later")
+            raise NotReachable(NONE)
         return list(self._places)
+
+    def _no_longer(self, waiting: Deferred[None]) -> None:
+        self._awaited.remove(waiting)
 
     def _with(self, storage: str | None) -> list[BoundedAMP]:
         found = [link for link, place in self._places.items() if place.storage == storage]
         if not found:
-            raise Refused(
+            raise NotReachable(
                 "the provider's data mover that has this repository does not run; try again later"
             )
         return found
@@ -167,7 +194,7 @@ class Movers:
         """Have a mover do something to a repository; where one is lost, the next.
 
         :param timeout: seconds, or None for however long it takes
-        :raises Refused: none that can is there
+        :raises NotReachable: none that can is there
         """
         tried: set[BoundedAMP] = set()
         while True:

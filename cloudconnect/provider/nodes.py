@@ -7,44 +7,58 @@ until it registers again (``docs/protocol.rst``, section 10).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from twisted.internet.defer import DeferredList, FirstError, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
-from cloudconnect.commands.lan import PublishRoute, RetireRoute
-from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable, Refused
+from cloudconnect.errors import CloudConnectError, NoAccelerator, NotReachable
+from cloudconnect.provider.gateways import ANSWER_SECONDS, Gateways, cut, is_only_late
 from cloudconnect.provider.movers import MoverPlace, Movers
 from cloudconnect.provider.planning import HERE, GatewayPlace, Part
-from cloudconnect.settings import KEY_A_SECONDS
-from cloudconnect.transports.nodes import ACCELERATOR, MOVER
+from cloudconnect.provider.settling import Settling
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY
 
-#: A route outlives Key A by the time that Key B may still open connections, in seconds.
-ROUTE_SECONDS = 2 * KEY_A_SECONDS
-#: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
-#: lost: less than a tenant waits.
-ANSWER_SECONDS = 5.0
+__all__ = ["ANSWER_SECONDS", "Nodes"]
 
 
-class Nodes:
+class Nodes(Gateways):
     """The roles that take part in sessions.
 
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
+    :param clock: for how long a mover is waited for where there is none; None: not at all
     :ivar movers: the target data movers
+    :ivar settling: waits for nodes in the first seconds
     """
 
     _log = Logger()
 
-    def __init__(self, advertise: Iterable[str] = ()) -> None:
-        self._advertise = list(advertise)
-        self._gateways: dict[BoundedAMP, GatewayPlace] = {}
+    def __init__(self, advertise: Iterable[str] = (), clock: IReactorTime | None = None) -> None:
+        super().__init__(advertise)
         self._leaving: set[tuple[str, str]] = set()
-        self.movers = Movers(self.is_leaving)
+        self._joined: dict[BoundedAMP, tuple[str, str]] = {}
+        self.movers = Movers(self.is_leaving, clock)
+        self.settling = Settling(clock)
         self._accelerators: dict[BoundedAMP, tuple[str, str]] = {}
+
+    def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
+        """A gateway is there; see :meth:`Gateways.add_gateway`."""
+        super().add_gateway(link, place)
+        self.settling.changed()
+
+    async def settled(self, wan: bool) -> None:
+        """Where the service has just started, wait a little for the nodes of a session.
+
+        :param wan: whether it needs an accelerator
+        """
+        await self.settling.until(
+            lambda: (
+                any(known.place.public for known in self._gateways.values())
+                and (not wan or self.accelerates)
+            )
+        )
 
     # --- nodes that are to stop ------------------------------------------------------------------
 
@@ -61,20 +75,27 @@ class Nodes:
             self._leaving.add((role, name))
         else:
             self._leaving.discard((role, name))
+        if role == GATEWAY:
+            self.tell_leaving(name)
+
+    def join(self, link: BoundedAMP, role: str, name: str) -> None:
+        """A node of another process has proved who it is."""
+        self._joined[link] = (role, name)
+
+    def left(self, link: BoundedAMP) -> None:
+        """The line of a node is gone, and it with it."""
+        self._joined.pop(link, None)
+        self.lose_gateway(link)
+        self.lose_accelerator(link)
+        self.movers.lose(link)
 
     def named(self, role: str, name: str) -> list[BoundedAMP]:
-        """The lines to the mover or accelerator of this role and name, where it is there."""
-        if role == MOVER:
-            return [link for link, place in self.movers if place.name == name]
-        return [link for link, (_, known) in self._accelerators.items() if known == name]
+        """The lines to the node of this role and name: one, where it is there."""
+        return [link for link, known in self._joined.items() if known == (role, name)]
 
-    def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
-        """A gateway is there: routes are published to it from now on."""
-        self._gateways[link] = place
-
-    def lose_gateway(self, link: BoundedAMP) -> None:
-        """A gateway's link is gone."""
-        self._gateways.pop(link, None)
+    def is_there(self, link: BoundedAMP) -> bool:
+        """Whether a node has registered, and takes part in sessions."""
+        return link in self._gateways or link in self._accelerators or link in self.movers
 
     def set_mover(self, link: BoundedAMP, place: MoverPlace | None = None) -> None:
         """The target data mover of this process is there, in the place of any before it."""
@@ -90,6 +111,7 @@ class Nodes:
         :param name: its name in the provider's LAN
         """
         self._accelerators[link] = (backend, name)
+        self.settling.changed()
 
     def lose_accelerator(self, link: BoundedAMP) -> None:
         """A target WAN accelerator is gone."""
@@ -128,88 +150,9 @@ class Nodes:
 
     def lose_if_gone(self, part: Part, error: CloudConnectError) -> None:
         """A mover or accelerator that does not answer is lost until it registers again."""
-        if isinstance(error, NotReachable) and not _is_only_late(part.link, part.backend):
+        if isinstance(error, NotReachable) and not is_only_late(part.link, part.backend):
             if part.role is Role.TARGET_WAN:
                 self.lose_accelerator(part.link)
             else:
                 self.movers.lose(part.link)
-            _cut(part.link)
-
-    def addresses(self, places: Iterable[GatewayPlace]) -> list[str]:
-        """Where tenants connect to: the gateways at these places."""
-        known = [place.advertise for place in places if place.advertise]
-        return [*self._advertise, *(a for a in known if a not in self._advertise)]
-
-    async def publish(self, group: bytes, parts: list[Part]) -> list[GatewayPlace]:
-        """Publish the parts' routes to every gateway, and return those that have taken them.
-
-        One that does not answer is lost, until it registers again.
-
-        :param group: what a gateway may share bandwidth by, 16 bytes
-        :raises Refused: no gateway has taken it
-        """
-        taken = []
-        links = list(self._gateways.items())
-        calls = [
-            gatherResults(
-                [
-                    link.call(
-                        PublishRoute,
-                        timeout=ANSWER_SECONDS,
-                        route=part.route,
-                        backend=part.backend_for(place),
-                        group=group,
-                        rate=0,
-                        lifetime=int(ROUTE_SECONDS * 1000),
-                    )
-                    for part in parts
-                ],
-                consumeErrors=True,
-            ).addErrback(_first_error)
-            for link, place in links
-        ]
-        answers: Any = await DeferredList(calls, consumeErrors=True)
-        for (link, place), (accepted, answer) in zip(links, answers, strict=True):
-            if accepted:
-                if place.public:
-                    taken.append(place)
-                continue
-            self._log.warn(
-                "gateway {where} did not take a route: {why}",
-                where=place.advertise or place.backend,
-                why=answer.getErrorMessage(),
-            )
-            if answer.check(NotReachable) and not _is_only_late(link, place.backend):
-                self.lose_gateway(link)
-                _cut(link)
-        if not taken:
-            raise Refused("the provider has no gateway that takes connections; try again later")
-        return taken
-
-    def retire(self, parts: Iterable[Part]) -> None:
-        """The parts' routes are not needed any more."""
-        for link in list(self._gateways):
-            for part in parts:
-                call = link.call(RetireRoute, route=part.route)
-                call.addErrback(
-                    lambda f: self._log.warn("gateway did not retire a route: {f}", f=f)
-                )
-
-
-def _is_only_late(link: BoundedAMP, backend: str) -> bool:
-    """Whether a role that did not answer is in this process, on a line that stands: all of us were
-    held up, and it would never register again."""
-    return backend == HERE and link.transport is not None
-
-
-def _cut(link: BoundedAMP) -> None:
-    """The role at the end of ``link`` does not answer: it has to register again."""
-    line: Any = link.transport
-    if line is not None:
-        line.abortConnection()
-
-
-def _first_error(failure: Failure) -> Failure:
-    """What went wrong with the first of several calls that failed."""
-    error = failure.value
-    return error.subFailure if isinstance(error, FirstError) else failure
+            cut(part.link)

@@ -31,6 +31,8 @@ CAPABILITIES = {
 }
 #: A back end inside the gateway's own process.
 HERE = "here"
+#: The pool of gateways, and of tenants, where the admin set no other.
+DEFAULT_POOL = "default"
 
 
 @attrs.frozen(kw_only=True)
@@ -57,11 +59,15 @@ class GatewayPlace:
     :ivar backend: what the gateway calls the place of this process: ``here`` inside it, else
         ``HOST:PORT`` on the provider's LAN
     :ivar advertise: ``HOST:PORT`` that tenants reach it at, or empty
+    :ivar name: as its certificate says; ``here`` in this process
+    :ivar pool: the tenants of which pool it is for
     :ivar public: whether tenants reach it at all; the one that only sends on does not count
     """
 
     backend: str = HERE
     advertise: str = ""
+    name: str = HERE
+    pool: str = DEFAULT_POOL
     public: bool = True
 
 

@@ -34,6 +34,8 @@ from cloudconnect.commands.lan import (
     ReplaceRepositoryDescription,
     WithdrawSession,
 )
+from cloudconnect.commands.notice import Notice
+from cloudconnect.commands.paging import fit_page
 from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.errors import (
     Busy,
@@ -57,15 +59,18 @@ from cloudconnect.provider.accounts.credentials import CAPABILITIES
 from cloudconnect.provider.attempts import LoginAttempts
 from cloudconnect.provider.connections import Connections
 from cloudconnect.provider.earlier import EarlierWarnings
+from cloudconnect.provider.followers import keep_known
 from cloudconnect.provider.keeping import PointKeeper
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
+from cloudconnect.provider.watching import SessionEnd, Watchers
 from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.settings import (
     ORPHAN_SECONDS,
     PASSWORD_ITERATIONS_MIN,
     TOKEN_ITERATIONS_MIN,
 )
+from cloudconnect.transports.nodes import GATEWAY
 from cloudconnect.wire.scram import DEFAULT_LABEL, Verifier
 
 #: Outcomes that a tenant may report of a session.
@@ -84,6 +89,7 @@ UNTOLD_MAX = 5
 class LiveSession:
     """A session between its Start and its end.
 
+    :ivar labels: host and job that its restore points belong to
     :ivar notify: tells the tenant of a warning
     :ivar move_on: asks the tenant to go on in a new session; takes the session, whether a role
         of it is lost, and why
@@ -97,6 +103,7 @@ class LiveSession:
     tenant: str
     kind: SessionKind
     job: bytes
+    labels: tuple[str, str]
     repository: bytes
     parts: list[Part]
     notify: Callable[[SecurityWarning], None]
@@ -128,6 +135,9 @@ class CloudConnectService(Service):
     :param mover_backend: ``HOST:PORT`` where accelerators of their own process find the mover
     :ivar nodes: the other roles
     :ivar keeping: what is done to restore points
+    :ivar watchers: who is told what happens
+    :ivar notice: what tenants are told that will hold from some day on
+    :ivar reload: reads certificates and settings again, where this process can
     :ivar connections: the control channels that are up
     """
 
@@ -150,8 +160,11 @@ class CloudConnectService(Service):
         self.provider = provider
         self.decoy_key = decoy_key
         self.attempts = LoginAttempts(reactor)
-        self.nodes = Nodes(advertise)
+        self.nodes = Nodes(advertise, reactor)
         self.keeping = PointKeeper(self)
+        self.watchers = Watchers()
+        self.notice = Notice()
+        self.reload: Callable[[], None] | None = None
         self.connections = Connections()
         self._accounts = accounts
         self._run = in_accounts_thread
@@ -192,12 +205,14 @@ class CloudConnectService(Service):
         if live is not None and warning.role not in TENANT_ROLES:
             warning.add_to(live.seen)
             live.notify(warning)
+        self.watchers.tell(lambda watcher: watcher.warned(warning))
         return self._keep(self._accounts.keep_warning, warning, warning.role)
 
     def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
         """A role saw one step of a session: keep it."""
         live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
         tenant = live.tenant if live is not None else str(event.fields.get("tenant", ""))
+        self.watchers.tell(lambda watcher: watcher.happened(event, tenant, reported_by))
         return self._keep(self._accounts.keep_event, event, tenant, reported_by)
 
     def _keep(self, call: Callable[..., None], *arguments: Any, **values: Any) -> Deferred[None]:
@@ -325,6 +340,33 @@ class CloudConnectService(Service):
         self._unwritten.pop(tenant, None)
         return True
 
+    def soft_quota_passed(self, tenant: str, over: bool) -> Deferred[Any]:
+        """Note whether a tenant is over its soft quota; fires with whether that is news."""
+        return self._run(self._accounts.warn_soft, tenant, over)
+
+    async def history(
+        self, tenant: str, what: str, session: str, after: int, limit: int
+    ) -> dict[str, Any]:
+        """One page of what is kept of a tenant's sessions; of nobody else's.
+
+        :param what: ``event`` or ``session``
+        :param session: only this one's events, or ""
+        """
+        if what == "session":
+            rows = await self._run(self._accounts.sessions, tenant, after, limit + 1)
+        else:
+            filters = {"tenant": tenant, "session": session}
+            rows = await self._run(self._accounts.events, filters, after, limit + 1)
+        fitting, more = fit_page(rows, limit)
+        return {"rows": fitting, "more": more}
+
+    async def notice_taken(self, tenant: str, machine: str, pins: tuple[str, ...]) -> None:
+        """A machine of a tenant knows the next pins; which ones are not ours is left out."""
+        ours = [pin for pin in pins if pin in self.notice.pins]
+        if ours and await self._run(keep_known, self._accounts, tenant, machine, ours):
+            text = f"{machine} of tenant {tenant} has noted the next key's pin"
+            await self.note("notice_taken", "", text, tenant=tenant, machine=machine, pins=ours)
+
     def untold(self, tenant: str) -> Deferred[Any]:
         """Fires with the first warnings that a tenant was not told yet, each with its number."""
         return self._run(self._accounts.untold, tenant, UNTOLD_MAX)
@@ -447,6 +489,7 @@ class CloudConnectService(Service):
         await self._take_over(tenant, ask.job, label)
         for warning in self._earlier.of(tenant, ask.job):
             notify(warning)
+        await self.nodes.settled(ask.wan)
         movers = await self.nodes.movers.of(ask.repository)
         if ask.kind is SessionKind.BACKUP:
             await self._handed_over(ask.repository)
@@ -466,6 +509,7 @@ class CloudConnectService(Service):
             tenant=tenant,
             kind=ask.kind,
             job=ask.job,
+            labels=(ask.host, ask.name),
             repository=ask.repository,
             parts=parts,
             notify=notify,
@@ -474,7 +518,7 @@ class CloudConnectService(Service):
         )
         self._sessions[session] = live  # counted from here, so that two Starts cannot race
         try:
-            places = await self.nodes.publish(record.group, parts)
+            places = await self.nodes.publish(record.group, parts, record.bandwidth, record.pool)
             plan = plan_of(parts, ask, self.nodes.addresses(places))
             at = self._mover_backend if parts[0].backend == HERE else parts[0].backend
             allowed = CAPABILITIES if login is None else login.capabilities
@@ -492,6 +536,9 @@ class CloudConnectService(Service):
                 key_a=parts[0].key_a.identifier,
                 key_b="",
                 summary="{}",
+            )
+            self.watchers.tell(
+                lambda watcher: watcher.session_started(live.identifier, tenant, ask.kind.value)
             )
             for part in parts:
                 await self.note(
@@ -654,6 +701,17 @@ class CloudConnectService(Service):
             await self._keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.pop(live.session, None)  # whatever happens, the task is free again
+            host, job = live.labels
+            end = SessionEnd(
+                session=live.identifier,
+                tenant=live.tenant,
+                kind=live.kind.value,
+                host=host,
+                job=job,
+                state=state,
+                summary=summary,
+            )
+            self.watchers.tell(lambda watcher: watcher.session_ended(end))
             live.ended.callback(None)
         return found
 
@@ -671,6 +729,29 @@ class CloudConnectService(Service):
             )
         )
 
+    # --- nodes -----------------------------------------------------------------------------------
+
+    async def admit_node(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+        """Judge a node that has proved its certificate; from now on it is known by its name.
+
+        :param spki: fingerprint of the key that it has proved
+        :raises Refused: its certificate was taken back
+        """
+        known = await self._run(self._accounts.admit_node, role, name, spki)
+        self.nodes.set_leaving(role, name, known.leaving)
+        self.nodes.join(link, role, name)
+
+    def joined(self, role: str, name: str) -> None:
+        """A new node got its certificate."""
+        self.note("node_enrolled", "", f"{role} {name} got its certificate", node=name)
+
+    def expel(self, role: str, name: str) -> None:
+        """A node's certificate was taken back: cut its lines, and with them its sessions."""
+        for link in self.nodes.named(role, name):
+            line: Any = link.transport
+            if line is not None:
+                line.abortConnection()
+
     # --- roles that go ---------------------------------------------------------------------------
 
     def role_lost(self, link: BoundedAMP) -> None:
@@ -687,11 +768,13 @@ class CloudConnectService(Service):
                 self.orphan([live.session])
 
     def leave(self, role: str, name: str, leaving: bool) -> int:
-        """A mover or accelerator gets no new sessions, or does again; how many sessions it has.
+        """A node gets no new sessions, or does again; how many it has, or connections of a gateway.
 
         :param role: as its certificate says it
         """
         self.nodes.set_leaving(role, name, leaving)
+        if role == GATEWAY:
+            return sum(self.nodes.connections_at(link) for link in self.nodes.named(role, name))
         count = 0
         for link in self.nodes.named(role, name):
             for live in list(self._sessions.values()):

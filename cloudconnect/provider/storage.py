@@ -1,9 +1,10 @@
 """Layer 4: the folder of repositories that movers share: which one it is, and who writes where.
 
 Any number of processes of one host may read and write one repository at once; its locks and leases
-are the kernel's. But a tenant's quota is counted in the process that serves its backups
-(:mod:`cloudconnect.provider.quota`). So backups of one repository are taken in by one mover at a
-time: the service sees to it, and the lock here holds it where the service cannot know.
+are the kernel's, and a tenant's quota is reserved in its catalogue
+(:mod:`cloudconnect.repository.reservations`). Backups of one repository are taken in by one mover
+at a time all the same: the service sees to it, and the lock here holds it where the service cannot
+know.
 """
 
 from __future__ import annotations

@@ -22,7 +22,15 @@ from zope.interface import implementer
 
 from cloudconnect.errors import NoSpace, NotFound, StoredDataDamaged
 from cloudconnect.interfaces import IBlobStore, IBlobWriter
-from cloudconnect.repository.locking import LEASES, LOCKS, LocalLease, lock, make_lease, read_leases
+from cloudconnect.repository.locking import (
+    LEASES,
+    LOCKS,
+    LocalLease,
+    lease_held,
+    lock,
+    make_lease,
+    read_leases,
+)
 
 #: Bytes that are collected before they are handed to the system.
 BUFFER_SIZE: Final = 1 << 20
@@ -135,6 +143,10 @@ class LocalBlobStore:
     def leases(self) -> Iterator[int]:
         """See :meth:`IBlobStore.leases`."""
         return read_leases(self._at)
+
+    def lease_held(self, name: str) -> bool:
+        """See :meth:`IBlobStore.lease_held`."""
+        return lease_held(self._at, name)
 
     @contextlib.contextmanager
     def exclusive(self, name: str, wait: bool = False) -> Iterator[None]:

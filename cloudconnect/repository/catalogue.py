@@ -30,7 +30,7 @@ from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.tables import blobs_table, packs_table, repository_table
 
 #: The newest revision that this release knows; a test compares it with the migrations.
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 #: Seconds to wait for another session's transaction, each of which takes far less than one.
 BUSY_SECONDS: Final = 60.0
 #: Ids looked up by one statement: best of 256 to 8192, measured with a million rows.
@@ -211,14 +211,16 @@ class Catalogue:
         size: int,
         entries: Sequence[Entry],
         arrival_time: float,
+        job: bytes | None = None,
     ) -> int:
         """Index a pack that is durable. A blob that is stored elsewhere, to stay, stays there.
 
         :param size: of the pack in bytes
         :param arrival_time: seconds since 1970
+        :param job: the job run that stores it, 16 bytes, where that is known
         :return: number of the pack
         """
-        number = self.insert_pack(connection, name, size, entries, arrival_time)
+        number = self.insert_pack(connection, name, size, entries, arrival_time, job)
         if entries:
             statement, names = _addition(self.engine.dialect)
             ordered = sorted(entries, key=lambda entry: entry.id)  # neighbours share a page
@@ -235,6 +237,7 @@ class Catalogue:
         size: int,
         entries: Sequence[Entry],
         arrival_time: float,
+        job: bytes | None = None,
     ) -> int:
         """Its row alone: :meth:`add_pack` without the blobs."""
         values = {
@@ -244,6 +247,7 @@ class Catalogue:
             "plain_length": sum(entry.plain_length for entry in entries),
             "arrival_time": arrival_time,
             "epoch": self.epoch(connection),
+            "job": job,
         }
         insert = _insert(self.engine.dialect, packs_table)
         connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]), values)

@@ -50,7 +50,8 @@ find a way to mend it. It goes when no point needs it, or when it was stored aga
 
 **Clocks.** Blobs that no point needs stay for the time of grace, so that a backup that was killed
 goes on from them. That is measured by the time of day; but whatever the clock says, a blob that
-arrived since the fence of the last whole collection is not condemned.
+arrived since the fence of the last whole collection is not condemned. Neither holds for what a job
+has stored that was refused for want of quota: nothing of that is kept for another try.
 
 **A catalogue that is older than the store**, because a copy of it was put back: points and packs
 that it does not know get rows, and whatever it says of points that are gone by now stops the
@@ -217,6 +218,7 @@ class _Collection:
         if sweeper.condemned:
             self.leases.fence()
         sweeper.sweep()
+        sweeper.settle_released()
         # Up to 128 MiB of marks, which the rest has no use for.
         marker.marks = Marks(0)
         repacker = Repacker(self.store, self.catalogue, description.repository, self.check)

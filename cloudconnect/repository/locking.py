@@ -47,18 +47,18 @@ class LocalLease:
         self, number: int, descriptor: int, directory: int | None = None, name: str | None = None
     ) -> None:
         self.number = number
+        self.name = name
         self._descriptor: int | None = descriptor
         self._directory = directory
-        self._name = name
 
     def release(self) -> None:
         """See :meth:`ILease.release`."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
-        if self._directory is not None and self._name is not None:
+        if self._directory is not None and self.name is not None:
             with contextlib.suppress(OSError):  # whoever looks next removes it
-                os.unlink(self._name, dir_fd=self._directory)
+                os.unlink(self.name, dir_fd=self._directory)
             os.close(self._directory)
         os.close(descriptor)
 
@@ -99,6 +99,20 @@ def read_leases(root: int) -> Iterator[int]:
             matched = _LEASE.fullmatch(name)
             if matched and _held(directory, name):
                 yield int(matched[1], 16)
+    finally:
+        os.close(directory)
+
+
+def lease_held(root: int, name: str) -> bool:
+    """Whether somebody holds the lease of this name."""
+    if not _LEASE.fullmatch(name):
+        return False
+    try:
+        directory = os.open(LEASES, _DIRECTORY, dir_fd=root)
+    except FileNotFoundError:
+        return False
+    try:
+        return _held(directory, name)
     finally:
         os.close(directory)
 

@@ -43,6 +43,8 @@ _TRAILER_MARK: Final = 0xD1
 HEADER_SIZE: Final = _HEADER.size
 #: Bytes that a blob takes in a pack beside its stored bytes.
 ENTRY_SIZE: Final = 2 * _ENTRY.size
+#: Bytes that a pack takes beside what its blobs do.
+OVERHEAD: Final = _HEADER.size + _TRAILER.size
 #: A pack of this many bytes is full: large enough that seeks and fsyncs do not count, small enough
 #: that what an interrupted session has to send again does not either.
 PACK_SIZE: Final = 32 << 20
@@ -122,6 +124,11 @@ class PackBuilder:
         self.entries.append(
             Entry(blob.id, kind, offset, length, blob.plain_length, blob.coding, blob.digest)
         )
+
+    @property
+    def name(self) -> str:
+        """The name that it will be stored under."""
+        return pack_name(self._pack)
 
     def commit(self) -> tuple[str, int]:
         """Make it durable and return its name and size in bytes.

@@ -33,6 +33,7 @@ from cloudconnect.errors import (
     HeadMoved,
     NotFound,
     ProtocolViolation,
+    QuotaUsed,
     Refused,
     SecurityError,
     StoredDataDamaged,
@@ -221,9 +222,13 @@ class _Dialogue:
     def end(self, error: Exception) -> None:
         """Keep what was verified when the line broke; it need not be sent again.
 
-        Not after a security error: nothing of such a session is trusted that was not acknowledged.
+        Nothing of a job that passes the quota; nor after a security error: nothing of such a
+        session is trusted that was not acknowledged.
         """
-        if not isinstance(error, SecurityError):
+        if isinstance(error, QuotaUsed):
+            # Before the peer hears it: whatever happens then, nothing of this job stays.
+            self._repository.release_job()
+        elif not isinstance(error, SecurityError):
             # The first error is the one to report, also where this fails for the same reason.
             with contextlib.suppress(CloudConnectError, OSError):
                 self._flush()

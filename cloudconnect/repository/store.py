@@ -26,7 +26,9 @@ from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import (
+    CloudConnectError,
     HeadMoved,
+    NoSpace,
     NotFound,
     ProtocolViolation,
     Refused,
@@ -34,7 +36,7 @@ from cloudconnect.errors import (
     UsageError,
 )
 from cloudconnect.interfaces import ILease
-from cloudconnect.repository.accounting import Measured, list_bytes, read_measured, stored_bytes
+from cloudconnect.repository.accounting import Measured, read_measured
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
@@ -50,17 +52,18 @@ from cloudconnect.repository.findings import ScrubResult
 from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
 from cloudconnect.repository.leases import Leases
-from cloudconnect.repository.packs import KINDS, PackBuilder
+from cloudconnect.repository.packs import KINDS, OVERHEAD, PackBuilder
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
 from cloudconnect.repository.reading import read_blobs
 from cloudconnect.repository.rebuild import RebuildResult, rebuild_index
 from cloudconnect.repository.references import ReferenceWriter
+from cloudconnect.repository.reservations import Reservation, counted_bytes
 from cloudconnect.repository.retention import Retention, RetentionDecision, RetentionRow
 from cloudconnect.repository.rules import Rules, read_rules, write_rules
 from cloudconnect.repository.scrub import scrub
 from cloudconnect.repository.tables import packs_table, points_table, repository_table
 from cloudconnect.settings import PAGE_ROWS_MAX
-from cloudconnect.wire.frames import StoredBlob
+from cloudconnect.wire.frames import ID_SIZE, StoredBlob
 
 #: Version of the packs and of what lies beside them; the catalogue has its own revisions.
 FORMAT_VERSION: Final = 1
@@ -108,6 +111,8 @@ class Repository:
         self._lists: list[ReferenceWriter] = []
         self._failed = False
         self._lease: ILease | None = None
+        self._reservation: Reservation | None = None
+        self._job: bytes | None = None
 
     @classmethod
     def create(
@@ -223,6 +228,47 @@ class Repository:
         """
         self._commits.beside = True
 
+    def begin_job(self, job: bytes, quota: int | None = None) -> None:
+        """What is stored from here on belongs to a job run, and counts against a quota.
+
+        :param job: 16 bytes, the same over all sessions of the run
+        :param quota: bytes that the repository may hold; None: any number
+        :raises NoSpace: the disk is so full that nothing could be stored
+        """
+        self._job = job
+        if quota is not None and self._lease is not None:
+            if self._lease.name is None:
+                raise NoSpace("the provider's disk is full")
+            self._reservation = Reservation(self.store, self.catalogue, self._lease.name, quota)
+
+    def reserve(self, size: int) -> None:
+        """Reserve so many bytes of the quota, before they are stored.
+
+        :raises QuotaUsed: there are not so many left
+        """
+        if self._reservation is not None:
+            self._reservation.take(size)
+
+    def release_job(self) -> None:
+        """The job was refused: nothing that it stored in any of its sessions is kept for it.
+
+        What a restore point needs stays; the rest goes with the next collection, as soon as nobody
+        counts on it. Nothing more can be stored here.
+        """
+        self._fail()
+        if self._job is not None:
+            p = packs_table.c
+            with self.catalogue.writing() as connection:
+                mine = sa.update(packs_table).where(p.job == self._job)
+                connection.execute(mine.values(released=True))
+
+    @property
+    def has_released(self) -> bool:
+        """Whether there are packs of jobs that were refused."""
+        query = sa.select(packs_table.c.number).where(packs_table.c.released).limit(1)
+        with self.catalogue.reading() as connection:
+            return connection.execute(query).first() is not None
+
     def add(self, blob: StoredBlob, kind: BlobKind = "chunk") -> list[bytes]:
         """Take a blob whose stored bytes have their digest (a frame reader has seen to it).
 
@@ -238,14 +284,14 @@ class Repository:
         try:
             builder = self._builders.get(number)
             if builder is None:
+                self.reserve(OVERHEAD)
                 builder = self._builders[number] = PackBuilder(
                     self.store.begin(), self.description.repository, os.urandom(16)
                 )
             builder.add(blob, number)
             self._pending.add(blob.id)
             if builder.full:
-                del self._builders[number]
-                self._commits.begin(builder)
+                self._commit(number)
             return self._index(COMMITS_MAX - 1) if self._commits else []
         except BaseException:
             self._fail()
@@ -263,7 +309,7 @@ class Repository:
         self._check_usable()
         try:
             for number in sorted(self._builders):
-                self._commits.begin(self._builders.pop(number))
+                self._commit(number)
             return self._index(0)
         except BaseException:
             self._fail()
@@ -338,6 +384,8 @@ class Repository:
             self._drop(references)
             raise
         self._drop(references)
+        if self._reservation is not None:
+            self._reservation.published(references.count * ID_SIZE + 2 * len(encoded))
         return answer
 
     def _drop(self, references: ReferenceWriter) -> None:
@@ -555,8 +603,7 @@ class Repository:
         with self.catalogue.reading() as connection:
             packs, size, blobs, plain = connection.execute(sums).one()
             points = connection.execute(counted).scalar_one()
-            used = max(0, stored_bytes(connection) - read_measured(connection).free)
-            used += list_bytes(connection)
+            used = counted_bytes(connection)
         values: dict[str, Any] = {
             "packs": packs,
             "bytes_stored": size,
@@ -630,6 +677,11 @@ class Repository:
     def close(self) -> None:
         """Forget what was not flushed, and let go of everything; may be called again."""
         self._fail()
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            # One that cannot be written away counts no more when the lease has ended.
+            with contextlib.suppress(CloudConnectError, OSError):
+                reservation.release()
         self._release()
         self.catalogue.close()
         self.store.close()
@@ -640,17 +692,33 @@ class Repository:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _commit(self, number: int) -> None:
+        """Begin to make the pack that is being filled durable."""
+        builder = self._builders.pop(number)
+        try:
+            if self._reservation is not None:
+                self._reservation.about_to_store(builder.name)
+        except BaseException:
+            builder.discard()
+            raise
+        self._commits.begin(builder)
+
     def _index(self, leave: int) -> list[bytes]:
         """Put packs that have become durable into the index, and return the ids of their blobs.
 
         :param leave: so many may still be on their way to the disk
         """
-        ids: list[bytes] = []
-        for pack in self._commits.take(leave):
-            entries = pack.builder.entries
-            with self.catalogue.writing() as connection:
-                self.catalogue.add_pack(connection, pack.name, pack.size, entries, self._clock())
-            ids += [entry.id for entry in entries]
+        packs = self._commits.take(leave)
+        if not packs:
+            return []
+        now = self._clock()
+        with self.catalogue.writing() as connection:
+            for pack in packs:
+                entries = pack.builder.entries
+                self.catalogue.add_pack(connection, pack.name, pack.size, entries, now, self._job)
+                if self._reservation is not None:
+                    self._reservation.stored(connection, pack.name, pack.size)
+        ids = [entry.id for pack in packs for entry in pack.builder.entries]
         self._pending.difference_update(ids)
         return ids
 

@@ -76,7 +76,7 @@ class Sweeper:
         """Condemn what is not needed, and delete what has been condemned long enough.
 
         :param before: only blobs of packs that were indexed behind an earlier fence than this ...
-        :param until: ... and arrived at this time at the latest
+        :param until: ... and arrived at this time at the latest; or of packs of refused jobs
         """
         old = self._old_packs(before, until)
         oldest = self.leases.oldest()
@@ -128,10 +128,27 @@ class Sweeper:
                 gone = connection.execute(_deletable, {"oldest": oldest}).rowcount
             self.deleted += gone
 
+    def settle_released(self) -> None:
+        """A pack of a refused job is one like others when nothing in it is condemned any more; one
+        in which nothing is left at all is not, until it is gone."""
+        p = packs_table.c
+        released = sa.select(p.number).where(p.released)
+        with self.catalogue.reading() as connection:
+            numbers = connection.execute(released).scalars().all()
+        if not numbers:
+            return
+        mine = _b.pack.in_(released)
+        condemned = sa.select(_b.pack).where(mine, _b.condemned > sa.literal_column("0"))
+        needed = sa.select(_b.pack).where(mine)
+        kept = sa.and_(p.released, p.number.in_(needed), p.number.not_in(condemned))
+        with self.catalogue.writing() as connection:
+            connection.execute(sa.update(packs_table).where(kept).values(released=False))
+
     def _old_packs(self, before: int, until: float) -> bytearray:
         """For each pack's number, whether blobs in it may be condemned; others are newer."""
         p = packs_table.c
-        query = sa.select(p.number).where(p.epoch < before, p.arrival_time <= until)
+        aged = sa.and_(p.epoch < before, p.arrival_time <= until)
+        query = sa.select(p.number).where(sa.or_(p.released, aged))
         with self.catalogue.reading() as connection:
             highest = connection.execute(sa.select(sa.func.max(p.number))).scalar() or 0
             old = bytearray(highest + 1)

@@ -48,6 +48,9 @@ packs_table = sa.Table(
     sa.Column("retired", sa.BigInteger),
     # When its bytes were last read and compared, in seconds since 1970.
     sa.Column("scrubbed", sa.Float),
+    # The job run that stored it; and whether that was refused: then it is not kept for another try.
+    sa.Column("job", sa.LargeBinary(16)),
+    sa.Column("released", sa.Boolean, nullable=False, server_default=sa.false()),
     sqlite_autoincrement=True,
 )
 
@@ -140,6 +143,15 @@ retention_table = sa.Table(
     sa.Column("pending", sa.JSON(none_as_null=True)),
     sa.Column("pending_time", sa.Float),
     sa.Column("pending_clock", sa.Float),
+)
+
+reservations_table = sa.Table(
+    "reservations",
+    metadata,
+    # A session's lease, the bytes that it may still store, packs that it is about to index.
+    sa.Column("lease", sa.String(64), primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("packs", sa.JSON, nullable=False),
 )
 
 orphans_table = sa.Table(

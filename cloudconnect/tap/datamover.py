@@ -26,6 +26,7 @@ from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.storage import host_name, storage_of
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.listening import Listener
@@ -40,6 +41,7 @@ class Options(UsageOptions):
     optParameters = [
         ["directory", "d", None, "The mover's directory (cloudconnect node join)."],
         ["listen", "l", None, "Endpoint string of its port, in place of mover.toml's."],
+        METRICS_OPTION,
     ]
 
     def postOptions(self) -> None:
@@ -135,6 +137,8 @@ def makeService(options: Options) -> MoverProcess:
 
     settings = options.settings
     try:
-        return MoverProcess(reactor, settings, options["listen"] or settings.listen)
+        process = MoverProcess(reactor, settings, options["listen"] or settings.listen)
+        add_metrics(reactor, process, options["metrics"], "target-mover")
+        return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-datamover: {error}") from None

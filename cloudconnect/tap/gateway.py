@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.gateway import GatewaySettings, load
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
@@ -18,6 +19,7 @@ from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
 from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
@@ -30,6 +32,7 @@ class Options(UsageOptions):
     optParameters = [
         ["directory", "d", None, "The gateway's directory (provider gateway enroll)."],
         ["listen", "l", None, "Endpoint string of the public port, in place of gateway.toml's."],
+        METRICS_OPTION,
     ]
 
     def postOptions(self) -> None:
@@ -51,7 +54,13 @@ class GatewayProcess(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._relays = Relays(reactor)
-        self._gateway = Gateway(reactor, listening_endpoint(reactor, listen), self._resolve)
+        self._gateway = Gateway(
+            reactor,
+            listening_endpoint(reactor, listen),
+            self._resolve,
+            relays=self._relays,
+            bounds=settings.bounds,
+        )
         self._gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         host, port = settings.service_address
         registration = GatewayRegistration(
@@ -61,9 +70,14 @@ class GatewayProcess(MultiService):
             ),
             self._gateway,
             settings.advertise,
-            self._gateway.serve_tls_from,
+            self._registered,
+            settings.pool,
         )
         registration.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _registered(self, service: str, line: BoundedAMP) -> None:
+        self._gateway.serve_tls_from(service)
+        self._gateway.report_to(line)
 
     def _resolve(self, backend: str) -> IRelayTarget:
         """Back ends are named by the service alone, over the LAN link."""
@@ -89,6 +103,8 @@ def makeService(options: Options) -> GatewayProcess:
 
     settings = options.settings
     try:
-        return GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+        process = GatewayProcess(reactor, settings, options["listen"] or settings.listen)
+        add_metrics(reactor, process, options["metrics"], "gateway")
+        return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-gateway: {error}") from None

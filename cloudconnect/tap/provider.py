@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
+from cloudconnect.commands.notice import Notice
+from cloudconnect.config.alarming import ways
+from cloudconnect.config.bounds import bounds_of
+from cloudconnect.config.certificates import sign_node_request
+from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
-from cloudconnect.config.provider import ProviderSettings, check_roles, load, running
+from cloudconnect.config.provider import (
+    CONFIGURATION,
+    ProviderSettings,
+    check_roles,
+    load,
+    running,
+)
+from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
+from cloudconnect.metrics.process import process_registry
+from cloudconnect.metrics.provider import ProviderMetrics
+from cloudconnect.provider.alarms import EVENTS, Alarms
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.delivery import Delivery
+from cloudconnect.provider.expiry import ExpiryWatch
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
+from cloudconnect.tap.inheriting import inherited_endpoint
+from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
+from cloudconnect.tap.reloading import ChangeWatch
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
+
+#: Settings that are used without a new start.
+RELOADED = frozenset(
+    {"hosts", "advertise", "moving_to", "certificate", "key"}
+    | {f.name for f in attrs.fields(ProviderSettings) if f.name.startswith("alarm_")}
+)
+#: The roles of this process, as its metrics name them.
+ROLES = ("gateway", "service", "target-mover", "target-wan")
 
 
 class Options(UsageOptions):
@@ -61,6 +91,12 @@ class ProviderProcess(Service):
         self._listen = listen
         self._held = ExitStack()
         self._provider: EmbeddedProvider | None = None
+        self._metrics: MetricsPort | None = None
+        self._expiry: ExpiryWatch | None = None
+        self._children: list[Service] = []
+        self._alarms: Alarms | None = None
+        self._alarmed: tuple[object, ...] = ()
+        self._deliveries: list[Delivery] = []
 
     def startService(self) -> None:
         """Begin."""
@@ -94,13 +130,16 @@ class ProviderProcess(Service):
                 admin_socket=None if read_only else settings.admin_socket,
                 public=listening_endpoint(self._reactor, self._listen),
                 lan=lan,
-                backend=endpoint_from(self._reactor, settings.backend_listen)
+                sign=partial(sign_node_request, settings.node_authority),
+                backend=listening_endpoint(self._reactor, settings.backend_listen)
                 if settings.backend_listen
                 else None,
                 backend_address=settings.backend_address,
                 advertise=settings.advertise,
                 keys=settings.keys,
                 reserve=settings.reserve,
+                bounds=bounds_of(settings),
+                audit=None if read_only else settings.audit,
                 roles=frozenset(settings.roles),
                 accelerator=accelerator_of(self._reactor, settings),
                 grace_days=settings.grace_days,
@@ -113,11 +152,98 @@ class ProviderProcess(Service):
             ),
         )
         port = await self._provider.listen()
+        self._begin_watching(self._provider)
+        if settings.metrics_listen:
+            self._show_metrics(self._provider, settings.metrics_listen)
         self._log.info("provider is ready on {where}", where=port.getHost())
+
+    def _begin_watching(self, provider: EmbeddedProvider) -> None:
+        """From now on changed files, SIGHUP and certificates that end are noticed."""
+        settings = self._settings
+        provider.service.reload = self.reload
+
+        def ending(name: str, days: int, text: str) -> None:
+            self._log.warn("{text}", text=text)
+            provider.service.note("certificate_expires", "", text, which=name, days=days)
+
+        self._expiry = ExpiryWatch(self._reactor, lambda: endings(self._settings), ending)
+        files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
+        files += ["lan/service/certificate.pem", "lan/service/key.pem", "lan/service/ca.pem"]
+        watch = ChangeWatch(self._reactor, [settings.directory / f for f in files], self.reload)
+        self._alarms = Alarms(self._reactor.seconds)
+        provider.service.watchers.add(self._alarms)
+        self._children += [self._expiry, watch]
+        self.reload()
+        for child in self._children:
+            child.startService()
+
+    def reload(self) -> None:
+        """Read certificates and settings again; sessions that run are not touched.
+
+        What cannot be used is logged and changes nothing. Ports, and what belongs to a start, need
+        one.
+        """
+        before = self._settings
+        try:
+            settings = load(before.directory)
+            pin = next_pin(settings)
+        except UsageError as error:
+            self._log.error("not read again: {why}", why=str(error))
+            return
+        if self._provider is None:
+            return
+        notice = Notice(pins=() if pin is None else (pin,), address=settings.moving_to)
+        for wrong in self._provider.reload(settings.identity, settings.advertise, notice):
+            self._log.error("not used: {why}", why=str(wrong))
+        self._raise_alarms(settings)
+        names = [field.name for field in attrs.fields(ProviderSettings)]
+        changed = [n for n in names if getattr(before, n) != getattr(settings, n)]
+        late = sorted(set(changed) - RELOADED)
+        if late:
+            self._log.warn("{names}: used from the next start on", names=", ".join(late))
+        self._settings = settings
+        self._log.info("certificates and settings were read again")
+        if self._expiry is not None and self._expiry.running:
+            self._expiry.look()
+
+    def _raise_alarms(self, settings: ProviderSettings) -> None:
+        """Have alarms go where the settings say from now on; what cannot be used is logged."""
+        names = [n for n in RELOADED if n.startswith("alarm_")]
+        wanted = tuple(getattr(settings, name) for name in sorted(names))
+        if self._alarms is None or wanted == self._alarmed:
+            return
+        try:
+            found = ways(self._reactor, settings)
+        except UsageError as error:
+            self._log.error("no alarms: {why}", why=str(error))
+            return
+        self._alarmed = wanted
+        for delivery in self._deliveries:
+            maybeDeferred(delivery.stopService)
+        self._deliveries = [Delivery(self._reactor, way) for way in found]
+        self._alarms.events = EVENTS | set(settings.alarm_events)
+        self._alarms.deliver = [delivery.add for delivery in self._deliveries]
+        for delivery in self._deliveries:
+            delivery.startService()  # type: ignore[no-untyped-call]
+
+    def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
+        registry = process_registry(ROLES)
+        provider.service.watchers.add(
+            ProviderMetrics(
+                registry,
+                lambda: provider.usage.stored,
+                endings=lambda: endings(self._settings),
+            )
+        )
+        self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
+        self._metrics.startService()
 
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""
         super().stopService()  # type: ignore[no-untyped-call]
+        for child in (*self._children, *self._deliveries, self._metrics):
+            if child is not None and child.running:
+                maybeDeferred(child.stopService)
         stopped: Deferred[Any] = (
             maybeDeferred(self._provider.stopService)
             if self._provider is not None
@@ -135,4 +261,6 @@ def makeService(options: Options) -> ProviderProcess:
     from twisted.internet import reactor
 
     settings = options.settings
-    return ProviderProcess(reactor, settings, options["listen"] or settings.listen)
+    listen = options["listen"] or inherited_endpoint(partial(serverFromString, reactor))
+    listen = listen or settings.listen
+    return ProviderProcess(reactor, settings, listen)

@@ -29,6 +29,7 @@ from cloudconnect.provider.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.accelerators import GIB, caches_in
+from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
@@ -44,6 +45,7 @@ class Options(UsageOptions):
     optParameters = [
         ["directory", "d", None, "The accelerator's directory (provider wan enroll, or wan init)."],
         ["listen", "l", None, "Endpoint string of its port, in place of wan.toml's."],
+        METRICS_OPTION,
     ]
 
     def postOptions(self) -> None:
@@ -148,6 +150,8 @@ def makeService(options: Options) -> AcceleratorProcess:
 
     settings = options.settings
     try:
-        return AcceleratorProcess(reactor, settings, options["listen"] or settings.listen)
+        process = AcceleratorProcess(reactor, settings, options["listen"] or settings.listen)
+        add_metrics(reactor, process, options["metrics"], "wan")
+        return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-wan: {error}") from None

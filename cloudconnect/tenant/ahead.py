@@ -83,19 +83,20 @@ class Ahead:
     :param host: where to connect
     :param port: its TCP port
     :param count: how many connections
+    :ivar place: host and port
     """
 
     def __init__(
         self, make: Callable[[str, int], IStreamClientEndpoint], host: str, port: int, count: int
     ) -> None:
         self._make = make
-        self._place = (host, port)
+        self.place = (host, port)
         self._made = [ConnectedAhead(make(host, port)) for _ in range(count)]
         self._free = list(self._made)
 
     def endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         """One that is connected already, where there is one left to that address."""
-        if (host, port) == self._place and self._free:
+        if (host, port) == self.place and self._free:
             return self._free.pop(0)
         return self._make(host, port)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
+from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -31,8 +32,10 @@ from cloudconnect.commands.control import (
     DeletePoints,
     Finish,
     GetRetention,
+    ListHistory,
     ListPoints,
     LockPoints,
+    NoticeTaken,
     Ping,
     PreviewRetention,
     ReplaceDescription,
@@ -42,6 +45,7 @@ from cloudconnect.commands.control import (
     UndeletePoints,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.notice import Notice
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import (
     Cancelled,
@@ -52,6 +56,7 @@ from cloudconnect.errors import (
     LocalError,
     MovedOn,
     NotReachable,
+    ProtocolViolation,
     SecurityError,
     Truncated,
 )
@@ -65,6 +70,7 @@ from cloudconnect.settings import (
 )
 from cloudconnect.tenant.accelerated import OwnAccelerator, Reports, added
 from cloudconnect.tenant.ahead import Ahead
+from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
@@ -96,12 +102,14 @@ class Account:
     :ivar repository: the encoded repository description, or ``b""`` before ``connect``
     :ivar modes: at-rest modes that may be chosen
     :ivar wan: whether the provider offers WAN acceleration
+    :ivar notice: what will hold from some day on
     """
 
     provider: bytes
     repository: bytes
     modes: tuple[str, ...]
     wan: bool = False
+    notice: Notice = attrs.field(factory=Notice)
 
 
 class JobManager:
@@ -111,9 +119,14 @@ class JobManager:
     :param host: the provider's host name or address
     :param port: its TCP port
     :param trust: how its certificate is judged
+    :param gateways: ``HOST:PORT`` of gateways that the provider told of in an earlier command
+    :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param warned: takes each :class:`SecurityWarning`, of either side, once
+    :param dial: makes the endpoint of a host and port, for those who do not connect directly
+    :ivar answered: the provider has once shown a certificate that holds
     :ivar saved: what the own accelerator has saved in all sessions, as counts
+    :ivar notes: what else the provider had to say at the end of the last session
     :ivar reports: what it reports to, at our end of its LAN link
     """
 
@@ -126,11 +139,18 @@ class JobManager:
         port: int,
         trust: TrustPolicy,
         *,
+        gateways: Sequence[str] = (),
+        learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
+        dial: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._dial = dial
         self._host, self._port = host, port
+        self._gateways = KnownGateways(reactor, (host, port), gateways, learned)
+        self._place = (host, port)
+        self._to_leave = False
         self._trust = trust
         self._happened = happened
         self._warned = warned
@@ -143,9 +163,11 @@ class JobManager:
         self._movable: Callable[[], bool] = lambda: False
         self._broken: set[str] = set()
         self._found: SecurityError | None = None
+        self.answered = False
         self._ahead: Ahead | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, int] = {}
+        self.notes: list[str] = []
         self.reports = Reports(self._happened, self._provider_warned)
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)
@@ -167,34 +189,17 @@ class JobManager:
         self._mover.start()
         self._tenant, _ = split_login(tenant)
         self._drop_control()
-        control = ControlClient(
-            self._reactor,
-            self._provider_warned,
-            lambda error: self._control_lost(control, error),
-            self._move_on,
-        )
-        self._dialled = control
-        endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
-            self._endpoint(self._host, self._port),
-            self._reactor,
-        )
+        self._control = control = await self._connect()
         try:
-            self._connecting = connectProtocol(endpoint, control)
-            await self._connecting
-        except CancelledError:
-            raise Cancelled("interrupted while connecting") from None
-        except (ConnectError, DNSLookupError) as error:
-            why = str(error).rstrip(".")
-            raise NotReachable(
-                f"{self._host} port {self._port} is not reachable: {why}. Check the address, the "
-                "network and whether the provider runs"
-            ) from None
-        except (Truncated, HandshakeTimeout) as error:
-            raise NotReachable(
-                f"{self._host} port {self._port} answered, but not as a provider does: {error}"
-            ) from None
-        self._control = control
+            return await self._authenticate(control, tenant, password)
+        except Exception:
+            self._drop_control()  # nobody is logged in on it, though it may stand
+            raise
+
+    async def _authenticate(
+        self, control: ControlClient, tenant: str, password: Password
+    ) -> Account:
+        self.answered = True
         facts = control.transport.facts  # type: ignore[union-attr]
         self._step(
             "connected",
@@ -220,12 +225,63 @@ class JobManager:
             raise Downgrade(f"the provider chose protocol version {final['version']}")
         self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
         control.keep_alive()
+        self._gateways.learn(final.get("gateways"))
         return Account(
             final["provider"],
             final["repository"],
             tuple(final["modes"]),
             bool(final.get("wan")),
+            _notice(final.get("notice")),
         )
+
+    async def _connect(self) -> ControlClient:
+        """A new control channel, through the first gateway that leads to the provider.
+
+        :raises NotReachable: none does; why the one that the tenant was told does not
+        """
+        places = self._gateways.for_control()
+        errors: dict[Place, NotReachable] = {}
+        for place in places:
+            try:
+                made = await self._connect_to(*place)
+            except NotReachable as error:
+                self._gateways.suspect(place)
+                errors[place] = error
+            else:
+                self._place, self._to_leave = place, False
+                return made
+        raise errors.get((self._host, self._port), errors[places[0]])
+
+    async def _connect_to(self, host: str, port: int) -> ControlClient:
+        control = ControlClient(
+            self._reactor,
+            self._provider_warned,
+            lambda error: self._control_lost(control, error),
+            self._move_on,
+            lambda gateways, leaving: self._gateways_changed(control, gateways, leaving),
+        )
+        self._dialled, self._control_error = control, None
+        endpoint = wrap_client_endpoint(
+            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
+            self._endpoint(host, port),
+            self._reactor,
+        )
+        try:
+            self._connecting = connectProtocol(endpoint, control)
+            await self._connecting
+        except CancelledError:
+            raise Cancelled("interrupted while connecting") from None
+        except (ConnectError, DNSLookupError) as error:
+            why = str(error).rstrip(".")
+            raise NotReachable(
+                f"{host} port {port} is not reachable: {why}. Check the address, the "
+                "network and whether the provider runs"
+            ) from None
+        except (Truncated, HandshakeTimeout) as error:
+            raise NotReachable(
+                f"{host} port {port} answered, but not as a provider does: {error}"
+            ) from None
+        return control
 
     def _drop_control(self) -> None:
         before, self._control = self._control, None
@@ -234,12 +290,15 @@ class JobManager:
             before.transport.abortConnection()  # type: ignore[attr-defined]
 
     async def answers(self) -> bool:
-        """Whether there is a control channel and the provider still answers on it.
+        """Whether there is a control channel, through a gateway that stays, and the provider still
+        answers on it.
 
         :raises ControlTampered: it was changed
         """
         if isinstance(self._control_error, ControlTampered):
             raise self._control_error
+        if self._to_leave:
+            return False
         try:
             await self.control.call(Ping, timeout=PROBE_SECONDS)
         except NotReachable:
@@ -247,12 +306,46 @@ class JobManager:
         return True
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        if self._dial is not None:
+            return self._dial(host, port)
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property
     def presented(self) -> str:
         """The ``SPKI-SHA256:`` fingerprint of the certificate that the provider has shown."""
         return str(self.control.transport.facts.peer_spki)  # type: ignore[union-attr]
+
+    @property
+    def certificate_ends(self) -> float:
+        """When the certificate that the provider has shown ends, in seconds since 1970."""
+        shown: X509 | None = self.control.transport.getPeerCertificate()  # type: ignore[union-attr]
+        if shown is None:
+            raise NotReachable("the control channel to the provider is lost")
+        return shown.to_cryptography().not_valid_after_utc.timestamp()
+
+    async def history(self, what: str, session: str = "") -> list[dict[str, Any]]:
+        """What the provider has kept of the tenant's sessions, oldest first, as maps.
+
+        :param what: ``event`` or ``session``
+        :param session: only this one's events, as hexadecimal digits
+        """
+        rows: list[dict[str, Any]] = []
+        more = True
+        while more:
+            page = await self.control.call(
+                ListHistory,
+                what=what,
+                session=session,
+                after=rows[-1]["cursor"] if rows else 0,
+                limit=PAGE_ROWS_MAX,
+            )
+            rows.extend(page["rows"])
+            more = page["more"] and bool(page["rows"])
+        return rows
+
+    async def notice_taken(self, host: str, pins: Sequence[str]) -> None:
+        """Tell the provider which pins of its next keys this machine knows."""
+        await self.control.call(NoticeTaken, host=host, pins=list(pins))
 
     @property
     def round_trip(self) -> float | None:
@@ -433,7 +526,8 @@ class JobManager:
         connections = 2  # to the mover: tunnel and stream; or tunnels to it and to the accelerator
         if own is not None and own.here:
             connections += own.streams
-        self._ahead = ahead = Ahead(self._endpoint, self._host, self._port, connections)
+        first = self._gateways.first_for_data(self._place)
+        self._ahead = ahead = Ahead(self._endpoint, *first, connections)
         try:
             answer = await control.call(Start, **asked)
             await self._check_earlier(control, answer["session"])
@@ -443,7 +537,8 @@ class JobManager:
                 lan=self._lan,
                 mover=self._mover,
                 tenant=self._tenant,
-                address=(self._host, self._port),
+                address=self._place,
+                gateways=self._gateways,
                 ahead=ahead,
                 accelerator=own,
                 happened=self._happened,
@@ -459,6 +554,7 @@ class JobManager:
                     raise self._found from None
                 raise
             finally:
+                self.notes = run.notes
                 if wan or self.saved:  # what went over the line is known in any case
                     self.saved = added(self.saved, run.counts or run.moved)
         finally:
@@ -510,6 +606,18 @@ class JobManager:
                 )
             )
 
+    def _gateways_changed(self, control: ControlClient, gateways: Any, leaving: Any) -> None:
+        """Some of the provider's gateways are to stop, or come back."""
+        if control is not self._dialled:
+            return
+        left = read_gateways(leaving)
+        self._gateways.learn(gateways)
+        for place in left:
+            self._gateways.suspect(place)
+        self._to_leave = self._to_leave or self._place in left
+        if self._current is not None and self._movable():
+            self._current.leave(left)
+
     def _provider_warned(self, warning: SecurityWarning) -> None:
         current = self._current
         if current is not None and warning.session == current.identifier.hex():
@@ -548,3 +656,11 @@ class JobManager:
 def new_job_id() -> bytes:
     """16 random bytes that name one job run over all its sessions."""
     return os.urandom(16)
+
+
+def _notice(values: Any) -> Notice:
+    """What the provider tells that will hold one day; one that cannot be read is none."""
+    try:
+        return Notice() if values is None else Notice.from_map(values)
+    except ProtocolViolation:
+        return Notice()

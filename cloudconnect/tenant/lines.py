@@ -11,7 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.control import BINDING_SIZE, MoveOn, Ping, Warn
+from cloudconnect.commands.control import BINDING_SIZE, GatewaysChanged, MoveOn, Ping, Warn
 from cloudconnect.errors import CloudConnectError, ProtocolViolation
 from cloudconnect.events import SecurityWarning
 from cloudconnect.settings import PING_SECONDS, SILENCE_SECONDS
@@ -24,6 +24,7 @@ class ControlClient(BoundedAMP):
     :param lost: takes the error when the channel ends
     :param moved: takes the session that the provider wants to be gone on with in a new one, whether
         a role of it is lost, and why
+    :param gateways: takes where the provider's gateways are now, and which of them are to stop
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class ControlClient(BoundedAMP):
         warned: Callable[[SecurityWarning], None],
         lost: Callable[[BaseException | None], None],
         moved: Callable[[bytes, bool, str], None] = lambda session, lost, text: None,
+        gateways: Callable[[Any, Any], None] = lambda told, leaving: None,
     ) -> None:
         super().__init__(reactor)
         self._moved = moved
+        self._gateways = gateways
         self._reactor = reactor
         self._warned = warned
         self._lost = lost
@@ -47,6 +50,12 @@ class ControlClient(BoundedAMP):
             self._warned(SecurityWarning.from_dict(warning))
         except (ValueError, KeyError, TypeError):
             raise ProtocolViolation("a warning cannot be read") from None
+        return {}
+
+    @GatewaysChanged.responder
+    def gateways_changed(self, gateways: Any, leaving: Any) -> dict[str, Any]:
+        """The provider's gateways are others."""
+        self._gateways(gateways, leaving)
         return {}
 
     @MoveOn.responder

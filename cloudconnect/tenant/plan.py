@@ -7,9 +7,8 @@ from typing import Any, Final
 import attrs
 
 from cloudconnect.commands.control import TARGET_HOPS, Role
-from cloudconnect.errors import ProtocolViolation, UsageError
+from cloudconnect.errors import ProtocolViolation
 from cloudconnect.keys import KeyA
-from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.wire.preamble import ROUTE_SIZE
 
 _FIELDS: Final = {"role": str, "route": bytes, "gateways": list, "versions": list, "limits": dict}
@@ -73,14 +72,3 @@ def read_plan(plan: Any, keys: list[KeyA], wan: bool) -> dict[Role, Target]:
             key_a,
         )
     return found
-
-
-def split_gateway(address: str) -> tuple[str, int]:
-    """Host and port of a gateway that the provider advertises.
-
-    :raises ProtocolViolation: it is no ``HOST:PORT``
-    """
-    try:
-        return split_host_port(address)
-    except UsageError:
-        raise ProtocolViolation("the provider advertises a gateway that is no HOST:PORT") from None

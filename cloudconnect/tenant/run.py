@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import attrs
@@ -49,13 +49,15 @@ from cloudconnect.keys import KeyB, key_b_confirmation
 from cloudconnect.settings import PROTOCOL_VERSIONS
 from cloudconnect.tenant.accelerated import OwnAccelerator, read_counts
 from cloudconnect.tenant.ahead import Ahead
+from cloudconnect.tenant.gateways import FirstThatConnects, KnownGateways, Place
 from cloudconnect.tenant.gathering import all_of
 from cloudconnect.tenant.lines import ControlClient, TunnelClient
 from cloudconnect.tenant.mover import Rates, SourceDataMover
-from cloudconnect.tenant.plan import Target, read_plan, split_gateway
+from cloudconnect.tenant.plan import Target, read_plan
 from cloudconnect.tenant.session import TenantSession, require_keys, session_machine
 from cloudconnect.tenant.verdict import outcome_of, worse_than
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.hosts import join_host_port
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.transports.tunnel import NoiseTunnel
 from cloudconnect.wire.channel import FrameChannel
@@ -73,7 +75,8 @@ class Surroundings:
     :ivar mover: the source data mover
     :ivar tenant: the tenant's name
     :ivar address: host and port that the control channel was opened to
-    :ivar ahead: connections there
+    :ivar gateways: the provider's gateways
+    :ivar ahead: connections to one of them
     :ivar accelerator: the own WAN accelerator, where the session goes through one
     :ivar happened: takes each step
     :ivar warned: takes each warning, once
@@ -84,7 +87,8 @@ class Surroundings:
     lan: BoundedAMP
     mover: SourceDataMover
     tenant: str
-    address: tuple[str, int]
+    address: Place
+    gateways: KnownGateways
     ahead: Ahead
     accelerator: OwnAccelerator | None
     happened: Callable[[SessionEvent], None]
@@ -97,6 +101,7 @@ class SessionRun:
     :param around: the job manager's lines and observers
     :param asked: what Start asked
     :param answer: what it answered
+    :ivar notes: what else the provider had to say at the end
     :raises ProtocolViolation: the answer cannot be used
     """
 
@@ -113,9 +118,11 @@ class SessionRun:
         self._control_error: ControlTampered | None = None
         self._moved: MovedOn | None = None
         self._over = False
+        self.notes: list[str] = []
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, int] = {}
         self._channel: FrameChannel | None = None
+        self._used: set[Place] = set()
         self._tell("started", f"session {self.identifier.hex()} started")
         for target in self._targets.values():
             self._tell(
@@ -162,6 +169,9 @@ class SessionRun:
             await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
         except Exception as error:
             mover.abort(error)
+            if isinstance(error, NotReachable):  # another one may do better
+                for place in self._used:
+                    self._around.gateways.suspect(place)
             verdict = await self._finish(error, {})
             if verdict is not None:
                 raise verdict from error
@@ -175,10 +185,20 @@ class SessionRun:
         return result
 
     def _endpoint(self, target: Target) -> IStreamClientEndpoint:
-        """Where a target's connections go: the first gateway advertised, or where we connected."""
+        """Where a target's connections go: the first gateway that takes them."""
         around = self._around
-        place = split_gateway(target.gateways[0]) if target.gateways else around.address
-        return around.ahead.endpoint(*place)
+        return FirstThatConnects(
+            self._places(target), around.ahead.endpoint, around.gateways.suspect, self._used.add
+        )
+
+    def _places(self, target: Target) -> list[Place]:
+        around = self._around
+        return around.gateways.for_data(target.gateways, around.address, around.ahead.place)
+
+    def leave(self, gateways: Collection[Place]) -> None:
+        """These gateways are to stop: where the session uses one it ends, and another goes on."""
+        if not self._over and self._used.intersection(gateways):
+            self.move_on(MovedOn("the gateway is about to stop"))
 
     async def _open_tunnels(self) -> dict[Role, TunnelClient]:
         """A tunnel to each target, all at once."""
@@ -267,14 +287,15 @@ class SessionRun:
 
     async def _hand_wan(self, own: OwnAccelerator, route: bytes, key_b: KeyB) -> None:
         around, target = self._around, self._targets[Role.TARGET_WAN]
-        host, port = around.address
+        places = self._places(target)
+        self._used.update(places)
         await own.link.call(
             HandWAN,
             session=self.identifier,
             tenant=around.tenant,
             route=route,
             next_route=target.route,
-            gateways=list(target.gateways) or [f"{host}:{port}"],
+            gateways=[join_host_port(*place) for place in places],
             hops=[TO_SOURCE_WAN, BETWEEN_WANS],
             streams=self._asked["streams"],
             cache=own.cache,
@@ -329,6 +350,7 @@ class SessionRun:
                 summary=summary,
                 warnings=told,
             )
+            self.notes = _printable(answer.get("notes"))
             for values in answer["warnings"]:
                 self.provider_warned(SecurityWarning.from_dict(values))
         except (CloudConnectError, ValueError, KeyError, TypeError) as lost:
@@ -390,3 +412,15 @@ class SessionRun:
                 time=time.time(), name=name, session=self.identifier.hex(), text=text, fields=fields
             )
         )
+
+
+#: Notes of the provider that are shown, and characters of each.
+NOTES_MAX, NOTE_MAX = 8, 500
+
+
+def _printable(notes: Any) -> list[str]:
+    """The provider's notes, as they can come to a terminal."""
+    if not isinstance(notes, list):
+        return []
+    texts = [note[:NOTE_MAX] for note in notes[:NOTES_MAX] if isinstance(note, str)]
+    return ["".join(c if c.isprintable() else " " for c in text) for text in texts]

@@ -96,6 +96,26 @@ def let_go(transport: Any) -> None:
     vars(transport).pop("doWrite", None)
 
 
+def hear_loss(transport: Any, lost: Callable[[], None]) -> bool:
+    """Call ``lost`` once when a connection is gone, whatever its protocol is then.
+
+    :param transport: a reactor's, or one in memory
+    :param lost: called before the protocol hears of it
+    :return: whether it will be called; of layers over other transports it cannot be said
+    """
+    if not hasattr(transport, "connectionLost") or hasattr(transport, "wrappedProtocol"):
+        return False
+    original = transport.connectionLost
+
+    def connection_lost(reason: Any) -> None:
+        vars(transport).pop("connectionLost", None)
+        lost()
+        original(reason)
+
+    transport.connectionLost = connection_lost
+    return True
+
+
 def _tune(transport: Any) -> None:
     """Set what bulk needs; the connection works without it."""
     taken: socket.socket = transport.getHandle()

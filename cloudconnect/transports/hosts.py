@@ -24,10 +24,13 @@ def parse_host(text: str) -> str:
         return str(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
     except ValueError:
         pass
-    try:
-        return DNS_ID(host).hostname.decode("ascii")
-    except ValueError as error:  # idna's errors are of this class
-        raise UsageError(f"{text!r} is neither a host name nor an IP address") from error
+    wrong: ValueError | None = None
+    if all(host.split(".")):
+        try:
+            return DNS_ID(host).hostname.decode("ascii")
+        except ValueError as error:  # idna's errors are of this class
+            wrong = error
+    raise UsageError(f"{text!r} is neither a host name nor an IP address") from wrong
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -41,6 +44,11 @@ def split_host_port(text: str) -> tuple[str, int]:
     if not mark or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise UsageError(f"{text!r} is not HOST:PORT")
     return host, int(port)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """``HOST:PORT`` of ``host`` and ``port``, as :func:`split_host_port` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_address(host: str) -> bool:

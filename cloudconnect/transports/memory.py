@@ -310,6 +310,13 @@ class MemoryTransport:
         self._out.ended = True
         self._other._wake()
         self._producer.stop()
+        self.connectionLost(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone; the protocol hears of it.
+
+        :param reason: why
+        """
         self.protocol.connectionLost(reason)
 
 

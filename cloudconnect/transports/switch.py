@@ -33,6 +33,8 @@ from zope.interface import implementer
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.settings import PREAMBLE_SECONDS
+from cloudconnect.transports.admission import Admission, holder_of
+from cloudconnect.transports.descriptor import hear_loss
 from cloudconnect.transports.recipe import LayerFactory
 from cloudconnect.wire.preamble import ConnectionKind, Preamble, decide
 
@@ -68,6 +70,7 @@ class Outcome(enum.Enum):
     GARBAGE = "garbage"
     UNKNOWN_ROUTE = "unknown_route"
     TIMEOUT = "timeout"
+    CROWDED = "crowded"
     GONE = "gone"
 
 
@@ -124,7 +127,23 @@ class FirstBytes(Protocol):
     def connectionMade(self) -> None:
         """Wait for the first bytes, not for ever."""
         factory = self.factory
+        if not self._enter():
+            self._refuse(Outcome.CROWDED)
+            return
         self._timer = factory.clock.callLater(factory.seconds, self._late)
+
+    def _enter(self) -> bool:
+        """Whether there may be another connection; it is counted until it is gone."""
+        admission, transport = self.factory.admission, self.transport
+        assert transport is not None
+        if admission is None:
+            return True
+        holder = holder_of(transport.getPeer())
+        if not admission.enter(holder):
+            return False
+        if not hear_loss(transport, lambda: admission.leave(holder)):
+            admission.leave(holder)  # a layer's end cannot be heard: it is not counted
+        return True
 
     def dataReceived(self, data: bytes) -> None:
         """Look at what has come; less than a preamble is kept, the rest is never waited for."""
@@ -181,6 +200,7 @@ class FirstBytesFactory(Factory):
     :param tls: the target of connections that begin with TLS, or None to refuse them
     :param clock: the reactor
     :param seconds: how long a connection may take to say what it is
+    :param admission: how many connections there may be, or None for no limit
     :ivar counts: how many connections had which :class:`Outcome`
     """
 
@@ -194,8 +214,10 @@ class FirstBytesFactory(Factory):
         tls: IRelayTarget | None,
         clock: IReactorTime,
         seconds: float = PREAMBLE_SECONDS,
+        admission: Admission | None = None,
     ) -> None:
         self.lookup = lookup
+        self.admission = admission
         self.tls = tls
         self.clock = clock
         self.seconds = seconds

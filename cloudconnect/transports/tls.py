@@ -6,14 +6,15 @@ certificates of one's own authority, which name nodes. Both are TLS 1.3 and noth
 TLS_AES_256_GCM_SHA384, one application protocol (ALPN) that must be common, no resumption and no
 early data (``docs/protocol.rst``, section 2).
 
-The key exchange is left to OpenSSL, which offers X25519MLKEM768 first since version 3.5: neither
-pyOpenSSL nor ``cryptography`` reaches the list of groups. What came out of it stands in
+The key exchange is X25519MLKEM768 where OpenSSL has it (since version 3.5), or else one of a few
+curves (:mod:`~cloudconnect.transports.tls_groups`). What came out of it stands in
 :attr:`TLSFacts.group <cloudconnect.transports.tls_layer.TLSFacts.group>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -26,6 +27,7 @@ from cloudconnect.transports.hosts import is_address
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeTrust
 from cloudconnect.transports.recipe import LayerFactory, Recipe
+from cloudconnect.transports.tls_groups import offer_groups
 from cloudconnect.transports.tls_layer import CIPHER_SUITE, NoCommonProtocol, TLSLayer
 from cloudconnect.transports.trust import Policy, TrustPolicy
 from cloudconnect.transports.verification import Verification
@@ -56,12 +58,15 @@ class TLSServerFactory(LayerFactory):
         self._make_context = make_context
         self._context = make_context()
 
-    def reload(self) -> None:
+    def reload(self, recipe: _TLSRecipe | None = None) -> None:
         """Read certificate, key and authorities again, for the connections from now on.
 
+        :param recipe: one that names other files; None: those that it had
         :raises UsageError: they cannot be used; the old ones stay
         """
-        self._context = self._make_context()
+        make = self._make_context if recipe is None else partial(recipe._context, False)
+        self._context = make()
+        self._make_context = make
 
 
 class _TLSRecipe(Recipe):
@@ -228,6 +233,7 @@ def _context() -> SSL.Context:
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
     context.set_tls13_ciphersuites(CIPHER_SUITE.encode("ascii"))
+    offer_groups(context)
     # Either of the two alone would still let a client resume.
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)

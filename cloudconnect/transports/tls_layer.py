@@ -30,6 +30,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.transports.layer import EndingLayer
 from cloudconnect.transports.tls_errors import after_handshake, in_handshake
+from cloudconnect.transports.tls_groups import is_allowed
 from cloudconnect.transports.verification import Verification
 
 #: The one cipher suite: AES-256 is what the product promises.
@@ -211,13 +212,16 @@ class TLSLayer(EndingLayer):
         version, cipher = tls.get_protocol_version_name(), tls.get_cipher_name()
         if version != VERSION or cipher != CIPHER_SUITE:
             raise ProtocolViolation(f"TLS came out as {version} with {cipher}")
+        group = tls.get_group_name() or ""
+        if not is_allowed(group):
+            raise ProtocolViolation(f"the TLS key exchange came out as {group}")
         if was_resumed(tls):
             raise ProtocolViolation("a TLS session was resumed")
         verdict = verification.verdict if verification else None
         return TLSFacts(
             version=version,
             cipher=cipher,
-            group=tls.get_group_name() or "",
+            group=group,
             alpn=alpn,
             peer_spki=verification.peer_spki if verification else "",
             checked_by=verdict.checked_by if verdict else "",

@@ -32,6 +32,8 @@ from cloudconnect.errors import (
 from cloudconnect.transports.hosts import is_address, names_in, parse_host
 
 _FINGERPRINT: Final = re.compile(r"(?i)(SPKI-SHA256|SHA256):([0-9a-f]{64})")
+#: Longest text of one, in characters: with a colon and a space between any two digits it has 204.
+_TEXT_MAX: Final = 300
 
 #: OpenSSL's error numbers (X509_verify_cert_error_string(3)) that a policy or a message needs.
 EXPIRED: Final = 10
@@ -82,6 +84,8 @@ def parse_fingerprint(text: str) -> str:
 
     :raises UsageError: not a fingerprint
     """
+    if len(text) > _TEXT_MAX:
+        raise UsageError(f"a fingerprint has at most {_TEXT_MAX} characters, not {len(text)}")
     label, mark, digits = text.strip().partition(":")
     found = _FINGERPRINT.fullmatch(label + mark + "".join(digits.replace(":", " ").split()))
     if found is None:

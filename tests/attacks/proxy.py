@@ -230,6 +230,14 @@ class Relayed:
                 else:
                     end.transport.loseConnection()
 
+    def forsake(self) -> None:
+        """Close the tenant's socket alone: the provider hears nothing of it."""
+        self._over = True
+        near: Any = self.tenant.transport
+        if near is not None:
+            near.unregisterProducer()
+            near.abortConnection()
+
     def over(self) -> Deferred[Any]:
         """Fires when both sockets are closed."""
         ends = [end.gone for end in (self.tenant, self.provider) if end.transport is not None]

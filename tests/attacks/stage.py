@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import attrs
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import deferLater
 from zope.interface import directlyProvides, providedBy
 
 from cloudconnect.accelerator.source import SourceAccelerator
@@ -57,6 +58,8 @@ _T = TypeVar("_T")
 
 TENANT = "acme"
 HOST, JOB = "attacked-host", "attacked-job"
+#: Turns of the reactor after which links in memory have said what they had to say at the end.
+TURNS = 5
 #: Connections between the accelerators, where there are some.
 STREAMS = 3
 
@@ -303,6 +306,8 @@ class Stage:
             await self.leave(tenant)
         await self.proxy.close()
         await maybeDeferred(self.provider.stopService)
+        for _ in range(TURNS):
+            await deferLater(self._real, 0)
 
     def remove(self) -> None:
         """Remove the provider's directory."""

@@ -70,6 +70,8 @@ class InterruptionTests(BackupCase):
 
         with self.assertRaises(Cancelled):
             self.run_with(self.place.open("backup"), cancelled=cancelled)
+        assert self.place.served is not None
+        self.place.served.wait()  # its repository has threads too
         self.assertEqual(self.points(), 0)
         self.assertEqual(
             [thread.name for thread in threading.enumerate() if "cloudconnect" in thread.name], []

@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 from cloudconnect.cli.main import cloudconnect
+from cloudconnect.cli.secret_files import KEY_FILE_MAX, SECRET_MAX
 from cloudconnect.cli.tenant import (
-    KEY_FILE_MAX,
-    SECRET_MAX,
     TenantSettings,
     address_text,
     host_label,

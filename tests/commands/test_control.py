@@ -135,6 +135,7 @@ class ControlTests(SynchronousTestCase):
             "repository": large,
             "modes": ["tenant"],
             "wan": True,
+            "gateways": ["gateway.example.com:6180"] * 64,
         }
         self.assertEqual(
             answer, there_and_back(AuthenticateFinal, AuthenticateFinal.response, answer)

@@ -17,7 +17,7 @@ class Service(CommandLocator):
     """Answers Register."""
 
     @Register.responder
-    def register(self, advertise: str) -> dict[str, Any]:
+    def register(self, advertise: str, pool: str | None) -> dict[str, Any]:
         if not advertise:
             raise Refused("say where")
         return {"service": advertise.upper()}

@@ -25,7 +25,7 @@ class Service(BoundedAMP):
         self._case = case
 
     @Register.responder
-    def register(self, advertise: str) -> dict[str, Any]:
+    def register(self, advertise: str, pool: str | None) -> dict[str, Any]:
         if self._case.refuses:
             raise Refused("no node today")
         self._case.there.append(self)

@@ -212,7 +212,7 @@ class KeysInFlightTests(SynchronousTestCase):
             cipher_key += mac.finalize()
         self.assertEqual(self.opens_something(cipher_key), ["chunk as cipher key"])
         (slot,) = self.stored.description.slots
-        wrapping, _ = slots._stretch(Password(b"correct horse"), slot.salt, CHEAP)
+        wrapping, _ = slots.stretch(Password(b"correct horse"), slot.salt, CHEAP)
         self.assertEqual(self.opens_something(wrapping), ["slot as wrapping key"])
         for passphrase, opened in (
             (b"p" * 32, ["slot as passphrase"]),

@@ -94,8 +94,8 @@ class SlotTests(SynchronousTestCase):
         to another passphrase, and everything else fits.
         """
         salt, nonce = bytes(16), bytes(12)
-        key, _ = slots._stretch(self.passphrase, salt, CHEAP)
-        _, other = slots._stretch(Password(b"another"), salt, CHEAP)
+        key, _ = slots.stretch(self.passphrase, salt, CHEAP)
+        _, other = slots.stretch(Password(b"another"), salt, CHEAP)
         associated = slots._associated("id", SlotKind.PASSPHRASE, CHEAP, salt, other, REPOSITORY)
         wrapped = nonce + slots.AESGCM(key).encrypt(nonce, self.master.reveal(), associated)
         bad = KeySlot("id", SlotKind.PASSPHRASE, CHEAP, salt, other, wrapped)

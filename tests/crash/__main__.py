@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.crash import cuts, faults, flips, kills, states
+from tests.crash import churn, cuts, faults, flips, kills, states
 from tests.crash.ledger import LEDGER, append, code, sums
 from tests.crash.stage import Failed
 
@@ -30,9 +30,17 @@ def always() -> str:
 
 
 #: What share of the time each gets when all run: a kill takes longer than a fault.
-_SHARES: Final = {"kills": 0.45, "states": 0.25, "faults": 0.12, "cuts": 0.1, "flips": 0.08}
+_SHARES: Final = {
+    "kills": 0.35,
+    "churn": 0.2,
+    "states": 0.2,
+    "faults": 0.1,
+    "cuts": 0.08,
+    "flips": 0.07,
+}
 CAMPAIGNS: Final[Campaigns] = {
     "kills": (always, kills.run),
+    "churn": (always, churn.run),
     "cuts": (cuts.missing, cuts.run),
     "faults": (faults.missing, faults.run),
     "flips": (always, flips.run),

@@ -25,7 +25,10 @@ _MODULES: Final = (
     "twisted.application.twist._twist",
     "twisted.internet.epollreactor",
     "twisted.plugins.cloudconnect_plugins",
+    "cloudconnect.tap.datamover",
+    "cloudconnect.tap.gateway",
     "cloudconnect.tap.provider",
+    "cloudconnect.tap.wan",
     "cloudconnect.cli.console",
 )
 

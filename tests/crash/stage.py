@@ -56,12 +56,13 @@ class Command:
         self.child = child
         self._notes = notes
 
-    def finish(self) -> int:
+    def finish(self, seconds: float = PATIENCE) -> int:
         """Its exit status.
 
+        :param seconds: it may take so long
         :raises Failed: it hangs, or has met a bug
         """
-        if not self.child.wait(PATIENCE):
+        if not self.child.wait(seconds):
             self.child.kill()
             raise Failed(f"{self.arguments} did not end: {self.child.text()}")
         status = self.child.status
@@ -136,7 +137,8 @@ class Stage:
         except BaseException:
             self.stop()
             raise
-        [self.repository] = (self.directory / "repositories").iterdir()
+        there = (self.directory / "repositories").iterdir()
+        [self.repository] = [path for path in there if path.is_dir()]
 
     def _make(self) -> None:
         """In a process of its own: what opens a data base should not be forked."""
@@ -245,6 +247,15 @@ class Stage:
     def _numbered(self, name: str) -> Path:
         self._numbers += 1
         return self.folder / f"{self._numbers:05}-{name}"
+
+
+def check_text(name: str, text: str) -> None:
+    """Nothing in a process's log is a bug of ours.
+
+    :raises Failed: something is
+    """
+    if any(bug in text for bug in BUGS):
+        raise Failed(f"the log of {name}: {text}")
 
 
 def _be_provider(directory: Path, says: int, hurried: bool) -> None:

@@ -41,6 +41,14 @@ class CampaignTests(SynchronousTestCase):
         self.assertGreaterEqual(counts["kills"], 4)
         self.assertGreaterEqual(counts["points compared"], 2)
 
+    def test_churn(self) -> None:
+        """Jobs outlive a mover and a gateway that are killed, and a mover that is drained: each
+        ends with one exact point, and no key is used twice."""
+        counts = self.counts("churn", 3)
+        self.assertEqual((counts["rounds"], counts["jobs"]), (3, 6))
+        self.assertGreaterEqual(counts["points compared"], 2)
+        self.assertEqual(counts["different key_as"], counts["different key_bs"])
+
     def test_cuts(self) -> None:
         """What was acknowledged outlives power cuts on ext4 and xfs."""
         counts = self.counts("cuts", 4)

@@ -2,10 +2,9 @@
 
 Wants atheris (``make fuzz`` installs it, in an environment of its own). The fuzzer runs in a
 process of its own with at most 256 MiB; what it finds new is kept in a corpus outside of the tree
-from one run to the next. ``--keep`` puts the smallest part of a corpus that reaches as much code
-into ``tests/fuzz/seeds``, and a finding goes there at once: the suite replays them. Each run is a
-line of the ledger: executions, CPU seconds, edges reached, and the seconds since the last input
-that reached something new.
+from one run to the next. ``--keep`` puts a part of a corpus into ``tests/fuzz/seeds``, and a
+finding goes there at once: the suite replays them. Each run is a line of the ledger: executions,
+CPU seconds, edges reached, and the seconds since the last input that reached something new.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MEMORY: Final = 256
 #: One input may take this long, in seconds.
 PATIENCE: Final = 10
 #: Most kept inputs of a target, and bytes of one: the suite replays all of them.
-KEPT_MAX: Final = 40
+KEPT_MAX: Final = 20
 KEPT_SIZE: Final = 2048
 
 
@@ -100,25 +99,19 @@ def children() -> float:
 
 
 def keep(name: str, corpus: Path) -> None:
-    """Keep the smallest inputs that reach all that the corpus reaches, as far as they are few."""
-    with tempfile.TemporaryDirectory() as merged:
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "tests.fuzz", "--child", name, "-merge=1"),
-                *(merged, str(corpus / name)),
-            ],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
-        found = sorted(Path(merged).iterdir(), key=lambda path: path.stat().st_size)
-        few = [path for path in found if path.stat().st_size <= KEPT_SIZE][-KEPT_MAX:]
-        for path in kept(name):
-            if path.name.startswith("kept-"):
-                path.unlink()
-        for number, path in enumerate(few):
-            shutil.copy(path, SEEDS / name / f"kept-{number:02}")
-        print(f"{name}: kept {len(few)} of {len(found)}", flush=True)
+    """Keep some of what reached something new when it was found, spread over all sizes."""
+    paths = [path for path in (corpus / name).iterdir() if not path.name.startswith("first-")]
+    small = sorted((path.stat().st_size, path.name) for path in paths)
+    small = [(size, found) for size, found in small if 0 < size <= KEPT_SIZE]
+    step = max(1, len(small) / KEPT_MAX)
+    chosen = [small[int(at * step)][1] for at in range(min(KEPT_MAX, len(small)))]
+    (SEEDS / name).mkdir(parents=True, exist_ok=True)
+    for path in kept(name):
+        if path.name.startswith("kept-"):
+            path.unlink()
+    for number, found in enumerate(chosen):
+        shutil.copy(corpus / name / found, SEEDS / name / f"kept-{number:02}")
+    print(f"{name}: kept {len(chosen)} of {len(paths)}", flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -227,9 +227,9 @@ class Provider(Service):
         )
         self.mover = TargetDataMover(reactor, self.repositories)
         self.issued = server_certificate()
-        control = PinnedTLS(identity=self.issued.write(directory / "tls")).server_factory(
-            ControlFactory(self.service), reactor
-        )
+        self.control = control = PinnedTLS(
+            identity=self.issued.write(directory / "tls")
+        ).server_factory(ControlFactory(self.service), reactor)
         self.targets: dict[str, IRelayTarget] = {
             "service": FactoryTarget(control, "service"),
             HERE: RoleTarget(self.mover),

@@ -240,7 +240,8 @@ class PageTests(StageCase):
         """No other listing, and no page without bounds."""
         for what, limit in (("password", 10), ("tenant", 0), ("tenant", PAGE_ROWS_MAX + 1)):
             self.assertRaises(UsageError, self.acts.page, what, {}, 0, limit)
-        self.assertEqual({"tenant", "credential", "point", "event", "session"}, set(LISTINGS))
+        listings = {"tenant", "credential", "point", "event", "session", "usage", "follower"}
+        self.assertEqual(listings, set(LISTINGS))
 
 
 class SocketTests(StageCase):

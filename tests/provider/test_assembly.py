@@ -235,8 +235,8 @@ def _started(process: GatewayProcess) -> Any:
     (registration,) = [s for s in process if hasattr(s, "_registered")]
     real = registration._registered
 
-    def registered(backend: str) -> None:
-        real(backend)
+    def registered(backend: str, line: Any) -> None:
+        real(backend, line)
         done.callback(None)
 
     registration._registered = registered

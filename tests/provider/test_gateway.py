@@ -10,15 +10,16 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, c
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from cloudconnect.commands.lan import PublishRoute, RetireRoute
+from cloudconnect.commands.lan import DrainGateway, PublishRoute, ReportLoad, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
 from cloudconnect.provider import gateway as gateway_module
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.settings import PREAMBLE_SECONDS
-from cloudconnect.testing import Recorder
+from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.settings import LOAD_SECONDS, PREAMBLE_SECONDS
+from cloudconnect.testing import Flood, Recorder, flood_bytes
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.switch import FactoryTarget, Outcome
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
@@ -48,13 +49,20 @@ class Back:
 
 
 class GatewayCase(SynchronousTestCase):
-    """A test with a gateway and two back ends."""
+    """A test with a gateway and two back ends.
+
+    :cvar bounds: of the gateway
+    """
+
+    bounds = Bounds()
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.service, self.mover = Back("service"), Back("mover")
         self.endpoint = MemoryEndpoint(self.clock, "public")
-        self.gateway = Gateway(self.clock, self.endpoint, self.resolve, "service")
+        self.gateway = Gateway(
+            self.clock, self.endpoint, self.resolve, "service", bounds=self.bounds
+        )
         self.link, _ = link_in_process(self.clock, None, self.gateway)
         self.successResultOf(self.gateway.listen())
 
@@ -196,6 +204,153 @@ class RouteTests(GatewayCase):
         """A gateway that never listened can be stopped."""
         gateway = Gateway(self.clock, MemoryEndpoint(self.clock, "x"), self.resolve, "service")
         self.assertIsNone(gateway.stopService())
+
+
+class BoundTests(GatewayCase):
+    """How much of it somebody may have."""
+
+    bounds = Bounds(connections=5, of_address=3, of_tenant=2)
+
+    def test_tenant(self) -> None:
+        """One tenant's group gets so many data connections over all of its routes; one that ends
+        makes room, and another tenant is not bothered."""
+        other = b"h" * 16
+        self.publish()
+        self.publish(OTHER)
+        self.gateway.publish(b"x" * 16, "here", other, 0, 60_000)
+        first = self.connect(preamble())
+        self.connect(preamble(OTHER))
+        self.assertEqual(1, self.connect(preamble()).losses)
+        self.assertEqual(0, self.connect(preamble(b"x" * 16)).losses)
+        first.transport.loseConnection()
+        self.clock.advance(0)
+        self.assertEqual(0, self.connect(preamble()).losses)
+
+    def test_all(self) -> None:
+        """There are no more connections than are set, and that is counted."""
+        clients = [self.connect(CLIENT_HELLO) for _ in range(6)]
+        self.assertEqual([0] * 5 + [1], [client.losses for client in clients])
+        self.assertEqual(1, self.gateway.factory.counts[Outcome.CROWDED])
+
+
+class ShapedTests(GatewayCase):
+    """A line with a rate, before roles in this process."""
+
+    bounds = Bounds(line_rate=1_000_000)
+
+    def test_rate(self) -> None:
+        """What goes through is held to the rate, and all of it arrives; TLS is not held."""
+        self.publish()
+        client = self.connect(preamble())
+        flood = Flood(client.transport, 500_000)
+        flood.start()
+        self.connect(CLIENT_HELLO + bytes(300_000))
+        self.clock.pump([0.01] * 20)
+        self.assertEqual(len(CLIENT_HELLO) + 300_000, len(self.service.data[0]))
+        arrived = len(self.mover.data[0])
+        self.assertLess(arrived, 320_000)
+        self.assertGreater(arrived, 150_000)
+        self.clock.pump([0.01] * 60)
+        self.assertEqual(preamble() + flood_bytes(0, 500_000), self.mover.data[0])
+        self.mover.made[0].transport.write(b"down")
+        self.clock.pump([0.01] * 3)
+        self.assertEqual(b"down", bytes(client.data))
+        client.transport.loseConnection()
+        self.clock.advance(0)
+        self.assertEqual(({}, 0), (dict(self.gateway._groups), self.gateway.relays.traffic.pairs))
+
+    def test_half_closes(self) -> None:
+        """The end of the connection is passed on, either way."""
+        self.publish()
+        client = self.connect(preamble())
+        self.mover.made[0].transport.loseConnection()
+        self.clock.pump([0.01] * 3)
+        self.assertEqual(1, client.losses)
+        self.assertEqual({}, dict(self.gateway._groups))
+
+    def test_addresses(self) -> None:
+        """The role sees the address of who connected."""
+        self.publish()
+        client = self.connect(preamble())
+        peer = self.mover.made[0].transport.getPeer()
+        self.assertEqual(client.transport.getHost(), peer)
+
+
+class Service(CommandLocator):
+    """Takes what a gateway reports.
+
+    :ivar rates: what it is answered
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[dict[str, Any]] = []
+        self.rates: list[Any] = []
+
+    @ReportLoad.responder
+    def report_load(self, **load: Any) -> dict[str, Any]:
+        self.loads.append(load)
+        return {"rates": self.rates}
+
+
+class LoadTests(GatewayCase):
+    """What a gateway reports."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.there = Service()
+        self.far, line = link_in_process(self.clock, self.there, self.gateway)
+        self.publish()
+        self.gateway.report_to(line)
+        self.clock.advance(0)
+
+    def test_load(self) -> None:
+        """Its connections, what it moves in a second, and whose relays it has, every few seconds;
+        nothing more once the line is gone."""
+        client = self.connect(preamble())
+        self.gateway.relays.traffic.up += 5_000_000
+        self.gateway.relays.traffic.down += 1_000_000
+        self.clock.advance(LOAD_SECONDS)
+        self.clock.advance(0)
+        first, second = self.there.loads
+        self.assertEqual((0, [], 0), (first["connections"], first["groups"], first["up"]))
+        self.assertEqual((1, [[GROUP, 1]]), (second["connections"], second["groups"]))
+        self.assertEqual((1_000_000, 200_000), (second["up"], second["down"]))
+        client.transport.loseConnection()
+        self.far.transport.loseConnection()  # type: ignore[union-attr]
+        self.clock.pump([0, LOAD_SECONDS, LOAD_SECONDS])
+        self.assertEqual(2, len(self.there.loads))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_caps(self) -> None:
+        """The service answers with what is this gateway's part of each tenant's cap."""
+        self.gateway.publish(ROUTE, "here", GROUP, 1_000_000, 60_000)
+        client = self.connect(preamble())
+        self.there.rates = [[GROUP, 100_000]]
+        self.clock.advance(LOAD_SECONDS)
+        self.clock.advance(0)
+        Flood(client.transport, 900_000).start()
+        self.clock.pump([0.01] * 200)
+        self.assertLess(len(self.mover.data[0]), 350_000)
+
+    def test_leaving(self) -> None:
+        """A gateway that is leaving accepts nothing, and takes no route; what runs goes on. It may
+        come back."""
+        running = self.connect(preamble())
+        self.far.call(DrainGateway, leaving=True)
+        self.far.call(DrainGateway, leaving=True)
+        self.clock.advance(0)
+        refused = self.endpoint.connect(Factory.forProtocol(Recorder))
+        self.failureResultOf(refused, ConnectionRefusedError)
+        self.failureResultOf(self.publish(), Refused)
+        running.transport.write(b"on and on")
+        self.clock.advance(0)
+        self.assertEqual([preamble() + b"on and on"], self.mover.data)
+        self.far.call(DrainGateway, leaving=False)
+        self.clock.advance(0)
+        self.assertEqual(1, self.connect(preamble()).losses)  # its routes are forgotten
+        self.successResultOf(self.publish())
+        self.assertEqual(0, self.connect(preamble()).losses)
 
 
 class LoopbackTests(TestCase):

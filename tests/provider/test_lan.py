@@ -21,6 +21,7 @@ from cloudconnect.commands.lan import (
     RegisterAccelerator,
     RegisterMover,
     ReportEvent,
+    ReportLoad,
     ReportWarning,
 )
 from cloudconnect.commands.links import link_in_process
@@ -152,7 +153,7 @@ class LanCase(StageCase):
             ),
             gateway,
             ADVERTISED,
-            self.registered.append,
+            lambda service, line: self.registered.append(service),
         )
         registration.startService()
         self.addCleanup(registration.stopService)
@@ -161,7 +162,7 @@ class LanCase(StageCase):
 
     @property
     def places(self) -> list[GatewayPlace]:
-        return list(self.provider.service.nodes._gateways.values())
+        return [known.place for known in self.provider.service.nodes._gateways.values()]
 
 
 class RegistrationTests(LanCase):
@@ -172,7 +173,7 @@ class RegistrationTests(LanCase):
         self.serve()
         self.start()
         self.assertEqual([BACKEND], self.registered)
-        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED)], self.places)
+        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
 
     def test_routes_on_the_same_line(self) -> None:
         """The service publishes routes on the line that the gateway has opened."""
@@ -195,7 +196,7 @@ class RegistrationTests(LanCase):
         self.reactor.settle()
         self.assertEqual([GatewayPlace()], self.places)
         self.reactor.pass_time(60)
-        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED)], self.places)
+        self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
         self.assertEqual([BACKEND] * 2, self.registered)
 
     def test_no_back_end(self) -> None:
@@ -407,18 +408,16 @@ class NodeTests(SynchronousTestCase):
 
         reactor = Clock()
 
-        def lose_gateway(self, link: object) -> None:
-            """Nothing."""
+        async def admit_node(self, link: object, role: str, name: str, spki: str) -> None:
+            if name == "removed":
+                raise Refused("not any more")
 
-        def lose_accelerator(self, link: object) -> None:
-            """Nothing."""
-
-    def answered(self, role: str) -> set[bytes]:
+    def answered(self, role: str, name: str = "name") -> set[bytes]:
         """The commands that a node of this role is answered."""
         service: Any = self.Service()
         node = NodeFactory(service, "").buildProtocol(None)
         self.assertEqual({}, node._locator._commandDispatch)
-        node.transport = Line(role)  # type: ignore[assignment]
+        node.transport = Line(role, name)  # type: ignore[assignment]
         node.handshakeCompleted()
         return set(node._locator._commandDispatch)
 
@@ -426,7 +425,7 @@ class NodeTests(SynchronousTestCase):
         """On its line each node can say what is its own and nothing else, and nothing before its
         certificate is known: a gateway cannot report for a mover."""
         reports = {ReportWarning.commandName, ReportEvent.commandName}
-        self.assertEqual({Register.commandName}, self.answered("gateway"))
+        self.assertEqual({Register.commandName, ReportLoad.commandName}, self.answered("gateway"))
         self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
         of_a_mover = {RegisterMover.commandName, AskOwner.commandName}
         self.assertEqual(of_a_mover | reports, self.answered("mover"))
@@ -436,14 +435,24 @@ class NodeTests(SynchronousTestCase):
         self.assertEqual(set(), self.answered("job-manager"))
         self.assertEqual(["job-manager"], Line.cut)
 
+    def test_removed(self) -> None:
+        """A node whose certificate was taken back is answered nothing, and cut off."""
+        self.assertEqual(set(), self.answered("mover", "removed"))
+        self.assertEqual("mover", Line.cut.pop())
+
 
 class Line:
     """A TLS connection from a node of some role."""
 
     cut: ClassVar[list[str]] = []
 
-    def __init__(self, role: str) -> None:
-        self.facts = TLSFacts("", "", "", "", "", "ca", role, "name")
+    def __init__(self, role: str, name: str) -> None:
+        self.facts = TLSFacts("", "", "", "", "", "ca", role, name)
+
+    def pauseProducing(self) -> None:
+        """Nothing comes anyway."""
+
+    resumeProducing = pauseProducing
 
     def abortConnection(self) -> None:
         self.cut.append(self.facts.peer_role)

@@ -77,6 +77,9 @@ class Repositories:
     def measure(self, repository: bytes) -> dict[str, Any]:
         return {"bytes_stored": self.stored, "bytes_garbage": self.garbage}
 
+    def has_released(self, repository: bytes) -> bool:
+        return False
+
     def collect(self, repository: bytes, *, cancelled: Callable[[], bool]) -> dict[str, Any]:
         self._do("collect", repository)
         self.began.set()

@@ -37,6 +37,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA, MasterKey, Password
+from cloudconnect.provider.movers import WAIT_SECONDS
 from cloudconnect.provider.nodes import ANSWER_SECONDS
 from cloudconnect.provider.planning import HERE, Ask, GatewayPlace
 from cloudconnect.provider.service import UNTOLD_MAX
@@ -314,7 +315,9 @@ class RefusalTests(ServiceCase):
     def test_no_mover(self) -> None:
         """Without a data mover nothing starts, and that is said."""
         self.service.nodes.movers.lose(self.service.nodes.mover)
-        self.failure_of(self.begin(), Refused)
+        begun = self.begin()
+        self.reactor.pass_time(WAIT_SECONDS + 1)
+        self.failure_of(begun, NotReachable)
         self.assertEqual({}, self.service._sessions)
 
 

@@ -220,7 +220,8 @@ class KeyTests(StoryCase):
         make_files(self.source)
         await self.set_up()
         point = (await self.backup()).summary["point"]
-        (folder,) = (self.provider.directory / "repositories").iterdir()
+        there = (self.provider.directory / "repositories").iterdir()
+        (folder,) = [path for path in there if path.is_dir()]
         await self.provider.stop()
         copy = self.folder / "copy"
         shutil.copytree(folder, copy)

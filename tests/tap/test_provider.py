@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,19 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import eventAsText, globalLogPublisher
 from twisted.python.usage import UsageError as OptionError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, readBody
+from twisted.web.server import Site
 
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initialize, load, running
-from cloudconnect.errors import Busy
+from cloudconnect.config.renewal import prepare_next, renew
+from cloudconnect.errors import Busy, WarningKind
+from cloudconnect.events import SecurityWarning
+from cloudconnect.provider import delivery
 from cloudconnect.tap.provider import Options, ProviderProcess, makeService
+from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.tls import PinnedTLS
+from cloudconnect.transports.trust import TrustPolicy
+from tests.provider.test_delivery import Hook
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -102,6 +112,67 @@ class ProcessTests(TestCase):
         self.assertTrue(self.settings.admin_socket.is_socket())
         yield maybeDeferred(process.stopService)
         self.assertFalse(self.is_locked())
+
+    @inlineCallbacks
+    def test_renewed(self) -> Any:
+        """A certificate that changes on the disk is shown from then on; connections stay."""
+        self.start()
+        port: int = yield self.ready
+        seen: Deferred[None] = Deferred()
+
+        def reloaded(event: Any) -> None:
+            if "were read again" in eventAsText(event) and not seen.called:
+                seen.callback(None)
+
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        first = yield connectProtocol(endpoint, Protocol())
+        globalLogPublisher.addObserver(reloaded)
+        self.addCleanup(globalLogPublisher.removeObserver, reloaded)
+        pin = prepare_next(self.settings)
+        renew(self.settings, 10, True)
+        yield seen
+        trust = TrustPolicy("localhost", fingerprints=(pin,))
+        wrapped = wrap_client_endpoint(PinnedTLS(trust=trust), endpoint, reactor)
+        second: Any = yield connectProtocol(wrapped, Protocol())
+        self.assertEqual(pin, second.transport.facts.peer_spki)
+        self.assertTrue(first.connected)
+        second.transport.abortConnection()
+        first.transport.abortConnection()
+
+    @inlineCallbacks
+    def test_alarms(self) -> Any:
+        """Alarms go where the configuration says, from the moment on at which it says so."""
+        process = self.start()
+        yield self.ready
+        hook = Hook()
+        port = reactor.listenTCP(0, Site(hook), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.patch(delivery, "COLLECT_SECONDS", 0.01)
+        path = self.settings.directory / CONFIGURATION
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        path.write_text(path.read_text().replace('webhook = ""', f'webhook = "{url}"'))
+        process.reload()
+        warning = SecurityWarning(time=1.0, kind=WarningKind.TAMPERED, tenant="acme", text="seen")
+        yield process._provider.service.warned(warning)
+        body, _ = yield hook.posted
+        self.assertEqual("tampered", json.loads(body)["alarms"][0]["name"])
+        path.write_text(path.read_text().replace(url, "ftp://nowhere"))
+        process.reload()
+        self.assertTrue(any("no alarms: the webhook" in text for text in self.logged))
+
+    @inlineCallbacks
+    def test_metrics(self) -> Any:
+        """With a port for metrics where the configuration names one."""
+        path = self.settings.directory / CONFIGURATION
+        text = path.read_text()
+        path.write_text(text.replace('metrics_listen = ""', f'metrics_listen = "{LOOPBACK}"'))
+        process = self.start(settings=load(self.settings.directory))
+        yield self.ready
+        site = process._metrics._port.getHost()
+        url = f"http://127.0.0.1:{site.port}/readyz".encode()
+        response = yield Agent(reactor).request(b"GET", url)
+        body = yield readBody(response)
+        self.assertEqual((200, True), (response.code, b"mover: ok" in body))
 
     @inlineCallbacks
     def test_second(self) -> Any:

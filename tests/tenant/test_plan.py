@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.commands.control import BETWEEN_WANS, DIRECT_HOP, FROM_TARGET_WAN, Role
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.keys import KeyA
-from cloudconnect.tenant.plan import read_plan, split_gateway
+from cloudconnect.tenant.plan import read_plan
 
 
 def entry(role: str = "target-mover", **changes: Any) -> dict[str, Any]:
@@ -91,17 +91,3 @@ class PlanTests(SynchronousTestCase):
         """No Key A shows when a target is printed."""
         (target,) = self.read([entry()]).values()
         self.assertNotIn("key_a", repr(target))
-
-
-class GatewayTests(SynchronousTestCase):
-    """Addresses of gateways come from the provider."""
-
-    def test_address(self) -> None:
-        """Host and port; an IPv6 address in brackets."""
-        self.assertEqual(("gw.example", 6180), split_gateway("gw.example:6180"))
-        self.assertEqual(("2001:db8::1", 443), split_gateway("[2001:db8::1]:443"))
-
-    def test_no_address(self) -> None:
-        """Anything else is the provider's fault, not the user's."""
-        for text in ("", "gw.example", ":6180", "gw:0", "gw:65536", "gw:x"):
-            self.assertRaises(ProtocolViolation, split_gateway, text)

@@ -25,7 +25,17 @@ class HostTests(SynchronousTestCase):
 
     def test_no_host(self) -> None:
         """What is neither a host name nor an address is refused."""
-        for text in ("", ".", "a b", "host:6180", "*.example.com", "ex\0ample", "http://a/"):
+        for text in (
+            "",
+            ".",
+            "a b",
+            "host:6180",
+            "*.example.com",
+            "ex\0ample",
+            "http://a/",
+            "a..b",
+            "a..",
+        ):
             self.assertRaises(UsageError, parse_host, text)
 
     def test_address(self) -> None:

@@ -25,6 +25,12 @@ wan = ServiceMaker(
     "A WAN accelerator of a backup service provider or of a tenant, in a process of its own.",
     "cloudconnect-wan",
 )
+agent = ServiceMaker(
+    "cloudconnect agent",
+    "cloudconnect.tap.agent",
+    "A tenant's scheduler: runs backups when they are due.",
+    "cloudconnect-agent",
+)
 datamover = ServiceMaker(
     "cloudconnect data mover",
     "cloudconnect.tap.datamover",

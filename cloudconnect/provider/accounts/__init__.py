@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cloudconnect.provider.accounts.credentials import CredentialAccounts
 from cloudconnect.provider.accounts.events import EventAccounts
+from cloudconnect.provider.accounts.nodes import NodeAccounts
 from cloudconnect.provider.accounts.removals import RemovalAccounts
 from cloudconnect.provider.accounts.sessions import SessionAccounts
 from cloudconnect.provider.accounts.tables import MAX_TASKS_DEFAULT, metadata
@@ -17,5 +18,5 @@ from cloudconnect.provider.accounts.tenants import TENANT_NAME, Tenant
 __all__ = ["MAX_TASKS_DEFAULT", "TENANT_NAME", "Accounts", "Tenant", "metadata"]
 
 
-class Accounts(RemovalAccounts, CredentialAccounts, SessionAccounts, EventAccounts):
+class Accounts(RemovalAccounts, CredentialAccounts, SessionAccounts, EventAccounts, NodeAccounts):
     """The accounts data base, with all its parts."""

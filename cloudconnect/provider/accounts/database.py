@@ -105,6 +105,21 @@ class Database:
                     connection.execute(settings_table.insert().values(name=name, value=value))
         return bytes(value)
 
+    def value(self, name: str) -> bytes | None:
+        """What :meth:`keep_value` has kept under ``name``, or None."""
+        query = sa.select(settings_table.c.value).where(settings_table.c.name == name)
+        with self._engine.connect() as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else bytes(found)
+
+    def keep_value(self, name: str, value: bytes) -> None:
+        """Keep ``value`` under ``name``, in the place of what is there."""
+        t = settings_table
+        with self._writing() as connection:
+            change = t.update().where(t.c.name == name).values(value=value)
+            if connection.execute(change).rowcount == 0:
+                connection.execute(t.insert().values(name=name, value=value))
+
 
 def _read_only(url: str) -> str | None:
     """The URL for reading only, where SQLite's file lies on a file system that is read-only."""

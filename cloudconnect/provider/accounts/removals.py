@@ -6,13 +6,16 @@ The time in the bin is that in which a provider runs: a clock that jumps takes n
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from cloudconnect.errors import NotFound
+from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.provider.accounts.tables import credentials_table, tenants_table
 from cloudconnect.provider.accounts.tenants import Tenant, TenantAccounts, tenant_of
+
+#: In the place of when a tenant's time was last counted: what it stored is being deleted.
+GOING: Final = -1.0
 
 
 class RemovalAccounts(TenantAccounts):
@@ -22,6 +25,7 @@ class RemovalAccounts(TenantAccounts):
         """Let a tenant in again, and take it out of the bin; whether anything changed.
 
         :raises NotFound: there is no such tenant
+        :raises UsageError: what it stored is being deleted
         """
         back = {"disabled": False, "removed": None, "removal_left": None, "removal_seen": None}
         return self._switch(name, back)
@@ -54,6 +58,8 @@ class RemovalAccounts(TenantAccounts):
                 raise NotFound(f"there is no tenant {name}")
             if dict(row) == values:
                 return False
+            if row.get("removal_seen") == GOING and not values.get("disabled"):
+                raise UsageError(f"what tenant {name} stored is being deleted: it is too late")
             connection.execute(t.update().where(t.c.name == name).values(values))
             return True
 
@@ -68,7 +74,7 @@ class RemovalAccounts(TenantAccounts):
         t = tenants_table
         now = time.time()
         with self._writing() as connection:
-            query = sa.select(t).where(t.c.removed.is_not(None))
+            query = sa.select(t).where(t.c.removed.is_not(None), t.c.removal_seen != GOING)
             rows = connection.execute(query).mappings().all()
             for row in rows:
                 passed = min(max(now - row["removal_seen"], 0.0), most)
@@ -79,6 +85,21 @@ class RemovalAccounts(TenantAccounts):
                 )
             over = sa.select(t).where(t.c.removed.is_not(None), t.c.removal_left <= 0)
             return [tenant_of(row) for row in connection.execute(over).mappings()]
+
+    def begin_drop(self, name: str) -> bool:
+        """A tenant whose time is over goes now, and cannot be taken back; whether it is so."""
+        t = tenants_table
+        due = (t.c.name == name, t.c.removed.is_not(None), t.c.removal_left <= 0)
+        with self._writing() as connection:
+            change = t.update().where(*due).values(removal_seen=GOING)
+            return connection.execute(change).rowcount == 1
+
+    def give_up_drop(self, name: str) -> None:
+        """It cannot go yet: it stays in the bin, and can be taken back."""
+        t = tenants_table
+        with self._writing() as connection:
+            going = t.update().where(t.c.name == name, t.c.removal_seen == GOING)
+            connection.execute(going.values(removal_seen=time.time()))
 
     def drop_tenant(self, name: str) -> None:
         """Forget a tenant whose repository is gone; its events and sessions stay.

@@ -49,3 +49,17 @@ class SessionAccounts(Database):
             return [
                 {**row, "cursor": row["seq"], "summary": json.loads(row["summary"])} for row in rows
             ]
+
+    def last_backups(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """When the last backup of each tenant, host and job that left a point ended.
+
+        :param since: only of sessions that began after that, in seconds since 1970
+        """
+        c = sessions_table.c
+        query = (
+            sa.select(c.tenant, c.host, c.job, sa.func.max(c.ended).label("ended"))
+            .where(c.kind == "backup", c.state.in_(("done", "incomplete")), c.started > since)
+            .group_by(c.tenant, c.host, c.job)
+        )
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]

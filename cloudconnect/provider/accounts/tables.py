@@ -45,6 +45,8 @@ tenants_table = sa.Table(
     # Bytes a second over all its sessions, and seconds in which a backup is due.
     sa.Column("bandwidth", sa.BigInteger),
     sa.Column("expect_every", sa.Integer),
+    # Which gateways it uses.
+    sa.Column("pool", sa.String(64), nullable=False, server_default="default"),
     # In the bin: since when, the seconds that are left, and when those were last counted.
     sa.Column("removed", sa.Float),
     sa.Column("removal_left", sa.Float),
@@ -102,4 +104,22 @@ events_table = sa.Table(
     sa.Column("reported_by", sa.String(16), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("fields", sa.Text, nullable=False),
+)
+
+nodes_table = sa.Table(
+    "nodes",
+    metadata,
+    # As its certificate says both.
+    sa.Column("role", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Float, nullable=False),
+    # The token that it may be enrolled with, until then; it is gone once it was used.
+    sa.Column("token_id", sa.LargeBinary(16)),
+    sa.Column("token", sa.LargeBinary(32)),
+    sa.Column("token_until", sa.Float),
+    # The fingerprint of its certificate's key.
+    sa.Column("spki", sa.String(64)),
+    sa.Column("enrolled", sa.Float),
+    sa.Column("revoked", sa.Float),
+    sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
 )

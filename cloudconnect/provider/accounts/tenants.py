@@ -42,6 +42,7 @@ class Tenant:
     :ivar soft_quota: with more bytes stored than this it is warned, or None
     :ivar bandwidth: bytes a second over all its sessions, or None
     :ivar expect_every: seconds in which a backup is due, or None
+    :ivar pool: which gateways it uses
     :ivar removed: when it was put into the bin, in seconds since 1970, or None
     :ivar removal_left: seconds that it stays there, of those in which a provider ran
     """
@@ -60,6 +61,7 @@ class Tenant:
     soft_quota: int | None = None
     bandwidth: int | None = None
     expect_every: int | None = None
+    pool: str = "default"
     removed: float | None = None
     removal_left: float | None = None
 
@@ -172,7 +174,7 @@ class TenantAccounts(Database):
         """Change what is agreed with a tenant.
 
         :param values: of ``quota``, ``soft_quota``, ``lease_end``, ``max_tasks``, ``modes``,
-            ``bandwidth``, ``expect_every``, ``rules``, ``frozen``
+            ``bandwidth``, ``expect_every``, ``pool``, ``rules``, ``frozen``
         :raises NotFound: there is no such tenant
         :raises UsageError: a value that cannot be used
         """
@@ -230,6 +232,7 @@ class TenantAccounts(Database):
                     "soft_quota": row["soft_quota"],
                     "bandwidth": row["bandwidth"],
                     "expect_every": row["expect_every"],
+                    "pool": row["pool"],
                     "max_tasks": row["max_tasks"],
                     "modes": row["modes"].split(","),
                     "repository": row["repository"].hex() if row["repository"] else None,
@@ -278,6 +281,7 @@ def tenant_of(row: sa.RowMapping) -> Tenant:
         soft_quota=row["soft_quota"],
         bandwidth=row["bandwidth"],
         expect_every=row["expect_every"],
+        pool=row["pool"],
         removed=row["removed"],
         removal_left=row["removal_left"],
     )
@@ -297,3 +301,7 @@ def _check_limits(values: dict[str, Any]) -> None:
         values.get(name) is not None and values[name] < 1 for name in ("bandwidth", "expect_every")
     ):
         raise UsageError("a bandwidth is at least 1 byte a second, and a backup due in 1 second")
+    if not TENANT_NAME.match(values.get("pool", "default")):
+        raise UsageError(
+            "the name of a pool has 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit"
+        )

@@ -29,6 +29,7 @@ ADDED = {
         "removed",
         "removal_left",
         "removal_seen",
+        "pool",
     ),
     "credentials": ("invitation", "expires", "certificate"),
 }
@@ -58,6 +59,7 @@ class MigrationTests(AccountsCase):
         for table, columns in ADDED.items():
             for column in columns:
                 self.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        self.execute("DROP TABLE nodes")
         self.execute("UPDATE alembic_version SET version_num = 'accounts_0001'")
         tenant = self.opened().tenant("acme")
         self.assertEqual(("tenant", {}, False), (tenant.mode, tenant.rules, tenant.frozen))

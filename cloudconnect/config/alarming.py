@@ -1,0 +1,68 @@
+"""Layer 5: the ways that ``provider.toml`` names for alarms to get to somebody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cloudconnect.config.provider import ProviderSettings
+from cloudconnect.errors import UsageError
+from cloudconnect.keys import Password
+from cloudconnect.provider.delivery import Mail, Way, Webhook
+from cloudconnect.transports.hosts import split_host_port
+
+#: Longest key or password file, in bytes.
+SECRET_MAX = 4096
+
+
+def ways(reactor: Any, settings: ProviderSettings) -> list[Way]:
+    """How alarms get to somebody; none where nobody is named.
+
+    :raises UsageError: something about them cannot be used
+    """
+    found: list[Way] = []
+    if settings.alarm_webhook:
+        found.append(
+            Webhook(
+                reactor,
+                settings.alarm_webhook,
+                _file(settings, "alarm_webhook_ca", 1 << 20) or b"",
+                _secret(settings, "alarm_webhook_key"),
+            )
+        )
+    if settings.alarm_mail_to:
+        if not settings.alarm_mail_from:
+            raise UsageError("alarm_mail_from: the address that mail about alarms comes from")
+        if bool(settings.alarm_mail_user) != bool(settings.alarm_mail_password):
+            raise UsageError("alarm_mail_user and alarm_mail_password go together")
+        found.append(
+            Mail(
+                reactor,
+                split_host_port(settings.alarm_mail_server),
+                settings.alarm_mail_from,
+                settings.alarm_mail_to,
+                settings.alarm_mail_user,
+                _secret(settings, "alarm_mail_password"),
+            )
+        )
+    return found
+
+
+def _secret(settings: ProviderSettings, name: str) -> Password | None:
+    octets = _file(settings, name, SECRET_MAX)
+    return None if octets is None else Password(octets.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def _file(settings: ProviderSettings, name: str, limit: int) -> bytes | None:
+    """The content of the file that a setting names, or None where it names none."""
+    if not getattr(settings, name):
+        return None
+    path = settings.directory / Path(getattr(settings, name))
+    try:
+        with path.open("rb") as file:
+            octets = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{name}: {path} cannot be read: {error.strerror}") from None
+    if not octets or len(octets) > limit:
+        raise UsageError(f"{name}: {path} is empty, or has more than {limit} bytes")
+    return octets

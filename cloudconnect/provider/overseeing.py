@@ -1,0 +1,63 @@
+"""Layer 4: what looks on while a provider works, put together: audit, usage, expected backups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+
+from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.audit import AuditLog
+from cloudconnect.provider.auditing import Auditor, AuditThread
+from cloudconnect.provider.expected import FORGOTTEN_SECONDS, ExpectedBackups, told_name
+from cloudconnect.provider.jumps import JumpWatch
+from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.usage import UsageRecorder, keep_measured
+
+
+def oversee(
+    reactor: Any,
+    service: CloudConnectService,
+    accounts: Accounts,
+    in_accounts_thread: Callable[..., Deferred[Any]],
+    audit: Path | None,
+) -> tuple[UsageRecorder, list[Service]]:
+    """Have a service watched.
+
+    :param audit: folder of the audit log, or None for none
+    :return: what knows how much is stored, and all services to start behind the accounts thread
+    """
+    run, found = in_accounts_thread, list[Service]()
+    if audit is not None:
+        thread = AuditThread(reactor)
+        auditor = Auditor(AuditLog(audit, accounts), thread.run, reactor)
+        service.watchers.add(auditor)
+        found += [thread, auditor]
+
+    def with_repositories() -> list[str]:
+        return [row["name"] for row in accounts.tenants() if row["repository"]]
+
+    def due() -> tuple[Any, Any, Any]:
+        # Machines that were given up are known for a while, so that nobody waits for a first one.
+        last = accounts.last_backups(time.time() - 2 * FORGOTTEN_SECONDS)
+        return accounts.tenants(), last, accounts.value(told_name())
+
+    usage = UsageRecorder(
+        reactor,
+        service,
+        lambda: run(with_repositories),
+        lambda stored: run(keep_measured, accounts, time.time(), stored),
+    )
+    expected = ExpectedBackups(
+        reactor,
+        service,
+        lambda: run(due),
+        lambda told: run(accounts.keep_value, told_name(), told),
+    )
+    for watcher in (expected, JumpWatch(service)):
+        service.watchers.add(watcher)
+    return usage, [*found, usage, expected]

@@ -1,0 +1,54 @@
+"""Layer 6: the private port of metrics and health that a process may have."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from twisted.logger import Logger
+
+from cloudconnect.metrics.endpoint import Checks, MetricsSite
+from cloudconnect.metrics.process import process_registry
+from cloudconnect.tap.processes import endpoint_from
+from cloudconnect.transports.listening import Listener
+
+#: The option of every plugin for it.
+METRICS_OPTION: Final = [
+    "metrics",
+    "m",
+    None,
+    "Endpoint string of a private port for /metrics, /healthz and /readyz.",
+]
+
+
+class MetricsPort(Listener):
+    """Listens as soon as it is started; where it cannot, the process goes on without it.
+
+    :param where: endpoint string
+    :raises UsageError: it describes no endpoint
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, where: str, registry: CollectorRegistry, checks: Checks | None = None
+    ) -> None:
+        site: Any = MetricsSite(reactor, registry, checks)
+        super().__init__(endpoint_from(reactor, where), site, "metrics")
+
+    def startService(self) -> None:
+        """Listen."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self.listen().addErrback(
+            lambda failure: self._log.error("no metrics: {why}", why=failure.getErrorMessage())
+        )
+
+
+def add_metrics(reactor: Any, process: Any, where: str | None, role: str) -> None:
+    """Give a process of one role its metrics, where it was told to have them.
+
+    :param process: its ``MultiService``
+    :raises UsageError: ``where`` describes no endpoint
+    """
+    if where:
+        MetricsPort(reactor, where, process_registry([role])).setServiceParent(process)  # type: ignore[no-untyped-call]

@@ -1,0 +1,82 @@
+"""Tests of :mod:`cloudconnect.cli.status`: what a monitor is told."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from cloudconnect.agent.jobs import save_job
+from cloudconnect.cli import status
+from cloudconnect.cli.status import age_text
+from tests.agent.test_jobs import a_job
+from tests.cli.commands import CommandCase, Done
+from tests.cli.test_points import Line, row
+
+HOUR = 3600.0
+
+
+class StatusTests(CommandCase):
+    """With a provider that lists some points."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.environment["CLOUDCONNECT_HOST"] = "here"
+        now = time.time()
+        self.rows = [row("a", now - 50 * HOUR), row("b", now - 5 * HOUR)]
+
+        def on_line(settings: Any, work: Any, passphrase: bool = True) -> Any:
+            self.assertFalse(passphrase)
+            made = work(Line(*self.rows), None)
+            try:
+                made.send(None)
+            except StopIteration as end:
+                return end.value
+
+        self.patch(status, "on_line", on_line)
+
+    def status(self, *words: str) -> Done:
+        return self.call("status", "--provider", "x", "--tenant", "t", *words)
+
+    def test_newest(self) -> None:
+        """The newest of each host and job counts; without an age to hold it against all is well."""
+        done = self.status()
+        self.assertEqual(0, done.status)
+        self.assertIn("here/default", done.out)
+        self.assertIn("5 h ago", done.out)
+
+    def test_age(self) -> None:
+        """Younger is well, older is not."""
+        self.assertEqual(0, self.status("--max-age", "6h").status)
+        done = self.status("--max-age", "4h", "--json")
+        self.assertEqual(1, done.status)
+        self.assertEqual((1, False), (done.lines()[-1]["late"], done.lines()[-1]["ok"]))
+
+    def test_each_job(self) -> None:
+        """One late job among others is late, also one that has never made a point."""
+        self.rows.append(row("c", time.time(), job="other"))
+        self.assertEqual(0, self.status("--max-age", "6h").status)
+        save_job(os.environ, a_job("new"))
+        done = self.status("--max-age", "6h", "--json")
+        self.assertEqual(1, done.status)
+        late = [line["job"] for line in done.lines() if line.get("late") is True]
+        self.assertEqual(["new"], late)
+        self.assertEqual(0, self.status("--max-age", "6h", "--job", "other").status)
+
+    def test_none(self) -> None:
+        """Where there is no point at all nothing is well."""
+        self.rows.clear()
+        self.assertEqual(1, self.status("--max-age", "6h").status)
+        self.assertIn("There are no restore points", self.status().out)
+
+    def test_other_hosts(self) -> None:
+        """Other machines count where they are asked for."""
+        self.rows.append(row("d", time.time() - 90 * HOUR, host="there"))
+        self.assertEqual(0, self.status("--max-age", "6h").status)
+        self.assertEqual(1, self.status("--max-age", "6h", "--all-hosts").status)
+        self.assertEqual(1, self.status("--max-age", "6h", "--host", "there").status)
+
+    def test_ages(self) -> None:
+        """An age for a person."""
+        texts = [age_text(seconds) for seconds in (5, 200, HOUR, 30 * HOUR, 60 * HOUR)]
+        self.assertEqual(["5 s", "3 min", "1 h", "30 h", "2 d"], texts)

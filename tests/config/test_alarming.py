@@ -1,0 +1,60 @@
+"""Tests of :mod:`cloudconnect.config.alarming`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from cloudconnect.config.alarming import ways
+from cloudconnect.config.provider import ProviderSettings
+from cloudconnect.errors import UsageError
+from cloudconnect.provider.delivery import Mail, Webhook
+
+
+class WaysTests(SynchronousTestCase):
+    """What the settings name."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.settings = ProviderSettings(directory=self.folder, hosts=("localhost",))
+
+    def ways(self, **values: Any) -> list[Any]:
+        return list(ways(None, attrs.evolve(self.settings, **values)))
+
+    def test_nobody(self) -> None:
+        """Where nobody is named there is no way."""
+        self.assertEqual([], self.ways())
+
+    def test_both(self) -> None:
+        """A webhook and a mail, with what their files hold."""
+        (self.folder / "key").write_bytes(b"secret\n")
+        webhook, mail = self.ways(
+            alarm_webhook="https://example.com/x",
+            alarm_webhook_key="key",
+            alarm_mail_to=("a@example.com",),
+            alarm_mail_from="p@example.com",
+            alarm_mail_user="u",
+            alarm_mail_password="key",
+        )
+        assert isinstance(webhook, Webhook) and isinstance(mail, Mail)
+        self.assertEqual(b"secret", webhook.key and webhook.key.reveal())
+        self.assertEqual((("localhost", 25), "u"), (mail.server, mail.user))
+
+    def test_unusable(self) -> None:
+        """What is incomplete or cannot be read is refused."""
+        (self.folder / "empty").touch()
+        to: dict[str, Any] = {"alarm_mail_to": ("a@example.com",)}
+        sent = {**to, "alarm_mail_from": "p@example.com"}
+        for values in (
+            to,
+            {**sent, "alarm_mail_server": "nowhere"},
+            {**sent, "alarm_mail_user": "u"},
+            {"alarm_webhook": "http://example.com"},
+            {"alarm_webhook": "https://example.com", "alarm_webhook_key": "missing"},
+            {"alarm_webhook": "https://example.com", "alarm_webhook_key": "empty"},
+        ):
+            self.assertRaises(UsageError, self.ways, **values)

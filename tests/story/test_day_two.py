@@ -1,0 +1,70 @@
+"""Day two, with real processes: an agent's backup, a monitor's check, and a change of keys."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+from cloudconnect.agent.jobs import Job, save_job
+from cloudconnect.agent.schedule import Schedule
+from tests.story.processes import Line, Provider, StoryCase, free_port
+
+
+class DayTwoTests(StoryCase):
+    """A provider, a tenant's agent and its commands."""
+
+    async def test_agent_and_rotation(self) -> None:
+        """A missed job is made up when the agent starts; the monitor is content; the provider's
+        key changes under a profile that follows by itself, and who held which key is shown."""
+        source = self.folder / "source"
+        source.mkdir()
+        (source / "file").write_bytes(b"content")
+        provider = Provider(self)
+        await provider.start()
+        line = Line(self, provider, provider.port, provider.add_tenant())
+        self.assertStatus(await line.connect(), 0)
+        environment = self.environment()
+        job = Job(
+            name="nightly",
+            schedule=Schedule("@daily"),
+            words=(str(source),),
+            created=time.time() - 2 * 86400,
+        )
+        save_job(environment, job)
+
+        agent = self.start("-m", "twisted", "--log-format=text", "cloudconnect-agent")
+        done = await agent.wrote(re.compile(rb"job nightly is done: ([0-9a-f]{32})"))
+        point = done[1].decode()
+        self.assertEqual(-signal.SIGTERM, await agent.stop())
+        self.assertEqual([point], [row["point"] for row in provider.rows("point", tenant="acme")])
+
+        pin = (await provider.listed("certificate", "next"))[0]["spki"]
+        # Only the profile from here on: no option says which fingerprint holds.
+        only = {"CLOUDCONNECT_PROFILE": "default"}
+        status = await self.run_command("status", "--max-age", "26h", "--json", **only)
+        self.assertStatus(status, 0)
+        self.assertIn("pin_added", [record.get("name") for record in status.records])
+        renewed = await provider.listed("certificate", "renew", "--next")
+        self.assertEqual(pin, renewed[0]["spki"])
+        events = await self.run_command("session", "list", "--json", **only)
+        self.assertStatus(events, 0)
+        sessions = [r for r in events.records if r["message_type"] == "session"]
+        session = sessions[0]["session"]
+        shown = await self.run_command("session", "show", session[:8], "--json", **only)
+        self.assertStatus(shown, 0)
+        names = [record.get("name") for record in shown.records]
+        self.assertIn("key_a_made", names)
+        self.assertIn("key_b_received", names)
+        # The provider has moved, as it had announced: the old address is not reachable any more.
+        profile = self.home / ".config" / "cloudconnect" / "default.toml"
+        address = f"localhost:{provider.port}"
+        moved = profile.read_text().replace(address, f"localhost:{free_port()}")
+        profile.write_text(f'{moved}next_provider = "{address}"\n')
+        status = await self.run_command("status", "--max-age", "26h", "--json", **only)
+        self.assertStatus(status, 0)
+        self.assertIn(f'provider = "{address}"', profile.read_text())
+
+        audit = await provider.listed("audit", "--verify")
+        self.assertTrue(audit[0]["intact"])
+        self.assertGreater(audit[0]["lines"], 5)
