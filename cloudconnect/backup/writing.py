@@ -7,34 +7,29 @@ written.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from itertools import repeat
 from typing import Final
 
+from cloudconnect.backup.at_once import AtOnce
 from cloudconnect.backup.fetching import Fetcher, ManifestGap
-from cloudconnect.backup.maker import FileMaker
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
 from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
-from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
-from cloudconnect.errors import LocalError, StoredDataDamaged, UnsafePath
+from cloudconnect.errors import StoredDataDamaged, UnsafePath
 
 #: Bytes of chunks that are asked for and not used yet.
 AHEAD_BYTES: Final = 24 << 20
 #: So many bytes are asked for at a time: the repository always has the next question before it has
 #: answered the one before.
 ASK_BYTES: Final = 4 << 20
-#: Behind so many small files a process is started that makes the others.
-MAKER_AFTER: Final = 1000
 #: Steps that are planned and not done.
 STEPS_AHEAD: Final = 4096
 
@@ -76,13 +71,7 @@ class TreeWriter:
         self._target: Target | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
         self._places: dict[bytes, Place] = {}  # by group
-        self._small = SmallFiles(self._metadata)
-        # What is killed in the middle of a small file must not be kept the next time.
-        replaced = options.overwrite in (Overwrite.ALWAYS, Overwrite.IF_CHANGED)
-        self._at_once = replaced and not options.verify
-        self._at_once_count = 0
-        self._maker: FileMaker[Step] | None = None
-        self._again: list[Step] = []  # which the maker could not make, as something was there
+        self._at_once = AtOnce(options, result, self._metadata, self._count)
 
     def run(self) -> None:
         """Restore, or count only.
@@ -171,16 +160,14 @@ class TreeWriter:
                 self._ahead -= step.asked
                 self._try(step, target)
                 self._look(step.entry.path)
-                if self._again and self._file is None:
+                if self._at_once.again and self._file is None:
                     self._write_again(target)
-            if self._maker is not None:
-                self._maker.finish()
-                self._write_again(target)
+            self._at_once.finish()
+            self._write_again(target)
         finally:
             if self._file is not None:
                 self._file.leave()
-            if self._maker is not None:
-                self._maker.close()
+            self._at_once.close()
             for step in self._steps:
                 if step.partial is not None:
                     os.close(step.partial)
@@ -272,31 +259,21 @@ class TreeWriter:
 
     def _applies(self, entry: Entry) -> Callable[[int], None]:
         def apply(descriptor: int) -> None:
-            maker, target = self._maker, self._target
             if descriptor < 0:
                 self._result.problems.add(entry.path, "it was moved while the restore ran")
-            elif maker is not None and target is not None and maker.has(target.leaving):
-                kept = os.dup(descriptor)  # this one is closed when the folder is left
-                maker.afterwards(lambda: self._apply_and_close(entry, kept))
             else:
-                self._metadata.apply(entry, descriptor)
+                assert self._target is not None
+                self._at_once.leave(entry, descriptor, self._target.leaving)
 
         return apply
-
-    def _apply_and_close(self, entry: Entry, descriptor: int) -> None:
-        try:
-            self._metadata.apply(entry, descriptor)
-        except OSError as error:
-            self._result.problems.add(entry.path, error.strerror or str(error))
-        finally:
-            os.close(descriptor)
 
     def _content(self, step: Step, target: Target) -> bool:
         """Write a step's content; False: the file will be made, and is counted then."""
         entry = step.entry
         if step.there:
             return True
-        if step.first and step.last and (done := self._write_small(step, target)) is not None:
+        done = self._write_at_once(step, target)
+        if done is not None:
             return done
         if step.first:
             self._begin(step, target)
@@ -321,68 +298,33 @@ class TreeWriter:
             self._placed(step, status)
         return True
 
-    def _write_small(self, step: Step, target: Target) -> bool | None:
-        """Write a small file at once, or have it made; None: that may not be done with it.
+    def _write_at_once(self, step: Step, target: Target) -> bool | None:
+        """Write a small file under its own name; None: that may not be done with it.
 
-        :return: whether it is there
+        :return: whether it is there already
         """
-        entry = step.entry
-        if step.found or step.partial is not None or not (self._at_once and is_small(entry)):
+        if not self._at_once.takes(step):
             return None
-        parts = step.parts
-        parent = target.enter(parts[:-1], self._make)
-        folder = target.fresh
-        if folder is None or None in step.slots or target.passes_on():
+        parent = target.enter(step.parts[:-1], self._make)
+        written = self._at_once.write(step, target, parent, lambda: self._pieces(step))
+        if written is None:
             return None
+        done, status = written
+        if done:
+            self._placed(step, status)
+        return done
+
+    def _pieces(self, step: Step) -> list[bytes]:
+        """The content of a step without holes."""
         wait = self._fetcher.wait
-        pieces = [
+        return [
             piece_of(wait(slot), run)
             for run, slot in zip(step.runs, step.slots, strict=True)
             if slot is not None
         ]
-        maker = self._ready_maker() if self._small.is_usual(entry, folder.owner) else None
-        if maker is not None:
-            maker.add(folder.number, parent, parts[-1], entry.mode, entry.mtime_ns, pieces, step)
-            return False
-        try:
-            status, folder.owner = self._small.write(entry, parent, parts[-1], pieces, folder.owner)
-        except FileExistsError:
-            return None
-        self._placed(step, status)
-        return True
-
-    def _ready_maker(self) -> FileMaker[Step] | None:
-        """The process that makes small files, once there are many of them and it has started."""
-        self._at_once_count += 1
-        maker = self._maker
-        if maker is None:
-            if self._at_once_count == MAKER_AFTER:
-                with contextlib.suppress(OSError):  # it can be done without
-                    self._maker = FileMaker(self._made_by_maker)
-            return None
-        try:
-            return maker if maker.ready else None
-        except LocalError:  # likewise
-            self._maker = None
-            maker.close()
-            return None
-
-    def _made_by_maker(self, step: Step, failed: int) -> None:
-        """A file was made, or could not be."""
-        if not failed:
-            self._count(step)
-        elif failed == errno.EEXIST:
-            self._again.append(step)
-        else:
-            self._result.problems.add(step.entry.path, os.strerror(failed))
 
     def _write_again(self, target: Target) -> None:
-        """Write what something was in the way of, as everywhere else."""
-        steps, self._again = self._again, []
-        at_once, self._at_once = self._at_once, False
-        for step in steps:
-            self._try(step, target)
-        self._at_once = at_once
+        self._at_once.write_again(lambda step: self._try(step, target))
 
     def _begin(self, step: Step, target: Target) -> None:
         """Begin to write a file, or go on with it."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.backup import at_once as at_once_module
 from cloudconnect.backup import maker as maker_module
 from cloudconnect.backup import restore as restore_module
-from cloudconnect.backup import writing as writing_module
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.maker import FileMaker
 from cloudconnect.backup.options import RestoreOptions
@@ -126,7 +126,7 @@ class RestoreTests(RestoreCase):
         super().setUp()
         self.patch(maker_module, "READY_SECONDS", 60.0)
         self.patch(maker_module, "BATCH_FILES", 7)
-        self.patch(writing_module, "MAKER_AFTER", 1)
+        self.patch(at_once_module, "MAKER_AFTER", 1)
         self.added: list[bytes] = []
         real = FileMaker.add
 
