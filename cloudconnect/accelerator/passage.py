@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionAborted, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.accelerator.acceleration import Acceleration
 from cloudconnect.accelerator.caches import CacheLease
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.errors import CloudConnectError, NotReachable, SecurityError
+from cloudconnect.errors import CloudConnectError, NotReachable, SecurityError, Truncated
 from cloudconnect.keys import KeyB, key_b_context
 from cloudconnect.transports.bundle import Bundle
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -81,6 +81,9 @@ class Passage:
             await connectProtocol(endpoint, self._acceleration.near)
         except (CloudConnectError, ConnectError, DNSLookupError) as error:
             self.fail(error, "near")
+            return False
+        except ConnectionAborted:  # by us: the session has ended meanwhile
+            self.fail(Truncated("the session has ended"), "")
             return False
         self._near_up = True
         return self._outcome is None

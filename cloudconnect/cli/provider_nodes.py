@@ -92,8 +92,7 @@ def state_of(row: dict[str, Any]) -> str:
     if row["enrolled"] is None:
         return "invited"
     if row["leaving"]:
-        idle = row.get("connected") and not row["sessions"]
-        return "drained" if idle or not row.get("connected", True) else "draining"
+        return "draining" if row.get("connected") and row["sessions"] else "drained"
     if "connected" not in row:
         return "enrolled"
     return "connected" if row["connected"] else "away"

@@ -270,6 +270,7 @@ class ControlProtocol(BoundedAMP):
             record = await service.admit(login, Act.LOG_IN)
             if login.invitation:
                 return record, b""
+            await service.nodes.settled(True)  # what there is, is told once
             return await service.account(login.tenant)
         except BaseException:
             self._login = None
@@ -290,7 +291,7 @@ class ControlProtocol(BoundedAMP):
         service.connections.remove(before)
         if self.transport is None or self._cut:
             raise NotReachable("the control channel is gone")
-        service.connections.add(made, self.cut)
+        service.connections.add(made, self.cut)  # in the place of the one before
         self._login = made
         return {"label": made.label}
 

@@ -65,6 +65,7 @@ from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
 from cloudconnect.provider.watching import SessionEnd, Watchers
 from cloudconnect.sessions.package import KeyAPackage
+from cloudconnect.sessions.role import TUNNEL_LOST
 from cloudconnect.settings import (
     ORPHAN_SECONDS,
     PASSWORD_ITERATIONS_MIN,
@@ -81,6 +82,8 @@ GOOD_OUTCOMES = ("done", "incomplete")
 UNREPORTED = "unreported"
 #: A backup waits so long, in seconds, for others of its repository to leave a mover that stops.
 HANDOVER_SECONDS = 10.0
+#: A session that has lost its tunnel, and then its control channel, is over so many seconds later.
+BROKEN_SECONDS = 0.0
 #: Findings in its repository that a tenant is told at one log-in.
 UNTOLD_MAX = 5
 
@@ -96,6 +99,7 @@ class LiveSession:
     :ivar seen: what the provider's roles have warned of
     :ivar label: the credential with which it was started
     :ivar failed: a role of the provider saw that something was changed
+    :ivar broken: a role has lost the tenant's tunnel
     :ivar mover_lost: the mover could not be asked at the end
     """
 
@@ -114,6 +118,7 @@ class LiveSession:
     ending: bool = False
     failed: bool = False
     mover_lost: bool = False
+    broken: bool = False
     ended: Deferred[None] = attrs.field(factory=Deferred, repr=False)
 
     @property
@@ -211,6 +216,10 @@ class CloudConnectService(Service):
     def happened(self, event: SessionEvent, reported_by: str) -> Deferred[None]:
         """A role saw one step of a session: keep it."""
         live = self._sessions.get(bytes.fromhex(event.session)) if event.session else None
+        if live is not None and event.name == TUNNEL_LOST and reported_by != "service":
+            live.broken = True
+            if live.orphaned is not None:  # nobody is left who could end it
+                self._orphan_over(live)
         tenant = live.tenant if live is not None else str(event.fields.get("tenant", ""))
         self.watchers.tell(lambda watcher: watcher.happened(event, tenant, reported_by))
         return self._keep(self._accounts.keep_event, event, tenant, reported_by)
@@ -350,10 +359,10 @@ class CloudConnectService(Service):
         """One page of what is kept of a tenant's sessions; of nobody else's.
 
         :param what: ``event`` or ``session``
-        :param session: only this one's events, or ""
+        :param session: only this one, or ""
         """
         if what == "session":
-            rows = await self._run(self._accounts.sessions, tenant, after, limit + 1)
+            rows = await self._run(self._accounts.sessions, tenant, after, limit + 1, session)
         else:
             filters = {"tenant": tenant, "session": session}
             rows = await self._run(self._accounts.events, filters, after, limit + 1)
@@ -813,7 +822,8 @@ class CloudConnectService(Service):
         for session in sessions:
             live = self._sessions.get(session)
             if live is not None and live.orphaned is None:
-                live.orphaned = self.reactor.callLater(ORPHAN_SECONDS, self._orphan_over, live)
+                seconds = BROKEN_SECONDS if live.broken else ORPHAN_SECONDS
+                live.orphaned = self.reactor.callLater(seconds, self._orphan_over, live)
 
     def _orphan_over(self, live: LiveSession) -> None:
         self._end_later(live, "interrupted", UNREPORTED)

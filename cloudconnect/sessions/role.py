@@ -33,6 +33,8 @@ from cloudconnect.sessions.package import KeyAPackage
 from cloudconnect.sessions.unproved import Unproved
 from cloudconnect.settings import CLOSE_SECONDS, KEY_B_SECONDS, PROTOCOL_VERSIONS
 
+#: The event by which the service hears that a session cannot go on.
+TUNNEL_LOST = "tunnel_lost"
 #: Outcomes at which the tenant itself says that it has no new restore point; then there is none.
 FAILURES = ("failed", "interrupted", "security_warning")
 
@@ -227,6 +229,7 @@ class TargetRole(Service, CommandLocator):
         if isinstance(error, Truncated):
             self.warn(session, error, "key-a-tunnel", 0)
         self._abort(session, Truncated("the Key A tunnel of this session was lost"))
+        self.report(session, TUNNEL_LOST, "the Key A tunnel was lost, and with it the session")
 
     def failed(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.endpoints import connectProtocol
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -161,6 +161,23 @@ class PassageTests(PassageCase):
         self.clock.settle()
         ((error, where),) = self.ends[1]
         self.assertEqual((NotReachable, "near"), (type(error), where))
+
+    def test_ended_while_connecting(self) -> None:
+        """Where it is ended while it connects to the mover, which ends that too, why it was ended
+        stays the reason."""
+        self.passages[1].abort(Aborted("enough"))
+
+        class Ended:
+            def connect(self, factory: Factory) -> Any:
+                raise ConnectionAborted
+
+        coroutine = self.passages[1].reach_mover(Ended())  # type: ignore[arg-type]
+        with self.assertRaises(StopIteration) as returned:
+            coroutine.send(None)
+        self.assertIs(False, returned.exception.value)
+        self.clock.settle()
+        ((error, _),) = self.ends[1]
+        self.assertEqual("enough", str(error))
 
     def test_ended_before_the_connections(self) -> None:
         """Connections that come after the end are closed."""

@@ -47,7 +47,8 @@ class CampaignTests(SynchronousTestCase):
         counts = self.counts("churn", 3)
         self.assertEqual((counts["rounds"], counts["jobs"]), (3, 6))
         self.assertGreaterEqual(counts["points compared"], 2)
-        self.assertEqual(counts["different key_as"], counts["different key_bs"])
+        self.assertGreaterEqual(counts["different key_as"], counts["different key_bs"])
+        self.assertGreaterEqual(counts["different key_bs"], 6)
 
     def test_cuts(self) -> None:
         """What was acknowledged outlives power cuts on ext4 and xfs."""

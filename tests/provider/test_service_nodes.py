@@ -11,7 +11,7 @@ from cloudconnect.commands.control import SessionKind
 from cloudconnect.commands.lan import WithdrawSession
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Busy, MovedOn, NotReachable, WarningKind
-from cloudconnect.events import SecurityWarning
+from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.movers import MoverPlace
 from cloudconnect.provider.service import HANDOVER_SECONDS
 from cloudconnect.settings import ORPHAN_SECONDS
@@ -212,3 +212,26 @@ class MoverTests(NodesCase):
         self.service.expel("mover", "a")
         self.reactor.settle()
         self.assertIsNone(link.transport)
+
+
+class BrokenTests(NodesCase):
+    """A session of which nothing is left at the tenant."""
+
+    def lost_tunnel(self, session: bytes) -> None:
+        event = SessionEvent(time=1.0, name="tunnel_lost", session=session.hex(), text="")
+        self.reactor.result_of(self.service.happened(event, "target-mover"))
+        self.reactor.pass_time(1)
+
+    def test_over(self) -> None:
+        """Where the mover has lost the tunnel and the control channel is gone too, in either order,
+        it is over at once: the tenant's task is free for the next command."""
+        self.add_mover("a")
+        first, second = self.start(), self.start()
+        self.service.orphan([first])
+        self.lost_tunnel(first)
+        self.assertEqual("interrupted", self.state(first))
+        self.lost_tunnel(second)
+        self.assertEqual("started", self.state(second))
+        self.service.orphan([second])
+        self.reactor.pass_time(1)
+        self.assertEqual("interrupted", self.state(second))
