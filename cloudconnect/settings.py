@@ -137,6 +137,8 @@ ADDRESS_CONNECTIONS_MAX: Final = 1000
 #: Most data connections of one tenant at a gateway: of its tasks, each with up to 16 streams and
 #: two tunnels.
 TENANT_CONNECTIONS_MAX: Final = 1000
+#: Most control channels of one tenant: one for each command that runs on one of its machines.
+TENANT_CHANNELS_MAX: Final = 500
 #: A gateway says what it has to do this often, in seconds.
 LOAD_SECONDS: Final = 5.0
 #: Listening sockets' accept queue: Twisted's 50 makes a burst of 1000 connections take 20 s.

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -85,6 +86,7 @@ class JobRun:
         self._job = job
         self._environment = {**environment, "CLOUDCONNECT_JOB": job.name}
         self._process: Any = None
+        self._killing: IDelayedCall | None = None
         self._stopped = False
 
     async def run(self) -> Outcome:
@@ -109,7 +111,7 @@ class JobRun:
         self._stopped = True
         if self._process is not None:
             self._signal("INT")
-            self._reactor.callLater(END_SECONDS, self._signal, "KILL")
+            self._killing = self._reactor.callLater(END_SECONDS, self._signal, "KILL")
 
     def _signal(self, name: str) -> None:
         from twisted.internet.error import ProcessExitedAlready
@@ -169,6 +171,8 @@ class JobRun:
             return KILLED, {1: b"", 2: str(error.strerror).encode()}
         finally:
             self._process = None
+            if self._killing is not None and self._killing.active():
+                self._killing.cancel()
         return status, child.said
 
 

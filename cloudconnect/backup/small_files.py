@@ -60,9 +60,8 @@ class SmallFiles:
         :raises FileExistsError: something has that name
         :raises OSError: it cannot be made; nothing is left of it
         """
-        mode = entry.mode
-        usual = owner == (entry.uid, entry.gid) and mode <= _PERMISSIONS and not mode & self._masked
-        descriptor = os.open(name, _NEW, mode if usual else 0o600, dir_fd=parent)
+        usual = self.is_usual(entry, owner)
+        descriptor = os.open(name, _NEW, entry.mode if usual else 0o600, dir_fd=parent)
         status = None
         try:
             position = 0
@@ -72,7 +71,7 @@ class SmallFiles:
                     view = memoryview(piece)[written:]
                     written += os.pwrite(descriptor, view, position + written)
                 position += written
-            if not usual or entry.xattrs or entry.flags & FLAG_LINKED:
+            if not usual:
                 if owner is None:
                     made = os.fstat(descriptor)
                     owner = (made.st_uid, made.st_gid)
@@ -87,6 +86,21 @@ class SmallFiles:
         os.close(descriptor)
         assert owner is not None, "it is usual, or has been looked at"
         return (status if entry.flags else None), owner
+
+    def is_usual(self, entry: Entry, owner: tuple[int, int] | None) -> bool:
+        """Whether a file is as it should be when it has its mode from the beginning, its content
+        and its time.
+
+        :param owner: as for :meth:`write`
+        """
+        mode = entry.mode
+        return (
+            owner == (entry.uid, entry.gid)
+            and mode <= _PERMISSIONS
+            and not mode & self._masked
+            and not entry.xattrs
+            and not entry.flags & FLAG_LINKED
+        )
 
 
 def is_small(entry: Entry) -> bool:

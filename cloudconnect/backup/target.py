@@ -84,14 +84,27 @@ class _Folder:
     :ivar passes_on: whether new files in it get an access control list; None: nobody has asked
     :ivar leave: called with the descriptor, or -1 where the folder was moved away meanwhile, when
         the target goes elsewhere
+    :ivar number: its own: no folder of the same target has had it
     :ivar fresh: it was made here and not left since, so nobody else has been in it
     :ivar owner: user and group that files made in it get; None: nobody has looked
     """
 
-    __slots__ = ("descriptor", "fresh", "identity", "leave", "name", "owner", "passes_on")
+    __slots__ = (
+        "descriptor",
+        "fresh",
+        "identity",
+        "leave",
+        "name",
+        "number",
+        "owner",
+        "passes_on",
+    )
 
-    def __init__(self, name: bytes, descriptor: int, identity: tuple[int, int]) -> None:
+    def __init__(
+        self, name: bytes, descriptor: int, identity: tuple[int, int], number: int
+    ) -> None:
         self.name = name
+        self.number = number
         self.descriptor = descriptor
         self.identity = identity
         self.leave: Callable[[int], None] | None = None
@@ -105,6 +118,7 @@ class Target:
 
     :param path: of the folder; links on the way to it are followed, as the user gave it
     :param create: make it if it is not there
+    :ivar leaving: the number of the folder that is being left, while its action is called
     :raises OSError: it cannot be opened or made
     """
 
@@ -117,6 +131,8 @@ class Target:
         self._user = os.geteuid()
         self._prefix = TEMPORARY + os.urandom(8).hex().encode() + b"-"
         self._count = 0
+        self._folders = 0
+        self.leaving = 0
 
     def close(self) -> None:
         """Leave all folders and close them."""
@@ -243,7 +259,8 @@ class Target:
             descriptor = os.open(name, _FOLDER, dir_fd=above)
             fresh = True
         status = os.fstat(descriptor)
-        folder = _Folder(name, descriptor, (status.st_dev, status.st_ino))
+        self._folders += 1
+        folder = _Folder(name, descriptor, (status.st_dev, status.st_ino), self._folders)
         folder.leave = leave
         # What was opened may not be what was made: somebody else may write to the folder above.
         private = stat.S_IMODE(status.st_mode) & 0o077 == 0
@@ -274,6 +291,7 @@ class Target:
                         descriptor = self._descriptor(len(self._branch))
                     except (OSError, UnsafePath):
                         descriptor = -1
+                    self.leaving = folder.number
                     folder.leave(descriptor)
             finally:
                 self._branch.pop()

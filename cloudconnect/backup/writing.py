@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from itertools import repeat
 from typing import Final
 
+from cloudconnect.backup.at_once import AtOnce
 from cloudconnect.backup.fetching import Fetcher, ManifestGap
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
@@ -20,7 +21,6 @@ from cloudconnect.backup.placing import NewFile, Place, place_link, place_specia
 from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
-from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
@@ -68,12 +68,10 @@ class TreeWriter:
         self._folders: dict[int, tuple[Parts, Entry]] = {}  # by depth: those on the present way
         self._made = False  # a folder, since this was last set
         self._file: NewFile | None = None
+        self._target: Target | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
         self._places: dict[bytes, Place] = {}  # by group
-        self._small = SmallFiles(self._metadata)
-        # What is killed in the middle of a small file must not be kept the next time.
-        replaced = options.overwrite in (Overwrite.ALWAYS, Overwrite.IF_CHANGED)
-        self._at_once = replaced and not options.verify
+        self._at_once = AtOnce(options, result, self._metadata, self._count)
 
     def run(self) -> None:
         """Restore, or count only.
@@ -155,15 +153,21 @@ class TreeWriter:
             self._look(step.entry.path)
 
     def _write(self, steps: Generator[Step], target: Target) -> None:
+        self._target = target
         try:
             while self._fill(steps):
                 step = self._steps.popleft()
                 self._ahead -= step.asked
                 self._try(step, target)
                 self._look(step.entry.path)
+                if self._at_once.again and self._file is None:
+                    self._write_again(target)
+            self._at_once.finish()
+            self._write_again(target)
         finally:
             if self._file is not None:
                 self._file.leave()
+            self._at_once.close()
             for step in self._steps:
                 if step.partial is not None:
                     os.close(step.partial)
@@ -215,7 +219,8 @@ class TreeWriter:
             elif entry.link is not None:
                 self._link(step, target)
             elif entry.type is EntryType.FILE:
-                self._content(step, target)
+                if not self._content(step, target):
+                    return  # it is counted when it is made
             else:
                 self._special(step, target)
         except StoredDataDamaged as error:
@@ -257,14 +262,19 @@ class TreeWriter:
             if descriptor < 0:
                 self._result.problems.add(entry.path, "it was moved while the restore ran")
             else:
-                self._metadata.apply(entry, descriptor)
+                assert self._target is not None
+                self._at_once.leave(entry, descriptor, self._target.leaving)
 
         return apply
 
-    def _content(self, step: Step, target: Target) -> None:
+    def _content(self, step: Step, target: Target) -> bool:
+        """Write a step's content; False: the file will be made, and is counted then."""
         entry = step.entry
-        if step.there or (step.first and step.last and self._write_small(step, target)):
-            return
+        if step.there:
+            return True
+        done = self._write_at_once(step, target)
+        if done is not None:
+            return done
         if step.first:
             self._begin(step, target)
         file = self._file
@@ -286,29 +296,35 @@ class TreeWriter:
             self._file = None
             status = file.finish(entry, self._metadata, step.parts[-1])
             self._placed(step, status)
+        return True
 
-    def _write_small(self, step: Step, target: Target) -> bool:
-        """Write a small file at once, where that may be."""
-        entry = step.entry
-        if step.found or step.partial is not None or not (self._at_once and is_small(entry)):
-            return False
-        parts = step.parts
-        parent = target.enter(parts[:-1], self._make)
-        folder = target.fresh
-        if folder is None or None in step.slots or target.passes_on():
-            return False
+    def _write_at_once(self, step: Step, target: Target) -> bool | None:
+        """Write a small file under its own name; None: that may not be done with it.
+
+        :return: whether it is there already
+        """
+        if not self._at_once.takes(step):
+            return None
+        parent = target.enter(step.parts[:-1], self._make)
+        written = self._at_once.write(step, target, parent, lambda: self._pieces(step))
+        if written is None:
+            return None
+        done, status = written
+        if done:
+            self._placed(step, status)
+        return done
+
+    def _pieces(self, step: Step) -> list[bytes]:
+        """The content of a step without holes."""
         wait = self._fetcher.wait
-        pieces = [
+        return [
             piece_of(wait(slot), run)
             for run, slot in zip(step.runs, step.slots, strict=True)
             if slot is not None
         ]
-        try:
-            status, folder.owner = self._small.write(entry, parent, parts[-1], pieces, folder.owner)
-        except FileExistsError:
-            return False
-        self._placed(step, status)
-        return True
+
+    def _write_again(self, target: Target) -> None:
+        self._at_once.write_again(lambda step: self._try(step, target))
 
     def _begin(self, step: Step, target: Target) -> None:
         """Begin to write a file, or go on with it."""

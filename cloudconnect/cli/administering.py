@@ -87,7 +87,6 @@ class Acts(Protocol):
         name: str,
         label: str,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: list[str],
     ) -> dict[str, Any]:
         """Give a tenant another credential: its ``label``, and the ``token`` if one was made."""
@@ -180,11 +179,10 @@ class _Here:
         name: str,
         label: str,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: list[str],
     ) -> dict[str, Any]:
         made, token = self._administration.tenants.add_credential(
-            name, label or None, password, certificate, capabilities
+            name, label or None, password, capabilities
         )
         return {"label": made, "token": token}
 
@@ -321,7 +319,6 @@ class _There:
         name: str,
         label: str,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: list[str],
     ) -> dict[str, Any]:
         return await self._link.call(
@@ -329,7 +326,6 @@ class _There:
             name=name,
             label=label,
             password=password,
-            certificate=certificate,
             capabilities=capabilities,
         )
 

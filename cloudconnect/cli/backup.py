@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 import attrs
 import click
@@ -34,10 +34,15 @@ from cloudconnect.config.profile import cache_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
 from cloudconnect.errors import ExitCode, SourceCommandFailed, Truncated, UsageError
 from cloudconnect.keys import MasterKey
+from cloudconnect.tap.processes import few_arenas
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
+
+#: Heaps of a backup's process: with one its threads wait for each other, with one for each of them
+#: some 10 MiB more are kept.
+ARENAS: Final = 2
 
 
 @click.command()
@@ -75,6 +80,8 @@ def backup(
 
     Points belong to this machine's name and the job's.
     """
+    if click.get_current_context().find_root().obj is not None:  # a process of its own
+        few_arenas(ARENAS)
     words: tuple[str, ...] = ()
     if command_name is not None:
         if not paths or stdin_name is not None:

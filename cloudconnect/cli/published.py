@@ -10,6 +10,7 @@ from __future__ import annotations
 from cloudconnect.backup.options import BackupResult
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.cli.line import Line
+from cloudconnect.errors import NotAllowed
 
 
 class Offers:
@@ -49,7 +50,13 @@ class Offers:
         # and what either side's roles saw of it has been judged.
         description, keys = self._line.keys()
         heads = await self._line.look(description, keys, self._job_id)
-        for row in await self._line.manager.points(*self._labels):
+        try:
+            listed = await self._line.manager.points(*self._labels)
+        except NotAllowed:
+            # This machine may only write, and cannot see whether its point was withdrawn meanwhile:
+            # rather a second one of the same than none.
+            listed = []
+        for row in listed:
             run = offered.get(row["point"])
             record = None if run is None else run.offered
             if run is None or record is None or not heads.vouches(record.point, record.encode()):

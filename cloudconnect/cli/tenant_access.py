@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, local_time
@@ -17,11 +15,7 @@ from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.config.invitation import InvitationText
 from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import ProviderSettings, load
-from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
-
-#: Longest certificate file, in bytes.
-CERTIFICATE_MAX = 64 << 10
 
 _label_option = click.option("--label", metavar="LABEL", help="What the machine is called here.")
 _can_option = click.option(
@@ -146,7 +140,6 @@ def credential() -> None:
 @_label_option
 @_can_option
 @click.option("--password-file", type=click.Path(path_type=Path), help="Its login password.")
-@click.option("--certificate", type=click.Path(path_type=Path), help="Its client certificate.")
 @json_option
 @debug_option
 def credential_add(
@@ -155,7 +148,6 @@ def credential_add(
     label: str | None,
     can: str,
     password_file: Path | None,
-    certificate: Path | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -167,11 +159,10 @@ def credential_add(
     password = None
     if password_file is not None:
         password = as_password(read_bounded(password_file, what, SECRET_MAX), what)
-    pin = None if certificate is None else certificate_pin(certificate)
 
     async def work(acts: Acts) -> dict[str, Any]:
         capabilities = _capabilities(can)
-        return await acts.add_credential(name, label or "", password, pin, capabilities)
+        return await acts.add_credential(name, label or "", password, capabilities)
 
     made = administrate(directory, work, debug)
     console = Console(as_json)
@@ -184,22 +175,6 @@ def credential_add(
     shown = made["token"].reveal().decode()
     console.say("Its login token, shown only now; hand it over on a safe way:")
     console.record("credential", {**fields, "token": shown}, shown)
-
-
-def certificate_pin(path: Path) -> bytes:
-    """SHA-256 of the public key of the certificate in a PEM file.
-
-    :raises UsageError: there is none in it
-    """
-    import hashlib
-
-    octets = read_bounded(path, "client certificate", CERTIFICATE_MAX)
-    try:
-        found = x509.load_pem_x509_certificate(octets)
-    except ValueError:
-        raise UsageError(f"{path} does not hold a certificate in PEM") from None
-    key = found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(key).digest()
 
 
 @credential.command("list")
@@ -217,8 +192,6 @@ def credential_list(
         if row["revoked"] is not None and not with_ended:
             continue
         kind = "invitation" if row["invitation"] else "password"
-        if row["certificate"]:
-            kind = f"certificate SPKI-SHA256:{row['certificate']}"
         text = f"{name}/{row['label']}  can {', '.join(row['capabilities'])}  {kind}"
         if row["expires"] is not None:
             text += f"  until {local_time(row['expires'])}"

@@ -82,8 +82,7 @@ class Invite(BoundedCommand):
 class AddCredential(BoundedCommand):
     """Give a tenant another credential; ``label`` and ``capabilities`` as in Invite.
 
-    ``password``: its login password; ``certificate``: SHA-256 of the public key of its client
-    certificate; with neither a token is made, which is the answer.
+    ``password``: its login password, or absent to have a token made, which is the answer.
     """
 
     commandName = b"AddCredential"
@@ -91,7 +90,6 @@ class AddCredential(BoundedCommand):
         (b"name", amp.Unicode()),
         (b"label", amp.Unicode()),
         (b"password", SecretArgument(Password, optional=True)),
-        (b"certificate", FixedBytes(32, optional=True)),
         (b"capabilities", CBORArgument()),
     ]
     response = [

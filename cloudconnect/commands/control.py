@@ -119,8 +119,8 @@ class NoticeTaken(BoundedCommand):
 class ListHistory(BoundedCommand):
     """One page of what the provider has kept of the tenant's sessions, oldest first.
 
-    ``what``: ``event`` (warnings among them) or ``session``. ``session``: only this one's events,
-    as hexadecimal digits; empty: all. ``after``: the last row's ``cursor``, 0 at first. ``rows``:
+    ``what``: ``event`` (warnings among them) or ``session``. ``session``: only this one, as
+    hexadecimal digits; empty: all. ``after``: the last row's ``cursor``, 0 at first. ``rows``:
     maps. ``more``: ask again.
     """
 

@@ -382,12 +382,11 @@ class AdminProtocol(NodeAdministration):
         name: str,
         label: str,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: Any,
     ) -> Deferred[dict[str, Any]]:
         """Give a tenant another credential."""
         return Deferred.fromCoroutine(
-            self._add_credential(name, label, password, certificate, _texts(capabilities))
+            self._add_credential(name, label, password, _texts(capabilities))
         )
 
     async def _add_credential(
@@ -395,11 +394,10 @@ class AdminProtocol(NodeAdministration):
         name: str,
         label: str,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: list[str],
     ) -> dict[str, Any]:
         add = self._administration.tenants.add_credential
-        made, token = await self._run(add, name, label or None, password, certificate, capabilities)
+        made, token = await self._run(add, name, label or None, password, capabilities)
         text = f"tenant {name}: credential {made} added"
         await self._note("credential_added", text, name, credential=made)
         return {"label": made, "token": token}

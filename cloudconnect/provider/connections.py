@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cloudconnect.errors import Busy
 from cloudconnect.provider.access import Login
+from cloudconnect.settings import TENANT_CHANNELS_MAX
 
 
 class Connections:
@@ -20,7 +22,13 @@ class Connections:
         """A log-in has proved itself.
 
         :param cut: ends its connection at once, and lets nothing more be begun on it
+        :raises Busy: its tenant has too many
         """
+        if sum(up.tenant == login.tenant for up in self._up) >= TENANT_CHANNELS_MAX:
+            raise Busy(
+                f"tenant {login.tenant} has {TENANT_CHANNELS_MAX} connections already; "
+                "end some, or try later"
+            )
         self._up[login] = cut
 
     def remove(self, login: Login) -> None:

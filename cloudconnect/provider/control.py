@@ -291,7 +291,7 @@ class ControlProtocol(BoundedAMP):
         service.connections.remove(before)
         if self.transport is None or self._cut:
             raise NotReachable("the control channel is gone")
-        service.connections.add(made, self.cut)
+        service.connections.add(made, self.cut)  # in the place of the one before
         self._login = made
         return {"label": made.label}
 

@@ -110,7 +110,7 @@ class Maintenance(Service):
         self._told: dict[tuple[str, str], float] = {}
         self._released: dict[bytes, str] = {}  # whose, of which something refused may be left
         self._releasing: set[bytes] = set()
-        self._release_once_more: set[bytes] = set()
+        self._release_once_more: dict[bytes, tuple[str, bool]] = {}
         self._release_again: dict[bytes, float] = {}
         self._waiting: dict[bytes, IDelayedCall] = {}
 
@@ -255,7 +255,8 @@ class Maintenance(Service):
         if not self.running or repository not in self._released:
             return
         if repository in self._releasing:
-            self._release_once_more.add(repository)
+            before = self._release_once_more.get(repository, ("", False))[1]
+            self._release_once_more[repository] = (tenant, refused or before)
         else:
             self._releasing.add(repository)
             wait = max(0.0, self._release_again.get(repository, 0.0) - self._reactor.seconds())
@@ -267,9 +268,9 @@ class Maintenance(Service):
 
         def over(result: Any) -> Any:
             self._releasing.discard(repository)
-            if repository in self._release_once_more:
-                self._release_once_more.discard(repository)
-                self.session_ended(repository, self._released.get(repository, ""))
+            once_more = self._release_once_more.pop(repository, None)
+            if once_more is not None:
+                self.session_ended(repository, *once_more)
             return result
 
         done.addBoth(over)

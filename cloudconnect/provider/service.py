@@ -359,10 +359,10 @@ class CloudConnectService(Service):
         """One page of what is kept of a tenant's sessions; of nobody else's.
 
         :param what: ``event`` or ``session``
-        :param session: only this one's events, or ""
+        :param session: only this one, or ""
         """
         if what == "session":
-            rows = await self._run(self._accounts.sessions, tenant, after, limit + 1)
+            rows = await self._run(self._accounts.sessions, tenant, after, limit + 1, session)
         else:
             filters = {"tenant": tenant, "session": session}
             rows = await self._run(self._accounts.events, filters, after, limit + 1)

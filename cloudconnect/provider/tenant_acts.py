@@ -15,7 +15,7 @@ import attrs
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.accounts.credentials import CAPABILITIES
+from cloudconnect.provider.accounts.credentials import CAPABILITIES, check_credential
 from cloudconnect.settings import TOKEN_ITERATIONS_MIN
 from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
 
@@ -74,6 +74,7 @@ class TenantActs:
         if not 0 < seconds <= INVITATION_SECONDS_MAX:
             days = INVITATION_SECONDS_MAX // 86400
             raise UsageError(f"an invitation is good for some time, up to {days} days")
+        check_credential(name, label, capabilities)  # before a tenant is made for it
         try:
             self._accounts.tenant(name)
             made = False
@@ -93,27 +94,18 @@ class TenantActs:
         name: str,
         label: str | None,
         password: Password | None,
-        certificate: bytes | None,
         capabilities: Sequence[str] = CAPABILITIES,
     ) -> tuple[str, Password | None]:
         """Give a tenant another credential; its label, and the token that was made, if one was.
 
-        :param password: of it; None: a token is made, where there is no certificate
-        :param certificate: SHA-256 of a client certificate's public key
+        :param password: of it; None: a token is made
         :raises NotFound: there is no such tenant
         :raises UsageError: a label, password or capability that cannot be used
         """
-        if certificate is not None and password is not None:
-            raise UsageError("a credential has a password or a certificate, not both")
-        token = make_token() if password is None and certificate is None else None
+        token = make_token() if password is None else None
         secret = password if password is not None else token
-        label = self._accounts.add_credential(
-            name,
-            label,
-            None if secret is None else verifier_of(secret),
-            capabilities,
-            certificate=certificate,
-        )
+        assert secret is not None
+        label = self._accounts.add_credential(name, label, verifier_of(secret), capabilities)
         return label, token
 
     def revoke_credential(self, name: str, label: str) -> None:

@@ -34,7 +34,7 @@ from cloudconnect.wire.frames import Coding, StoredBlob
 #: The source mover joins files of fewer bytes ...
 SMALL_FILE: Final = 64 << 10
 #: ... and those with holes of at most so many. A wrong guess costs some bytes on the line.
-SMALL_SPARSE_FILE: Final = 2 << 20
+SMALL_SPARSE_FILE: Final = 1 << 20
 #: Chunks that are looked up and read at a time; progress is told as often.
 READ_AT_ONCE: Final = 256
 #: Hosts and jobs whose newest point is used, at most: those that were last backed up.

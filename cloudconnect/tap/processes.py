@@ -30,14 +30,17 @@ def harden() -> None:
     few_arenas()
 
 
-def few_arenas() -> None:
+def few_arenas(most: int = 1) -> None:
     """One heap for all threads: what one thread gave back another one can use.
 
     Threads of codecs take and give back mebibytes all the time; with glibc's heap for each thread a
     process keeps half as much again. Elsewhere nothing happens.
+
+    :param most: heaps; two where threads take and give back so often that they would wait for each
+        other
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, most)
 
 
 def stop_with(reactor: Any, log: Logger, failure: Failure) -> None:

@@ -545,6 +545,8 @@ class JobManager:
                 warned=self._warned,
             )
             self._current = run = SessionRun(around, asked, answer)
+            if run.gateways:
+                self._gateways.learn(list(run.gateways))
             self._movable = movable
             try:
                 return await run.run(dialogue, summarize, rates)

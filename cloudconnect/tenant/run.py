@@ -138,6 +138,11 @@ class SessionRun:
         return self._session.identifier
 
     @property
+    def gateways(self) -> tuple[str, ...]:
+        """The gateways of the plan, the one with the least load first."""
+        return self._targets[Role.TARGET_MOVER].gateways
+
+    @property
     def counts(self) -> dict[str, int]:
         """What the own accelerator has saved; empty without one, or where it is lost."""
         return self._counts

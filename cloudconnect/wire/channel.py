@@ -99,7 +99,12 @@ class FrameChannel:
     ) -> bool:
         """Send ``blobs`` as CHUNKs, all of them at once: each write wakes the pipe's other side.
 
-        :param request: as for :meth:`send_chunk`; and so are the rest, the result, and the errors
+        :param request: number of the request that they belong to
+        :param blobs: their data is not copied and must not change afterwards
+        :param manifest: whether they are chunks of a manifest
+        :return: whether the pipe was full, and they had to wait
+        :raises ValueError: a field of a blob has the wrong size
+        :raises CloudConnectError: the pipe has ended
         """
         flags = FLAG_MANIFEST if manifest else 0
         parts: list[bytes | memoryview] = []

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.agent import running
@@ -112,17 +114,12 @@ class RunTests(TestCase):
         )
         self.backup = self.script(code)
         run = JobRun(reactor, a_job(), {"PATH": os.environ["PATH"]})
-        from twisted.internet.defer import Deferred
-        from twisted.internet.task import LoopingCall
-
         done = Deferred.fromCoroutine(run.run())
         looking = LoopingCall(lambda: self.notes.exists() and looking.running and looking.stop())
         await looking.start(0.02)
         run.stop()
         outcome = await done
         self.assertEqual(130, outcome.status)
-        for call in reactor.getDelayedCalls():  # type: ignore[attr-defined]
-            call.cancel()
 
     def test_words(self) -> None:
         """A backup is the command itself, with the job's name, profile and options."""

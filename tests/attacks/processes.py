@@ -30,6 +30,24 @@ LIFE: Final = 60
 CHANGES: Final = {kind.value for kind in WarningKind} - {"truncated", "authentication_failed"}
 
 
+#: A place that TLS says is to be ignored, and does not authenticate.
+MEANINGLESS: Final = "version in the header of a TLS record that is not encrypted"
+
+
+def means_nothing(octets: bytes, at: int) -> bool:
+    """Whether a byte of a TLS connection is to be ignored, and so is not protected by anything.
+
+    It is one of ``legacy_record_version`` of a record in clear (RFC 8446, section 5.1).
+    """
+    start = 0
+    while start + 5 <= len(octets):
+        size = 5 + int.from_bytes(octets[start + 3 : start + 5], "big")
+        if start <= at < start + size:
+            return octets[start] in (0x14, 0x16) and at - start in (1, 2)
+        start += size
+    return False
+
+
 def be_proxy(target: int, says: int, flip: tuple[str, str, int, int] | None, notes: Path) -> None:
     """Relay to ``target``; say the port; note how much passed, or where it was struck."""
     from twisted.internet import reactor
@@ -51,6 +69,12 @@ def be_proxy(target: int, says: int, flip: tuple[str, str, int, int] | None, not
         }
         hit = flip is None or rule.hit is not None
         part = rule.hit.field.part.value if flip is not None and rule.hit is not None else ""
+        if part == "tls" and any(
+            means_nothing(bytes(relayed.came_in[rule.way]), rule.at)
+            for relayed in proxy.connections
+            if relayed.line is rule.line
+        ):
+            part = MEANINGLESS
         notes.write_text(json.dumps({"sizes": sizes, "hit": hit, "part": part}))
 
     reactor.addSystemEventTrigger("before", "shutdown", note)  # type: ignore[attr-defined]
@@ -130,6 +154,10 @@ class Attacked:
         self._counts["flips"] += 1
         self._counts[f"on the {line} line"] += 1
         self._counts[f"exit status {command.child.status}"] += 1
+        if noted["part"] == MEANINGLESS and command.child.status == 0:
+            self._counts["bits that mean nothing"] += 1
+            self.points = self._points()
+            return
         codes = {int(ExitCode.SECURITY_WARNING)}
         if line == "control" or noted["part"] in ("preamble", "length"):
             codes.add(int(ExitCode.NOT_REACHABLE))

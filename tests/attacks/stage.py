@@ -263,9 +263,21 @@ class Stage:
         self.keys = RepositoryKeys(master, repository)
         self._tenants: list[Tenant] = []
         self._closed = False
+        self.provider: Any = None
+        self.proxy: Any = None
 
-    async def open(self) -> None:
-        """Start the provider and the proxy, and make the tenant's repository."""
+    async def open(self, connect: bool = True) -> None:
+        """Start the provider and the proxy, and make the tenant's repository.
+
+        :param connect: whether to make it: no tenant has to be in time for anything without
+        """
+        try:
+            await self._open(connect)
+        except BaseException:
+            await self.close()  # or its threads would keep the process of the tests for ever
+            raise
+
+    async def _open(self, connect: bool) -> None:
         settings = self.settings
         places = Places(
             accounts_url=settings.accounts_url,
@@ -279,6 +291,8 @@ class Stage:
         listening: Any = await self.provider.listen()
         self.port: int = listening.getHost().port
         self.proxy = Proxy(self._real, self.port)
+        if not connect:
+            return
         tenant = await self.tenant()
         await tenant.manager.create_repository(self.description.encode())
         await self.leave(tenant)
@@ -304,8 +318,10 @@ class Stage:
         self._closed = True
         for tenant in list(self._tenants):
             await self.leave(tenant)
-        await self.proxy.close()
-        await maybeDeferred(self.provider.stopService)
+        if self.proxy is not None:
+            await self.proxy.close()
+        if self.provider is not None:
+            await maybeDeferred(self.provider.stopService)
         for _ in range(TURNS):
             await deferLater(self._real, 0)
 

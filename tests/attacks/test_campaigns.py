@@ -9,6 +9,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.attacks.processes import means_nothing
 from tests.crash.ledger import ROOT
 
 
@@ -47,3 +48,14 @@ class CampaignTests(SynchronousTestCase):
         """A bit changed between real processes is noticed at both ends, and leaves no point."""
         counts = self.counts("processes", 4)
         self.assertEqual(4, counts["flips"])
+
+
+class MeaningTests(SynchronousTestCase):
+    """Which bytes of TLS mean nothing."""
+
+    def test_versions(self) -> None:
+        """Those of the version in front of a record in clear; none of what is encrypted."""
+        clear, sealed = b"\x16\x03\x03\x00\x02ab", b"\x17\x03\x03\x00\x03abc"
+        octets = clear + b"\x14\x03\x03\x00\x01\x01" + sealed
+        found = [at for at in range(len(octets) + 9) if means_nothing(octets, at)]
+        self.assertEqual([1, 2, 8, 9], found)

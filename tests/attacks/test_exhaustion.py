@@ -78,7 +78,7 @@ class LineTests(TestCase):
     async def set_up(self, hurry: float) -> Stage:
         stage = Stage(reactor, hurry)
         self.addCleanup(stage.remove)
-        await stage.open()
+        await stage.open(connect=hurry == 1)
         self.addCleanup(stage.close)
         return stage
 

@@ -10,15 +10,10 @@ from typing import Any
 import attrs
 
 from cloudconnect.backup import small_files
-from cloudconnect.backup.comparison import compare_trees
-from cloudconnect.backup.metadata import MetadataWriter
-from cloudconnect.backup.options import Overwrite
-from cloudconnect.backup.placing import NewFile
 from cloudconnect.backup.small_files import SmallFiles, is_small
-from cloudconnect.content.manifest import Entry, Run
-from tests.backup.cases import RestoreCase
+from cloudconnect.content.manifest import Run
 from tests.backup.test_placing import Case
-from tests.backup.trees import OLD_NS, age_tree, is_root, write
+from tests.backup.trees import OLD_NS, is_root, write
 
 
 class SmallFilesTests(Case):
@@ -141,53 +136,3 @@ class SmallFilesTests(Case):
         device = attrs.evolve(self.entry, flags=8)
         found = [is_small(entry) for entry in (*entries, device)]
         self.assertEqual(found, [True, True, False, False])
-
-
-class WhereTests(RestoreCase):
-    """Which files of a restore are written so."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.usual: list[bytes] = []
-        real = NewFile.finish
-
-        def finish(
-            new: NewFile, entry: Entry, metadata: MetadataWriter, name: bytes
-        ) -> os.stat_result | None:
-            self.usual.append(name)
-            return real(new, entry, metadata, name)
-
-        self.patch(NewFile, "finish", finish)
-        for name in (b"/a/one", b"/a/two", b"/a/b/three"):
-            write(self.top + name, name * 20, mode=0o640)
-        write(self.top + b"/a/large", os.urandom(small_files.SMALL_MAX + 1))
-        age_tree(self.top)
-        self.point = self.place.backup(self.top).point
-
-    def check(self, usual: list[bytes], **options: Any) -> None:
-        """Restore; which files were written under another name first."""
-        self.usual.clear()
-        self.assertClean(self.restore(self.point, **options))
-        self.assertEqual(sorted(self.usual), sorted(usual))
-        self.assertEqual(compare_trees(self.top, self.target + b"/source"), [])
-
-    def test_new_folders(self) -> None:
-        """In new folders all but large files; with choices that would keep half a file, none."""
-        self.check([b"large"])
-
-    def test_if_changed(self) -> None:
-        """Likewise where files are replaced whose time differs."""
-        self.check([b"large"], overwrite=Overwrite.IF_CHANGED)
-
-    def test_never(self) -> None:
-        """Where what is there would be kept, also half a file, files get their names when whole."""
-        self.check([b"large", b"one", b"two", b"three"], overwrite=Overwrite.NEVER)
-
-    def test_verify(self) -> None:
-        """So they do where they are read back first."""
-        self.check([b"large", b"one", b"two", b"three"], verify=True)
-
-    def test_folder_that_was_there(self) -> None:
-        """In a folder that was there somebody else may be: nothing is written at once."""
-        os.makedirs(self.target + b"/source/a")
-        self.check([b"large", b"one", b"two"])

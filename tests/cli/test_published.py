@@ -80,7 +80,7 @@ class PublishingCase(ManagerCase):
         done = backup_module._back_up(
             self.line, Interrupt(), options, (UNLIMITED, "off"), (name, None, ()), (*LABELS, ())
         )
-        result, session, _ = self.come_to(Deferred.fromCoroutine(done))
+        result, session, *_ = self.come_to(Deferred.fromCoroutine(done))
         return result, session
 
     def published(self) -> list[str]:
@@ -114,6 +114,27 @@ class PublishingTests(PublishingCase):
         self.breaking(before=True, control=True)
         self.one_point(*self.back_up())
         self.assertEqual(["backup", "read", "backup"], self.kinds())
+
+    def test_writer(self) -> None:
+        """A machine that may only write cannot look: it makes its point once more, and is done."""
+        _, token = self.provider.administration.tenants.add_credential(
+            TENANT, "writer", None, ["write"]
+        )
+        assert token is not None
+        name, self.acme.name, self.acme.token = TENANT, f"{TENANT}/writer", token
+        account = self.acme.log_in()
+        settings = attrs.evolve(
+            self.line.settings,
+            profile=attrs.evolve(self.line.settings.profile, tenant=f"{name}/writer"),
+        )
+        self.line = Line(
+            self.reactor, self.acme.manager, account, settings, None, Password(token.reveal())
+        )
+        self.breaking(before=False, control=True)
+        result, _ = self.back_up()
+        points = [row["point"] for row in self.provider.points()]
+        self.assertEqual(2, len(points))
+        self.assertIn(result.point.hex(), points)
 
     def test_taken_back(self) -> None:
         """Where the provider heard of the end of the session, and took the point back, too."""

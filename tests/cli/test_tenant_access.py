@@ -5,11 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from cloudconnect.cli.tenant_access import addresses, certificate_pin
+from cloudconnect.cli.tenant_access import addresses
 from cloudconnect.config.invitation import parse_invitation
 from cloudconnect.config.provider import ProviderSettings
-from cloudconnect.errors import UsageError
-from tests.certificates import self_signed
 from tests.cli.test_tenants import TenantCase
 
 
@@ -73,17 +71,6 @@ class CredentialTests(TenantCase):
         self.assertIn("ended", self.tenant("credential", "list", "acme", "--all").out)
         self.assertEqual(10, self.tenant("credential", "revoke", "acme", "laptop").status)
         self.assertEqual(10, self.tenant("credential", "list", "nobody").status)
-
-    def test_certificate(self) -> None:
-        """Of a certificate its public key is kept; no token is made."""
-        issued = self_signed(("laptop",))
-        path = issued.write(Path(self.mktemp())).certificate_path
-        words = ("--label", "laptop", "--certificate", path, "--json")
-        (line,) = self.tenant("credential", "add", "acme", *words).lines()
-        self.assertNotIn("token", line)
-        self.assertIn(issued.spki, self.tenant("credential", "list", "acme").out)
-        self.assertEqual(issued.spki.partition(":")[2], certificate_pin(Path(path)).hex())
-        self.assertRaises(UsageError, certificate_pin, Path(self.file(b"x", "none")))
 
 
 class SwitchTests(TenantCase):

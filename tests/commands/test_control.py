@@ -136,6 +136,7 @@ class ControlTests(SynchronousTestCase):
             "modes": ["tenant"],
             "wan": True,
             "gateways": ["gateway.example.com:6180"] * 64,
+            "notice": None,
         }
         self.assertEqual(
             answer, there_and_back(AuthenticateFinal, AuthenticateFinal.response, answer)

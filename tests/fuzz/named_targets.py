@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import FILETYPE_ASN1, Error, load_certificate
 
 from cloudconnect.config import gateway, profile, provider, wan
@@ -19,10 +24,10 @@ from cloudconnect.content.subkeys import EncryptionMode
 from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.keys import MasterKey
 from cloudconnect.transports.hosts import parse_host, split_host_port
-from cloudconnect.transports.trust import TrustPolicy, parse_fingerprint
+from cloudconnect.transports.trust import TrustPolicy, parse_fingerprint, spki_fingerprint
 from cloudconnect.transports.verification import Verification
-from tests.certificates import HOST, Authority, self_signed
-from tests.fuzz.target import Target
+from tests.certificates import HOST, SERVER_USE, Authority, general_names, self_signed
+from tests.fuzz.target import Acts, Target, act
 
 # --- names, pins, addresses ----------------------------------------------------------------------
 
@@ -89,10 +94,28 @@ def kits() -> Iterable[bytes]:
 # --- certificates --------------------------------------------------------------------------------
 
 
+_KEY: Final = ec.generate_private_key(ec.SECP256R1())
+_DAY: Final = datetime.datetime(2026, 1, 1)
+#: Extensions that are looked at somewhere: names, uses, constraints, and one that nobody knows.
+_EXTENSIONS: Final = tuple(
+    x509.ObjectIdentifier(dotted)
+    for dotted in ("2.5.29.17", "2.5.29.37", "2.5.29.15", "2.5.29.30", "2.5.29.19", "1.3.6.1.4.9")
+)
+
+
 def certificate(data: bytes) -> None:
-    """What a false server shows: nothing but an explicit decision for it makes it trusted."""
+    """What a false server shows: nothing but an explicit decision for it makes it trusted.
+
+    Either any bytes, or a well-signed certificate with any bytes in its name and extensions, whose
+    key is even the pinned one: then it is for the host, or not trusted.
+    """
+    acts = Acts(data)
+    if acts.number() % 2 == 0:
+        octets, names = acts.rest(), b""
+    else:
+        octets, names = _issue(acts)
     try:
-        shown = load_certificate(FILETYPE_ASN1, data)
+        shown = load_certificate(FILETYPE_ASN1, octets)
     except Error:
         return  # OpenSSL asks nobody about what it cannot read
     verification = Verification(TrustPolicy(HOST, fingerprints=("SPKI-SHA256:" + "ab" * 32,)))
@@ -102,11 +125,45 @@ def certificate(data: bytes) -> None:
     chained.step(None, shown, 20, 0, 0)  # its authority is unknown
     chained.step(None, shown, 0, 0, 1)
     assert not chained.trusted
+    pinned = Verification(TrustPolicy(HOST, fingerprints=(_PIN,)))
+    pinned.step(None, shown, 18, 0, 0)  # it is self-signed
+    pinned.step(None, shown, 0, 0, 1)
+    lower = names.lower()
+    assert not pinned.trusted or HOST.encode() in lower or b"*.example.com" in lower
+
+
+def _issue(acts: Acts) -> tuple[bytes, bytes]:
+    """A certificate, and what its names are made of."""
+    common = acts.take(acts.number() % 32 + 1).decode("latin-1").replace("\0", "x") or "x"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    builder = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=_KEY.public_key(),
+        serial_number=1,
+        not_valid_before=_DAY,
+        not_valid_after=_DAY + datetime.timedelta(days=400),
+    )
+    names = b""
+    for oid in _EXTENSIONS:
+        value = acts.piece()
+        if value:
+            names = names or (value if oid == _EXTENSIONS[0] else b"")
+            extension = x509.UnrecognizedExtension(oid, value)
+            builder = builder.add_extension(extension, bool(len(value) % 2))
+    return builder.sign(_KEY, hashes.SHA256()).public_bytes(Encoding.DER), names
+
+
+_PIN: Final = spki_fingerprint(x509.load_der_x509_certificate(_issue(Acts(b""))[0]))
 
 
 def certificates() -> Iterable[bytes]:
     for issued in (self_signed(), self_signed(("127.0.0.1", "*.example.com")), Authority().issue()):
-        yield issued.certificate.public_bytes(Encoding.DER)
+        yield b"\x00" + issued.certificate.public_bytes(Encoding.DER)
+    for hosts in ((HOST,), ("*.example.com", "a.b"), ("192.0.2.1",)):
+        names = x509.SubjectAlternativeName(general_names(hosts)).public_bytes()
+        uses = x509.ExtendedKeyUsage(SERVER_USE).public_bytes()
+        yield b"\x01\x03name" + act(0, names)[1:] + act(0, uses)[1:] + bytes(8)
 
 
 # --- settings ------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from cloudconnect.errors import CloudConnectError, LeaseEnded, NotAllowed
 from cloudconnect.provider.access import NEEDS, NEEDS_LEASE, SESSIONS, Act, Login, check_access
 from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.accounts.credentials import CAPABILITIES, Credential
+from cloudconnect.wire.scram import Verifier
 
+VERIFIER = Verifier(b"s" * 16, bytes(32), bytes(32), 4096)
 TODAY = datetime.date(2030, 6, 15)
 ACME = Tenant(
     name="acme",
@@ -104,7 +106,7 @@ class AccessTests(SynchronousTestCase):
             tenant="acme",
             label="laptop",
             capabilities=frozenset(CAPABILITIES),
-            verifier=None,
+            verifier=VERIFIER,
             invitation=True,
         )
         for act in Act:

@@ -12,16 +12,20 @@ from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint, c
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.commands.admin import (
+    AddCredential,
     AddTenant,
     Collect,
     Freeze,
+    Invite,
     List,
+    RevokeCredential,
     Scrub,
     SetTenant,
     ShowTenant,
+    SwitchTenant,
 )
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.errors import NotFound, NotReachable, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT
 from cloudconnect.provider.administration import LISTINGS, AdminFactory
@@ -244,8 +248,8 @@ class PageTests(StageCase):
         self.assertEqual(listings, set(LISTINGS))
 
 
-class SocketTests(StageCase):
-    """The acts as commands."""
+class SocketCase(StageCase):
+    """A test with an admin socket."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -257,6 +261,10 @@ class SocketTests(StageCase):
 
     def ask(self, command: Any, **values: Any) -> Any:
         return self.reactor.result_of(self.admin.call(command, **values))
+
+
+class SocketTests(SocketCase):
+    """The acts as commands."""
 
     def test_add_tenant(self) -> None:
         """A tenant is made, and its token comes back as a secret."""
@@ -343,6 +351,64 @@ class SocketTests(StageCase):
         then = self.ask(List, what="tenant", filters={}, after=first["rows"][-1]["cursor"], limit=2)
         self.assertEqual((True, False), (first["more"], then["more"]))
         self.assertEqual(list("abc"), [row["name"] for row in first["rows"] + then["rows"]])
+
+
+class AccessTests(SocketCase):
+    """The acts on who logs in, as commands."""
+
+    def test_invite(self) -> None:
+        """An invitation's token comes back as a secret; that there is one is kept."""
+        settings = {"quota": 5}
+        asked = {"name": TENANT, "label": "", "capabilities": ["write"], "seconds": 60}
+        answer = self.ask(Invite, **asked, settings=settings)
+        self.assertTrue(is_token(answer["token"]))
+        self.assertEqual(("default", True), (answer["label"], answer["made"]))
+        self.assert_unsaid(answer["token"].reveal())
+        self.assertIn("tenant_invited", self.provider.names(tenant=TENANT))
+        for wrong in ({"capabilities": "write"}, {"capabilities": [5]}, {"seconds": 0}):
+            asking = self.admin.call(Invite, **{**asked, **wrong}, settings={})
+            self.failure_of(asking, UsageError)
+        self.failure_of(self.admin.call(Invite, **asked, settings=[]), UsageError)
+
+    def test_revoke(self) -> None:
+        """A credential ends with what runs with it; those of other machines go on."""
+        tenant = self.connected()
+        answer = self.ask(
+            AddCredential, name=TENANT, label="laptop", password=None, capabilities=["read"]
+        )
+        laptop = tenant.make_manager()
+        self.addCleanup(lambda: self.reactor.result_of(laptop.close()))
+        self.reactor.result_of(laptop.log_in(f"{TENANT}/laptop", answer["token"]))
+        self.assertEqual(2, len(self.provider.service.connections))
+        self.assertEqual({}, self.ask(RevokeCredential, name=TENANT, label="laptop"))
+        self.reactor.settle()
+        self.failure_of(laptop.points(), NotReachable)
+        self.assertEqual([], self.reactor.result_of(tenant.manager.points()))
+        asked = self.admin.call(RevokeCredential, name=TENANT, label="laptop")
+        self.failure_of(asked, NotFound)
+        rows = self.ask(List, what="credential", filters={"tenant": TENANT}, after=0, limit=9)
+        self.assertEqual(["default", "laptop"], [row["label"] for row in rows["rows"]])
+
+    def test_another_password(self) -> None:
+        """With another password what runs with the old one is cut."""
+        tenant = self.connected()
+        self.ask(SetTenant, name=TENANT, password=None, new_token=True, settings={})
+        self.reactor.settle()
+        self.failure_of(tenant.manager.points(), NotReachable)
+
+    def test_switch(self) -> None:
+        """A tenant that is disabled or removed is cut, and each switch is kept once."""
+        tenant = self.connected()
+        for state, changed in (("disabled", True), ("disabled", False), ("removed", True)):
+            answer = self.ask(SwitchTenant, name=TENANT, state=state)
+            self.assertEqual({"changed": changed}, answer)
+        self.reactor.settle()
+        self.failure_of(tenant.manager.points(), NotReachable)
+        self.assertTrue(self.ask(SwitchTenant, name=TENANT, state="enabled")["changed"])
+        names = self.provider.names(tenant=TENANT)
+        for state in ("disabled", "removed", "enabled"):
+            self.assertEqual(1, names.count(f"tenant_{state}"))
+        self.failure_of(self.admin.call(SwitchTenant, name=TENANT, state="gone"), UsageError)
 
 
 class UNIXTests(TestCase):

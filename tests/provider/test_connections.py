@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.errors import Busy
 from cloudconnect.provider.access import Login
 from cloudconnect.provider.connections import Connections
+from cloudconnect.settings import TENANT_CHANNELS_MAX
 
 
 class ConnectionsTests(SynchronousTestCase):
@@ -36,3 +38,12 @@ class ConnectionsTests(SynchronousTestCase):
         """One that has gone by itself is not cut."""
         self.connections.remove(self.add("acme", "a", "first"))
         self.assertEqual(0, self.connections.cut("acme"))
+
+    def test_many(self) -> None:
+        """A tenant has no more than so many; one that goes makes room, and others are not
+        bothered."""
+        logins = [self.add("acme", "a", str(n)) for n in range(TENANT_CHANNELS_MAX)]
+        self.assertRaises(Busy, self.add, "acme", "b", "one more")
+        self.add("other", "a", "another's")
+        self.connections.remove(logins[0])
+        self.add("acme", "b", "in its place")

@@ -52,20 +52,20 @@ class WatchTests(StageCase):
         source = Path(self.source())
         files = [source / f"file-{number}" for number in range(20)]
         for path in files:
-            path.write_bytes(os.urandom(20_000))
+            path.write_bytes(os.urandom(300_000))
         for _ in range(6):
             files[0].write_bytes(os.urandom(3_000))
             self.reactor.result_of(tenant.back_up(str(source)))
         self.compared()
         self.assertEqual([], self.provider.events(name="new_bytes_jumped"))
         for path in files:  # what ransomware does
-            path.write_bytes(os.urandom(20_000))
+            path.write_bytes(os.urandom(300_000))
         result = self.reactor.result_of(tenant.back_up(str(source)))
         self.compared()
         (event,) = self.provider.events(name="new_bytes_jumped")
         self.assertEqual(("acme", result.point.hex()), (event["tenant"], event["fields"]["point"]))
-        self.assertGreater(event["fields"]["added"], 400_000)
-        self.assertLess(event["fields"]["usual"], 100_000)
+        self.assertGreater(event["fields"]["added"], 4_000_000)
+        self.assertLess(event["fields"]["usual"], 1_000_000)
         files[0].write_bytes(os.urandom(3_000))
         self.reactor.result_of(tenant.back_up(str(source)))
         self.compared()

@@ -291,6 +291,7 @@ class AcceleratorTests(LanCase):
             tenant=TENANT,
             kind=SessionKind.BACKUP,
             job=b"j" * 16,
+            labels=("host", "job"),
             repository=b"r" * 16,
             parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,

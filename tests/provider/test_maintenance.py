@@ -47,6 +47,8 @@ class Repositories:
         self.threads: set[int] = set()
         self.began = threading.Event()
         self.waits = False
+        self.released = False  # and a collection leaves what is held
+        self.held = False
 
     def _do(self, what: str, repository: bytes) -> None:
         self.threads.add(threading.get_ident())
@@ -78,10 +80,11 @@ class Repositories:
         return {"bytes_stored": self.stored, "bytes_garbage": self.garbage}
 
     def has_released(self, repository: bytes) -> bool:
-        return False
+        return self.released
 
     def collect(self, repository: bytes, *, cancelled: Callable[[], bool]) -> dict[str, Any]:
         self._do("collect", repository)
+        self.released = self.released and self.held
         self.began.set()
         self._reactor.callFromThread(lambda: None)  # wakes a test that waits for it
         while self.waits and not cancelled():
@@ -296,6 +299,62 @@ class ScrubTests(MaintenanceCase):
         for limit in (0, 5000):
             self.reactor.result_of(self.made.scrub(ONE, "one", limit))
         self.assertEqual([(None, None), (5000, None)], self.acts.read)
+
+
+class ReleaseTests(MaintenanceCase):
+    """What refused backups have stored."""
+
+    def ended(self, refused: bool = False) -> int:
+        """A session ends; how often garbage was collected by then."""
+        self.made.session_ended(ONE, "one", refused)
+        self.reactor.advance(0)
+        while self.made._running:
+            self.reactor._handed.get(timeout=60)()
+            self.reactor.settle()
+        return self.acts.done["collect", ONE]
+
+    def test_at_once(self) -> None:
+        """It is collected when the session has ended, once; other sessions change nothing."""
+        self.assertEqual(0, self.ended())
+        self.acts.released = True
+        self.assertEqual(1, self.ended(refused=True))
+        self.assertEqual(1, self.ended())
+
+    def test_held(self) -> None:
+        """What somebody counts on is collected when the next session ends; not too often."""
+        self.acts.released = self.acts.held = True
+        self.assertEqual(1, self.ended(refused=True))
+        self.assertEqual(2, self.ended())
+        self.made._release_again[ONE] = self.reactor.seconds() + 50
+        self.assertEqual(2, self.ended())
+        self.acts.held = False
+        self.reactor.advance(50)
+        while self.made._running:
+            self.reactor._handed.get(timeout=60)()
+            self.reactor.settle()
+        self.assertEqual(3, self.acts.done["collect", ONE])
+
+    def test_in_the_middle(self) -> None:
+        """A session that is refused while it is collected has its turn behind that."""
+        self.acts.released = self.acts.held = True
+        self.made.session_ended(ONE, "one", True)
+        self.reactor.advance(0)
+        self.assertEqual(2, self.ended(refused=True))
+
+    def test_by_the_hour(self) -> None:
+        """After a restart nobody remembers it, and the next round finds it all the same."""
+        self.round()
+        before = self.acts.done["collect", ONE]
+        self.acts.released = True
+        self.round()
+        self.assertEqual(before + 1, self.acts.done["collect", ONE])
+
+    def test_stopped(self) -> None:
+        """A mover that stops begins nothing new."""
+        self.acts.released = True
+        self.reactor.result_of(self.made.stopService())
+        self.made.session_ended(ONE, "one", True)
+        self.assertEqual({}, self.made._waiting)
 
 
 class AskedTests(MaintenanceCase):

@@ -49,26 +49,22 @@ class TenantActsTests(SynchronousTestCase):
         """An invitation is good for some time, and not for ever."""
         for seconds in (0, -1, INVITATION_SECONDS_MAX + 1):
             self.assertRaises(UsageError, self.acts.invite, "acme", None, ["write"], seconds)
+        for label, capabilities in (("A B", ["write"]), (None, ["fly"]), (None, [])):
+            self.assertRaises(UsageError, self.acts.invite, "acme", label, capabilities)
         self.assertEqual([], self.accounts.tenants())
 
     def test_credentials(self) -> None:
         """A token is made, or a password or a certificate taken; tokens are cheap to check."""
         self.acts.invite("acme", None)
-        label, token = self.acts.add_credential("acme", "a", None, None)
+        label, token = self.acts.add_credential("acme", "a", None)
         assert token is not None
         verifier = self.accounts.verifier(f"acme/{label}")
         assert verifier is not None
         self.assertEqual(TOKEN_ITERATIONS_MIN, verifier.iterations)
-        _, none = self.acts.add_credential("acme", "b", Password(b"a password"), None)
+        _, none = self.acts.add_credential("acme", "b", Password(b"a password"))
         verifier = self.accounts.verifier("acme/b")
         assert verifier is not None
         self.assertEqual((None, PASSWORD_ITERATIONS_MIN), (none, verifier.iterations))
-        self.assertEqual(
-            ("c", None), self.acts.add_credential("acme", "c", None, b"x" * 32, ["read"])
-        )
-        self.assertRaises(
-            UsageError, self.acts.add_credential, "acme", "d", Password(b"p"), b"x" * 32
-        )
         self.acts.revoke_credential("acme", "a")
         self.assertIsNone(self.accounts.credential("acme/a"))
         self.assertRaises(NotFound, self.acts.revoke_credential, "nobody", "a")

@@ -32,10 +32,10 @@ from tests.story.processes import (
 
 MB = 1_000_000
 #: Eight files of content that does not get smaller.
-SIZE = 24 * MB
+SIZE = 16 * MB
 #: Some of them is through, and much is not, at a rate at which all take some seconds.
-MIDDLE = re.compile(rb'"bytes_moved": ([1-9]\d{6,7}),')
-RATE = "4MB"
+MIDDLE = re.compile(rb'"bytes_moved": ([1-9]\d{6}),')
+RATE = "3MB"
 REGISTERED = re.compile(rb"registered with the service, ")
 LEAVING = re.compile(rb"gateway is leaving")
 INTERRUPTED = re.compile(rb'"session_interrupted"')
@@ -110,7 +110,7 @@ class GatewaysTests(StoryCase):
             link.transport.loseConnection()
 
     async def check(self, done: Done) -> None:
-        """It was one job over two sessions with new keys, left one point, and that is exact."""
+        """It was one job over two sessions with new keys, and left one point."""
         self.assertStatus(done, 0)
         keys = [r["fields"]["key"] for r in done.records if r.get("name") == "key_b_made"]
         self.assertEqual(len(keys), len(set(keys)))
@@ -118,6 +118,8 @@ class GatewaysTests(StoryCase):
         self.assertLess(done.summary["bytes_sent"], 1.9 * SIZE)
         points = [r["point"] for r in (await self.line.run("points")).records if "point" in r]
         self.assertEqual([done.summary["point"]], points)
+
+    async def restored(self) -> None:
         target = str(self.folder / "restored")
         self.assertStatus(await self.line.run("restore", "latest", "--target", target), 0)
         here, there = os.fsencode(self.files), os.fsencode(target + self.files)
@@ -131,6 +133,7 @@ class GatewaysTests(StoryCase):
         await self.gateways[name].stop(signal.SIGKILL)
         await command.wrote(INTERRUPTED)
         await self.check(await self.done(command))
+        await self.restored()
         if name != "one":  # what the tenant was given still was there
             await self.gateways["one"].stop(signal.SIGKILL)
             self.gateways["two"] = self.start_role("gateway", self.folder / "two")
@@ -154,7 +157,7 @@ class GatewaysTests(StoryCase):
         self.assertEqual("connected", rows[other]["state"])
         self.assertIn(rows[name]["state"], ("draining", "drained"))
         self.assertEqual(0, connections_at(self.ports[name]))
-        await self.administer("undrain", name)
-        await self.administer("drain", other)
+        await self.change(name, "undrain")
+        await self.change(other, "drain")
         self.assertStatus(await self.line.run("points"), 0)
         await stop_cleanly(self, self.gateways[other])

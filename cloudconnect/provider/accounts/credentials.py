@@ -35,18 +35,16 @@ class Credential:
     :ivar number: names it for all time
     :ivar label: names it among those of its tenant
     :ivar capabilities: of :data:`CAPABILITIES`
-    :ivar verifier: proves its login password; None where it has a certificate
+    :ivar verifier: proves its login password
     :ivar invitation: it is good for making the machine's own one, and for nothing else
-    :ivar certificate: SHA-256 of its client certificate's public key, or None
     """
 
     number: int
     tenant: str
     label: str
     capabilities: frozenset[str]
-    verifier: Verifier | None = attrs.field(repr=False)
+    verifier: Verifier = attrs.field(repr=False)
     invitation: bool = False
-    certificate: bytes | None = None
 
 
 class CredentialAccounts(Database):
@@ -82,28 +80,21 @@ class CredentialAccounts(Database):
         self,
         tenant: str,
         label: str | None,
-        verifier: Verifier | None,
+        verifier: Verifier,
         capabilities: Collection[str] = CAPABILITIES,
         *,
-        certificate: bytes | None = None,
         invitation: bool = False,
         expires: float | None = None,
     ) -> str:
         """Give a tenant another credential; its label.
 
         :param label: what it is called; None: what is free
-        :param certificate: SHA-256 of a client certificate's public key, in the place of a verifier
         :param invitation: see :class:`Credential`
         :param expires: in seconds since 1970; None: never
         :raises NotFound: there is no such tenant
         :raises UsageError: a label that is taken or cannot be used, or such capabilities
         """
-        wanted = read_capabilities(capabilities)
-        if label is not None and not is_login_name(f"{tenant}/{label}"):
-            raise UsageError(
-                f"credential {label!r}: its name has 1 to 64 of a-z 0-9 . _ -, beginning with a "
-                "letter or digit"
-            )
+        wanted = check_credential(tenant, label, capabilities)
         now = time.time()
         with self._writing() as connection:
             known = sa.select(tenants_table.c.name).where(tenants_table.c.name == tenant)
@@ -120,7 +111,7 @@ class CredentialAccounts(Database):
                     f"tenant {tenant} has a credential {label} already: revoke it first, or give "
                     "this one another --label"
                 )
-            values = {"certificate": certificate, "invitation": invitation, "expires": expires}
+            values = {"invitation": invitation, "expires": expires}
             add_credential(connection, tenant, verifier, label, wanted, **values)
         return label
 
@@ -192,18 +183,22 @@ class CredentialAccounts(Database):
                     "revoked": row["revoked"],
                     "expires": row["expires"],
                     "invitation": bool(row["invitation"]),
-                    "certificate": row["certificate"].hex() if row["certificate"] else None,
                     "cursor": row["id"],
                 }
                 for row in connection.execute(query).mappings()
             ]
 
 
-def read_capabilities(capabilities: Collection[str]) -> str:
+def check_credential(tenant: str, label: str | None, capabilities: Collection[str]) -> str:
     """Capabilities as they are kept, in their usual order.
 
-    :raises UsageError: none, or one that there is not
+    :raises UsageError: none, or one that there is not; a label that cannot be used
     """
+    if label is not None and not is_login_name(f"{tenant}/{label}"):
+        raise UsageError(
+            f"credential {label!r}: its name has 1 to 64 of a-z 0-9 . _ -, beginning with a "
+            "letter or digit"
+        )
     if not capabilities or not set(capabilities) <= set(CAPABILITIES):
         raise UsageError(f"a credential can {', '.join(CAPABILITIES)}: name one or more of these")
     return ",".join(name for name in CAPABILITIES if name in capabilities)
@@ -212,23 +207,19 @@ def read_capabilities(capabilities: Collection[str]) -> str:
 def add_credential(
     connection: sa.Connection,
     tenant: str,
-    verifier: Verifier | None,
+    verifier: Verifier,
     label: str = DEFAULT_LABEL,
     capabilities: str = ",".join(CAPABILITIES),
     **values: Any,
 ) -> None:
-    """Give a tenant a credential, in a transaction.
-
-    :param verifier: None where it has a certificate: no password fits
-    """
-    proof = attrs.asdict(verifier or Verifier(b"", b"", b"", 0))
+    """Give a tenant a credential, in a transaction."""
     connection.execute(
         credentials_table.insert().values(
             tenant=tenant,
             label=label,
             created=time.time(),
             capabilities=capabilities,
-            **proof,
+            **attrs.asdict(verifier),
             **values,
         )
     )
@@ -255,7 +246,6 @@ def _credential(row: sa.RowMapping) -> Credential:
         tenant=row["tenant"],
         label=row["label"],
         capabilities=frozenset(row["capabilities"].split(",")),
-        verifier=None if row["certificate"] is not None else Verifier(*proof),
+        verifier=Verifier(*proof),
         invitation=bool(row["invitation"]),
-        certificate=row["certificate"],
     )

@@ -38,12 +38,19 @@ class SessionAccounts(Database):
                 t.update().where(t.c.ended.is_(None)).values(ended=time.time(), state="interrupted")
             )
 
-    def sessions(self, tenant: str, after: int, limit: int) -> list[dict[str, Any]]:
-        """Sessions in the order they started, from the one after ``after``."""
+    def sessions(
+        self, tenant: str, after: int, limit: int, session: str = ""
+    ) -> list[dict[str, Any]]:
+        """Sessions in the order they started, from the one after ``after``.
+
+        :param session: only this one, where it is given
+        """
         t = sessions_table
         query = sa.select(t).where(t.c.seq > after).order_by(t.c.seq).limit(limit)
         if tenant:
             query = query.where(t.c.tenant == tenant)
+        if session:
+            query = query.where(t.c.session == session)
         with self._engine.connect() as connection:
             rows = connection.execute(query).mappings()
             return [

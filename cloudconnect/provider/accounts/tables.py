@@ -69,7 +69,7 @@ credentials_table = sa.Table(
     # Good for one log-in, which makes the machine's own credential; and its end.
     sa.Column("invitation", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("expires", sa.Float),
-    # SHA-256 of the public key of a client certificate, in the place of a password.
+    # For client certificates in the place of passwords, which this release does not know yet.
     sa.Column("certificate", sa.LargeBinary(32)),
 )
 

@@ -102,13 +102,6 @@ class CredentialTests(CredentialCase):
         self.assertEqual((OTHER, frozenset({"read"})), (found.verifier, found.capabilities))
         self.assertEqual(VERIFIER, self.accounts.verifier("acme/laptop"))
 
-    def test_certificate(self) -> None:
-        """A credential with a certificate has no password that fits."""
-        self.accounts.add_credential("acme", "a", None, certificate=b"c" * 32)
-        found = self.accounts.credential("acme/a")
-        assert found is not None
-        self.assertEqual((None, b"c" * 32), (found.verifier, found.certificate))
-
     def test_listing(self) -> None:
         """Pages with nothing that helps a guesser; of one tenant only."""
         self.accounts.add_tenant("other", OTHER)
