@@ -78,8 +78,12 @@ from cloudconnect.transports.switch import hand_over
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameReader, FrameWriter
 
-#: Sessions that move data at the same time, each in a thread of its own; more wait their turn.
-THREADS_MAX = 64
+#: Sessions at the same time, each in a thread of its own, which mostly waits for its tenant's line;
+#: more wait their turn.
+SESSIONS_MAX = 1024
+#: Acts on repositories at the same time. Their threads are others than the sessions', or as many
+#: slow sessions as there are threads would keep everybody from logging in.
+ACTS_MAX = 32
 
 
 class TargetDataMover(TargetRole):
@@ -113,7 +117,8 @@ class TargetDataMover(TargetRole):
         self.acts = RepositoryActs(directory, reserve)
         self.maintenance = Maintenance(reactor, self.acts, self._owner, self._keep, intervals)
         self._keys = KeyFolder(directory.parent / "keys" if keys is None else keys)
-        self._pool = ThreadPool(0, THREADS_MAX, "mover")
+        self._pool = ThreadPool(0, ACTS_MAX, "mover")
+        self._serving = ThreadPool(0, SESSIONS_MAX, "session")
         self._write_locks = WriteLocks()
         self.fill: FillCache | None = None
 
@@ -122,6 +127,7 @@ class TargetDataMover(TargetRole):
         Service.startService(self)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pool.start()
+        self._serving.start()
         self.maintenance.startService()
 
     def stopService(self) -> Deferred[Any]:
@@ -135,6 +141,7 @@ class TargetDataMover(TargetRole):
 
     def _stopped(self) -> None:
         self.drop_all()
+        self._serving.stop()
         self._pool.stop()
 
     def _in_thread(self, call: Any, *arguments: Any) -> Deferred[Any]:
@@ -376,7 +383,9 @@ class TargetDataMover(TargetRole):
         session.running.append(pipe)
         if len(session.running) >= session.package.streams:
             self.forget_key_b(session)
-        worker = self._in_thread(self._serve, session, pipe, self._channel(session, pipe))
+        worker: Deferred[Any] = deferToThreadPool(
+            self.reactor, self._serving, self._serve, session, pipe, self._channel(session, pipe)
+        )
         worker.addCallbacks(
             self._served,
             self._serving_failed,
