@@ -127,7 +127,7 @@ async def chosen_points(
     """
     if not wanted:
         states = (PUBLISHED, DELETED) if deleted else (PUBLISHED,)
-        return await line.manager.points(host, job, states=states)
+        return await line.points(host, job, states=states)
     rows = [await find_point(line, one, host, job) for one in wanted]
     return list({row["point"]: row for row in rows}.values())
 

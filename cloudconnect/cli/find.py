@@ -42,7 +42,7 @@ def find(
 
     async def work(line: Line, interrupt: object) -> SearchResult:
         description, keys = line.keys()
-        rows = await line.manager.points(host, job)
+        rows = await line.points(host, job)
         if newest_only:
             rows = newest(rows)
         if not rows:

@@ -176,6 +176,20 @@ class Line:
         )
         return heads
 
+    async def points(
+        self,
+        host: str = "",
+        job: str = "",
+        tag: str = "",
+        states: tuple[str, ...] = ("published",),
+    ) -> list[dict[str, Any]]:
+        """As :meth:`JobManager.points`; again as ``--retry`` says where the line breaks."""
+        return await self._retrying.run(
+            Journey(),
+            lambda: self.manager.points(host, job, tag, states),
+            self._connect_again,
+        )
+
     async def session(
         self,
         kind: SessionKind,

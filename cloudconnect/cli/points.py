@@ -50,7 +50,7 @@ def points(
     wanted = None if path is None else absolute(os.fsencode(path)).rstrip(b"/") or b"/"
 
     async def work(line: Line, interrupt: object) -> list[dict[str, Any]]:
-        rows = await line.manager.points(host, job, tag, (DELETED if deleted else PUBLISHED,))
+        rows = await line.points(host, job, tag, (DELETED if deleted else PUBLISHED,))
         return rows if wanted is None or not rows else await _made_of(line, rows, wanted)
 
     rows = on_line(settings, work, passphrase=wanted is not None)
@@ -133,9 +133,9 @@ async def find_point(
     :raises UsageError: there are several, or points of several jobs
     """
     if wanted == LATEST:
-        rows = await line.manager.points(host or host_label(), job)
+        rows = await line.points(host or host_label(), job)
         if not rows and not host:
-            others = await line.manager.points("", job)
+            others = await line.points("", job)
             hosts = sorted({row["host"] for row in others})
             if hosts:
                 raise NotFound(
@@ -157,7 +157,7 @@ async def find_point(
             if not rows:
                 raise NotFound(f"there is no restore point from before {local_time(until)}")
         return rows[-1]
-    return match_point(await line.manager.points(states=(PUBLISHED, DELETED)), wanted)
+    return match_point(await line.points(states=(PUBLISHED, DELETED)), wanted)
 
 
 def believe_latest(

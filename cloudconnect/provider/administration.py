@@ -42,7 +42,7 @@ from cloudconnect.provider.acts import RepositoryActs
 from cloudconnect.provider.auditing import act_name, without_secrets
 from cloudconnect.provider.followers import follower_rows, read_known
 from cloudconnect.provider.maintenance import scrub_warnings
-from cloudconnect.provider.node_acts import NodeAdministration
+from cloudconnect.provider.node_acts import NodeAdministration, points_at_mover
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.tenant_acts import (
@@ -438,7 +438,21 @@ class AdminProtocol(NodeAdministration):
         if not isinstance(filters, dict):
             raise UsageError("filters is a map")
         done = self._run(self._administration.page, what, filters, after, limit)
+        if what == "point" and self._service is not None:
+            done.addErrback(self._elsewhere, self._service, filters, after, limit)
         return done.addCallback(lambda found: {"rows": found[0], "more": found[1]})
+
+    def _elsewhere(
+        self,
+        failure: Failure,
+        service: CloudConnectService,
+        filters: dict[str, str],
+        after: int,
+        limit: int,
+    ) -> Deferred[Any]:
+        """The repository does not lie in this process's directory: ask the mover that has it."""
+        failure.trap(NotFound)
+        return Deferred.fromCoroutine(points_at_mover(service, filters, after, limit))
 
     # --- what is agreed with a tenant, and how points are kept -----------------------------------
 

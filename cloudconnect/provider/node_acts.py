@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
@@ -93,3 +94,21 @@ class NodeAdministration(BoundedAMP):
         if act == "remove":
             self._cloud.expel(role, name)
         return sessions
+
+
+async def points_at_mover(
+    service: CloudConnectService, filters: dict[str, str], after: int, limit: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """One page of a tenant's restore points, from the mover that has its repository.
+
+    :param filters: ``tenant``, ``host``, ``job``, ``tag``, ``state``
+    :return: the rows, each with its ``cursor``, and whether there is more
+    :raises NotFound: there is no such tenant, or it has no repository
+    """
+    name = filters.get("tenant", "")
+    query: dict[str, Any] = {key: filters.get(key, "") for key in ("host", "job", "tag")}
+    states = [filters["state"]] if filters.get("state") else None
+    answer = await service.points(name, **query, after=after, limit=limit, states=states)
+    rows = [{"tenant": name, **row, "cursor": row["arrival"]} for row in answer["points"]]
+    page, left = fit_page(rows, limit)
+    return page, left or answer["more"]

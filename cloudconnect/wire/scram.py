@@ -73,7 +73,10 @@ def is_login_name(name: str) -> bool:
 
 
 def split_login(name: str) -> tuple[str, str]:
-    """Tenant and label of a log-in name."""
+    """Tenant and label of a log-in name.
+
+    :param name: ``TENANT`` or ``TENANT/LABEL``
+    """
     tenant, slash, label = name.partition("/")
     return tenant, label if slash else DEFAULT_LABEL
 

@@ -100,6 +100,16 @@ class Unaccelerated(Manager):
         return "direct"
 
 
+class Shelf(Manager):
+    """A job manager whose first listing breaks off."""
+
+    async def points(self, *arguments: Any) -> list[Any]:
+        if self.cut:
+            self.cut -= 1
+            raise Truncated("the line broke")
+        return list(arguments)
+
+
 class LineTests(CommandCase):
     """What a command knows of its repository."""
 
@@ -313,6 +323,15 @@ class LineTests(CommandCase):
             self.failureResultOf(asked, Cancelled)
             self.assertTrue(self.used.manager.cancelled)
             self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_points_again(self) -> None:
+        """Where the line breaks it is tried again, unless nothing is to be retried."""
+        line = self.line(manager=Shelf(0, 1))
+        asked = Deferred.fromCoroutine(line.points("here", "job"))
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(["here", "job", "", ("published",)], self.successResultOf(asked))
+        refused = self.line(manager=Shelf(0, 1), retry="0s").points()
+        self.failureResultOf(Deferred.fromCoroutine(refused), Truncated)
 
 
 class Door(Manager):

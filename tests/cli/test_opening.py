@@ -11,7 +11,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.cli import opening
-from cloudconnect.cli.opening import SLOT_FILE, StretchAhead, begin, recall, remember
+from cloudconnect.cli.opening import SLOT_FILE, StretchAhead, begin, recall, remember_slot
 from cloudconnect.config.profile import Profile, save, state_folder
 from cloudconnect.content.atrest import Argon2Costs, make_open_slot, make_slot, open_slot
 from cloudconnect.content.slots import stretch
@@ -107,14 +107,14 @@ class RememberTests(SynchronousTestCase):
     def test_there_and_back(self) -> None:
         """What was remembered last is recalled."""
         self.assertIsNone(recall(self.folder))
-        remember(self.folder, self.slot)
+        remember_slot(self.folder, self.slot)
         self.assertEqual(recall(self.folder), (self.slot.salt, COSTS))
-        remember(self.folder, attrs.evolve(self.slot, salt=SALT))
+        remember_slot(self.folder, attrs.evolve(self.slot, salt=SALT))
         self.assertEqual(recall(self.folder), (SALT, COSTS))
 
     def test_nothing_to_guess_with(self) -> None:
         """Nothing that tells a right guess from a wrong one is written; others cannot read it."""
-        remember(self.folder, self.slot)
+        remember_slot(self.folder, self.slot)
         octets = (self.folder / SLOT_FILE).read_bytes()
         for secret in (self.slot.wrapped, self.slot.commitment):
             self.assertNotIn(secret, octets)
@@ -123,12 +123,12 @@ class RememberTests(SynchronousTestCase):
 
     def test_open_slot(self) -> None:
         """There is nothing to remember of a slot that needs no passphrase."""
-        remember(self.folder, make_open_slot(MasterKey.generate()))
+        remember_slot(self.folder, make_open_slot(MasterKey.generate()))
         self.assertIsNone(recall(self.folder))
 
     def test_unusable(self) -> None:
         """What is no salt with costs within bounds is as good as nothing."""
-        remember(self.folder, self.slot)
+        remember_slot(self.folder, self.slot)
         good = (self.folder / SLOT_FILE).read_text()
         huge = good.replace('"memory_kib": 8', '"memory_kib": 1073741824')
         for text in ("", "[]", "{}", "null", good[:-1], good.replace("salt", "pepper"), huge):
@@ -139,7 +139,7 @@ class RememberTests(SynchronousTestCase):
         """A folder that cannot be written is no error."""
         blocked = Path(self.mktemp())
         blocked.write_text("a file")
-        remember(blocked, self.slot)
+        remember_slot(blocked, self.slot)
         self.assertIsNone(recall(blocked))
 
 
@@ -164,7 +164,7 @@ class BeginTests(SynchronousTestCase):
         slot = make_slot(MasterKey.generate(), REPOSITORY, Password(PHRASE), costs=COSTS)
         self.salt = slot.salt
         self.folder = state_folder(self.environment, PROVIDER, REPOSITORY)
-        remember(self.folder, slot)
+        remember_slot(self.folder, slot)
 
     def begun(self, *arguments: str, **more: str) -> StretchAhead | None:
         return begin(("backup", *arguments), {**self.environment, **more})

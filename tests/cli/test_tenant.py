@@ -284,7 +284,8 @@ class ArgumentTests(CommandCase):
         }
         files = {"--password-file", "--passphrase-file", "--key-file", "--key"}
         new = {"--new-passphrase-file", "--new-key-file"}
-        self.assertEqual(files | new, found)
+        nodes = {"--token-file", "--keys"}
+        self.assertEqual(files | new | nodes, found)
         (init,) = [c for name, c in commands(cloudconnect) if name == "provider init"]
         (key,) = [p for p in init.params if "--key" in p.opts]
         self.assertIsInstance(key.type, click.Path)

@@ -86,7 +86,7 @@ def fuzz(name: str, seconds: float, seed: int, corpus: Path, ledger: Path) -> in
     counts["edges"] = int((re.findall(r"cov: (\d+)", text) or [0])[-1])
     counts["CPU seconds"] = round(children() - used)
     counts["seconds since the last new edge"] = round(time.monotonic() - newest)
-    found = "" if status == 0 else text[-1800:]
+    found = "" if status == 0 else text.replace(f"{ROOT}/", "")[-1800:]
     line = append(f"fuzz {name}", seed, time.monotonic() - begun, counts, found, ledger, ran)
     print(json.dumps(line), flush=True)
     return int(bool(found))

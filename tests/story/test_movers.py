@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from cloudconnect.backup.comparison import compare_trees
-from cloudconnect.commands.admin import ChangeNode, ListNodes
+from cloudconnect.commands.admin import ChangeNode, List, ListNodes
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
 from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.gateway import enroll
@@ -127,7 +127,7 @@ class MoverTests(StoryCase):
         )
         (folder / MOVER_CONFIGURATION).write_text(made.to_toml())
 
-    async def asked(self, command: type[BoundedCommand], **values: str) -> dict[str, Any]:
+    async def asked(self, command: type[BoundedCommand], **values: Any) -> dict[str, Any]:
         """Ask at the admin socket, as the admin's commands do."""
         path = str(self.provider.settings.admin_socket)
         link = await connectProtocol(UNIXClientEndpoint(reactor, path), BoundedAMP(reactor))
@@ -191,6 +191,8 @@ class MoverTests(StoryCase):
         self.assertTrue(SIZE <= sent < 1.9 * SIZE, sent)
         self.assertEqual(await self.points(), [done.summary["point"]])
         await self.restored()
+        listed = await self.asked(List, what="point", filters={"tenant": "acme"}, after=0, limit=9)
+        self.assertEqual([row["point"] for row in listed["rows"]], [done.summary["point"]])
         again = await self.joined("again", self.folder / "one.node-token", backend="h:1")
         self.assertStatus(again, 1)
         self.assertFalse((self.folder / "again").exists())
