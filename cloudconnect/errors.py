@@ -145,6 +145,8 @@ class NoSpace(PeerError):
 class QuotaUsed(NoSpace):
     """The tenant's quota is used up: nothing of the backup that was refused is kept."""
 
+    reason = "quota_used"
+
 
 class LoginRefused(PeerError):
     """The provider does not accept this tenant name and login password."""

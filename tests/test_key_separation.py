@@ -230,7 +230,7 @@ class SessionTests(TestCase):
         await stage.leave(tenant)
         await stage.close()
         self.assertGreater(len(recorder.octets), 20)
-        (folder,) = stage.settings.repositories.iterdir()
+        (folder,) = (one for one in stage.settings.repositories.iterdir() if one.is_dir())
         with Repository.open(folder) as repository:
             stored = repository.point(result.point)
             record = PointRecord.decode(stored.record)

@@ -71,6 +71,7 @@ class Sweeper:
     condemned: int = 0
     rescued: int = 0
     deleted: int = 0
+    _released: list[int] = attrs.field(factory=list)  # packs of refused jobs, when the walk began
 
     def walk(self, before: int, until: float) -> None:
         """Condemn what is not needed, and delete what has been condemned long enough.
@@ -130,17 +131,25 @@ class Sweeper:
 
     def settle_released(self) -> None:
         """A pack of a refused job is one like others when nothing in it is condemned any more; one
-        in which nothing is left at all is not, until it is gone."""
+        in which nothing is left at all is not, until it is gone.
+
+        Nor is one of a job that was refused after the walk had begun: nobody has looked at it yet.
+        """
+        for at in range(0, len(self._released), BATCH):
+            self._settle(self._released[at : at + BATCH])
+
+    def _settle(self, numbers: list[int]) -> None:
         p = packs_table.c
-        released = sa.select(p.number).where(p.released)
-        with self.catalogue.reading() as connection:
-            numbers = connection.execute(released).scalars().all()
-        if not numbers:
-            return
+        released = sa.select(p.number).where(p.released, p.number.in_(numbers))
         mine = _b.pack.in_(released)
         condemned = sa.select(_b.pack).where(mine, _b.condemned > sa.literal_column("0"))
         needed = sa.select(_b.pack).where(mine)
-        kept = sa.and_(p.released, p.number.in_(needed), p.number.not_in(condemned))
+        kept = sa.and_(
+            p.released,
+            p.number.in_(numbers),
+            p.number.in_(needed),
+            p.number.not_in(condemned),
+        )
         with self.catalogue.writing() as connection:
             connection.execute(sa.update(packs_table).where(kept).values(released=False))
 
@@ -150,6 +159,8 @@ class Sweeper:
         aged = sa.and_(p.epoch < before, p.arrival_time <= until)
         query = sa.select(p.number).where(sa.or_(p.released, aged))
         with self.catalogue.reading() as connection:
+            released = sa.select(p.number).where(p.released)
+            self._released = list(connection.execute(released).scalars())
             highest = connection.execute(sa.select(sa.func.max(p.number))).scalar() or 0
             old = bytearray(highest + 1)
             for number in connection.execute(query).scalars():

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from twisted.internet.defer import DeferredList
 from twisted.python.failure import Failure
 
-from cloudconnect.errors import NoSpace
+from cloudconnect.errors import QuotaUsed
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import packs_table
 from tests.provider.stage import TENANT, StageCase, Tenant
@@ -65,7 +65,7 @@ class HardQuotaTests(QuotaCase):
         )
         points = [result.point for done, result in results if done]
         refused: list[Failure] = [result for done, result in results if not done]
-        self.assertEqual({NoSpace}, {failure.type for failure in refused})
+        self.assertEqual({QuotaUsed}, {failure.type for failure in refused})
         self.assertLessEqual(self.counted(acme), quota)
         self.reactor.advance(0)
         self.settle()
@@ -86,7 +86,7 @@ class HardQuotaTests(QuotaCase):
         """A backup that does not fit leaves no pack, no point, no reservation."""
         acme = self.connected(quota=2000)
         before = self.counted(acme)
-        error = self.failure_of(acme.back_up(self.source()), NoSpace)
+        error = self.failure_of(acme.back_up(self.source()), QuotaUsed)
         self.assertIn("quota of 2000 bytes", str(error))
         self.reactor.advance(0)
         self.settle()

@@ -13,6 +13,7 @@ from cloudconnect.errors import NoSpace, QuotaUsed
 from cloudconnect.repository import packs, reservations
 from cloudconnect.repository.packs import ENTRY_SIZE, OVERHEAD
 from cloudconnect.repository.store import Repository
+from cloudconnect.repository.sweeping import Sweeper
 from cloudconnect.repository.tables import packs_table, reservations_table
 from tests.repository.repositories import RepositoryCase, blob, keys, name_of, record
 from tests.repository.test_store import in_child, kill_before_step
@@ -266,6 +267,25 @@ class ReleaseTests(ReservationCase):
         told.close()
         self.repository.collect()
         self.assertEqual(3, len(list(self.repository.read([name_of(n) for n in range(3)]))))
+
+    def test_while_collected(self) -> None:
+        """A job that is refused while a collection is at work is left for the next one."""
+        session = self.session(None)
+        store(session, range(3))
+        real = Sweeper.sweep
+
+        def late(sweeper: Sweeper) -> None:
+            session.release_job()
+            session.close()
+            real(sweeper)
+
+        self.patch(Sweeper, "sweep", late)
+        self.repository.collect()
+        self.patch(Sweeper, "sweep", real)
+        self.assertTrue(self.repository.has_released)
+        self.repository.collect()
+        self.assertEqual([False] * 3, self.repository.have([name_of(n) for n in range(3)]))
+        self.assertFalse(self.repository.has_released)
 
     def test_nothing_more(self) -> None:
         """A session whose job was released stores nothing more."""
