@@ -19,7 +19,7 @@
 PYTHON ?= python3
 VENV := .venv
 TESTS ?= tests
-JOBS ?= 2
+JOBS ?= 3
 SECONDS ?= 600
 SEED ?= 1
 CAMPAIGN ?= all

@@ -18,9 +18,9 @@ from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
     ContextMismatch,
-    NoSpace,
     NotFound,
     ProtocolViolation,
+    QuotaUsed,
     Refused,
     Replayed,
 )
@@ -255,7 +255,7 @@ class DialogueTests(SessionCase):
             self.source.send_chunk(1, blob(1, 1000))
             self.source.expect_end()
 
-        self.failure_of(self.in_thread(work), NoSpace)
+        self.failure_of(self.in_thread(work), QuotaUsed)
         self.pipe.abort(Aborted("enough"))
         self.workers()
         self.result(self.end("failed"))
