@@ -88,10 +88,6 @@ class KnownGateways:
         """Something went wrong with a connection there."""
         self._suspects[place] = self._clock.seconds()
 
-    def cleared(self, place: Place) -> None:
-        """It does what it should."""
-        self._suspects.pop(place, None)
-
     def in_order(self, places: Sequence[Place]) -> list[Place]:
         """These, those that failed lately last: what has failed longest ago before the others."""
         now = self._clock.seconds()
