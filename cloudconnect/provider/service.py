@@ -61,6 +61,7 @@ from cloudconnect.provider.connections import Connections
 from cloudconnect.provider.earlier import EarlierWarnings
 from cloudconnect.provider.followers import keep_known
 from cloudconnect.provider.keeping import PointKeeper
+from cloudconnect.provider.node_renewal import NodeEndings
 from cloudconnect.provider.nodes import ANSWER_SECONDS, Nodes
 from cloudconnect.provider.planning import HERE, Ask, Part, packages, plan_of
 from cloudconnect.provider.watching import SessionEnd, Watchers
@@ -144,6 +145,7 @@ class CloudConnectService(Service):
     :ivar notice: what tenants are told that will hold from some day on
     :ivar reload: reads certificates and settings again, where this process can
     :ivar connections: the control channels that are up
+    :ivar node_endings: when the certificates of nodes end
     """
 
     _log = Logger()
@@ -171,6 +173,7 @@ class CloudConnectService(Service):
         self.notice = Notice()
         self.reload: Callable[[], None] | None = None
         self.connections = Connections()
+        self.node_endings = NodeEndings()
         self._accounts = accounts
         self._run = in_accounts_thread
         self.today = today
@@ -740,13 +743,17 @@ class CloudConnectService(Service):
 
     # --- nodes -----------------------------------------------------------------------------------
 
-    async def admit_node(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+    async def admit_node(
+        self, link: BoundedAMP, role: str, name: str, spki: str, ends: float
+    ) -> None:
         """Judge a node that has proved its certificate; from now on it is known by its name.
 
         :param spki: fingerprint of the key that it has proved
+        :param ends: when its certificate ends, in seconds since 1970
         :raises Refused: its certificate was taken back
         """
-        known = await self._run(self._accounts.admit_node, role, name, spki)
+        known = await self._run(self._accounts.admit_node, role, name, spki, ends or None)
+        self.node_endings.saw(role, name, ends)
         self.nodes.set_leaving(role, name, known.leaving)
         self.nodes.join(link, role, name)
 
@@ -754,8 +761,13 @@ class CloudConnectService(Service):
         """A new node got its certificate."""
         self.note("node_enrolled", "", f"{role} {name} got its certificate", node=name)
 
+    def renewed(self, role: str, name: str) -> None:
+        """A node got its next certificate."""
+        self.note("node_renewed", "", f"{role} {name} got its next certificate", node=name)
+
     def expel(self, role: str, name: str) -> None:
         """A node's certificate was taken back: cut its lines, and with them its sessions."""
+        self.node_endings.forget(role, name)
         for link in self.nodes.named(role, name):
             line: Any = link.transport
             if line is not None:

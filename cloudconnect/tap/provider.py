@@ -21,6 +21,7 @@ from cloudconnect.config.bounds import bounds_of
 from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.node_renewal import keep_own
 from cloudconnect.config.provider import (
     CONFIGURATION,
     ProviderSettings,
@@ -35,20 +36,23 @@ from cloudconnect.metrics.provider import ProviderMetrics
 from cloudconnect.provider.alarms import EVENTS, Alarms
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.delivery import Delivery
-from cloudconnect.provider.expiry import ExpiryWatch
+from cloudconnect.provider.expiry import Ending, ExpiryWatch
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.inheriting import inherited_endpoint
 from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
-from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
+from cloudconnect.tap.renewing import own_keeper
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, NodeName
 
 #: Settings that are used without a new start.
 RELOADED = frozenset(
     {"hosts", "advertise", "moving_to", "certificate", "key"}
     | {f.name for f in attrs.fields(ProviderSettings) if f.name.startswith("alarm_")}
 )
+#: The service as a node of the provider's LAN.
+OWN = NodeName(SERVICE, "service")
 #: The roles of this process, as its metrics name them.
 ROLES = ("gateway", "service", "target-mover", "target-wan")
 
@@ -117,6 +121,8 @@ class ProviderProcess(Service):
             settings.admin_socket.unlink(missing_ok=True)
         lan = None
         if settings.lan_listen:
+            if not read_only:
+                keep_own(settings.node_authority, settings.node_authority / "service", OWN)
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
                 lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR, MOVER),
@@ -166,7 +172,10 @@ class ProviderProcess(Service):
             self._log.warn("{text}", text=text)
             provider.service.note("certificate_expires", "", text, which=name, days=days)
 
-        self._expiry = ExpiryWatch(self._reactor, lambda: endings(self._settings), ending)
+        self._expiry = ExpiryWatch(self._reactor, self._endings, ending)
+        if settings.lan_listen and not settings.read_only:
+            lan = settings.node_authority
+            self._children.append(own_keeper(self._reactor, lan, lan / "service", OWN, self.reload))
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
         files += ["lan/service/certificate.pem", "lan/service/key.pem", "lan/service/ca.pem"]
         watch = ChangeWatch(self._reactor, [settings.directory / f for f in files], self.reload)
@@ -176,6 +185,11 @@ class ProviderProcess(Service):
         self.reload()
         for child in self._children:
             child.startService()
+
+    def _endings(self) -> list[Ending]:
+        """The certificates of this directory, and those of nodes as they were seen last."""
+        found = list(endings(self._settings))
+        return found + list(self._provider.service.node_endings if self._provider else ())
 
     def reload(self) -> None:
         """Read certificates and settings again; sessions that run are not touched.
@@ -232,7 +246,7 @@ class ProviderProcess(Service):
             ProviderMetrics(
                 registry,
                 lambda: provider.usage.stored,
-                endings=lambda: endings(self._settings),
+                endings=self._endings,
             )
         )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
