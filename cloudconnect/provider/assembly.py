@@ -32,7 +32,8 @@ from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import AdminFactory, Administration
+from cloudconnect.provider.admin_socket import AdminFactory
+from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
@@ -328,7 +329,7 @@ class EmbeddedProvider(MultiService):
             except UsageError as error:
                 wrong.append(error)
         self.service.nodes.advertise(advertise)
-        self.service.notice = notice
+        self.service.tenants.notice = notice
         return wrong
 
     def stopService(self) -> Deferred[None]:

@@ -164,7 +164,7 @@ class ProviderProcess(Service):
 
         def ending(name: str, days: int, text: str) -> None:
             self._log.warn("{text}", text=text)
-            provider.service.note("certificate_expires", "", text, which=name, days=days)
+            provider.service.reports.note("certificate_expires", "", text, which=name, days=days)
 
         self._expiry = ExpiryWatch(self._reactor, lambda: endings(self._settings), ending)
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
