@@ -32,7 +32,8 @@ from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import AdminFactory, Administration
+from cloudconnect.provider.admin_socket import AdminFactory
+from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
@@ -41,7 +42,7 @@ from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
-from cloudconnect.provider.node_renewal import NodeEndings, NodeRenewals
+from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
@@ -220,7 +221,7 @@ class EmbeddedProvider(MultiService):
             mover_backend=places.backend_address or HERE,
             grace_days=places.grace_days,
         )
-        service.node_endings = NodeEndings(accounts.nodes())
+        service.node_certificates = NodeCertificates(accounts.nodes())
         mover: TargetDataMover | None = None
         if "mover" in places.roles:
             mover = TargetDataMover(
@@ -326,7 +327,7 @@ class EmbeddedProvider(MultiService):
             except UsageError as error:
                 wrong.append(error)
         self.service.nodes.advertise(advertise)
-        self.service.notice = notice
+        self.service.tenants.notice = notice
         return wrong
 
     def stopService(self) -> Deferred[None]:

@@ -84,17 +84,19 @@ class ServiceEnd(CommandLocator):
     @ReportWarning.responder
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
         """Keep a role's warning."""
-        return self._service.warned(read_warning(warning)).addCallback(lambda _: {})
+        return self._service.reports.warned(read_warning(warning)).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
         """Keep one step of a session."""
-        return self._service.happened(read_event(event), self._role).addCallback(lambda _: {})
+        return self._service.reports.happened(read_event(event), self._role).addCallback(
+            lambda _: {}
+        )
 
     @AskOwner.responder
     def ask_owner(self, repository: bytes) -> Deferred[dict[str, Any]]:
         """Whose a repository is."""
-        return Deferred.fromCoroutine(self._service.owner(repository))
+        return Deferred.fromCoroutine(self._service.tenants.owner(repository))
 
 
 class Node(CommandLocator):
@@ -217,16 +219,16 @@ class TargetNode(Node):
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
         """Keep its warning."""
         told = read_warning(warning)
-        live = self._service.taking_part(self._link, told.session)
+        live = self._service.sessions.taking_part(self._link, told.session)
         told = attrs.evolve(told, session=live.identifier, tenant=live.tenant, role=self.role.value)
-        return self._service.warned(told).addCallback(lambda _: {})
+        return self._service.reports.warned(told).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
         """Keep one step of a session."""
         told = read_event(event)
-        self._service.taking_part(self._link, told.session)
-        return self._service.happened(told, self.role.value).addCallback(lambda _: {})
+        self._service.sessions.taking_part(self._link, told.session)
+        return self._service.reports.happened(told, self.role.value).addCallback(lambda _: {})
 
 
 class AcceleratorNode(TargetNode):
@@ -271,7 +273,7 @@ class MoverNode(TargetNode):
         """Whose a repository is that this mover is to tend; nobody's where another one is to."""
         if not self._service.nodes.movers.tends(self._link, repository):
             return succeed({"tenant": "", "rules": {}, "frozen": False})
-        return Deferred.fromCoroutine(self._service.owner(repository))
+        return Deferred.fromCoroutine(self._service.tenants.owner(repository))
 
     @ReportWarning.responder
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
@@ -281,7 +283,7 @@ class MoverNode(TargetNode):
             return super().report_warning(warning)
         self._check_registered()
         told = attrs.evolve(told, role=self.role.value)
-        return self._service.warned(told).addCallback(lambda _: {})
+        return self._service.reports.warned(told).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
@@ -290,7 +292,7 @@ class MoverNode(TargetNode):
         if told.session:
             return super().report_event(event)
         self._check_registered()
-        return self._service.happened(told, self.role.value).addCallback(lambda _: {})
+        return self._service.reports.happened(told, self.role.value).addCallback(lambda _: {})
 
     def _check_registered(self) -> None:
         if self._link not in self._service.nodes.movers:
@@ -359,7 +361,7 @@ class NodeLink(BoundedAMP):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is not there any more."""
         self._service.nodes.left(self)
-        self._service.role_lost(self)
+        self._service.endings.role_lost(self)
         super().connectionLost(reason)
 
 

@@ -77,7 +77,7 @@ class NodeRenewals:
         return answer
 
 
-class NodeEndings:
+class NodeCertificates:
     """When the certificates of all nodes end, as the service has seen them last.
 
     :param rows: the nodes as the accounts list them

@@ -71,7 +71,7 @@ class Alarming(Service):
     def _changed(self, way: str, why: str) -> None:
         name = UNDELIVERED if why else DELIVERED
         text = f"alarms do not get to the {way}: {why}" if why else f"alarms get to the {way} again"
-        self._service.note(name, "", text[:500], way=way)
+        self._service.reports.note(name, "", text[:500], way=way)
 
     def stopService(self) -> Any:
         """Send no more."""

@@ -165,7 +165,7 @@ class ProviderProcess(Service):
 
         def ending(name: str, days: int, text: str) -> None:
             self._log.warn("{text}", text=text)
-            provider.service.note("certificate_expires", "", text, which=name, days=days)
+            provider.service.reports.note("certificate_expires", "", text, which=name, days=days)
 
         self._expiry = ExpiryWatch(self._reactor, self._endings, ending)
         if settings.lan_listen and not settings.read_only:
@@ -183,7 +183,7 @@ class ProviderProcess(Service):
     def _endings(self) -> list[Ending]:
         """The certificates of this directory, and those of nodes as they were seen last."""
         found = list(endings(self._settings))
-        return found + list(self._provider.service.node_endings if self._provider else ())
+        return found + list(self._provider.service.node_certificates if self._provider else ())
 
     def reload(self) -> None:
         """Read certificates and settings again; sessions that run are not touched.

@@ -30,8 +30,8 @@ from cloudconnect.errors import ContextMismatch, ProtocolViolation, Refused, War
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration, NodeFactory, ServiceEnd
+from cloudconnect.provider.live import LiveSession
 from cloudconnect.provider.planning import GatewayPlace, Part
-from cloudconnect.provider.service import LiveSession
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import NodeName, NodeTrust
@@ -297,8 +297,8 @@ class AcceleratorTests(LanCase):
             parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,
         )
-        self.service._sessions[live.session] = live
-        self.addCleanup(self.service._sessions.clear)
+        self.service.sessions.add(live)
+        self.addCleanup(self.service.sessions.remove, live)
         return live
 
     def test_registers(self) -> None:

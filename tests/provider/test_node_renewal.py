@@ -20,7 +20,7 @@ from cloudconnect.config.node_renewal import NEXT, next_tls, renew
 from cloudconnect.errors import Busy, CloudConnectError, NotFound, ProtocolViolation, Refused
 from cloudconnect.provider.expiry import Ending
 from cloudconnect.provider.lan import NodeFactory
-from cloudconnect.provider.node_renewal import RENEWAL_SECONDS, NodeEndings, NodeRenewals
+from cloudconnect.provider.node_renewal import RENEWAL_SECONDS, NodeCertificates, NodeRenewals
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import GATEWAY, SERVICE
@@ -103,7 +103,7 @@ class RenewTests(RenewalCase):
         self.failureResultOf(self.shown(lan_tls(old, SERVICE)), CloudConnectError)
         self.assertEqual(
             [Ending("the certificate of gateway edge", after["ends"])],
-            list(self.service.node_endings),
+            list(self.service.node_certificates),
         )
         self.assertEqual(1, len(self.provider.events(name="node_renewed")))
         self.assertEqual([], sorted(p.name for p in self.node.glob(f"{NEXT}*")))
@@ -124,7 +124,7 @@ class RenewTests(RenewalCase):
         self.service.expel(GATEWAY, "edge")
         self.failureResultOf(self.renewing(), CloudConnectError)
         self.assertRaises(NotFound, self.accounts.renew_node, GATEWAY, "edge", SPKI)
-        self.assertEqual([], list(self.service.node_endings))
+        self.assertEqual([], list(self.service.node_certificates))
 
     def test_bounds(self) -> None:
         """One in a minute, of a request that is one and not too long."""
@@ -161,6 +161,6 @@ class EndingTests(RenewalCase):
             {**row, "name": "c", "revoked": 1.0},
             {**row, "name": "d", "ends": None},
         ]
-        found = list(NodeEndings(rows))
+        found = list(NodeCertificates(rows))
         self.assertEqual([4.0, 5.0], [ending.ends for ending in found])
         self.assertEqual("the certificate of mover b", found[0].name)

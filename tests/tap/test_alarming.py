@@ -43,6 +43,7 @@ class Service:
     def __init__(self) -> None:
         self.watchers = Watchers()
         self.noted: list[tuple[str, str]] = []
+        self.reports = self
 
     def note(self, name: str, session: str, text: str, **fields: Any) -> None:
         self.noted.append((name, fields["way"]))
