@@ -174,7 +174,9 @@ class ProviderProcess(Service):
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
         files += ["lan/service/certificate.pem", "lan/service/key.pem", "lan/service/ca.pem"]
         watch = ChangeWatch(self._reactor, [settings.directory / f for f in files], self.reload)
-        self._alarming = Alarming(self._reactor, provider.service)
+        self._alarming = alarming = Alarming(self._reactor, provider.service)
+        provider.health.endings = self._endings
+        provider.health.deliveries = lambda: alarming.deliveries
         self._children += [self._expiry, watch, self._alarming]
         self.reload()
         for child in self._children:
@@ -229,6 +231,7 @@ class ProviderProcess(Service):
         )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
         self._metrics.startService()
+        provider.listening["metrics"] = where
 
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""
