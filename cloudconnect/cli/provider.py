@@ -27,6 +27,7 @@ from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.usage import usage
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
+from cloudconnect.commands.admin import Collect, Scrub
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
 
@@ -182,7 +183,8 @@ def gc(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
     """
 
     async def act(acts: Acts, name: str) -> dict[str, Any]:
-        return await acts.collect(name)
+        result: dict[str, Any] = (await acts.call(Collect, name=name))["result"]
+        return result
 
     console = Console(as_json)
     done, failed = _for_each(directory, tenant_name, act, console, debug)
@@ -229,7 +231,8 @@ def scrub(directory: Path, tenant_name: str, limit: str | None, as_json: bool, d
     most = 0 if limit is None else max(1, parse_size(limit))
 
     async def act(acts: Acts, name: str) -> dict[str, Any]:
-        return await acts.scrub(name, most)
+        result: dict[str, Any] = (await acts.call(Scrub, name=name, limit=most))["result"]
+        return result
 
     console, found = Console(as_json), 0
     done, failed = _for_each(directory, tenant_name, act, console, debug)

@@ -32,7 +32,8 @@ from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import AdminFactory, Administration
+from cloudconnect.provider.admin_socket import AdminFactory
+from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
@@ -41,6 +42,7 @@ from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
+from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
@@ -219,6 +221,7 @@ class EmbeddedProvider(MultiService):
             mover_backend=places.backend_address or HERE,
             grace_days=places.grace_days,
         )
+        service.node_certificates = NodeCertificates(accounts.nodes())
         mover: TargetDataMover | None = None
         if "mover" in places.roles:
             mover = TargetDataMover(
@@ -273,12 +276,15 @@ class EmbeddedProvider(MultiService):
         if places.lan is not None and places.backend is not None:
             service.nodes.settling.begin(WAIT_SECONDS)
             endpoint, tls = places.lan
-            lines = self._lan_factory(service, tls, places)
             joining: EnrolmentTarget | None = None
+            renewals: NodeRenewals | None = None
             if places.sign is not None:
+                renewals = NodeRenewals(reactor, accounts, thread.run, places.sign, service.renewed)
                 joining = EnrolmentTarget(
                     reactor, accounts, thread.run, places.sign, service.joined
                 )
+            nodes = NodeFactory(service, places.backend_address, renewals)
+            lines = self._lan = tls.server_factory(nodes, reactor)
             self._listeners += [
                 Listener(
                     endpoint,
@@ -301,13 +307,6 @@ class EmbeddedProvider(MultiService):
         for child in (thread, *watching, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)
 
-    def _lan_factory(
-        self, service: CloudConnectService, tls: MutualTLS, places: Places
-    ) -> TLSServerFactory:
-        nodes = NodeFactory(service, places.backend_address)
-        self._lan = tls.server_factory(nodes, self._reactor)
-        return self._lan
-
     def reload(
         self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice
     ) -> list[UsageError]:
@@ -328,7 +327,7 @@ class EmbeddedProvider(MultiService):
             except UsageError as error:
                 wrong.append(error)
         self.service.nodes.advertise(advertise)
-        self.service.notice = notice
+        self.service.tenants.notice = notice
         return wrong
 
     def stopService(self) -> Deferred[None]:

@@ -197,7 +197,7 @@ class ExpectedBackups(Service, Watcher):
     async def _note(self, name: str, text: str, backup: Expected) -> None:
         self._log.warn("{text}", text=text)
         fields = {"tenant": backup.tenant, "host": backup.host, "job": backup.job}
-        await self._service.note(name, "", text, **fields, last=backup.last)
+        await self._service.reports.note(name, "", text, **fields, last=backup.last)
 
 
 def told_name() -> str:

@@ -28,6 +28,7 @@ from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
+from cloudconnect.tap.renewing import keep_certificate, watch_ends
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.proxied import ProxiedEndpoint
@@ -126,7 +127,8 @@ class MoverProcess(MultiService):
         return Deferred.fromCoroutine(self._stop_in_order())
 
     async def _stop_in_order(self) -> None:
-        for child in (self._listener, self._mover, self._registration):
+        in_order: list[Any] = [self._listener, self._mover, self._registration]
+        for child in in_order + [other for other in self if other not in in_order]:
             if child.running:
                 await maybeDeferred(child.stopService)
 
@@ -138,7 +140,9 @@ def makeService(options: Options) -> MoverProcess:
     settings = options.settings
     try:
         process = MoverProcess(reactor, settings, options["listen"] or settings.listen)
-        add_metrics(reactor, process, options["metrics"], "target-mover")
+        keep_certificate(reactor, process, settings.directory, settings.service_address)
+        watch_ends(reactor, process, settings.directory)
+        add_metrics(reactor, process, options["metrics"], "target-mover", settings.directory)
         return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-datamover: {error}") from None

@@ -21,6 +21,7 @@ from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
+from cloudconnect.tap.renewing import keep_certificate, watch_ends
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 
@@ -104,7 +105,9 @@ def makeService(options: Options) -> GatewayProcess:
     settings = options.settings
     try:
         process = GatewayProcess(reactor, settings, options["listen"] or settings.listen)
-        add_metrics(reactor, process, options["metrics"], "gateway")
+        keep_certificate(reactor, process, settings.directory, settings.service_address)
+        watch_ends(reactor, process, settings.directory)
+        add_metrics(reactor, process, options["metrics"], "gateway", settings.directory)
         return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-gateway: {error}") from None

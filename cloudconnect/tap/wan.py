@@ -31,9 +31,11 @@ from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
+from cloudconnect.tap.renewing import keep_certificate, own_keeper, watch_ends
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.listening import Listener
+from cloudconnect.transports.nodes import ACCELERATOR, NodeName
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
 
@@ -93,6 +95,10 @@ class AcceleratorProcess(MultiService):
             source = SourceAccelerator(reactor, caches, self._endpoint)
             source.setServiceParent(self)  # type: ignore[no-untyped-call]
             lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
+            node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
+            own_keeper(
+                reactor, settings.authority, settings.directory, node, lines.reload
+            ).setServiceParent(self)  # type: ignore[no-untyped-call]
             source.factory.tls = FactoryTarget(lines, "the lines of job managers")
             factory = source.factory
         self._listener = Listener(port, factory, "WAN accelerator")
@@ -151,7 +157,10 @@ def makeService(options: Options) -> AcceleratorProcess:
     settings = options.settings
     try:
         process = AcceleratorProcess(reactor, settings, options["listen"] or settings.listen)
-        add_metrics(reactor, process, options["metrics"], "wan")
+        if settings.side is Side.TARGET:
+            keep_certificate(reactor, process, settings.directory, settings.service_address)
+        watch_ends(reactor, process, settings.directory)
+        add_metrics(reactor, process, options["metrics"], "wan", settings.directory)
         return process
     except UsageError as error:
         raise SystemExit(f"cloudconnect-wan: {error}") from None

@@ -26,7 +26,7 @@ from cloudconnect.tap.provider import Options, ProviderProcess, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from tests.provider.test_delivery import Hook
+from tests.provider.test_webhook import Hook
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -153,7 +153,7 @@ class ProcessTests(TestCase):
         path.write_text(path.read_text().replace('webhook = ""', f'webhook = "{url}"'))
         process.reload()
         warning = SecurityWarning(time=1.0, kind=WarningKind.TAMPERED, tenant="acme", text="seen")
-        yield process._provider.service.warned(warning)
+        yield process._provider.service.reports.warned(warning)
         body, _ = yield hook.posted
         self.assertEqual("tampered", json.loads(body)["alarms"][0]["name"])
         path.write_text(path.read_text().replace(url, "ftp://nowhere"))

@@ -122,4 +122,7 @@ nodes_table = sa.Table(
     sa.Column("enrolled", sa.Float),
     sa.Column("revoked", sa.Float),
     sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When its certificate ends, as it was seen last; the key of one that it has asked for since.
+    sa.Column("ends", sa.Float),
+    sa.Column("next_spki", sa.String(64)),
 )
