@@ -28,7 +28,7 @@ from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load
 from cloudconnect.errors import CloudConnectError, NotFound, StoredDataDamaged, UsageError
 from cloudconnect.provider.audit import segments
-from cloudconnect.repository.catalogue import sqlite_url
+from cloudconnect.repository.database import sqlite_url
 from cloudconnect.repository.retention import RetentionRow
 from cloudconnect.repository.store import CATALOGUE, Repository
 

@@ -39,10 +39,11 @@ from cloudconnect.interfaces import ILease
 from cloudconnect.repository.accounting import Measured, read_measured
 from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
-from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
+from cloudconnect.repository.catalogue import Catalogue, open_catalogue
 from cloudconnect.repository.clock import observe
 from cloudconnect.repository.collect import CollectResult, Progress, collect
 from cloudconnect.repository.committing import COMMITS_MAX, PackCommits
+from cloudconnect.repository.database import sqlite_url
 from cloudconnect.repository.descriptions import (
     DESCRIPTION,
     newest_description,
