@@ -12,6 +12,9 @@ import sqlalchemy as sa
 #: Concurrent tasks of a tenant where its admin set nothing.
 MAX_TASKS_DEFAULT: Final = 4
 
+#: The newest revision of the data base; a test compares it with the migrations.
+REVISION: Final = "accounts_0005_pools"
+
 metadata = sa.MetaData()
 
 settings_table = sa.Table(
