@@ -33,9 +33,12 @@ from cloudconnect.errors import UsageError
 from cloudconnect.metrics.alarms import AlarmsWaiting
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
+from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.expiry import Ending, ExpiryWatch
+from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.sessions.role import TargetRole
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
 from cloudconnect.tap.alarming import Alarming
@@ -226,6 +229,14 @@ class ProviderProcess(Service):
                 endings=self._endings,
             )
         )
+        roles = [child for child in provider if isinstance(child, TargetRole)]
+        found = [child for child in provider if isinstance(child, Gateway)]
+        for collector in (
+            NodesSeen(provider.service),
+            RoleSessions(roles),
+            *map(GatewayLoad, found),
+        ):
+            registry.register(collector)
         registry.register(
             AlarmsWaiting(lambda: self._alarming.deliveries if self._alarming is not None else ())
         )
