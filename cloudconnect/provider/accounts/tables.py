@@ -13,7 +13,7 @@ import sqlalchemy as sa
 MAX_TASKS_DEFAULT: Final = 4
 
 #: The newest revision of the data base; a test compares it with the migrations.
-REVISION: Final = "accounts_0005_pools"
+REVISION: Final = "accounts_0006_node_renewal"
 
 metadata = sa.MetaData()
 
