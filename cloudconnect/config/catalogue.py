@@ -27,7 +27,7 @@ import attrs
 from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load
 from cloudconnect.errors import CloudConnectError, NotFound, StoredDataDamaged, UsageError
-from cloudconnect.provider.audit import segments
+from cloudconnect.provider.audit_chain import segments
 from cloudconnect.repository.database import sqlite_url
 from cloudconnect.repository.opening import CATALOGUE
 from cloudconnect.repository.retention import RetentionRow

@@ -21,7 +21,8 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import Secret
-from cloudconnect.provider.audit import AuditLog, Entry
+from cloudconnect.provider.audit import AuditLog
+from cloudconnect.provider.audit_chain import Entry
 from cloudconnect.provider.watching import SessionEnd, Watcher
 
 #: Entries are collected for so many seconds before they are written: the steps of one Start.
