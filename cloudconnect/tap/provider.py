@@ -30,20 +30,14 @@ from cloudconnect.config.provider import (
 )
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
-from cloudconnect.metrics.alarms import AlarmsWaiting
-from cloudconnect.metrics.process import process_registry
-from cloudconnect.metrics.provider import ProviderMetrics
-from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.expiry import Ending, ExpiryWatch
-from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.maintenance import Intervals
-from cloudconnect.sessions.role import TargetRole
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
 from cloudconnect.tap.alarming import Alarming
 from cloudconnect.tap.inheriting import inherited_endpoint
-from cloudconnect.tap.metrics import MetricsPort
+from cloudconnect.tap.metrics import MetricsPort, provider_registry
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
 from cloudconnect.tap.renewing import own_keeper
@@ -53,8 +47,6 @@ from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, 
 RELOADED = frozenset({"hosts", "advertise", "moving_to", "certificate", "key", *ALARM_SETTINGS})
 #: The service as a node of the provider's LAN.
 OWN = NodeName(SERVICE, "service")
-#: The roles of this process, as its metrics name them.
-ROLES = ("gateway", "service", "target-mover", "target-wan")
 
 
 class Options(UsageOptions):
@@ -221,24 +213,9 @@ class ProviderProcess(Service):
             self._expiry.look()
 
     def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
-        registry = process_registry(ROLES)
-        provider.service.watchers.add(
-            ProviderMetrics(
-                registry,
-                lambda: provider.usage.stored,
-                endings=self._endings,
-            )
-        )
-        roles = [child for child in provider if isinstance(child, TargetRole)]
-        found = [child for child in provider if isinstance(child, Gateway)]
-        for collector in (
-            NodesSeen(provider.service),
-            RoleSessions(roles),
-            *map(GatewayLoad, found),
-        ):
-            registry.register(collector)
-        registry.register(
-            AlarmsWaiting(lambda: self._alarming.deliveries if self._alarming is not None else ())
+        alarming = self._alarming
+        registry = provider_registry(
+            provider, self._endings, lambda: () if alarming is None else alarming.deliveries
         )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
         self._metrics.startService()
