@@ -202,13 +202,20 @@ class Endings:
 
     # --- many at once ----------------------------------------------------------------------------
 
-    async def interrupt(self, tenant: str, label: str | None = None) -> None:
+    async def interrupt(
+        self, tenant: str, label: str | None = None, number: int | None = None
+    ) -> None:
         """End what a tenant has running; what was acknowledged as stored stays.
 
         :param label: only what was begun with the credential of this name
+        :param number: and of this number
         """
         for live in self._sessions:
-            if live.tenant == tenant and (label is None or live.label == label):
+            if (
+                live.tenant == tenant
+                and label in (None, live.label)
+                and number in (None, live.credential)
+            ):
                 await self.over(live)
 
     async def over(self, live: LiveSession) -> None:

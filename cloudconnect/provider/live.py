@@ -26,7 +26,8 @@ class LiveSession:
     :ivar move_on: asks the tenant to go on in a new session; takes the session, whether a role
         of it is lost, and why
     :ivar seen: what the provider's roles have warned of
-    :ivar label: the credential with which it was started
+    :ivar label: the name of the credential with which it was started
+    :ivar credential: its number, or None where nobody asked
     :ivar failed: a role of the provider saw that something was changed
     :ivar broken: a role has lost the tenant's tunnel
     :ivar mover_lost: the mover could not be asked at the end
@@ -43,6 +44,7 @@ class LiveSession:
     move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None
     seen: list[SecurityWarning] = attrs.field(factory=list)
     label: str = DEFAULT_LABEL
+    credential: int | None = None
     orphaned: IDelayedCall | None = None
     ending: bool = False
     failed: bool = False

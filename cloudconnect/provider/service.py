@@ -103,15 +103,16 @@ class CloudConnectService(Service):
         self._accounts = accounts
         self._run = in_accounts_thread
 
-    async def cut(self, tenant: str, label: str | None = None) -> None:
+    async def cut(self, tenant: str, label: str | None = None, number: int | None = None) -> None:
         """End at once what a tenant has running: its control channels and its sessions.
 
         What was acknowledged as stored stays.
 
         :param label: only what was begun with the credential of this name
+        :param number: and of this number
         """
-        self.connections.cut(tenant, label)
-        await self.endings.interrupt(tenant, label)
+        self.connections.cut(tenant, label, number)
+        await self.endings.interrupt(tenant, label, number)
 
     def stopService(self) -> Deferred[Any]:
         """End every session."""

@@ -132,6 +132,7 @@ class Starts:
             notify=notify,
             move_on=move_on,
             label=label,
+            credential=None if login is None else login.number,
         )
         self._sessions.add(live)  # counted from here, so that two Starts cannot race
         try:

@@ -26,6 +26,8 @@ from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.control import (
     BINDING_LABEL,
     AcceptInvitation,
+    AcceptWithCertificate,
+    AuthenticateCertificate,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
@@ -77,6 +79,7 @@ from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.tenant.shared import SharedAccelerator
 from cloudconnect.tenant.verdict import TAMPERING, security_error
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
@@ -119,6 +122,7 @@ class JobManager:
     :param host: the provider's host name or address
     :param port: its TCP port
     :param trust: how its certificate is judged
+    :param identity: the certificate to log in with in the place of a password, or None
     :param gateways: ``HOST:PORT`` of gateways that the provider told of in an earlier command
     :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
@@ -139,6 +143,7 @@ class JobManager:
         port: int,
         trust: TrustPolicy,
         *,
+        identity: ServerIdentity | None = None,
         gateways: Sequence[str] = (),
         learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
@@ -152,6 +157,7 @@ class JobManager:
         self._place = (host, port)
         self._to_leave = False
         self._trust = trust
+        self._identity = identity
         self._happened = happened
         self._warned = warned
         self._tenant = ""
@@ -174,10 +180,11 @@ class JobManager:
 
     # --- log in ----------------------------------------------------------------------------------
 
-    async def log_in(self, tenant: str, password: Password) -> Account:
+    async def log_in(self, tenant: str, password: Password | None) -> Account:
         """Connect, check the provider, authenticate both ways.
 
         :param tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
+        :param password: None: this machine's certificate proves who it is
 
         May be called again, between two sessions: what is left of the control channel before is
         cut.
@@ -197,7 +204,7 @@ class JobManager:
             raise
 
     async def _authenticate(
-        self, control: ControlClient, tenant: str, password: Password
+        self, control: ControlClient, tenant: str, password: Password | None
     ) -> Account:
         self.answered = True
         facts = control.transport.facts  # type: ignore[union-attr]
@@ -214,16 +221,20 @@ class JobManager:
             checked_by=facts.checked_by,
             spki=facts.peer_spki,
         )
-        scram = ScramClient(tenant, password, control.exporter(BINDING_LABEL, b""))
-        first = await control.call(
-            AuthenticateFirst, message=scram.first(), versions=list(PROTOCOL_VERSIONS)
-        )
-        final = await control.call(AuthenticateFinal, message=scram.final(first["message"]))
-        scram.verify(final["message"])
+        versions = list(PROTOCOL_VERSIONS)
+        if password is None:
+            final = await control.call(AuthenticateCertificate, login=tenant, versions=versions)
+            how = "with its certificate"
+        else:
+            scram = ScramClient(tenant, password, control.exporter(BINDING_LABEL, b""))
+            first = await control.call(AuthenticateFirst, message=scram.first(), versions=versions)
+            final = await control.call(AuthenticateFinal, message=scram.final(first["message"]))
+            scram.verify(final["message"])
+            how = "and the provider proved itself"
         if final["version"] != PROTOCOL_VERSIONS[-1]:
             # With one version in the world there is nothing else to choose; see protocol.rst.
             raise Downgrade(f"the provider chose protocol version {final['version']}")
-        self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
+        self._step("logged_in", f"tenant {tenant} logged in, {how}")
         control.keep_alive()
         self._gateways.learn(final.get("gateways"))
         return Account(
@@ -262,7 +273,11 @@ class JobManager:
         )
         self._dialled, self._control_error = control, None
         endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
+            PinnedTLS(
+                trust=self._trust,
+                identity=self._identity,
+                handshake_seconds=CONTROL_HANDSHAKE_SECONDS,
+            ),
             self._endpoint(host, port),
             self._reactor,
         )
@@ -369,6 +384,12 @@ class JobManager:
         """
         answer = await self.control.call(AcceptInvitation, **attrs.asdict(verifier))
         label: str = answer["label"]
+        return label
+
+    async def accept_with_certificate(self) -> str:
+        """Spend the invitation that was logged in with for the certificate of this job manager; the
+        label of the credential made of it."""
+        label: str = (await self.control.call(AcceptWithCertificate))["label"]
         return label
 
     async def create_repository(self, description: bytes) -> None:

@@ -69,7 +69,8 @@ credentials_table = sa.Table(
     # Good for one log-in, which makes the machine's own credential; and its end.
     sa.Column("invitation", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("expires", sa.Float),
-    # For client certificates in the place of passwords, which this release does not know yet.
+    # SHA-256 of the SubjectPublicKeyInfo of the certificate that it logs in with; then nothing
+    # proves a password.
     sa.Column("certificate", sa.LargeBinary(32)),
 )
 
