@@ -79,15 +79,15 @@ class CloudConnectService(Service):
         self.watchers = watchers = Watchers()
         self.nodes = nodes = Nodes(advertise, reactor)
         self.sessions = sessions = LiveSessions()
-        self.reports = reports = Reports(accounts, in_accounts_thread, sessions, watchers)
+        self.earlier = earlier = EarlierWarnings(accounts, in_accounts_thread)
+        self.reports = reports = Reports(accounts, in_accounts_thread, sessions, earlier, watchers)
         self.tenants = tenants = Tenants(
             accounts, in_accounts_thread, reports, grace_days=grace_days
         )
         self.logins = LogIns(reactor, accounts, in_accounts_thread, tenants, reports, decoy_key)
         self.keeping = PointKeeper(tenants, nodes, reports)
         self.repositories = TenantRepositories(tenants, nodes, sessions, self.keeping, reports)
-        self.earlier = EarlierWarnings()
-        self.endings = Endings(reactor, accounts, nodes, sessions, self.earlier, reports, watchers)
+        self.endings = Endings(reactor, accounts, nodes, sessions, earlier, reports, watchers)
         self.starts = Starts(
             reactor,
             accounts,
@@ -95,7 +95,7 @@ class CloudConnectService(Service):
             nodes,
             sessions,
             self.endings,
-            self.earlier,
+            earlier,
             reports,
             watchers,
             mover_backend,

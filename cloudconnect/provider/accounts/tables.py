@@ -107,6 +107,20 @@ events_table = sa.Table(
     sa.Column("fields", sa.Text, nullable=False),
 )
 
+untold_table = sa.Table(
+    "untold",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("job", sa.String(32), nullable=False),
+    sa.Column("session", sa.String(32), nullable=False),
+    sa.Column("kind", sa.String(48), nullable=False),
+    sa.Column("kept", sa.Float, nullable=False),
+    # As JSON.
+    sa.Column("warning", sa.Text, nullable=False),
+    sa.Index("ix_untold_tenant_job", "tenant", "job"),
+)
+
 nodes_table = sa.Table(
     "nodes",
     metadata,
