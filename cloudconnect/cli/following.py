@@ -18,7 +18,8 @@ from cloudconnect.cli.console import printable
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.config.profile import Profile, load, save, state_folder, write_private
 from cloudconnect.errors import CloudConnectError, UsageError
-from cloudconnect.tenant.jobmanager import Account, JobManager
+from cloudconnect.tenant.control import Account
+from cloudconnect.tenant.jobmanager import JobManager
 
 #: Pins that a profile holds at most: the newest.
 PINS_MAX: Final = 8

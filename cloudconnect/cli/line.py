@@ -39,7 +39,8 @@ from cloudconnect.errors import (
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.accelerated import Wanted
-from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
+from cloudconnect.tenant.control import Account
+from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
 from cloudconnect.transports.trust import TrustPolicy
@@ -428,5 +429,8 @@ def on_line(
 def _trust(settings: TenantSettings) -> TrustPolicy:
     profile = settings.profile
     return TrustPolicy(
-        settings.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
+        settings.address[0],
+        ca_file=profile.ca or None,
+        fingerprints=profile.fingerprints,
+        accept_expired=settings.accept_expired,
     )

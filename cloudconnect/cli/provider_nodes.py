@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cloudconnect.commands.enrolling import NodeInvitation
 from cloudconnect.config.joining import SPOKEN
 from cloudconnect.config.provider import load
 from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.provider.expiry import due
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeName
@@ -84,6 +86,10 @@ def list_nodes(directory: Path, as_json: bool, debug: bool) -> None:
             text += f", {row['sessions']} sessions"
         if row["spki"]:
             text += f"  {row['spki']}"
+        if row["ends"] and row["revoked"] is None:
+            text += f"  certificate until {local_time(row['ends'])}"
+            if due(row["ends"], time.time()) is not None:
+                text += ": NOT RENEWED"
         console.record("node", fields, printable(text))
 
 

@@ -28,9 +28,10 @@ from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load
 from cloudconnect.errors import CloudConnectError, NotFound, StoredDataDamaged, UsageError
 from cloudconnect.provider.audit import segments
-from cloudconnect.repository.catalogue import sqlite_url
+from cloudconnect.repository.database import sqlite_url
+from cloudconnect.repository.opening import CATALOGUE
 from cloudconnect.repository.retention import RetentionRow
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.store import Repository
 
 #: The list of what a backup holds, written last: without it, it is none.
 MANIFEST: Final = "manifest.json"

@@ -42,6 +42,7 @@ from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
+from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
@@ -225,6 +226,7 @@ class EmbeddedProvider(MultiService):
             mover_backend=places.backend_address or HERE,
             grace_days=places.grace_days,
         )
+        service.node_certificates = NodeCertificates(accounts.nodes())
         mover: TargetDataMover | None = None
         if "mover" in places.roles:
             mover = TargetDataMover(
@@ -279,12 +281,15 @@ class EmbeddedProvider(MultiService):
         if places.lan is not None and places.backend is not None:
             service.nodes.settling.begin(WAIT_SECONDS)
             endpoint, tls = places.lan
-            lines = self._lan_factory(service, tls, places)
             joining: EnrolmentTarget | None = None
+            renewals: NodeRenewals | None = None
             if places.sign is not None:
+                renewals = NodeRenewals(reactor, accounts, thread.run, places.sign, service.renewed)
                 joining = EnrolmentTarget(
                     reactor, accounts, thread.run, places.sign, service.joined
                 )
+            nodes = NodeFactory(service, places.backend_address, renewals)
+            lines = self._lan = tls.server_factory(nodes, reactor)
             self._listeners += [
                 Listener(
                     endpoint,
@@ -306,13 +311,6 @@ class EmbeddedProvider(MultiService):
         departures = Departures(reactor, service, accounts, thread.run)
         for child in (thread, *watching, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)
-
-    def _lan_factory(
-        self, service: CloudConnectService, tls: MutualTLS, places: Places
-    ) -> TLSServerFactory:
-        nodes = NodeFactory(service, places.backend_address)
-        self._lan = tls.server_factory(nodes, self._reactor)
-        return self._lan
 
     def reload(
         self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice

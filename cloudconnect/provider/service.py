@@ -25,6 +25,7 @@ from cloudconnect.provider.ending import Endings
 from cloudconnect.provider.keeping import PointKeeper
 from cloudconnect.provider.live import LiveSessions
 from cloudconnect.provider.logins import LogIns
+from cloudconnect.provider.node_renewal import NodeCertificates
 from cloudconnect.provider.nodes import Nodes
 from cloudconnect.provider.planning import HERE
 from cloudconnect.provider.reports import Reports
@@ -58,6 +59,8 @@ class CloudConnectService(Service):
     :ivar watchers: who is told what happens
     :ivar reload: reads certificates and settings again, where this process can
     :ivar connections: the control channels that are up
+    :ivar node_certificates: when those of nodes end
+    :ivar node_endings: when the certificates of nodes end
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class CloudConnectService(Service):
         self.provider = provider
         self.reload: Callable[[], None] | None = None
         self.connections = Connections()
+        self.node_certificates = NodeCertificates()
         self.watchers = watchers = Watchers()
         self.nodes = nodes = Nodes(advertise, reactor)
         self.sessions = sessions = LiveSessions()
@@ -121,13 +125,17 @@ class CloudConnectService(Service):
 
     # --- nodes of other processes ----------------------------------------------------------------
 
-    async def admit_node(self, link: BoundedAMP, role: str, name: str, spki: str) -> None:
+    async def admit_node(
+        self, link: BoundedAMP, role: str, name: str, spki: str, ends: float
+    ) -> None:
         """Judge a node that has proved its certificate; from now on it is known by its name.
 
         :param spki: fingerprint of the key that it has proved
+        :param ends: when its certificate ends, in seconds since 1970
         :raises Refused: its certificate was taken back
         """
-        known = await self._run(self._accounts.admit_node, role, name, spki)
+        known = await self._run(self._accounts.admit_node, role, name, spki, ends or None)
+        self.node_certificates.saw(role, name, ends)
         self.nodes.set_leaving(role, name, known.leaving)
         self.nodes.join(link, role, name)
 
@@ -135,8 +143,13 @@ class CloudConnectService(Service):
         """A new node got its certificate."""
         self.reports.note("node_enrolled", "", f"{role} {name} got its certificate", node=name)
 
+    def renewed(self, role: str, name: str) -> None:
+        """A node got its next certificate."""
+        self.reports.note("node_renewed", "", f"{role} {name} got its next certificate", node=name)
+
     def expel(self, role: str, name: str) -> None:
         """A node's certificate was taken back: cut its lines, and with them its sessions."""
+        self.node_certificates.forget(role, name)
         for link in self.nodes.named(role, name):
             line: Any = link.transport
             if line is not None:

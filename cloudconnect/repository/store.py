@@ -1,9 +1,10 @@
 """Layer 3: one repository: the blobs and restore points of one tenant, at the provider.
 
-The order in which things become durable is the promise of this module (architecture decision 11):
-a pack is complete under its name, then its blobs are in the index, then they are acknowledged; a
-restore point's references and record are durable, then its row, then it is acknowledged. After a
-write that failed nothing more is stored by the same object: nobody knows what the system has kept.
+What it stores is in :mod:`cloudconnect.repository.storing`, what of it is kept and for how long in
+:mod:`cloudconnect.repository.keeping`, restore points in :mod:`cloudconnect.repository.points`. The
+order in which things become durable is the promise of them all (architecture decision 11): a pack
+is complete under its name, then its blobs are in the index, then they are acknowledged; a restore
+point's references and record are durable, then its row, then it is acknowledged.
 
 Any number of :class:`Repository` objects, in any number of threads and processes, may be open on
 one directory; each is used by one thread at a time.
@@ -11,79 +12,49 @@ one directory; each is used by one thread at a time.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
-import attrs
 import sqlalchemy as sa
 
-from cloudconnect.content.atrest import BlobKind, RepositoryDescription
+from cloudconnect.content.atrest import RepositoryDescription
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.content.points import PointRecord
-from cloudconnect.content.retention import RetentionPolicy
-from cloudconnect.errors import (
-    CloudConnectError,
-    HeadMoved,
-    NoSpace,
-    NotFound,
-    ProtocolViolation,
-    Refused,
-    StoredDataDamaged,
-    UsageError,
-)
-from cloudconnect.interfaces import ILease
+from cloudconnect.errors import HeadMoved, Refused, StoredDataDamaged
 from cloudconnect.repository.accounting import Measured, read_measured
-from cloudconnect.repository.bin import Bin
 from cloudconnect.repository.blobs import LocalBlobStore
-from cloudconnect.repository.catalogue import Catalogue, open_catalogue, sqlite_url
-from cloudconnect.repository.clock import observe
+from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.collect import CollectResult, Progress, collect
-from cloudconnect.repository.committing import COMMITS_MAX, PackCommits
 from cloudconnect.repository.descriptions import (
     DESCRIPTION,
     newest_description,
     replace_description,
 )
 from cloudconnect.repository.findings import ScrubResult
-from cloudconnect.repository.freezing import freeze, is_frozen, thaw
 from cloudconnect.repository.heads import HeadsPage, read_page
-from cloudconnect.repository.leases import Leases
-from cloudconnect.repository.packs import KINDS, OVERHEAD, PackBuilder
+from cloudconnect.repository.keeping import Keeping
+from cloudconnect.repository.opening import (
+    described,
+    find_catalogue,
+    new_catalogue,
+    open_store,
+    read_description,
+)
 from cloudconnect.repository.points import PointRow, Points, StoredPoint
 from cloudconnect.repository.reading import read_blobs
 from cloudconnect.repository.rebuild import RebuildResult, rebuild_index
 from cloudconnect.repository.references import ReferenceWriter
-from cloudconnect.repository.reservations import Reservation, counted_bytes
-from cloudconnect.repository.retention import Retention, RetentionDecision, RetentionRow
-from cloudconnect.repository.rules import Rules, read_rules, write_rules
+from cloudconnect.repository.reservations import counted_bytes
 from cloudconnect.repository.scrub import scrub
-from cloudconnect.repository.tables import packs_table, points_table, repository_table
+from cloudconnect.repository.storing import Storing
+from cloudconnect.repository.tables import packs_table, points_table
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.frames import ID_SIZE, StoredBlob
 
-#: Version of the packs and of what lies beside them; the catalogue has its own revisions.
-FORMAT_VERSION: Final = 1
-#: The catalogue's file in the repository's directory.
-CATALOGUE: Final = "catalogue.sqlite"
 
-
-@attrs.frozen
-class Expired:
-    """What had its time, and went.
-
-    :ivar removed: points that left the bin for good
-    :ivar activated: hosts and jobs of retention policies that came into force
-    """
-
-    removed: list[PointRow]
-    activated: list[tuple[str, str]]
-
-
-class Repository:
+class Repository(Storing, Keeping):
     """An open repository; made by :meth:`create` and :meth:`open`.
 
     :ivar description: what the tenant stored at ``connect``
@@ -98,21 +69,9 @@ class Repository:
         description: RepositoryDescription,
         clock: Callable[[], float],
     ) -> None:
-        self.store = store
-        self.catalogue = catalogue
-        self.description = description
-        self._clock = clock
+        Storing.__init__(self, store, catalogue, description, clock)
+        Keeping.__init__(self, store, catalogue, clock)
         self._points = Points(store, catalogue, clock)
-        self._bin = Bin(store, catalogue, clock)
-        self._retention = Retention(self._bin, catalogue, clock)
-        self._builders: dict[int, PackBuilder] = {}
-        self._commits = PackCommits()
-        self._pending: set[bytes] = set()
-        self._lists: list[ReferenceWriter] = []
-        self._failed = False
-        self._lease: ILease | None = None
-        self._reservation: Reservation | None = None
-        self._job: bytes | None = None
 
     @classmethod
     def create(
@@ -137,9 +96,9 @@ class Repository:
             try:
                 store.put(DESCRIPTION, [encoded])
             except FileExistsError:
-                if _read_description(store) != encoded:
+                if read_description(store) != encoded:
                     raise Refused("there is another repository in this place already") from None
-            catalogue = _new_catalogue(directory, description, url)
+            catalogue = new_catalogue(directory, description, url)
             return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
@@ -164,22 +123,11 @@ class Repository:
         :raises UsageError: a newer release made it
         :raises StoredDataDamaged: its catalogue is missing or of another repository
         """
-        path = Path(directory)
+        store = open_store(directory, read_only)
         try:
-            if path.is_symlink():
-                raise NotFound("a repository's directory is not a symbolic link")
-            store = LocalBlobStore(os.fspath(directory), create=path.is_dir() and not read_only)
-        except FileNotFoundError:
-            raise NotFound("there is no repository in this place") from None
-        try:
-            if url is None:
-                if not (path / CATALOGUE).exists():
-                    _read_description(store)  # NotFound where there never was one
-                    raise StoredDataDamaged("the repository's catalogue is missing: recover it")
-                url = sqlite_url(os.fspath(path / CATALOGUE), read_only)
-            catalogue = open_catalogue(url, read_only)
+            catalogue = find_catalogue(store, directory, url, read_only)
             try:
-                description = _described(catalogue)
+                description = described(catalogue)
                 if not read_only:
                     store.clean()
                 opened = cls(store, catalogue, description, clock)
@@ -205,115 +153,14 @@ class Repository:
         """
         store = LocalBlobStore(os.fspath(directory), create=False)
         try:
-            description = newest_description(store, _read_description(store))
-            catalogue = _new_catalogue(directory, description, url)
+            description = newest_description(store, read_description(store))
+            catalogue = new_catalogue(directory, description, url)
             return cls(store, catalogue, description, clock)._leased()
         except BaseException:
             store.close()
             raise
 
     # --- blobs -----------------------------------------------------------------------------------
-
-    def have(self, ids: Sequence[bytes]) -> list[bool]:
-        """Which of ``ids`` need not be sent: stored, or taken by :meth:`add` just now."""
-        with self.catalogue.reading() as connection:
-            found = self.catalogue.present(connection, set(ids) - self._pending)
-        return [name in found or name in self._pending for name in ids]
-
-    def commit_beside(self) -> None:
-        """From now on let :meth:`add` not wait until a full pack is durable.
-
-        Its ids are returned by a later :meth:`add`, or by :meth:`flush`; and that is where an error
-        of the disk is raised.
-        """
-        self._commits.beside = True
-
-    def begin_job(self, job: bytes, quota: int | None = None) -> None:
-        """What is stored from here on belongs to a job run, and counts against a quota.
-
-        :param job: 16 bytes, the same over all sessions of the run
-        :param quota: bytes that the repository may hold; None: any number
-        :raises NoSpace: the disk is so full that nothing could be stored
-        """
-        self._job = job
-        if quota is not None and self._lease is not None:
-            if self._lease.name is None:
-                raise NoSpace("the provider's disk is full")
-            self._reservation = Reservation(self.store, self.catalogue, self._lease.name, quota)
-
-    def reserve(self, size: int) -> None:
-        """Reserve so many bytes of the quota, before they are stored.
-
-        :raises QuotaUsed: there are not so many left
-        """
-        if self._reservation is not None:
-            self._reservation.take(size)
-
-    def release_job(self) -> None:
-        """The job was refused: nothing that it stored in any of its sessions is kept for it.
-
-        What a restore point needs stays; the rest goes with the next collection, as soon as nobody
-        counts on it. Nothing more can be stored here.
-        """
-        self._fail()
-        if self._job is not None:
-            p = packs_table.c
-            with self.catalogue.writing() as connection:
-                mine = sa.update(packs_table).where(p.job == self._job)
-                connection.execute(mine.values(released=True))
-
-    @property
-    def has_released(self) -> bool:
-        """Whether there are packs of jobs that were refused."""
-        query = sa.select(packs_table.c.number).where(packs_table.c.released).limit(1)
-        with self.catalogue.reading() as connection:
-            return connection.execute(query).first() is not None
-
-    def add(self, blob: StoredBlob, kind: BlobKind = "chunk") -> list[bytes]:
-        """Take a blob whose stored bytes have their digest (a frame reader has seen to it).
-
-        :return: ids that have become durable by this call: most often none, and many at a time
-        :raises NoSpace: the disk is full; nothing can be stored any more
-        :raises OSError: anything else that the system reports; likewise
-        :raises Refused: an earlier write failed
-        """
-        self._check_usable()
-        if blob.id in self._pending:
-            return []
-        number = KINDS.index(kind)
-        try:
-            builder = self._builders.get(number)
-            if builder is None:
-                self.reserve(OVERHEAD)
-                builder = self._builders[number] = PackBuilder(
-                    self.store.begin(), self.description.repository, os.urandom(16)
-                )
-            builder.add(blob, number)
-            self._pending.add(blob.id)
-            if builder.full:
-                self._commit(number)
-            return self._index(COMMITS_MAX - 1) if self._commits else []
-        except BaseException:
-            self._fail()
-            raise
-
-    def flush(self) -> list[bytes]:
-        """Make all that was added durable, and return the ids for which that is new.
-
-        :raises NoSpace: the disk is full; nothing can be stored any more
-        :raises OSError: anything else that the system reports; likewise
-        :raises Refused: an earlier write failed
-        """
-        if self._lease is None and not self._failed:
-            return []  # opened for reading only: nothing was added
-        self._check_usable()
-        try:
-            for number in sorted(self._builders):
-                self._commit(number)
-            return self._index(0)
-        except BaseException:
-            self._fail()
-            raise
 
     def read(self, ids: Sequence[bytes]) -> Iterator[StoredBlob]:
         """The blobs in the order asked; their stored bytes have their digest.
@@ -332,16 +179,6 @@ class Repository:
         return read_blobs(self.store, self.catalogue, ids)
 
     # --- points ----------------------------------------------------------------------------------
-
-    def begin_references(self) -> ReferenceWriter:
-        """Begin the list of blobs that a restore point will need, for :meth:`publish`.
-
-        :raises NoSpace: the disk is full
-        """
-        self._check_usable()
-        writer = ReferenceWriter(self.store.begin())
-        self._lists.append(writer)
-        return writer
 
     def publish(
         self,
@@ -388,11 +225,6 @@ class Repository:
             self._reservation.published(references.count * ID_SIZE + 2 * len(encoded))
         return answer
 
-    def _drop(self, references: ReferenceWriter) -> None:
-        references.discard()
-        if references in self._lists:
-            self._lists.remove(references)
-
     def points(
         self,
         host: str | None = None,
@@ -438,128 +270,6 @@ class Repository:
         :raises NotFound: there is no such point
         """
         self._points.withdraw(points, session)
-
-    # --- what is kept, and for how long ----------------------------------------------------------
-
-    @property
-    def rules(self) -> Rules:
-        """What the provider demands and allows here."""
-        with self.catalogue.reading() as connection:
-            return read_rules(connection)
-
-    def set_rules(self, rules: Rules) -> None:
-        """Put rules into force; deadlines that are set already stay as they are."""
-        if rules != self.rules:
-            with self.catalogue.writing() as connection:
-                write_rules(connection, rules)
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing is deleted, expires or is collected."""
-        with self.catalogue.reading() as connection:
-            return is_frozen(connection)
-
-    def freeze(self) -> None:
-        """Stop every deletion and expiry, collecting, and the expiry clock, from now on."""
-        freeze(self.store, self.catalogue, self._clock())
-
-    def thaw(self) -> None:
-        """Let all of that go on."""
-        thaw(self.store, self.catalogue, self._clock())
-
-    def observe_clock(self) -> None:
-        """Let the expiry clock count: call it more often than every 26 hours."""
-        with self.catalogue.writing() as connection:
-            observe(connection, self._clock())
-
-    def delete(self, points: Iterable[bytes], by: str = "tenant") -> list[PointRow]:
-        """Put points into the bin: all of them, or none. What is there already stays as it is.
-
-        :param points: their ids, 16 bytes each
-        :param by: ``tenant``, ``retention`` or ``provider``
-        :return: the points, in their order
-        :raises NotFound: there is no such point, or it was removed
-        :raises Refused: one is locked, or the repository is frozen
-        :raises NoSpace: the bin or the disk is full
-        """
-        return self._bin.delete(points, by)
-
-    def undelete(self, points: Iterable[bytes]) -> list[PointRow]:
-        """Take points out of the bin; nothing happens to those that are not in it.
-
-        :param points: their ids, 16 bytes each
-        :return: the points, in their order
-        :raises NotFound: there is no such point, or it was removed
-        """
-        return self._bin.undelete(points)
-
-    def lock(self, points: Iterable[bytes], until: float) -> list[PointRow]:
-        """See to it that nobody can delete points until then; a longer lock stays.
-
-        :param points: their ids, 16 bytes each
-        :param until: in seconds since 1970; rounded up
-        :return: the points, in their order
-        :raises NotFound: there is no such point
-        :raises Refused: one is in the bin, or ``until`` is past or more than 100 years away
-        :raises NoSpace: the disk is full
-        """
-        return self._bin.lock(points, until)
-
-    def expire(self) -> Expired:
-        """Remove points whose time in the bin is over, and put pending retention into force.
-
-        Nothing happens while the repository is frozen.
-
-        :raises NoSpace: the disk is full
-        """
-        return Expired(self._bin.expire(), self._retention.activate())
-
-    def bin_usage(self) -> tuple[int, int | None]:
-        """At most so many bytes are in the bin, and with how many it is full, or None."""
-        return self._bin.usage()
-
-    def check_bin_room(self) -> None:
-        """That the bin is not full: while it is, there is no new backup.
-
-        :raises NoSpace: it is
-        """
-        self._bin.check_room()
-
-    def retention(self) -> list[RetentionRow]:
-        """The retention policies, in the order of hosts and jobs."""
-        return self._retention.rows()
-
-    def set_retention(self, host: str, job: str, policy: RetentionPolicy | None) -> RetentionRow:
-        """Set what is kept of a job on a host.
-
-        :param host: empty: of every host that has no policy of its own
-        :param job: likewise
-        :param policy: None: everything
-        :raises Refused: outside of the rules
-        """
-        return self._retention.set(host, job, policy)
-
-    def apply_retention(self, dry_run: bool = False) -> list[RetentionDecision]:
-        """Put what no policy keeps into the bin.
-
-        Points that are locked stay, and all once the bin is full or while the repository is frozen:
-        the decision says so.
-
-        :param dry_run: only say what would go and what would stay
-        :return: a decision on every point that no policy keeps; of a dry run, on all that are
-            published
-        :raises NoSpace: the disk is full
-        """
-        return self._retention.apply(dry_run)
-
-    def preview_retention(
-        self, host: str, job: str, policy: RetentionPolicy | None
-    ) -> list[RetentionDecision]:
-        """What would stay and go if this policy were in force for that host and job.
-
-        :raises Refused: outside of the rules
-        """
-        return self._retention.preview(host, job, policy)
 
     # --- heads and descriptions ------------------------------------------------------------------
 
@@ -676,13 +386,7 @@ class Repository:
 
     def close(self) -> None:
         """Forget what was not flushed, and let go of everything; may be called again."""
-        self._fail()
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            # One that cannot be written away counts no more when the lease has ended.
-            with contextlib.suppress(CloudConnectError, OSError):
-                reservation.release()
-        self._release()
+        self._let_go()
         self.catalogue.close()
         self.store.close()
 
@@ -691,128 +395,3 @@ class Repository:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _commit(self, number: int) -> None:
-        """Begin to make the pack that is being filled durable."""
-        builder = self._builders.pop(number)
-        try:
-            if self._reservation is not None:
-                self._reservation.about_to_store(builder.name)
-        except BaseException:
-            builder.discard()
-            raise
-        self._commits.begin(builder)
-
-    def _index(self, leave: int) -> list[bytes]:
-        """Put packs that have become durable into the index, and return the ids of their blobs.
-
-        :param leave: so many may still be on their way to the disk
-        """
-        packs = self._commits.take(leave)
-        if not packs:
-            return []
-        now = self._clock()
-        with self.catalogue.writing() as connection:
-            for pack in packs:
-                entries = pack.builder.entries
-                self.catalogue.add_pack(connection, pack.name, pack.size, entries, now, self._job)
-                if self._reservation is not None:
-                    self._reservation.stored(connection, pack.name, pack.size)
-        ids = [entry.id for pack in packs for entry in pack.builder.entries]
-        self._pending.difference_update(ids)
-        return ids
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Without this object's lease, which would be in its own way."""
-        if self.catalogue.read_only:
-            raise Refused("the repository was opened to be read only")
-        if self._builders or self._commits or self._lists:
-            raise Refused("what was added has to be flushed first")
-        leased = self._lease is not None
-        self._release()
-        try:
-            yield
-        finally:
-            if leased:
-                self._lease = Leases(self.store, self.catalogue).take()
-
-    def _leased(self) -> Self:
-        try:
-            self._lease = Leases(self.store, self.catalogue).take()
-        except BaseException:
-            self.catalogue.close()
-            raise
-        return self
-
-    def _release(self) -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
-
-    def _check_usable(self) -> None:
-        if self._lease is None and not self._failed:
-            raise Refused("nothing can be stored here: it was opened without a lease")
-        if self._failed:
-            raise Refused(
-                "nothing more can be stored here: an earlier write failed, or it is closed"
-            )
-
-    def _fail(self) -> None:
-        self._failed = True
-        for name in self._commits.drop():
-            with contextlib.suppress(OSError):  # a pack without a row does no harm either
-                self.store.remove(name)
-        self._pending.clear()
-        for builder in self._builders.values():
-            builder.discard()
-        for writer in self._lists:
-            writer.discard()
-        self._builders.clear()
-        self._lists.clear()
-
-
-def _new_catalogue(
-    directory: str | os.PathLike[str], description: RepositoryDescription, url: str | None
-) -> Catalogue:
-    """An empty catalogue for the repository of this description."""
-    catalogue = open_catalogue(url or sqlite_url(os.fspath(Path(directory) / CATALOGUE)))
-    try:
-        with catalogue.writing() as connection:
-            if connection.execute(sa.select(repository_table.c.number)).first() is not None:
-                raise Refused("there is a repository in this place already")
-            connection.execute(
-                sa.insert(repository_table),
-                {
-                    "number": 1,
-                    "repository": description.repository,
-                    "format_version": FORMAT_VERSION,
-                    "description": description.encode(),
-                    "description_revision": description.revision,
-                    "removals": 0,
-                },
-            )
-    except BaseException:
-        catalogue.close()
-        raise
-    return catalogue
-
-
-def _described(catalogue: Catalogue) -> RepositoryDescription:
-    with catalogue.reading() as connection:
-        row = connection.execute(sa.select(repository_table)).one_or_none()
-    if row is None:
-        raise StoredDataDamaged("the repository's catalogue is empty: recover it")
-    if row.format_version > FORMAT_VERSION:
-        raise UsageError("a newer release of cloudconnect made this repository; install that one")
-    try:
-        return RepositoryDescription.decode(row.description)
-    except (ProtocolViolation, TypeError) as error:
-        raise StoredDataDamaged("the repository's catalogue is damaged: recover it") from error
-
-
-def _read_description(store: LocalBlobStore) -> bytes:
-    try:
-        return store.read(DESCRIPTION, 0, store.size(DESCRIPTION))
-    except NotFound:
-        raise NotFound("there is no repository in this place") from None

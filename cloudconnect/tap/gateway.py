@@ -8,8 +8,6 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
-from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.gateway import GatewaySettings, load
@@ -19,30 +17,21 @@ from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration
 from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
+from cloudconnect.tap.separate import RoleOptions, make_process, role_parameters
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 
 
-class Options(UsageOptions):
+class Options(RoleOptions):
     """The options of ``twist cloudconnect-gateway``."""
 
-    synopsis = "--directory DIR [--listen ENDPOINT]"
-    optParameters = [
-        ["directory", "d", None, "The gateway's directory (provider gateway enroll)."],
-        ["listen", "l", None, "Endpoint string of the public port, in place of gateway.toml's."],
-        METRICS_OPTION,
-    ]
+    role = "gateway"
+    optParameters = role_parameters(role, "provider gateway enroll", "gateway.toml")
 
-    def postOptions(self) -> None:
-        """A directory is needed, and a gateway in it."""
-        if not self["directory"]:
-            raise OptionError("name the gateway's directory with --directory")
-        try:
-            self.settings = load(Path(self["directory"]))
-        except UsageError as error:
-            raise OptionError(str(error)) from None
+    def load(self, directory: Path) -> GatewaySettings:
+        """See :meth:`RoleOptions.load`."""
+        return load(directory)
 
 
 class GatewayProcess(MultiService):
@@ -99,12 +88,4 @@ class GatewayProcess(MultiService):
 
 def makeService(options: Options) -> GatewayProcess:
     """The service of ``twist cloudconnect-gateway``."""
-    from twisted.internet import reactor
-
-    settings = options.settings
-    try:
-        process = GatewayProcess(reactor, settings, options["listen"] or settings.listen)
-        add_metrics(reactor, process, options["metrics"], "gateway")
-        return process
-    except UsageError as error:
-        raise SystemExit(f"cloudconnect-gateway: {error}") from None
+    return make_process(options, GatewayProcess, "cloudconnect-gateway", "gateway")

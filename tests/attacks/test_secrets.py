@@ -68,6 +68,8 @@ _REGISTERED = re.compile(rb"registered with the service, ")
 class SecretsTests(StoryCase):
     """Whatever a run leaves behind."""
 
+    forked = False  # what the system shows of a process is that of its program
+
     def setUp(self) -> None:
         super().setUp()
         self.noted = self.folder / "noted"

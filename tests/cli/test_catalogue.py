@@ -6,7 +6,8 @@ import shutil
 
 from cloudconnect.config.provider import load, running
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.opening import CATALOGUE
+from cloudconnect.repository.store import Repository
 from tests.cli.test_provider import VERIFIER, DirectoryCase
 from tests.repository.repositories import DESCRIBED, REPOSITORY
 

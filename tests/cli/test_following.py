@@ -14,7 +14,7 @@ from cloudconnect.cli.following import PINS_MAX, follow, moved
 from cloudconnect.cli.tenant import TenantSettings
 from cloudconnect.commands.notice import Notice
 from cloudconnect.config.profile import Profile, load, save
-from cloudconnect.tenant.jobmanager import Account
+from cloudconnect.tenant.control import Account
 from tests.cli.commands import CommandCase
 
 OLD, NEW = (f"SPKI-SHA256:{pair * 32}" for pair in ("ab", "cd"))

@@ -40,7 +40,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.tenant.accelerated import Wanted
-from cloudconnect.tenant.jobmanager import Account
+from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.retrying import RETRY_SECONDS
 from tests.cli.commands import CommandCase
 from tests.cli.test_tenant import NOTHING

@@ -9,7 +9,7 @@ from cloudconnect.cli.line import Line
 from cloudconnect.cli.wan import SHORT_SECONDS, WAN, decide
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import UsageError
-from cloudconnect.tenant.jobmanager import Account
+from cloudconnect.tenant.control import Account
 from tests.cli.commands import CommandCase
 
 PROVIDER, REPOSITORY = b"p" * 16, b"r" * 16

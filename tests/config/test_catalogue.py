@@ -12,7 +12,8 @@ from cloudconnect.config.provider import initialize, load
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NotFound, StoredDataDamaged, UsageError
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.opening import CATALOGUE
+from cloudconnect.repository.store import Repository
 from tests.provider.stage import StageCase
 
 

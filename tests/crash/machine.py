@@ -31,8 +31,9 @@ from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, Refused
 from cloudconnect.repository import packs
 from cloudconnect.repository.clock import STEP_MAX
+from cloudconnect.repository.opening import CATALOGUE
 from cloudconnect.repository.rules import DAY, Rules
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import points_table
 from tests.repository.repositories import DESCRIBED, blob, keys, name_of, record
 

@@ -69,7 +69,8 @@ from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tenant.accelerated import OwnAccelerator
-from cloudconnect.tenant.jobmanager import Account, JobManager, new_job_id
+from cloudconnect.tenant.control import Account
+from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.transports.memory import MemoryEndpoint, MemoryPair
 from cloudconnect.transports.switch import FactoryTarget
 from cloudconnect.transports.tls import PinnedTLS

@@ -26,6 +26,7 @@ from cloudconnect.commands.lan import (
     ReportWarning,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.renewing import RenewNode, ShowNode
 from cloudconnect.errors import ContextMismatch, ProtocolViolation, Refused, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateway import Gateway
@@ -410,7 +411,8 @@ class NodeTests(SynchronousTestCase):
 
         reactor = Clock()
 
-        async def admit_node(self, link: object, role: str, name: str, spki: str) -> None:
+        async def admit_node(self, link: object, *shown: Any) -> None:
+            _, name, _, _ = shown
             if name == "removed":
                 raise Refused("not any more")
 
@@ -426,8 +428,10 @@ class NodeTests(SynchronousTestCase):
     def test_only_its_own(self) -> None:
         """On its line each node can say what is its own and nothing else, and nothing before its
         certificate is known: a gateway cannot report for a mover."""
-        reports = {ReportWarning.commandName, ReportEvent.commandName}
-        self.assertEqual({Register.commandName, ReportLoad.commandName}, self.answered("gateway"))
+        every = {RenewNode.commandName, ShowNode.commandName}
+        reports = every | {ReportWarning.commandName, ReportEvent.commandName}
+        of_a_gateway = {Register.commandName, ReportLoad.commandName}
+        self.assertEqual(of_a_gateway | every, self.answered("gateway"))
         self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
         of_a_mover = {RegisterMover.commandName, AskOwner.commandName}
         self.assertEqual(of_a_mover | reports, self.answered("mover"))

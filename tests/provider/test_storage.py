@@ -9,8 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import Busy
-from cloudconnect.provider.storage import STORAGE_FILE, WriteLocks, host_name, storage_of
+from cloudconnect.provider.storage import STORAGE_FILE, host_name, storage_of
 from cloudconnect.repository.store import Repository
 from tests.repository.repositories import DESCRIBED, blob
 
@@ -19,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _WRITER = """
 import sys
 from pathlib import Path
-from cloudconnect.provider.storage import WriteLocks
 from cloudconnect.repository.store import Repository
 from tests.repository.repositories import blob
 folder = Path(sys.argv[1])
@@ -31,9 +29,7 @@ with Repository.open(folder) as opened:
             print("more", flush=True)
             sys.stdin.readline()
     opened.flush()
-with WriteLocks().writing(folder):
-    print("held", flush=True)
-    sys.stdin.readline()
+print("done", flush=True)
 """
 
 
@@ -62,20 +58,8 @@ class StorageTests(SynchronousTestCase):
         self.assertEqual(host_name(), host_name())
         self.assertTrue(host_name())
 
-    def test_held(self) -> None:
-        """One process may have it as often as it likes; it is free after the last one."""
-        self.folder.mkdir()
-        ours, theirs = WriteLocks(), WriteLocks()
-        with ours.writing(self.folder):
-            with ours.writing(self.folder):
-                self.assertRaises(Busy, theirs.check, self.folder)
-            self.assertRaises(Busy, theirs.check, self.folder)
-            ours.check(self.folder)
-        theirs.check(self.folder)
-
     def test_two_processes(self) -> None:
-        """Two processes store in one repository at once, and all of both is there; but only one of
-        them has the lock of who takes backups, until it ends, however it does."""
+        """Two processes store in one repository at once, and all of both is there."""
         Repository.create(self.folder, DESCRIBED).close()
         writer = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(self.folder)],
@@ -91,17 +75,13 @@ class StorageTests(SynchronousTestCase):
         self.addCleanup(writer.stdout.close)
         with Repository.open(self.folder) as opened:
             count = 0
-            while writer.stdout.readline() == "more\n":
+            while (said := writer.stdout.readline()) == "more\n":
                 opened.add(blob(count))
                 count += 1
                 opened.flush()
                 writer.stdin.write("\n")
                 writer.stdin.flush()
-            self.assertEqual(10, count)
+            self.assertEqual((10, "done\n"), (count, said))
             ours = [blob(number).id for number in range(count)]
             theirs = [blob(1000 + number).id for number in range(200)]
             self.assertEqual(210, len(list(opened.read(ours + theirs))))
-            self.assertRaises(Busy, WriteLocks().check, self.folder)
-            writer.kill()
-            writer.wait()
-            WriteLocks().check(self.folder)

@@ -17,10 +17,11 @@ from cloudconnect.errors import NoSpace, NotFound, Refused
 from cloudconnect.repository import bin as bin_module
 from cloudconnect.repository.freezing import FROZEN
 from cloudconnect.repository.markers import deleted_name, lock_name, removed_name
+from cloudconnect.repository.opening import CATALOGUE
 from cloudconnect.repository.points import record_name
 from cloudconnect.repository.references import references_name
 from cloudconnect.repository.rules import Rules
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import points_table, repository_table
 from tests.repository.repositories import RepositoryCase, blob, failing, name_of
 from tests.repository.test_store import in_child, kill_before_step

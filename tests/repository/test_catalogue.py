@@ -24,11 +24,12 @@ from cloudconnect.repository.catalogue import (
     Catalogue,
     current_revision,
     open_catalogue,
-    sqlite_url,
 )
+from cloudconnect.repository.database import make_engine, sqlite_url
 from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.tables import blobs_table, metadata, packs_table, repository_table
 from tests.repository.repositories import name_of
+from tests.schemas import schema
 
 
 def entry(number: int, offset: int = 7) -> Entry:
@@ -105,15 +106,21 @@ class OpeningTests(CatalogueCase):
     """A catalogue is always of this release's revision, and durable."""
 
     def test_tables(self) -> None:
-        """What the migrations make is what the tables say."""
-        with self.catalogue.reading() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
-            self.assertEqual(compare_metadata(context, metadata), [])
-            self.assertEqual(current_revision(connection), REVISION)
-            (table,) = connection.exec_driver_sql(
-                "SELECT sql FROM sqlite_master WHERE name='blobs'"
-            ).scalars()
-            self.assertIn("WITHOUT ROWID", table)
+        """What the migrations make, and what a new catalogue has, is what the tables say."""
+        migrated = Catalogue(make_engine(sqlite_url(f"{self.path}-migrated"), False))
+        self.addCleanup(migrated.close)
+        catalogue_module._migrate(migrated)
+        schemas = []
+        for catalogue in (migrated, self.catalogue):
+            with catalogue.reading() as connection:
+                context = MigrationContext.configure(connection, opts={"compare_type": True})
+                self.assertEqual(compare_metadata(context, metadata), [])
+                self.assertEqual(current_revision(connection), REVISION)
+                schemas.append(schema(connection))
+        self.assertEqual(*schemas)
+        self.assertIn("alembic_version", schemas[0])
+        self.assertIn("WITHOUT ROWID", schemas[0]["blobs"][0])
+        self.assertIn("AUTOINCREMENT", schemas[0]["packs"][0])
 
     def test_head(self) -> None:
         """The newest migration is the revision that the catalogue asks for."""

@@ -11,8 +11,9 @@ from cloudconnect.errors import Busy, NotFound, Refused
 from cloudconnect.repository import packs, rebuild
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue
+from cloudconnect.repository.opening import CATALOGUE
 from cloudconnect.repository.points import STATES
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import blobs_table, packs_table, points_table
 from cloudconnect.wire import canonical
 from tests.repository.repositories import RepositoryCase, blob, flip, keys, name_of, record

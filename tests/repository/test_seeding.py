@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.backup import reader
+from cloudconnect.backup import reader, source
 from cloudconnect.backup.options import BackupOptions
 from cloudconnect.backup.seeding import seed_from_files
+from cloudconnect.backup.walk import Found, Unreadable, walk
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.manifest import Run
 from cloudconnect.dedup.cutting import FrameCutter
@@ -70,6 +72,22 @@ class SeedingCase(SynchronousTestCase):
             self.own = RepositoryKeys(MasterKey.generate(), repository, self.mode)
         self.place.serve_options = {"plain_on_wire": True, "keys": self.own}
         self.cache = MemoryCache(1 << 30)
+        self.hold_still()
+
+    def hold_still(self) -> None:
+        """See to it that the folders above the tree stay what they are, or manifests do not.
+
+        Others make files in them, and that is their time of change, which a manifest holds.
+        """
+        seen: dict[bytes, os.stat_result] = {}
+
+        def still(*args: Any) -> Iterator[Found | Unreadable]:
+            for item in walk(*args):
+                if isinstance(item, Found) and item.ancestor:
+                    item.status = seen.setdefault(item.path, item.status)
+                yield item
+
+        self.patch(source, "walk", still)
 
     def tree(self, size: int = 1) -> None:
         """Files of all sizes, with what is special about some."""

@@ -27,7 +27,8 @@ from cloudconnect.errors import (
 from cloudconnect.keys import MasterKey
 from cloudconnect.repository import packs
 from cloudconnect.repository.descriptions import DESCRIPTION
-from cloudconnect.repository.store import CATALOGUE, Repository
+from cloudconnect.repository.opening import CATALOGUE
+from cloudconnect.repository.store import Repository
 from cloudconnect.wire.frames import StoredBlob
 from tests.repository.repositories import (
     DESCRIBED,

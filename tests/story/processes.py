@@ -27,6 +27,7 @@ from twisted.trial.unittest import TestCase
 from cloudconnect.config.provider import ProviderSettings, initialize, load
 from tests.attacks.proxy import LOOPBACK, Proxy
 from tests.attacks.stage import add_tenant, rows
+from tests.story.forked import fork
 
 reactor: Any = _reactor
 
@@ -34,6 +35,8 @@ reactor: Any = _reactor
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Lets the system choose the port; the log says which one it was.
 ANY_PORT = f"tcp:0:interface={LOOPBACK}"
+#: What can be forked off.
+_FORKED = (("-m", "cloudconnect"), ("-m", "twisted"))
 _READY = re.compile(rb"provider is ready on .*?(\d+)\)")
 _REGISTERED = re.compile(rb"registered with the service, ")
 
@@ -43,18 +46,25 @@ class Process(ProcessProtocol):
 
     :param arguments: the command line
     :param environment: all of its environment
+    :param forked: it is forked off a process that has imported everything, which takes far less
+        time than a new interpreter; the second of ``arguments`` is ``-m``
     :ivar out: what it has written to standard output
     :ivar err: and to standard error
     :ivar status: its exit status, or minus the signal that ended it; None while it runs
     """
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], cwd: str) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], cwd: str, forked: bool = False
+    ) -> None:
         self.out = bytearray()
         self.err = bytearray()
         self.status: int | None = None
         self._waiting: list[Deferred[int]] = []
         self._awaited: list[tuple[re.Pattern[bytes], Deferred[re.Match[bytes]]]] = []
-        reactor.spawnProcess(self, arguments[0], arguments, environment, cwd)
+        if forked:
+            fork(reactor, ROOT, self, arguments[1:], environment, cwd)
+        else:
+            reactor.spawnProcess(self, arguments[0], arguments, environment, cwd)
 
     def connectionMade(self) -> None:
         self.transport.closeStdin()  # type: ignore[union-attr]
@@ -155,6 +165,8 @@ class StoryCase(TestCase):
     """A test with processes."""
 
     timeout = 600
+    #: Whether commands and services are forked off, in place of new interpreters.
+    forked = True
 
     def setUp(self) -> None:
         # Not below trial's own folder: the path of a socket has at most 107 bytes.
@@ -177,7 +189,9 @@ class StoryCase(TestCase):
     def start(self, *arguments: str, **environment: str) -> Process:
         """Start ``python ARGUMENTS``; it is killed at the end of the test."""
         line = [sys.executable, *arguments]
-        process = Process(line, {**self.environment(), **environment}, str(self.folder))
+        every = {**self.environment(), **environment}
+        forked = self.forked and arguments[:2] in _FORKED and every["PYTHONPATH"] == str(ROOT)
+        process = Process(line, every, str(self.folder), forked)
         self.addCleanup(process.stop, signal.SIGKILL)
         return process
 

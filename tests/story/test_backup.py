@@ -32,6 +32,8 @@ def make_source(top: bytes) -> None:
 class BackupTests(StoryCase):
     """A provider, a tenant, two backups of a rich tree, two restores, an attacker who listens."""
 
+    forked = False  # the one story as it is told, with new interpreters
+
     async def test_there_and_back(self) -> None:
         """Restores are exact, the second backup sends next to nothing, nobody else reads it."""
         self.source = os.fsencode(self.folder) + b"/source"

@@ -32,6 +32,8 @@ REGISTERED = re.compile(rb"registered with the service")
 class MemoryTests(StoryCase):
     """Ten tenants back up at the same time through one accelerator in a process of its own."""
 
+    forked = False  # its memory is measured
+
     async def test_ten_sessions(self) -> None:
         """All succeed, and the accelerator has never had more than 300 MiB of memory."""
         provider, back_end, port = Provider(self), free_port(), free_port()

@@ -26,7 +26,7 @@ from cloudconnect.tap.provider import Options, ProviderProcess, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from tests.provider.test_delivery import Hook
+from tests.provider.test_webhook import Hook
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 

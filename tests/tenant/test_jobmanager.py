@@ -16,7 +16,7 @@ from cloudconnect.errors import (
     NotReachable,
 )
 from cloudconnect.keys import Password
-from cloudconnect.tenant import jobmanager
+from cloudconnect.tenant import asking, control
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.trust import TrustPolicy
@@ -45,7 +45,7 @@ class LoginTests(ManagerCase):
         tenant.log_in()
         self.assertIsNone(tenant.manager.round_trip)
         asked: list[object] = []
-        self.patch(jobmanager, "round_trip", lambda line: asked.append(line) or 0.25)
+        self.patch(control, "round_trip", lambda line: asked.append(line) or 0.25)
         self.assertEqual(0.25, tenant.manager.round_trip)
         self.assertEqual([tenant.manager.control.transport], asked)
 
@@ -116,7 +116,7 @@ class LoginTests(ManagerCase):
         tenant = self.connected()
         for _ in range(3):
             self.reactor.result_of(tenant.back_up(self.source()))
-        self.patch(jobmanager, "PAGE_ROWS_MAX", 2)
+        self.patch(asking, "PAGE_ROWS_MAX", 2)
         rows = self.reactor.result_of(tenant.manager.points())
         self.assertEqual([1, 2, 3], [row["arrival"] for row in rows])
         self.assertEqual([], self.reactor.result_of(tenant.manager.points("elsewhere")))

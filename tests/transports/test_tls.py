@@ -72,6 +72,7 @@ class AcceptTests(TLSTestCase):
             alpn="cloudconnect/1",
             peer_spki=self.good.spki,
             checked_by="ca",
+            peer_ends=self.good.certificate.not_valid_after_utc.timestamp(),
         )
         self.assertEqual(expected, facts)
         self.assertEqual(("", ""), (link.server.facts.peer_spki, link.server.facts.checked_by))

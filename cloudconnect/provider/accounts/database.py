@@ -12,20 +12,23 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from alembic import command as alembic_command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from cloudconnect.errors import NoSpace, UsageError
-from cloudconnect.provider.accounts.tables import settings_table
+from cloudconnect.provider.accounts.tables import REVISION, metadata, settings_table
 
 #: What SQLite says where it has no room for the files that it keeps beside an open data base.
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+#: As Alembic makes it.
+_version_table: Final = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 class Database:
@@ -42,7 +45,7 @@ class Database:
         if self._engine.dialect.name == "sqlite" and not read_only:
             sa.event.listen(self._engine, "connect", _durable_sqlite)
         try:
-            self._migrate()
+            self._prepare()
         except sa.exc.DatabaseError as error:
             if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _NO_ROOM:
                 raise
@@ -72,23 +75,48 @@ class Database:
                 raise NoSpace("the provider's disk is read-only") from error
             raise
 
+    def _prepare(self) -> None:
+        """Bring the data base to this release's revision."""
+        with self._engine.connect() as connection:
+            current = _revision(connection)
+        if current != REVISION and (current is not None or not self._made()):
+            self._migrate()
+
+    def _made(self) -> bool:
+        """Make all tables as they are today where there is none; False: there are some.
+
+        Migrations lead to the same tables, and take their time.
+        """
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # its driver begins too late
+            if sa.inspect(connection).get_table_names():
+                return False
+            metadata.create_all(connection, checkfirst=False)
+            _version_table.create(connection)
+            connection.execute(sa.insert(_version_table).values(version_num=REVISION))
+        return True
+
     def _migrate(self) -> None:
-        config = AlembicConfig()
+        # Alembic takes a while to import, and a migration is rare.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
         config.set_main_option(
             "script_location", str(Path(__file__).parent.with_name("migrations"))
         )
-        known = ScriptDirectory.from_config(config)
-        with self._engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-        if current is not None and current not in {s.revision for s in known.walk_revisions()}:
-            raise UsageError(
-                f"the accounts data base is of revision {current}, which this release does not "
-                "know: it was written by a newer cloudconnect; upgrade this one"
-            )
-        if current != known.get_current_head():
-            with self._engine.begin() as connection:
-                config.attributes["connection"] = connection
-                alembic_command.upgrade(config, "head")
+        known = {s.revision for s in ScriptDirectory.from_config(config).walk_revisions()}
+        with self._engine.begin() as connection:
+            current = _revision(connection)
+            if current is not None and current not in known:
+                raise UsageError(
+                    f"the accounts data base is of revision {current}, which this release does "
+                    "not know: it was written by a newer cloudconnect; upgrade this one"
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
     # --- the provider's own values ---------------------------------------------------------------
 
@@ -119,6 +147,14 @@ class Database:
             change = t.update().where(t.c.name == name).values(value=value)
             if connection.execute(change).rowcount == 0:
                 connection.execute(t.insert().values(name=name, value=value))
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """The revision that the data base has; None for an empty one."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(sa.select(_version_table.c.version_num)).scalar()
+    return found
 
 
 def _read_only(url: str) -> str | None:

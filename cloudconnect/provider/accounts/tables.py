@@ -12,6 +12,9 @@ import sqlalchemy as sa
 #: Concurrent tasks of a tenant where its admin set nothing.
 MAX_TASKS_DEFAULT: Final = 4
 
+#: The newest revision of the data base; a test compares it with the migrations.
+REVISION: Final = "accounts_0007_untold"
+
 metadata = sa.MetaData()
 
 settings_table = sa.Table(
@@ -137,4 +140,7 @@ nodes_table = sa.Table(
     sa.Column("enrolled", sa.Float),
     sa.Column("revoked", sa.Float),
     sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When its certificate ends, as it was seen last; the key of one that it has asked for since.
+    sa.Column("ends", sa.Float),
+    sa.Column("next_spki", sa.String(64)),
 )

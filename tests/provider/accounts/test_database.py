@@ -9,11 +9,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.provider.accounts import Accounts, metadata
+from cloudconnect.provider.accounts.database import Database
+from cloudconnect.provider.accounts.tables import REVISION
 from tests.provider.accounts.case import VERIFIER, AccountsCase
+from tests.schemas import schema
 
 #: The columns that came after the first release.
 ADDED = {
@@ -39,12 +44,28 @@ class MigrationTests(AccountsCase):
     """How the data base comes to its tables."""
 
     def test_tables(self) -> None:
-        """The migrations make exactly the tables that the code uses."""
-        engine = sa.create_engine(f"sqlite:///{self.path}")
-        self.addCleanup(engine.dispose)
-        with engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
-            self.assertEqual([], compare_metadata(context, metadata))
+        """The migrations make exactly the tables that the code uses, and that a new data base has
+        without them."""
+        migrated = Path(self.mktemp())
+        self.patch(Database, "_made", lambda _: False)
+        Accounts(f"sqlite:///{migrated}").close()
+        schemas = []
+        for path in (migrated, self.path):
+            engine = sa.create_engine(f"sqlite:///{path}")
+            self.addCleanup(engine.dispose)
+            with engine.connect() as connection:
+                context = MigrationContext.configure(connection, opts={"compare_type": True})
+                self.assertEqual([], compare_metadata(context, metadata))
+                self.assertEqual(REVISION, context.get_current_revision())
+                schemas.append(schema(connection))
+        self.assertIn("alembic_version", schemas[0])
+        self.assertEqual(*schemas)
+
+    def test_head(self) -> None:
+        """The newest migration is the revision that a new data base gets."""
+        config = Config()
+        config.set_main_option("script_location", "cloudconnect.provider:migrations")
+        self.assertEqual(REVISION, ScriptDirectory.from_config(config).get_current_head())
 
     def test_again(self) -> None:
         """What was stored is there when the data base is opened again."""

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "accounts_0006_untold"
-down_revision = "accounts_0005_pools"
+revision = "accounts_0007_untold"
+down_revision = "accounts_0006_node_renewal"
 branch_labels = None
 depends_on = None
 
