@@ -35,7 +35,13 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import Password
-from cloudconnect.settings import CONNECT_SECONDS, CONTROL_HANDSHAKE_SECONDS, PROTOCOL_VERSIONS
+from cloudconnect.settings import (
+    CONNECT_SECONDS,
+    CONTROL_HANDSHAKE_SECONDS,
+    HANG_SECONDS,
+    PROTOCOL_VERSIONS,
+    SILENCE_SECONDS,
+)
 from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -199,6 +205,7 @@ class ControlLine:
             lambda error: self._control_lost(control, error),
             self.move_on,
             lambda gateways, leaving: self._gateways_changed(control, gateways, leaving),
+            lambda: HANG_SECONDS if self._others() else SILENCE_SECONDS,
         )
         self._dialled, self._control_error = control, None
         endpoint = wrap_client_endpoint(
@@ -289,6 +296,14 @@ class ControlLine:
             return  # one that was cut for a new one
         self._control_error = error
         self.control_lost(error)
+        if control.hung and self._others():
+            # What else goes through that gateway hangs too, and would not notice for longer.
+            self._gateways.suspect(self._place)
+            self.leave([self._place])
+
+    def _others(self) -> bool:
+        """Whether there is another way to the provider than the one that is used."""
+        return any(place != self._place for place in self._gateways.for_control())
 
     def _gateways_changed(self, control: ControlClient, gateways: Any, leaving: Any) -> None:
         """Some of the provider's gateways are to stop, or come back."""
