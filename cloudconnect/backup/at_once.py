@@ -24,8 +24,8 @@ from cloudconnect.errors import LocalError
 
 #: Behind so many small files a process is started that makes the others.
 MAKER_AFTER: Final = 1000
-#: Larger files are not worth the copies that their content takes to another process.
-MAKER_BYTES: Final = 8 << 10
+#: Larger files are written here: the process would be busy with one of them for long. Bytes.
+MAKER_BYTES: Final = 256 << 10
 
 
 class AtOnce:

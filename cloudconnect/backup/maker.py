@@ -1,21 +1,22 @@
 """Layer 3: the restore's side of the process that makes small files for it.
 
-Files are gathered into batches, sent to the process (:mod:`cloudconnect.backup.making`), and their
-outcome is taken when it comes. What must wait until the files of a folder are there, such as the
-folder's own time, is done then.
+Files are gathered into batches, whose content lies in memory that is shared with the process
+(:mod:`cloudconnect.backup.making`), and their outcome is taken when it comes. What must wait until
+the files of a folder are there, such as the folder's own time, is done then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import marshal
+import mmap
 import os
 import select
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -24,15 +25,13 @@ from cloudconnect.errors import LocalError
 
 #: A batch is sent when it has so many files ...
 BATCH_FILES: Final = 256
-#: ... or so many bytes of content.
-BATCH_BYTES: Final = 512 << 10
-#: Batches that are sent and not answered; more wait.
-BATCHES_MAX: Final = 4
+#: ... or no room for another one's content. Bytes; a larger file cannot be made here.
+BATCH_BYTES: Final = 1 << 20
+#: Batches there is memory for: one is filled while the others are made or wait.
+BATCHES: Final = 4
 #: How long it is waited for the process to start whenever that is asked: not at all, as the restore
 #: can make files itself meanwhile.
 READY_SECONDS: Final = 0.0
-#: Pieces that the system takes in one call; it takes 1,024 at most.
-_PIECES: Final = 512
 #: Of the environment the process gets only what it may need to be found and loaded.
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH")
 _PROGRAM: Final = Path(__file__).with_name("making.py")
@@ -44,15 +43,17 @@ _Then = Callable[[], None]
 class _Batch(Generic[_T]):
     """Files that are made together.
 
+    :param place: of their content in the shared memory
+    :ivar size: bytes of their content
     :ivar folders: descriptors, this object's own until they are sent
     :ivar numbers: of the folders, by what their owner calls them
     :ivar behind: what is to be done when all of them were made
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
+        self.place = place
         self.files: list[tuple[int, bytes, int, int, int]] = []
         self.whose: list[_T] = []
-        self.pieces: list[bytes | memoryview] = []
         self.size = 0
         self.folders: list[int] = []
         self.numbers: dict[int, int] = {}
@@ -69,22 +70,29 @@ class FileMaker(Generic[_T]):
 
     def __init__(self, made: Callable[[_T, int], None]) -> None:
         self._made = made
-        self._batch: _Batch[_T] = _Batch()
+        self._places = [BATCH_BYTES * number for number in range(BATCHES)]
+        self._batch: _Batch[_T] = _Batch(self._places.pop())
         self._sent: deque[_Batch[_T]] = deque()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            number = theirs.fileno()
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - this program's own file
-                    [sys.executable, "-I", "-S", str(_PROGRAM), str(number)],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(number,),
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                )
-            except BaseException:
-                ours.close()
-                raise
-        self._socket = ours
+        size = BATCH_BYTES * BATCHES
+        memory = os.memfd_create("cloudconnect-content")
+        try:
+            os.ftruncate(memory, size)
+            self._memory = mmap.mmap(memory, size)
+            self._socket, theirs = socket.socketpair()
+            with theirs:
+                passed = (theirs.fileno(), memory)
+                try:
+                    self._process = subprocess.Popen(  # noqa: S603 - this program's own file
+                        [sys.executable, "-I", "-S", str(_PROGRAM), *map(str, passed)],
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=passed,
+                        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                    )
+                except BaseException:
+                    self._socket.close()
+                    raise
+        finally:
+            os.close(memory)
         self._started = False
 
     @property
@@ -105,18 +113,25 @@ class FileMaker(Generic[_T]):
         name: bytes,
         mode: int,
         mtime_ns: int,
-        pieces: list[bytes],
+        pieces: Sequence[bytes | memoryview],
         whose: _T,
     ) -> None:
         """Have a file made.
 
         :param folder: what its folder is called here, a number that no other folder has meanwhile
         :param parent: the folder's descriptor, which may be closed afterwards
-        :param pieces: its content
+        :param pieces: its content, at most :data:`BATCH_BYTES`; it is copied
         :param whose: is told of it
+        :raises ValueError: it is larger
         :raises LocalError: the process has ended
         """
         batch = self._batch
+        size = sum(map(len, pieces))
+        if size > BATCH_BYTES:
+            raise ValueError("a file does not fit into a batch")
+        if batch.size + size > BATCH_BYTES:
+            self._send()
+            batch = self._batch
         number = batch.numbers.get(folder)
         if number is None:
             if len(batch.folders) >= FOLDERS_MAX:
@@ -124,12 +139,14 @@ class FileMaker(Generic[_T]):
                 batch = self._batch
             number = batch.numbers[folder] = len(batch.folders)
             batch.folders.append(os.dup(parent))
-        size = sum(map(len, pieces))
         batch.files.append((number, name, mode, mtime_ns, size))
         batch.whose.append(whose)
-        batch.pieces += pieces
+        at = batch.place + batch.size
+        for piece in pieces:
+            self._memory[at : at + len(piece)] = piece
+            at += len(piece)
         batch.size += size
-        if len(batch.files) >= BATCH_FILES or batch.size >= BATCH_BYTES:
+        if len(batch.files) >= BATCH_FILES:
             self._send()
 
     def has(self, folder: int) -> bool:
@@ -163,44 +180,37 @@ class FileMaker(Generic[_T]):
         for batch in (*self._sent, self._batch):
             self._done(batch)
         self._sent.clear()
-        self._batch = _Batch()
+        self._batch = _Batch(self._batch.place)
+        self._memory.close()
 
     def _send(self) -> None:
         batch = self._batch
         if not batch.files:
             if batch.behind and not self._sent:
-                self._batch = _Batch()
-                self._done(batch)
+                behind, batch.behind = batch.behind, []
+                for then in behind:
+                    then()
             elif batch.behind:
                 self._sent[-1].behind += batch.behind
                 batch.behind = []
             return
-        while len(self._sent) >= BATCHES_MAX or self._answered():
-            self._take()
-        self._batch = _Batch()
-        self._sent.append(batch)
         listed = marshal.dumps(batch.files)
-        parts: list[bytes | memoryview] = [BATCH.pack(len(listed), batch.size) + listed]
-        parts += [piece for piece in batch.pieces if len(piece)]
-        batch.pieces = []
+        part = BATCH.pack(len(listed), batch.place) + listed
+        while not self._places or self._answered():
+            self._take()
+        self._batch = _Batch(self._places.pop())
+        self._sent.append(batch)
         try:
             # The descriptors go with the first byte.
-            first = socket.send_fds(self._socket, parts[:1], batch.folders)
-            parts[0] = memoryview(parts[0])[first:]
-            for at in range(0, len(parts), _PIECES):
-                self._send_all(parts[at : at + _PIECES])
+            first = socket.send_fds(self._socket, [part], batch.folders)
+            if first < len(part):
+                self._socket.sendall(memoryview(part)[first:])
         except OSError as error:
             raise LocalError(f"the process that makes files has ended: {error}") from error
         finally:
             for descriptor in batch.folders:
                 os.close(descriptor)
             batch.folders = []
-
-    def _send_all(self, parts: list[bytes | memoryview]) -> None:
-        size = sum(map(len, parts))
-        sent = self._socket.sendmsg(parts)
-        if sent < size:
-            self._socket.sendall(memoryview(b"".join(parts))[sent:])
 
     def _answered(self) -> bool:
         """Whether there is an answer."""
@@ -211,6 +221,7 @@ class FileMaker(Generic[_T]):
         (size,) = ANSWER.unpack(self._received(ANSWER.size))
         failed = dict(FAILED.iter_unpack(self._received(size)))
         batch = self._sent.popleft()
+        self._places.append(batch.place)
         for number, whose in enumerate(batch.whose):
             self._made(whose, failed.get(number, 0))
         self._done(batch)

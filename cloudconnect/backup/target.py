@@ -241,6 +241,11 @@ class Target:
         replace: bool,
     ) -> _Folder:
         name, leave, fresh = parts[-1], None, False
+        # Nobody else has been in a folder that was made just now: nothing is looked for in it.
+        if make is not None and self.fresh is not None:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=above)
+                fresh, leave = True, make(parts)
         try:
             descriptor = os.open(name, _FOLDER, dir_fd=above)
         except OSError as error:

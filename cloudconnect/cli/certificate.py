@@ -12,6 +12,7 @@ from cloudconnect.cli.administering import Acts, administrate, rows
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.commands.admin import Reload
 from cloudconnect.config.certificates import SERVER_DAYS
 from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.config.renewal import (
@@ -95,7 +96,7 @@ def next_key(
         write_down(settings, "certificate_next", spki=pin)
 
     async def work(acts: Acts) -> list[dict[str, Any]]:
-        await acts.reload()
+        await acts.call(Reload)
         return await _unaware(acts, pin)
 
     waiting = administrate(directory, work, debug)
@@ -135,7 +136,7 @@ def renew_certificate(
             await _check_unaware(acts, next_pin(settings))
         made = renew(settings, days, use_next)
         write_down(settings, "certificate_renew", spki=made.spki, ends=made.ends)
-        await acts.reload()
+        await acts.call(Reload)
 
     administrate(directory, work, debug)
     _print(settings, Console(as_json))
@@ -161,7 +162,7 @@ def import_files(
         made = import_certificate(settings, path, key, force)
         fields = {"spki": made.spki, "ends": made.ends, "names": made.names}
         write_down(settings, "certificate_import", **fields)
-        await acts.reload()
+        await acts.call(Reload)
 
     administrate(directory, work, debug)
     _print(settings, Console(as_json))
@@ -198,7 +199,8 @@ def reload(directory: Path, debug: bool) -> None:
     """
 
     async def work(acts: Acts) -> bool:
-        return await acts.reload()
+        done: bool = (await acts.call(Reload))["done"]
+        return done
 
     if not administrate(directory, work, debug):
         raise Refused("no provider runs here: it reads them when it starts")

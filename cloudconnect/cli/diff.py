@@ -10,6 +10,7 @@ import click
 from cloudconnect.backup.changes import Change, ChangeKind, DiffResult, DiffRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import believe_latest, entry_map, find_point
@@ -47,6 +48,7 @@ _WORDS: Final = {
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
 @tenant_command
+@accepts_expired
 def diff(
     settings: TenantSettings,
     first: str,

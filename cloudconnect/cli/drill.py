@@ -23,6 +23,7 @@ from cloudconnect.cli.administering import Acts, at_running, rows
 from cloudconnect.cli.console import Console, printable
 from cloudconnect.cli.flipping import Flipper
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.commands.admin import AddTenant, SwitchTenant
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
@@ -172,9 +173,9 @@ class Drill:
 
         :raises CloudConnectError: the drill itself could not be done
         """
-        token = await self._acts.add_tenant(
-            self._name, None, {"quota": _QUOTA, "modes": ["tenant"], "max_tasks": 1}
-        )
+        settings = {"quota": _QUOTA, "modes": ["tenant"], "max_tasks": 1}
+        made = await self._acts.call(AddTenant, name=self._name, password=None, settings=settings)
+        token: Password | None = made["token"]
         assert token is not None
         try:
             await self._attack(token)
@@ -260,7 +261,7 @@ class Drill:
     async def _take_away(self) -> None:
         """Remove the tenant; what is told of that is part of the report."""
         try:
-            await self._acts.switch_tenant(self._name, REMOVED)
+            await self._acts.call(SwitchTenant, name=self._name, state=REMOVED)
         except CloudConnectError as error:
             self._say("removed", False, f"tenant {self._name} could not be removed: {error}")
         else:

@@ -10,6 +10,7 @@ import click
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.searching import SearchResult, search
 from cloudconnect.cli.console import local_time, printable
+from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import entry_line, entry_map
@@ -28,6 +29,7 @@ from cloudconnect.wire.channel import FrameChannel
 @click.option("--newest-only", is_flag=True, help="Only the newest point of each host and job.")
 @click.option("--human/--bytes", default=True, help="Sizes in kB, MB and so on, or in bytes.")
 @tenant_command
+@accepts_expired
 def find(
     settings: TenantSettings, pattern: str, host: str, job: str, newest_only: bool, human: bool
 ) -> int:

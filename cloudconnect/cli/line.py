@@ -426,5 +426,8 @@ def on_line(
 def _trust(settings: TenantSettings) -> TrustPolicy:
     profile = settings.profile
     return TrustPolicy(
-        settings.address[0], ca_file=profile.ca or None, fingerprints=profile.fingerprints
+        settings.address[0],
+        ca_file=profile.ca or None,
+        fingerprints=profile.fingerprints,
+        accept_expired=settings.accept_expired,
     )

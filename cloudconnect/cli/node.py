@@ -9,14 +9,18 @@ from typing import Any
 import click
 from twisted.internet.endpoints import HostnameEndpoint
 
+from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.running import Interrupt, run
-from cloudconnect.cli.tenants import debug_option
+from cloudconnect.cli.tenants import debug_option, json_option
 from cloudconnect.commands.enrolling import TEXT_MAX, NodeInvitation, enroll_node
-from cloudconnect.config.joining import PROCESSES, NodePlace
+from cloudconnect.config.joining import PROCESSES, NodePlace, service_of
 from cloudconnect.config.joining import join as join_lan
+from cloudconnect.config.node_renewal import adopt_next, node_in
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tap.renewing import renew_over_lan
 from cloudconnect.transports.hosts import split_host_port
+from cloudconnect.transports.trust import spki_fingerprint
 
 
 @click.group()
@@ -61,6 +65,32 @@ def join(directory: Path, token_file: Path | None, debug: bool, **place: str) ->
         f"This is {invitation.role} {invitation.name} now; {directory.absolute()} holds its key.\n"
         f"Next: twist {PROCESSES[invitation.role]} --directory {directory.absolute()}"
     )
+
+
+@node.command()
+@click.option("--directory", required=True, type=click.Path(path_type=Path), help="Of the node.")
+@json_option
+@debug_option
+def renew(directory: Path, as_json: bool, debug: bool) -> None:
+    """Get the node's next certificate from the provider now, for a new key.
+
+    The node's process does this by itself when two thirds of a certificate's life are over, and its
+    lines that are up go on. Where the certificate has ended already it needs a new token: remove
+    the node, enroll it again, and have a new directory made by node join.
+    """
+    directory = directory.absolute()
+    adopt_next(directory)
+    name = node_in(directory)
+    service = service_of(directory, name.role)
+
+    async def work(reactor: Any, interrupt: Interrupt) -> Any:
+        return await renew_over_lan(reactor, directory, service)
+
+    made = run(work, debug)
+    ends = made.not_valid_after_utc.timestamp()
+    fields = {"role": name.role, "name": name.name, "spki": spki_fingerprint(made), "ends": ends}
+    text = f"{name.role} {name.name} has another certificate, until {local_time(ends)}"
+    Console(as_json).record("node", fields, printable(text))
 
 
 def _read(path: Path | None) -> str:

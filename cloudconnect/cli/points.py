@@ -14,6 +14,7 @@ from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
+from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
@@ -36,6 +37,7 @@ PUBLISHED, DELETED = "published", "deleted"
 @click.option("--path", metavar="P", help="Only points made of P, or of what P is in.")
 @click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
 @tenant_command
+@accepts_expired
 def points(
     settings: TenantSettings, host: str, job: str, tag: str, path: str | None, deleted: bool
 ) -> None:
@@ -195,6 +197,7 @@ def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
 @click.option("--job", default="", help="With latest: of this job.")
 @click.option("--human/--bytes", default=False, help="Sizes in kB, MB and so on.")
 @tenant_command
+@accepts_expired
 def ls(
     settings: TenantSettings, point: str, path: str | None, host: str, job: str, human: bool
 ) -> None:

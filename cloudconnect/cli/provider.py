@@ -21,12 +21,14 @@ from cloudconnect.cli.drill import drill
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_gateways import gateway
 from cloudconnect.cli.provider_nodes import node
+from cloudconnect.cli.provider_status import status
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenant_access import COMMANDS
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
 from cloudconnect.cli.usage import usage
 from cloudconnect.cli.values import parse_size
 from cloudconnect.cli.wan_nodes import enroll as enroll_accelerator
+from cloudconnect.commands.admin import Collect, Scrub
 from cloudconnect.config.provider import ProviderSettings, initialize, load, running
 from cloudconnect.errors import Busy, CloudConnectError, ExitCode
 
@@ -46,6 +48,7 @@ provider.add_command(audit)
 provider.add_command(catalogue)
 provider.add_command(certificate)
 provider.add_command(reload)
+provider.add_command(status)
 provider.add_command(usage)
 provider.add_command(drill)
 
@@ -182,7 +185,8 @@ def gc(directory: Path, tenant_name: str, as_json: bool, debug: bool) -> None:
     """
 
     async def act(acts: Acts, name: str) -> dict[str, Any]:
-        return await acts.collect(name)
+        result: dict[str, Any] = (await acts.call(Collect, name=name))["result"]
+        return result
 
     console = Console(as_json)
     done, failed = _for_each(directory, tenant_name, act, console, debug)
@@ -229,7 +233,8 @@ def scrub(directory: Path, tenant_name: str, limit: str | None, as_json: bool, d
     most = 0 if limit is None else max(1, parse_size(limit))
 
     async def act(acts: Acts, name: str) -> dict[str, Any]:
-        return await acts.scrub(name, most)
+        result: dict[str, Any] = (await acts.call(Scrub, name=name, limit=most))["result"]
+        return result
 
     console, found = Console(as_json), 0
     done, failed = _for_each(directory, tenant_name, act, console, debug)

@@ -10,8 +10,9 @@ import click
 from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable, size
-from cloudconnect.cli.provider_nodes import note, state_of
+from cloudconnect.cli.provider_nodes import all_nodes, note, state_of
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load
 from cloudconnect.provider.planning import DEFAULT_POOL
@@ -65,7 +66,7 @@ def gateway_list(directory: Path, as_json: bool, debug: bool) -> None:
     """List the gateways: where tenants reach them, and what they have to do now."""
 
     async def work(acts: Acts) -> list[dict[str, Any]]:
-        return [row for row in await acts.nodes() if row["role"] == GATEWAY]
+        return [row for row in await all_nodes(acts) if row["role"] == GATEWAY]
 
     console = Console(as_json)
     for row in administrate(directory, work, debug):
@@ -91,7 +92,9 @@ def gateway_state(row: dict[str, Any]) -> str:
 def _act(act: str, done: str, text: str) -> None:
     def command(name: str, directory: Path, as_json: bool, debug: bool) -> None:
         async def work(acts: Acts) -> int:
-            return await acts.change_node(GATEWAY, name, act)
+            changed = await acts.call(ChangeNode, role=GATEWAY, name=name, act=act)
+            connections: int = changed["sessions"]
+            return connections
 
         connections = administrate(directory, work, debug)
         said = f"gateway {name} {done}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_duration
+from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.commands.enrolling import NodeInvitation
 from cloudconnect.config.joining import SPOKEN
 from cloudconnect.config.provider import load
 from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.provider.expiry import due
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeName
@@ -53,8 +56,9 @@ def enroll(
         raise UsageError("a token may be used for a minute to 30 days")
 
     async def work(acts: Acts) -> NodeInvitation:
-        identifier, secret = await acts.invite_node(node_name.role, node_name.name, seconds)
-        return NodeInvitation(node_name.role, node_name.name, service, identifier, secret)
+        role, name = node_name.role, node_name.name
+        made = await acts.call(InviteNode, role=role, name=name, seconds=seconds)
+        return NodeInvitation(role, name, service, made["identifier"], made["secret"])
 
     text = administrate(directory, work, debug).to_text()
     console = Console(as_json)
@@ -74,7 +78,7 @@ def enroll(
 def list_nodes(directory: Path, as_json: bool, debug: bool) -> None:
     """List the nodes, and what they do now."""
     console = Console(as_json)
-    for row in administrate(directory, _all_of, debug):
+    for row in administrate(directory, all_nodes, debug):
         spoken = _SPOKEN_OF.get(row["role"], row["role"])
         fields = {**row, "role": spoken, "state": state_of(row)}
         text = f"{spoken:<8} {row['name']:<16} {state_of(row)}"
@@ -82,6 +86,10 @@ def list_nodes(directory: Path, as_json: bool, debug: bool) -> None:
             text += f", {row['sessions']} sessions"
         if row["spki"]:
             text += f"  {row['spki']}"
+        if row["ends"] and row["revoked"] is None:
+            text += f"  certificate until {local_time(row['ends'])}"
+            if due(row["ends"], time.time()) is not None:
+                text += ": NOT RENEWED"
         console.record("node", fields, printable(text))
 
 
@@ -105,18 +113,21 @@ def note(directory: Path, role: str, name: str, made: Path) -> None:
     """
     identity = ServerIdentity(str(made / "certificate.pem"), str(made / "key.pem"))
     spki = identity.fingerprints()[0]
-    administrate(directory, lambda acts: acts.note_node(role, name, spki))
+    administrate(directory, lambda acts: acts.call(NoteNode, role=role, name=name, spki=spki))
 
 
-async def _all_of(acts: Acts) -> list[dict[str, Any]]:
-    return await acts.nodes()
+async def all_nodes(acts: Acts) -> list[dict[str, Any]]:
+    """Every node, where the provider runs with what it does now."""
+    found: list[dict[str, Any]] = (await acts.call(ListNodes))["rows"]
+    return found
 
 
 def _act(act: str, done: str) -> click.Command:
     def command(name: str, directory: Path, role: str | None, as_json: bool, debug: bool) -> None:
         async def work(acts: Acts) -> tuple[str, int]:
-            found = _role_of(name, SPOKEN.get(role or ""), await acts.nodes())
-            return found, await acts.change_node(found, name, act)
+            found = _role_of(name, SPOKEN.get(role or ""), await all_nodes(acts))
+            changed = await acts.call(ChangeNode, role=found, name=name, act=act)
+            return found, changed["sessions"]
 
         found, sessions = administrate(directory, work, debug)
         spoken = _SPOKEN_OF.get(found, found)

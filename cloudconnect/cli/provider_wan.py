@@ -13,6 +13,7 @@ from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, cache_text, printable, size
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_size
+from cloudconnect.commands.admin import Seed
 from cloudconnect.config.provider import load
 from cloudconnect.errors import ExitCode
 
@@ -48,7 +49,9 @@ def seed(
     most = 0 if limit is None else max(1, parse_size(limit))
 
     async def work(acts: Acts) -> dict[str, Any]:
-        return await acts.seed(name, host, job, most)
+        made = await acts.call(Seed, name=name, host=host, job=job, limit=most)
+        result: dict[str, Any] = made["result"]
+        return result
 
     result = administrate(directory, work, debug)
     console = Console(as_json)

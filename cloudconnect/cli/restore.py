@@ -16,6 +16,7 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
@@ -54,6 +55,7 @@ from cloudconnect.wire.channel import FrameChannel
 @click.option("--job", default="", help="With latest: of this job.")
 @wan.option
 @tenant_command
+@accepts_expired
 def restore(
     settings: TenantSettings,
     point: str,
@@ -226,6 +228,7 @@ def _report(
 @click.option("--host", default="", help="With latest: of this machine.")
 @click.option("--job", default="", help="With latest: of this job.")
 @tenant_command
+@accepts_expired
 def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:
     """Write one file of a restore point to standard output."""
     wanted = os.fsencode(path)

@@ -74,6 +74,7 @@ class TenantSettings:
     :ivar retry: seconds to try to go on when the line breaks
     :ivar kit: the recovery kit whose master key is used in the place of a passphrase, or None
     :ivar stretch: derives the key of a key slot
+    :ivar accept_expired: the provider's certificate may have expired, where a fingerprint matches
     """
 
     profile: Profile
@@ -84,6 +85,7 @@ class TenantSettings:
     retry: float = RETRY_SECONDS
     kit: Kit | None = None
     stretch: Stretch = stretch
+    accept_expired: bool = False
 
     @property
     def address(self) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from cloudconnect.cli.console import Console, local_time
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
+from cloudconnect.commands.admin import AddCredential, Invite, RevokeCredential, SwitchTenant
 from cloudconnect.config.invitation import InvitationText
 from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import ProviderSettings, load
@@ -70,7 +71,14 @@ def tenant_invite(
     seconds = int(parse_duration(good_for))
 
     async def work(acts: Acts) -> dict[str, Any]:
-        return await acts.invite(name, label or "", _capabilities(can), seconds, settings)
+        return await acts.call(
+            Invite,
+            name=name,
+            label=label or "",
+            capabilities=_capabilities(can),
+            seconds=seconds,
+            settings=settings,
+        )
 
     made = administrate(directory, work, debug)
     spki, _ = provider.identity.fingerprints()
@@ -161,8 +169,13 @@ def credential_add(
         password = as_password(read_bounded(password_file, what, SECRET_MAX), what)
 
     async def work(acts: Acts) -> dict[str, Any]:
-        capabilities = _capabilities(can)
-        return await acts.add_credential(name, label or "", password, capabilities)
+        return await acts.call(
+            AddCredential,
+            name=name,
+            label=label or "",
+            password=password,
+            capabilities=_capabilities(can),
+        )
 
     made = administrate(directory, work, debug)
     console = Console(as_json)
@@ -210,7 +223,7 @@ def credential_revoke(name: str, label: str, directory: Path, as_json: bool, deb
     """End a credential or an invitation at once, with what runs with it."""
 
     async def work(acts: Acts) -> None:
-        await acts.revoke_credential(name, label)
+        await acts.call(RevokeCredential, name=name, label=label)
 
     administrate(directory, work, debug)
     text = f"Credential {label} of tenant {name} has ended, and what ran with it."
@@ -222,7 +235,8 @@ def credential_revoke(name: str, label: str, directory: Path, as_json: bool, deb
 
 def _switch(name: str, state: str, directory: Path, text: str, as_json: bool, debug: bool) -> None:
     async def work(acts: Acts) -> bool:
-        return await acts.switch_tenant(name, state)
+        switched: bool = (await acts.call(SwitchTenant, name=name, state=state))["changed"]
+        return switched
 
     changed = administrate(directory, work, debug)
     fields = {"name": name, "state": state, "changed": changed}

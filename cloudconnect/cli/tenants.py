@@ -14,6 +14,7 @@ from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.retention import rules_text
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
+from cloudconnect.commands.admin import AddTenant, Freeze, SetTenant, ShowTenant
 from cloudconnect.config.provider import load
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import UsageError
@@ -78,13 +79,14 @@ def tenant_add(
         "bandwidth": None if bandwidth is None else parse_rate(bandwidth),
         "expect_every": None if expect_every is None else int(parse_duration(expect_every)),
     }
-    token = administrate(directory, lambda acts: acts.add_tenant(name, password, settings), debug)
+    asked = {"name": name, "password": password, "settings": settings}
+    made = administrate(directory, lambda acts: acts.call(AddTenant, **asked), debug)
     console = Console(as_json)
     console.say(f"Tenant {name} is there.")
     _note_short(console, password)
     if lease is not None and lease < datetime.date.today().isoformat():
         console.note(f"The lease has ended already ({lease}): this tenant cannot back up.")
-    _show_token(console, name, token)
+    _show_token(console, name, made["token"])
 
 
 def _password(name: str, file: Path | None) -> Password | None:
@@ -169,8 +171,9 @@ def tenant_set(
     password = _password(name, password_file)
 
     async def work(acts: Acts) -> tuple[Password | None, dict[str, Any]]:
-        token = await acts.set_tenant(name, password, new_token, settings)
-        return token, await acts.show_tenant(name)
+        asked = {"name": name, "password": password, "new_token": new_token, "settings": settings}
+        token: Password | None = (await acts.call(SetTenant, **asked))["token"]
+        return token, await shown_tenant(acts, name)
 
     token, row = administrate(directory, work, debug)
     console = Console(as_json)
@@ -235,11 +238,14 @@ _CLEARED = (
 def tenant_show(name: str, directory: Path, as_json: bool, debug: bool) -> None:
     """Show what is agreed with a tenant, and what is stored for it."""
 
-    async def work(acts: Acts) -> dict[str, Any]:
-        return await acts.show_tenant(name)
-
-    row = administrate(directory, work, debug)
+    row = administrate(directory, lambda acts: shown_tenant(acts, name), debug)
     Console(as_json).record("tenant", row, tenant_text(row))
+
+
+async def shown_tenant(acts: Acts, name: str) -> dict[str, Any]:
+    """What is agreed with a tenant, and what its repository holds."""
+    found: dict[str, Any] = (await acts.call(ShowTenant, name=name))["tenant"]
+    return found
 
 
 def tenant_text(row: dict[str, Any]) -> str:
@@ -322,9 +328,10 @@ def _freeze(name: str, directory: Path, frozen: bool, as_json: bool, debug: bool
 
     async def work(acts: Acts) -> bool:
         if read_only:
-            await acts.show_tenant(name)  # says where there is none
+            await shown_tenant(acts, name)  # says where there is none
             return False
-        return await acts.freeze(name, frozen)
+        kept: bool = (await acts.call(Freeze, name=name, frozen=frozen))["kept"]
+        return kept
 
     kept = administrate(directory, work, debug)
     console = Console(as_json)

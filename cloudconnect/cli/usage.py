@@ -13,6 +13,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate, rows
 from cloudconnect.cli.console import Console, aligned, size
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.commands.admin import ShowTenant
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.provider.usage import check_month, month_of
 
@@ -60,7 +61,7 @@ def usage(directory: Path, month: str | None, as_csv: bool, as_json: bool, debug
             row["quota"] = tenant["quota"]
             if tenant["repository"]:
                 try:
-                    measured = await acts.show_tenant(name)
+                    measured = (await acts.call(ShowTenant, name=name))["tenant"]
                 except CloudConnectError as error:
                     failed.append(f"{name}: {error}")
                     continue

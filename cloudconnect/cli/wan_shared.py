@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from twisted.internet.endpoints import HostnameEndpoint
 
+from cloudconnect.cli.console import printable
 from cloudconnect.cli.line import Line
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import CONNECT_SECONDS
@@ -35,6 +37,7 @@ def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelera
         if not (folder / name).is_file():
             raise UsageError(f"{folder} has no {name}: make it with cloudconnect wan client")
     host, port = split_host_port(profile.wan_accelerator)
+    _tell_end(line, folder)
     return SharedAccelerator(
         line.reactor,
         HostnameEndpoint(line.reactor, host, port, CONNECT_SECONDS),
@@ -44,3 +47,18 @@ def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelera
         cache,
         streams,
     )
+
+
+def _tell_end(line: Line, folder: Path) -> None:
+    """Say when this machine's certificate for the accelerator will end within 30 days."""
+    from cloudconnect.config.endings import node_endings
+    from cloudconnect.provider.expiry import due, ending_text
+
+    for ending in node_endings(folder):
+        now = time.time()
+        if due(ending.ends, now) is not None:
+            text = ending_text(f"{ending.name} ({folder})", ending.ends, now)
+            advice = (
+                "have the machine with the accelerator make another one: cloudconnect wan client"
+            )
+            line.settings.console.note(printable(f"note: {text}; {advice}"))

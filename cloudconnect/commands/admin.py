@@ -1,8 +1,8 @@
-"""Layer 3: the commands of the provider's admin socket.
+"""Layer 3: the acts of a provider's admin, each declared once: its name, arguments and answer.
 
-One command for all acts: the words are those of the command line, the answer is what it prints.
-The socket is a UNIX socket of mode 0600 in the provider's directory: whoever may read that
-directory may administrate.
+The command line calls them by these declarations, whether a provider runs, which answers on its
+admin socket, or none does and they are done on the directory. The socket is a UNIX socket of mode
+0600 in the provider's directory: whoever may read that directory may administrate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from cloudconnect.commands.arguments import CBORArgument, FixedBytes, SecretArgu
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.paging import rows_argument
 from cloudconnect.keys import EnrollmentToken, Password
+
+
+class LongCommand(BoundedCommand):
+    """A command that is answered when it is done, however long that takes."""
 
 
 class AddTenant(BoundedCommand):
@@ -158,6 +162,17 @@ class Freeze(BoundedCommand):
     response = [(b"kept", amp.Boolean())]
 
 
+class ShowStatus(BoundedCommand):
+    """How the provider is, as a map (:mod:`cloudconnect.provider.health`).
+
+    ``seconds``: warnings and trouble of so long.
+    """
+
+    commandName = b"ShowStatus"
+    arguments = [(b"seconds", amp.Integer())]
+    response = [(b"status", rows_argument())]
+
+
 class Reload(BoundedCommand):
     """Read certificates and settings again; ``done``: whether this process can."""
 
@@ -166,7 +181,7 @@ class Reload(BoundedCommand):
     response = [(b"done", amp.Boolean())]
 
 
-class Collect(BoundedCommand):
+class Collect(LongCommand):
     """Collect the garbage of one tenant now; answered when done. ``result``: counts by name."""
 
     commandName = b"Collect"
@@ -174,7 +189,7 @@ class Collect(BoundedCommand):
     response = [(b"result", CBORArgument())]
 
 
-class Scrub(BoundedCommand):
+class Scrub(LongCommand):
     """Compare one tenant's stored bytes with their digests now; answered when done.
 
     ``limit``: bytes to read, 0 for all. ``result``: counts by name, and ``findings``: a list of
@@ -186,7 +201,7 @@ class Scrub(BoundedCommand):
     response = [(b"result", CBORArgument())]
 
 
-class Seed(BoundedCommand):
+class Seed(LongCommand):
     """Put what a tenant's repository holds into the provider's WAN cache; answered when done.
 
     As :class:`.lan.SeedCache`. ``result``: counts by name.

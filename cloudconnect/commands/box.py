@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from cloudconnect.commands.answering import find_responder
 from cloudconnect.commands.box_parser import BoxParser, BoxTooLarge, digest_of_box, encode_box
 from cloudconnect.commands.calls import Call, OpenCalls
 from cloudconnect.commands.fields import (
@@ -63,6 +64,7 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         requests_max: int = REQUESTS_MAX,
     ) -> None:
         self._locator: Any = self if locator is None else locator
+        self._more: tuple[Any, ...] = ()
         self._parser = BoxParser(box_max)
         self._requests_max = requests_max
         self._open_requests = 0
@@ -75,6 +77,10 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         """Other limits from the next box on: once the peer is authenticated, for instance."""
         self._parser.box_max = box_max
         self._requests_max = requests_max
+
+    def answer_with(self, *locators: amp.CommandLocator) -> None:
+        """Have these answer too what the protocol, or its locator, has no responders for."""
+        self._more = locators
 
     # --- calling --------------------------------------------------------------------------------
 
@@ -221,13 +227,14 @@ class BoundedAMP(Protocol, amp.CommandLocator):
         answered.addErrback(lambda bug: self.log.failure("an answer was not sent", bug))
 
     def _respond(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
-        command, responder = self._locator._commandDispatch.get(box[amp.COMMAND], (None, None))
-        if command is None or not may_be_used(command):
+        found = find_responder((self._locator, *self._more), box[amp.COMMAND])
+        if found is None or not may_be_used(found[0]):
             raise ProtocolViolation("there is no such command here")
+        command, responder = found
         arguments = read_fields(box, command.arguments, command, self)
         self._current_box = box
         try:
-            answer = maybeDeferred(responder, self._locator, **arguments)
+            answer = maybeDeferred(responder, **arguments)
         finally:
             self._current_box = None
         self._look_on(command, arguments, answer)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
-from cloudconnect.provider.delivery import Mail, Way, Webhook
+from cloudconnect.provider.delivery import Way
+from cloudconnect.provider.mail import Mail
+from cloudconnect.provider.webhook import Webhook
 from cloudconnect.transports.hosts import split_host_port
 
-#: Longest key or password file, in bytes.
+#: Longest key or password file, in bytes ...
 SECRET_MAX = 4096
+#: ... and longest file of authorities.
+AUTHORITIES_MAX = 1 << 20
 
 
 def ways(reactor: Any, settings: ProviderSettings) -> list[Way]:
@@ -26,7 +32,7 @@ def ways(reactor: Any, settings: ProviderSettings) -> list[Way]:
             Webhook(
                 reactor,
                 settings.alarm_webhook,
-                _file(settings, "alarm_webhook_ca", 1 << 20) or b"",
+                _authorities(settings, "alarm_webhook_ca"),
                 _secret(settings, "alarm_webhook_key"),
             )
         )
@@ -43,9 +49,21 @@ def ways(reactor: Any, settings: ProviderSettings) -> list[Way]:
                 settings.alarm_mail_to,
                 settings.alarm_mail_user,
                 _secret(settings, "alarm_mail_password"),
+                _authorities(settings, "alarm_mail_ca"),
             )
         )
     return found
+
+
+def _authorities(settings: ProviderSettings, name: str) -> bytes:
+    """The certificates in the file that a setting names; empty where it names none."""
+    octets = _file(settings, name, AUTHORITIES_MAX) or b""
+    if octets:
+        try:
+            x509.load_pem_x509_certificates(octets)
+        except ValueError:
+            raise UsageError(f"{name}: the file does not hold certificates in PEM") from None
+    return octets
 
 
 def _secret(settings: ProviderSettings, name: str) -> Password | None:

@@ -38,7 +38,7 @@ from cloudconnect.transports.trust import spki_fingerprint
 SERVER_DAYS: Final = 397
 #: ... and some clients refuse a server's that is valid for longer than this.
 DAYS_MAX: Final = 825
-#: An authority of a LAN's own is renewed by hand.
+#: An authority of a LAN's own: renewed for the same key, long before its end.
 AUTHORITY_DAYS: Final = 3650
 #: A node whose clock is behind by less than this, in seconds, can use a fresh certificate.
 SKEW_SECONDS: Final = 3600
@@ -96,7 +96,22 @@ def make_node_ca(directory: str | Path, name: str = "cloudconnect LAN") -> Path:
     if path.exists():
         raise FileExistsError(f"{path} is there already: a new authority would shut out its nodes")
     key = _write_new_key(directory / "ca-key.pem")
-    subject = _name(name)
+    return _write_authority(path, _name(name), key)
+
+
+def renew_node_ca(directory: str | Path) -> Path:
+    """Make an authority's certificate again for the key and name that it has: whoever trusts the
+    one before it trusts what it has issued and will issue, and the other way round.
+
+    :param directory: where :func:`make_node_ca` has written
+    :returns: where ``ca.pem`` is
+    :raises UsageError: there is no authority
+    """
+    authority, key = _authority(directory)
+    return _write_authority(Path(directory) / "ca.pem", authority.subject, key)
+
+
+def _write_authority(path: Path, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> Path:
     certificate = (
         _builder(subject, key.public_key(), AUTHORITY_DAYS)
         .issuer_name(subject)
@@ -159,12 +174,13 @@ def _issued(
     return authority, certificate
 
 
-def make_node_request(directory: str | Path, role: str, name: str) -> bytes:
+def make_node_request(directory: str | Path, role: str, name: str, prefix: str = "") -> bytes:
     """Write a new ``key.pem`` for a node, and ask for a certificate: a PKCS #10 request, DER.
 
     :param directory: where; it is there already
+    :param prefix: what the file's name begins with, for a pair beside the one that is used
     """
-    key = _write_new_key(Path(directory) / "key.pem")
+    key = _write_new_key(Path(directory) / f"{prefix}key.pem")
     subject = _name(str(NodeName(role, name)))
     request = x509.CertificateSigningRequestBuilder().subject_name(subject)
     return request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
@@ -197,27 +213,49 @@ def sign_node_request(
 
 
 def install_node_certificate(
-    directory: str | Path, role: str, name: str, certificate: bytes, authority: bytes
+    directory: str | Path,
+    role: str,
+    name: str,
+    certificate: bytes,
+    authority: bytes,
+    prefix: str = "",
 ) -> None:
     """Write ``certificate.pem`` and ``ca.pem`` beside the ``key.pem`` that they were asked for.
 
     :param certificate: PEM
-    :param authority: PEM
-    :raises UsageError: they are not for this key and this node
+    :param authority: PEM; where there is one already, of the same key
+    :param prefix: what the names of certificate and key begin with, as in the request
+    :raises UsageError: they are not for this key and this node, or of another authority
     """
     directory = Path(directory)
-    key = _load_key(directory / "key.pem")
+    key = _load_key(directory / f"{prefix}key.pem")
+    known = directory / "ca.pem"
     try:
         made = x509.load_pem_x509_certificate(certificate)
-        x509.load_pem_x509_certificate(authority)
+        issuer = x509.load_pem_x509_certificate(authority).public_key()
         ours = made.public_key() == key.public_key()
         ours = ours and node_named_in(made) == NodeName(role, name)
-    except (ValueError, CertificateUntrusted):
+        if known.exists():
+            ours = ours and load_certificate(known).public_key() == issuer
+    except (ValueError, UsageError, CertificateUntrusted):
         ours = False
     if not ours:
         raise UsageError("the provider has sent a certificate that is not this node's")
     _write(directory / "ca.pem", authority, 0o644)
-    _write(directory / "certificate.pem", certificate, 0o600)
+    _write(directory / f"{prefix}certificate.pem", certificate, 0o600)
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """The first certificate in a file.
+
+    :raises UsageError: there is none
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{path} does not hold a certificate in PEM") from None
 
 
 def _check_days(days: int) -> None:

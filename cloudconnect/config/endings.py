@@ -1,4 +1,4 @@
-"""Layer 5: the certificates of a provider's directory that end one day."""
+"""Layer 5: the certificates of a provider's directory, and of a node's, that end one day."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ def endings(settings: ProviderSettings) -> Iterator[Ending]:
         ("the provider's certificate", settings.directory / settings.certificate),
         ("the service's certificate in the LAN", lan / "service" / "certificate.pem"),
         ("the LAN's own authority", lan / "ca.pem"),
+    ):
+        ends = _end_of(path)
+        if ends is not None:
+            yield Ending(name, ends)
+
+
+def node_endings(directory: Path) -> Iterator[Ending]:
+    """A node's certificate and its LAN's authority, as :func:`endings`."""
+    for name, path in (
+        ("this node's certificate in the LAN", directory / "certificate.pem"),
+        ("the LAN's own authority", directory / "ca.pem"),
     ):
         ends = _end_of(path)
         if ends is not None:

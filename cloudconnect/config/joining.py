@@ -88,6 +88,21 @@ def configuration(invitation: NodeInvitation, directory: Path, place: NodePlace)
     return mover.CONFIGURATION, made.to_toml()
 
 
+def service_of(directory: Path, role: str) -> tuple[str, int]:
+    """Host and port of the service's LAN port, as a node's own settings say it.
+
+    :param role: the node's
+    :raises UsageError: there is no such node in ``directory``, or it belongs to no provider
+    """
+    if role == GATEWAY:
+        return gateway.load(directory).service_address
+    if role == MOVER:
+        return mover.load(directory).service_address
+    if role == ACCELERATOR and (found := wan.load(directory)).side is wan.Side.TARGET:
+        return found.service_address
+    raise UsageError(f"{directory} is not the directory of a provider's node")
+
+
 async def join(
     invitation: NodeInvitation,
     directory: Path,

@@ -65,6 +65,8 @@ class ProviderSettings:
     :ivar alarm_mail_server: ``HOST:PORT`` of the mail server
     :ivar alarm_mail_user: name to log in there with, or empty
     :ivar alarm_mail_password: path of a file with the password for it
+    :ivar alarm_mail_ca: path of a PEM file of authorities for its certificate, or empty: the
+        system's
     :ivar alarm_events: further events that are alarms, by name
     :ivar maintenance_hours: hours from one round of the mover's maintenance to the next, 1 to 24
     :ivar gc_hours: hours from one collection of garbage to the next, 1 to 720
@@ -102,6 +104,7 @@ class ProviderSettings:
     alarm_mail_server: str = "localhost:25"
     alarm_mail_user: str = ""
     alarm_mail_password: str = ""
+    alarm_mail_ca: str = ""
     alarm_events: tuple[str, ...] = ()
     maintenance_hours: int = 1
     gc_hours: int = 24

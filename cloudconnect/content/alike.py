@@ -64,7 +64,11 @@ class AlikeFiles:
         The values are those that stand there; whether they are within their bounds is not looked
         at, but that there is nothing else.
         """
-        known = next((one for one in self._known if item.startswith(one[0])), None)
+        known = None
+        for one in self._known:
+            if item.startswith(one[0]):
+                known = one
+                break
         if known is None:
             return None
         begins, end, what = known

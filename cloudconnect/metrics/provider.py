@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.metrics.certificates import CertificateEnds
 from cloudconnect.metrics.labels import TENANTS_MAX, BoundedLabels
 from cloudconnect.provider.expiry import Ending
 from cloudconnect.provider.watching import SessionEnd, Watcher
@@ -67,7 +68,7 @@ class ProviderMetrics(Watcher):
             registry=registry,
         )
         registry.register(_Stored(stored, self._tenant))
-        registry.register(_Endings(endings))
+        registry.register(CertificateEnds(endings))
 
     def happened(self, event: SessionEvent, tenant: str, reported_by: str) -> None:
         """One more event."""
@@ -126,22 +127,4 @@ class _Stored(Collector):
         )
         for label, count in sums.items():
             family.add_metric([label], count)
-        yield family
-
-
-class _Endings(Collector):
-    """When certificates end, read when somebody asks."""
-
-    def __init__(self, endings: Callable[[], Iterable[Ending]]) -> None:
-        self._endings = endings
-
-    def collect(self) -> Iterable[Metric]:
-        """The one family."""
-        family = GaugeMetricFamily(
-            "cloudconnect_certificate_end_timestamp_seconds",
-            "When a certificate ends.",
-            labels=["certificate"],
-        )
-        for ending in self._endings():
-            family.add_metric([ending.name], ending.ends)
         yield family

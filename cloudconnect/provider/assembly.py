@@ -9,12 +9,14 @@ process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import MultiService, Service
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, UNIXServerEndpoint
 from twisted.internet.interfaces import (
@@ -32,15 +34,18 @@ from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import AdminFactory, Administration
+from cloudconnect.provider.admin_socket import AdminFactory
+from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
 from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.health import Health
 from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
+from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
@@ -186,6 +191,14 @@ def _place_of(places: Places) -> MoverPlace:
     return MoverPlace(storage=storage, host=host_name())
 
 
+def place_text(address: Any) -> str:
+    """Where a port listens, for a person."""
+    if isinstance(address, UNIXAddress):
+        return os.fsdecode(address.name or b"")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
 class EmbeddedProvider(MultiService):
     """Gateway, Cloud Connect service, target data mover and target WAN accelerator in one process.
 
@@ -194,6 +207,8 @@ class EmbeddedProvider(MultiService):
     :ivar service: the Cloud Connect service
     :ivar usage: knows how much each tenant has stored
     :ivar readiness: looks at what must work for a backup
+    :ivar listening: where what listens, by its name in the log
+    :ivar health: looks at how all of it is
     """
 
     _log = Logger()
@@ -219,6 +234,7 @@ class EmbeddedProvider(MultiService):
             mover_backend=places.backend_address or HERE,
             grace_days=places.grace_days,
         )
+        service.node_certificates = NodeCertificates(accounts.nodes())
         mover: TargetDataMover | None = None
         if "mover" in places.roles:
             mover = TargetDataMover(
@@ -273,12 +289,15 @@ class EmbeddedProvider(MultiService):
         if places.lan is not None and places.backend is not None:
             service.nodes.settling.begin(WAIT_SECONDS)
             endpoint, tls = places.lan
-            lines = self._lan_factory(service, tls, places)
             joining: EnrolmentTarget | None = None
+            renewals: NodeRenewals | None = None
             if places.sign is not None:
+                renewals = NodeRenewals(reactor, accounts, thread.run, places.sign, service.renewed)
                 joining = EnrolmentTarget(
                     reactor, accounts, thread.run, places.sign, service.joined
                 )
+            nodes = NodeFactory(service, places.backend_address, renewals)
+            lines = self._lan = tls.server_factory(nodes, reactor)
             self._listeners += [
                 Listener(
                     endpoint,
@@ -297,16 +316,22 @@ class EmbeddedProvider(MultiService):
         self.service = service
         self.readiness = readiness(service, accounts, thread.run, reserve)
         self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
+        self.listening: dict[str, str] = {}
+        self.health = Health(
+            service,
+            accounts,
+            thread.run,
+            self.usage,
+            self.readiness,
+            lambda: self.listening,
+            places.repositories,
+            ["service", *sorted(places.roles)],
+            (places.intervals or Intervals()).scrub_days,
+        )
+        service.health = self.health.look
         departures = Departures(reactor, service, accounts, thread.run)
         for child in (thread, *watching, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)
-
-    def _lan_factory(
-        self, service: CloudConnectService, tls: MutualTLS, places: Places
-    ) -> TLSServerFactory:
-        nodes = NodeFactory(service, places.backend_address)
-        self._lan = tls.server_factory(nodes, self._reactor)
-        return self._lan
 
     def reload(
         self, identity: ServerIdentity, advertise: Iterable[str], notice: Notice
@@ -328,7 +353,7 @@ class EmbeddedProvider(MultiService):
             except UsageError as error:
                 wrong.append(error)
         self.service.nodes.advertise(advertise)
-        self.service.notice = notice
+        self.service.tenants.notice = notice
         return wrong
 
     def stopService(self) -> Deferred[None]:
@@ -354,4 +379,7 @@ class EmbeddedProvider(MultiService):
         except BaseException:
             await maybeDeferred(self.stopService)
             raise
+        for listener, port in zip(self._listeners, ports, strict=True):
+            name = listener.label if isinstance(listener, Listener) else "gateway"
+            self.listening[name] = place_text(port.getHost())
         return ports[0]

@@ -208,6 +208,11 @@ def act_name(command: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in command).lstrip("_")
 
 
+def is_act(command: type[Any]) -> bool:
+    """Whether an admin's command does something; what only looks is not written down."""
+    return not command.__name__.startswith(("List", "Show", "Get"))
+
+
 def append_now(log: AuditLog, entries: Sequence[Entry]) -> None:
     """Write entries where no provider runs; what goes wrong is logged."""
     try:

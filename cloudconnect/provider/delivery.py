@@ -1,4 +1,4 @@
-"""Layer 4: brings alarms to somebody: to a webhook, by mail.
+"""Layer 4: brings alarms to somebody, by whatever way: a webhook, mail.
 
 Each way has a queue of its own, bounded, and tries again for a day. What it cannot take any more is
 counted, and the count is told with the next alarm that gets through.
@@ -6,32 +6,16 @@ counted, and the count is told with the next alarm that gets through.
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
-import json
-import time
-from collections.abc import Sequence
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid, parseaddr
-from io import BytesIO
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Protocol as ClientProtocol
-from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, FileBodyProducer
-from twisted.web.http_headers import Headers
 
-from cloudconnect.errors import NotReachable, UsageError
-from cloudconnect.keys import Password
-from cloudconnect.provider.alarms import Alarm, alarm_text
+from cloudconnect.provider.alarms import Alarm
 
 #: Alarms that may wait for one way.
 QUEUE_MAX: Final = 1000
@@ -45,8 +29,6 @@ RETRY_SECONDS: Final = (5.0, 30.0, 120.0, 600.0, 1800.0)
 GIVE_UP_SECONDS: Final = 86400.0
 #: One attempt may take so many seconds.
 SEND_SECONDS: Final = 30.0
-#: Bytes of a webhook's answer that are read; nothing in it matters but its status.
-ANSWER_MAX: Final = 64 << 10
 
 
 class Way(Protocol):
@@ -68,19 +50,42 @@ class Delivery(Service):
 
     :param reactor: clock
     :param way: how they are sent
+    :param changed: is told when something does not get through, and when it does again: the way's
+        name, and why not or ""
     :ivar dropped: alarms that were given up since something got through
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, way: Way) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        way: Way,
+        changed: Callable[[str, str], Any] = lambda name, why: None,
+    ) -> None:
         self._reactor = reactor
         self._way = way
+        self._changed = changed
         self._waiting: list[tuple[float, Alarm]] = []
         self._next: IDelayedCall | None = None
         self._sending: Deferred[Any] | None = None
         self._failures = 0
         self.dropped = 0
+
+    @property
+    def way(self) -> str:
+        """The name of the way."""
+        return self._way.name
+
+    @property
+    def waiting(self) -> int:
+        """How many alarms wait."""
+        return len(self._waiting)
+
+    @property
+    def failing(self) -> bool:
+        """Whether nothing has got through since something was to."""
+        return bool(self._failures)
 
     def add(self, alarm: Alarm) -> None:
         """Send an alarm soon."""
@@ -89,6 +94,13 @@ class Delivery(Service):
             return
         self._waiting.append((self._reactor.seconds(), alarm))
         if self._next is None and self._sending is None:
+            self._later(COLLECT_SECONDS)
+
+    def take_over(self, other: Delivery) -> None:
+        """Send what waits for another way, which has stopped, and soon."""
+        self._waiting += other._waiting[: QUEUE_MAX - len(self._waiting)]
+        self.dropped += other.dropped
+        if self._waiting and self._next is None and self._sending is None:
             self._later(COLLECT_SECONDS)
 
     def stopService(self) -> Any:
@@ -121,6 +133,8 @@ class Delivery(Service):
     def _sent(self, _: Any, count: int) -> None:
         self._sending = None
         del self._waiting[:count]
+        if self._failures:
+            self._changed(self._way.name, "")
         self._failures = self.dropped = 0
         if self._waiting and self.running:
             self._later(0)
@@ -138,172 +152,6 @@ class Delivery(Service):
             why=failure.getErrorMessage(),
             seconds=seconds,
         )
+        if self._failures == 1:
+            self._changed(self._way.name, failure.getErrorMessage())
         self._later(seconds)
-
-
-# --- webhook -------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Webhook:
-    """Posts alarms as JSON.
-
-    :ivar url: ``https://``; ``http://`` only to this machine's loopback
-    :ivar ca: PEM of the authorities to trust in the place of the system's, or empty
-    :ivar key: under it each request is signed: HMAC-SHA256 of the body, in hexadecimal, stands in
-        the header ``X-Cloudconnect-Signature``
-    """
-
-    reactor: Any
-    url: str = attrs.field()
-    ca: bytes = b""
-    key: Password | None = attrs.field(default=None, repr=False)
-    name: str = "webhook"
-
-    @url.validator
-    def _check_url(self, _: Any, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme == "http" and _is_loopback(parts.hostname or ""):
-            return
-        if parts.scheme != "https" or not parts.hostname:
-            raise UsageError("the webhook's address begins with https://")
-
-    def send(self, alarms: Sequence[Alarm], dropped: int) -> Deferred[Any]:
-        """Post them; anything but a status of 2xx is a failure."""
-        body = json.dumps(
-            {"alarms": [alarm.as_map() for alarm in alarms], "dropped": dropped}
-        ).encode()
-        headers = {b"content-type": [b"application/json"], b"user-agent": [b"cloudconnect"]}
-        if self.key is not None:
-            signature = hmac.digest(self.key.reveal(), body, "sha256").hex()
-            headers[b"x-cloudconnect-signature"] = [signature.encode()]
-        agent = Agent(self.reactor, self._policy(), connectTimeout=10)
-        asked: Deferred[Any] = agent.request(
-            b"POST", self.url.encode("ascii"), Headers(headers), FileBodyProducer(BytesIO(body))
-        )
-        return asked.addCallback(_check_response)
-
-    def _policy(self) -> BrowserLikePolicyForHTTPS:
-        if not self.ca:
-            return BrowserLikePolicyForHTTPS()
-        roots = [Certificate.loadPEM(block) for block in _pem_blocks(self.ca)]
-        return BrowserLikePolicyForHTTPS(trustRootFromCertificates(roots))
-
-
-class _Ignored(ClientProtocol):
-    """Reads an answer's body to its end, or as far as anybody would.
-
-    :ivar ended: fires then
-    """
-
-    def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred()
-        self._left = ANSWER_MAX
-
-    def dataReceived(self, data: bytes) -> None:
-        """Nobody needs it."""
-        self._left -= len(data)
-        if self._left < 0 and self.transport is not None:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The answer is over."""
-        self.ended.callback(None)
-
-
-def _check_response(response: Any) -> Deferred[None]:
-    ignored = _Ignored()
-    response.deliverBody(ignored)
-
-    def check(_: None) -> None:
-        if not 200 <= response.code < 300:
-            raise NotReachable(f"it answered with status {response.code}")
-
-    return ignored.ended.addCallback(check)
-
-
-def _pem_blocks(octets: bytes) -> list[bytes]:
-    end = b"-----END CERTIFICATE-----"
-    return [part + end for part in octets.split(end)[:-1]]
-
-
-# --- mail ----------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Mail:
-    """Sends alarms by mail (SMTP, with STARTTLS wherever the server is not this machine).
-
-    :ivar server: host and port
-    :ivar sender: the address that it comes from
-    :ivar to: the addresses that it goes to
-    :ivar user: to log in with, or empty
-    """
-
-    reactor: Any
-    server: tuple[str, int]
-    sender: str = attrs.field()
-    to: tuple[str, ...] = attrs.field()
-    user: str = ""
-    password: Password | None = attrs.field(default=None, repr=False)
-    name: str = "mail server"
-
-    @sender.validator
-    @to.validator
-    def _check_addresses(self, field: Any, value: str | tuple[str, ...]) -> None:
-        for address in (value,) if isinstance(value, str) else value:
-            plain = parseaddr(address)[1]
-            if plain != address or "@" not in address or not address.isascii():
-                raise UsageError(f"{address!r} is not a mail address")
-
-    def send(self, alarms: Sequence[Alarm], dropped: int) -> Deferred[Any]:
-        """Send one mail with all of them."""
-        # Not above: it imports the reactor, and who only imports this may choose or fork later.
-        from twisted.mail.smtp import sendmail
-
-        host, port = self.server
-
-        sent: Deferred[Any] = sendmail(
-            host.encode("idna") if not host.isascii() else host.encode(),
-            self.sender.encode(),
-            [address.encode() for address in self.to],
-            bytes(alarm_mail(self.sender, self.to, alarms, dropped)),
-            port=port,
-            reactor=self.reactor,
-            username=self.user.encode() or None,
-            password=None if self.password is None else self.password.reveal(),
-            requireAuthentication=bool(self.user),
-            requireTransportSecurity=not _is_loopback(host),
-        )
-        return sent
-
-
-def alarm_mail(
-    sender: str, to: Sequence[str], alarms: Sequence[Alarm], dropped: int = 0
-) -> EmailMessage:
-    """The mail about some alarms."""
-    message = EmailMessage()
-    first = alarms[0]
-    names = sorted({alarm.name for alarm in alarms})
-    word = "SECURITY WARNING: " if any(alarm.security for alarm in alarms) else ""
-    whose = f", tenant {first.tenant}" if first.tenant and len(alarms) == 1 else ""
-    message["Subject"] = f"[cloudconnect] {word}{', '.join(names)}{whose}"[:200]
-    message["From"] = sender
-    message["To"] = ", ".join(to)
-    message["Date"] = formatdate(time.time())
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
-    message["Auto-Submitted"] = "auto-generated"
-    text = "\n\n".join(map(alarm_text, alarms)) + "\n"
-    if dropped:
-        text += f"\n{dropped} further alarms were given up: see cloudconnect provider events.\n"
-    message.set_content(text)
-    return message
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -105,7 +105,7 @@ class Departures(Service):
                 return
         await self._run(self._accounts.drop_tenant, name)
         self._held.pop(name, None)
-        await self._service.note(
+        await self._service.reports.note(
             "tenant_gone", "", f"tenant {name} and all that it stored are deleted", tenant=name
         )
 
@@ -115,4 +115,4 @@ class Departures(Service):
             return
         self._held[name] = why
         text = f"tenant {name} was removed, but what it stored cannot be deleted yet: {why}"
-        await self._service.note("tenant_held", "", text, tenant=name)
+        await self._service.reports.note("tenant_held", "", text, tenant=name)

@@ -91,7 +91,7 @@ class JumpWatch(Watcher):
         )
         fields = {"tenant": end.tenant, "host": end.host, "job": end.job}
         point = rows[ours[-1]]["point"]
-        await self._service.note(
+        await self._service.reports.note(
             "new_bytes_jumped", end.session, text, **fields, added=added, usual=most, point=point
         )
 
@@ -99,7 +99,7 @@ class JumpWatch(Watcher):
         rows: list[dict[str, Any]] = []
         more = True
         while more:
-            page = await self._service.points(
+            page = await self._service.repositories.points(
                 end.tenant,
                 host=end.host,
                 job=end.job,

@@ -5,7 +5,7 @@ Each act is done by the mover that has the repository; before it the mover is to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -26,21 +26,25 @@ from cloudconnect.commands.lan import (
 )
 from cloudconnect.errors import CloudConnectError, NotFound, Refused
 from cloudconnect.provider.accounts import Tenant
-
-if TYPE_CHECKING:
-    from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.nodes import Nodes
+from cloudconnect.provider.reports import Reports
+from cloudconnect.provider.tenants import Tenants
 
 
 class PointKeeper:
     """Says to the mover what becomes of restore points.
 
-    :param service: knows the tenants and the mover, and writes down what was done
+    :param tenants: whose points they are
+    :param nodes: has the movers
+    :param reports: keeps what was done
     """
 
     _log = Logger()
 
-    def __init__(self, service: CloudConnectService) -> None:
-        self._service = service
+    def __init__(self, tenants: Tenants, nodes: Nodes, reports: Reports) -> None:
+        self._tenants = tenants
+        self._nodes = nodes
+        self._reports = reports
 
     async def delete_points(self, tenant: str, points: Any) -> dict[str, Any]:
         """Put restore points into the bin.
@@ -54,7 +58,7 @@ class PointKeeper:
                 f"the provider has frozen tenant {tenant}: for now nothing is deleted, expires or "
                 "is removed; ask the provider"
             )
-        answer = await self._service.nodes.movers.call(
+        answer = await self._nodes.movers.call(
             DeleteRepositoryPoints, repository=repository, points=points, by="tenant"
         )
         await self._note_points("points_deleted", "put into the bin", tenant, answer["points"])
@@ -63,7 +67,7 @@ class PointKeeper:
     async def undelete_points(self, tenant: str, points: Any) -> dict[str, Any]:
         """Take restore points out of the bin; also after the end of the lease."""
         _, repository = await self._acting(tenant, None)
-        answer = await self._service.nodes.movers.call(
+        answer = await self._nodes.movers.call(
             UndeleteRepositoryPoints, repository=repository, points=points
         )
         await self._note_points("points_undeleted", "taken from the bin", tenant, answer["points"])
@@ -72,7 +76,7 @@ class PointKeeper:
     async def lock_points(self, tenant: str, points: Any, until: int) -> dict[str, Any]:
         """Lock restore points."""
         _, repository = await self._acting(tenant, "nothing can be locked")
-        answer = await self._service.nodes.movers.call(
+        answer = await self._nodes.movers.call(
             LockRepositoryPoints, repository=repository, points=points, until=until
         )
         await self._note_points("points_locked", "locked", tenant, answer["points"])
@@ -81,17 +85,17 @@ class PointKeeper:
     async def retention(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
         """One page of the retention policies."""
         _, repository = await self._acting(tenant, None)
-        return await self._service.nodes.movers.call(
+        return await self._nodes.movers.call(
             GetRepositoryRetention, repository=repository, after=after, limit=limit
         )
 
     async def set_retention(self, tenant: str, host: str, job: str, policy: Any) -> dict[str, Any]:
         """Set what is kept of a host and a job."""
         _, repository = await self._acting(tenant, "retention cannot be changed")
-        answer = await self._service.nodes.movers.call(
+        answer = await self._nodes.movers.call(
             SetRepositoryRetention, repository=repository, host=host, job=job, policy=policy
         )
-        await self._service.note(
+        await self._reports.note(
             "retention_set",
             "",
             f"tenant {tenant} set what is kept of {host or 'every host'}, {job or 'every job'}",
@@ -103,7 +107,7 @@ class PointKeeper:
     async def preview_retention(self, tenant: str, **query: Any) -> dict[str, Any]:
         """One page of what retention would do."""
         _, repository = await self._acting(tenant, None)
-        return await self._service.nodes.movers.call(
+        return await self._nodes.movers.call(
             PreviewRepositoryRetention, repository=repository, **query
         )
 
@@ -112,9 +116,26 @@ class PointKeeper:
 
         :raises Refused: there is no mover; it hears it before the next act
         """
-        record = await self._service.tenant(tenant)
+        record = await self._tenants.record(tenant)
         if record.repository is not None:
             await self.tell_rules(record, record.repository)
+
+    async def freeze(self, tenant: str, frozen: bool) -> bool:
+        """Freeze a tenant, or thaw it; whether it could be written down.
+
+        Where it could not, because the disk is full or read-only, it holds for as long as service
+        and mover run, and is written down when it can be.
+        """
+        record = await self._tenants.record(tenant)
+        kept = await self._tenants.write_frozen(tenant, frozen)
+        if record.repository is not None:
+            kept = (
+                await self.tell_rules(await self._tenants.record(tenant), record.repository)
+                and kept
+            )
+        word = "frozen" if frozen else "thawed"
+        await self._reports.note(f"tenant_{word}", "", f"tenant {tenant} is {word}", tenant=tenant)
+        return kept
 
     async def measure(self, tenant: str) -> dict[str, Any]:
         """What the tenant's repository holds, as numbers, for its admin."""
@@ -129,12 +150,12 @@ class PointKeeper:
         the backup is done.
         """
         try:
-            record = await self._service.tenant(tenant)
+            record = await self._tenants.record(tenant)
             if record.soft_quota is None:
                 return []
             counted = (await self.measure(tenant))["bytes_counted"]
             over = counted > record.soft_quota
-            news = await self._service.soft_quota_passed(tenant, over)
+            news = await self._tenants.soft_quota_passed(tenant, over)
         except CloudConnectError as error:
             self._log.warn("soft quota of {tenant}: {why}", tenant=tenant, why=str(error))
             return []
@@ -143,7 +164,7 @@ class PointKeeper:
         limit = "" if record.quota is None else f"; backups are refused over {record.quota}"
         text = f"{counted} bytes are stored, more than the {record.soft_quota} agreed{limit}"
         if news:
-            await self._service.note(
+            await self._reports.note(
                 "soft_quota_passed", "", f"tenant {tenant}: {text}", tenant=tenant, bytes=counted
             )
         return [f"{text}: delete restore points, or ask the provider for more"]
@@ -153,7 +174,7 @@ class PointKeeper:
 
         :raises Refused: the tenant is frozen, also where its repository could not be told
         """
-        if (await self._service.tenant(tenant)).frozen:
+        if (await self._tenants.record(tenant)).frozen:
             raise Refused(f"tenant {tenant} is frozen: nothing is removed until it is thawed")
         answer = await self._at_mover(tenant, CollectGarbage, tenant=tenant)
         result: dict[str, Any] = answer["result"]
@@ -184,11 +205,11 @@ class PointKeeper:
         self, name: str, command: type[BoundedCommand], **values: Any
     ) -> dict[str, Any]:
         """What the mover answers after however long it takes."""
-        record = await self._service.tenant(name)
+        record = await self._tenants.record(name)
         if record.repository is None:
             raise NotFound(f"tenant {name} has no repository yet")
         await self.tell_rules(record, record.repository)
-        return await self._service.nodes.movers.call(
+        return await self._nodes.movers.call(
             command, timeout=None, repository=record.repository, **values
         )
 
@@ -197,18 +218,18 @@ class PointKeeper:
 
         :param forbidden: what an ended lease does not allow; None: a lease that has ended allows it
         """
-        record = await self._service.tenant(tenant)
+        record = await self._tenants.record(tenant)
         if record.repository is None:
             raise NotFound(f"tenant {tenant} has no repository yet: run cloudconnect connect")
         if forbidden is not None or record.disabled:
-            record.check_active(self._service.today(), forbidden or "")
+            record.check_active(self._tenants.today(), forbidden or "")
         await self.tell_rules(record, record.repository)
         return record, record.repository
 
     async def tell_rules(self, record: Tenant, repository: bytes) -> bool:
         """Tell the mover what holds for a tenant's repository; whether it is written down there."""
         rules = record.repository_rules
-        answer = await self._service.nodes.movers.call(
+        answer = await self._nodes.movers.call(
             SetRules, repository=repository, rules=rules, frozen=record.frozen
         )
         kept: bool = answer["kept"]
@@ -219,4 +240,4 @@ class PointKeeper:
     ) -> Deferred[None]:
         text = f"tenant {tenant}: {len(points)} restore point(s) {done}"
         ids = [row["point"] for row in points]
-        return self._service.note(name, "", text, tenant=tenant, points=ids)
+        return self._reports.note(name, "", text, tenant=tenant, points=ids)

@@ -32,16 +32,18 @@ from cloudconnect.commands.lan import (
     ReportWarning,
 )
 from cloudconnect.commands.registering import Registration
+from cloudconnect.commands.renewing import RenewNode, ShowNode
 from cloudconnect.errors import CloudConnectError, ProtocolViolation, Refused, UsageError
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateways import Load
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import MoverPlace
+from cloudconnect.provider.node_renewal import NodeRenewals
 from cloudconnect.provider.planning import DEFAULT_POOL, GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.line import keep_alive
-from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, NodeName
 
 
 def read_warning(values: Any) -> SecurityWarning:
@@ -82,17 +84,19 @@ class ServiceEnd(CommandLocator):
     @ReportWarning.responder
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
         """Keep a role's warning."""
-        return self._service.warned(read_warning(warning)).addCallback(lambda _: {})
+        return self._service.reports.warned(read_warning(warning)).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
         """Keep one step of a session."""
-        return self._service.happened(read_event(event), self._role).addCallback(lambda _: {})
+        return self._service.reports.happened(read_event(event), self._role).addCallback(
+            lambda _: {}
+        )
 
     @AskOwner.responder
     def ask_owner(self, repository: bytes) -> Deferred[dict[str, Any]]:
         """Whose a repository is."""
-        return Deferred.fromCoroutine(self._service.owner(repository))
+        return Deferred.fromCoroutine(self._service.tenants.owner(repository))
 
 
 class Node(CommandLocator):
@@ -100,19 +104,39 @@ class Node(CommandLocator):
 
     :param link: the service's end of the line
     :param backend: what the node connects to for everything of the service's process
-    :param name: the name in the node's certificate
+    :param named: role and name in the node's certificate
+    :param renewals: issues its next certificate, or None
     """
 
     _log = Logger()
 
     def __init__(
-        self, service: CloudConnectService, link: BoundedAMP, backend: str, name: str
+        self,
+        service: CloudConnectService,
+        link: BoundedAMP,
+        backend: str,
+        named: NodeName,
+        renewals: NodeRenewals | None = None,
     ) -> None:
         super().__init__()
         self._service = service
         self._link = link
         self._backend = backend
-        self._name = name
+        self._named = named
+        self._name = named.name
+        self._renewals = renewals
+
+    @RenewNode.responder
+    def renew(self, request: bytes) -> Deferred[dict[str, Any]]:
+        """Another certificate of the same role and name."""
+        if self._renewals is None:
+            raise Refused("this provider issues no certificates for nodes")
+        return self._renewals.renew(self._named.role, self._name, request)
+
+    @ShowNode.responder
+    def show(self) -> dict[str, Any]:
+        """It is let in."""
+        return {"role": self._named.role, "name": self._name}
 
 
 def read_load(connections: int, up: int, down: int, groups: Any) -> Load:
@@ -195,16 +219,16 @@ class TargetNode(Node):
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
         """Keep its warning."""
         told = read_warning(warning)
-        live = self._service.taking_part(self._link, told.session)
+        live = self._service.sessions.taking_part(self._link, told.session)
         told = attrs.evolve(told, session=live.identifier, tenant=live.tenant, role=self.role.value)
-        return self._service.warned(told).addCallback(lambda _: {})
+        return self._service.reports.warned(told).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
         """Keep one step of a session."""
         told = read_event(event)
-        self._service.taking_part(self._link, told.session)
-        return self._service.happened(told, self.role.value).addCallback(lambda _: {})
+        self._service.sessions.taking_part(self._link, told.session)
+        return self._service.reports.happened(told, self.role.value).addCallback(lambda _: {})
 
 
 class AcceleratorNode(TargetNode):
@@ -249,7 +273,7 @@ class MoverNode(TargetNode):
         """Whose a repository is that this mover is to tend; nobody's where another one is to."""
         if not self._service.nodes.movers.tends(self._link, repository):
             return succeed({"tenant": "", "rules": {}, "frozen": False})
-        return Deferred.fromCoroutine(self._service.owner(repository))
+        return Deferred.fromCoroutine(self._service.tenants.owner(repository))
 
     @ReportWarning.responder
     def report_warning(self, warning: Any) -> Deferred[dict[str, Any]]:
@@ -259,7 +283,7 @@ class MoverNode(TargetNode):
             return super().report_warning(warning)
         self._check_registered()
         told = attrs.evolve(told, role=self.role.value)
-        return self._service.warned(told).addCallback(lambda _: {})
+        return self._service.reports.warned(told).addCallback(lambda _: {})
 
     @ReportEvent.responder
     def report_event(self, event: Any) -> Deferred[dict[str, Any]]:
@@ -268,7 +292,7 @@ class MoverNode(TargetNode):
         if told.session:
             return super().report_event(event)
         self._check_registered()
-        return self._service.happened(told, self.role.value).addCallback(lambda _: {})
+        return self._service.reports.happened(told, self.role.value).addCallback(lambda _: {})
 
     def _check_registered(self) -> None:
         if self._link not in self._service.nodes.movers:
@@ -288,14 +312,18 @@ class NodeLink(BoundedAMP):
     """The service's end of a LAN line: answers nothing before it knows whose certificate it is.
 
     :param backend: what nodes on other hosts connect to for everything of this process
+    :param renewals: issues their next certificates, or None
     """
 
     log = Logger()
 
-    def __init__(self, service: CloudConnectService, backend: str) -> None:
+    def __init__(
+        self, service: CloudConnectService, backend: str, renewals: NodeRenewals | None = None
+    ) -> None:
         super().__init__(service.reactor, locator=CommandLocator())
         self._service = service
         self._backend = backend
+        self._renewals = renewals
 
     def handshakeCompleted(self) -> None:
         """The node has proved which one it is."""
@@ -309,7 +337,9 @@ class NodeLink(BoundedAMP):
         facts = line.facts
         line.pauseProducing()
         admitted = Deferred.fromCoroutine(
-            self._service.admit_node(self, facts.peer_role, facts.peer_name, facts.peer_spki)
+            self._service.admit_node(
+                self, facts.peer_role, facts.peer_name, facts.peer_spki, facts.peer_ends
+            )
         )
         admitted.addCallbacks(self._admitted, self._refused, (node, line), {}, (line,))
 
@@ -317,7 +347,8 @@ class NodeLink(BoundedAMP):
         if self.transport is None:  # it has gone meanwhile
             self._service.nodes.left(self)
             return
-        self._locator = node(self._service, self, self._backend, line.facts.peer_name)
+        named = NodeName(line.facts.peer_role, line.facts.peer_name)
+        self._locator = node(self._service, self, self._backend, named, self._renewals)
         line.resumeProducing()
 
     def _refused(self, failure: Failure, line: Any) -> None:
@@ -330,7 +361,7 @@ class NodeLink(BoundedAMP):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is not there any more."""
         self._service.nodes.left(self)
-        self._service.role_lost(self)
+        self._service.endings.role_lost(self)
         super().connectionLost(reason)
 
 
@@ -339,13 +370,16 @@ class NodeFactory(Factory):
 
     noisy = False
 
-    def __init__(self, service: CloudConnectService, backend: str) -> None:
+    def __init__(
+        self, service: CloudConnectService, backend: str, renewals: NodeRenewals | None = None
+    ) -> None:
         self._service = service
         self._backend = backend
+        self._renewals = renewals
 
     def buildProtocol(self, addr: IAddress | None) -> NodeLink:
         """One for this node."""
-        return NodeLink(self._service, self._backend)
+        return NodeLink(self._service, self._backend, self._renewals)
 
 
 class MoverRegistration(Registration):

@@ -16,11 +16,11 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.commands.notice import Notice
-from cloudconnect.config.alarming import ways
 from cloudconnect.config.bounds import bounds_of
 from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.node_renewal import keep_own
 from cloudconnect.config.provider import (
     CONFIGURATION,
     ProviderSettings,
@@ -30,25 +30,29 @@ from cloudconnect.config.provider import (
 )
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
+from cloudconnect.metrics.alarms import AlarmsWaiting
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
-from cloudconnect.provider.alarms import EVENTS, Alarms
+from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
-from cloudconnect.provider.delivery import Delivery
-from cloudconnect.provider.expiry import ExpiryWatch
+from cloudconnect.provider.expiry import Ending, ExpiryWatch
+from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.sessions.role import TargetRole
 from cloudconnect.tap.accelerators import accelerator_of
+from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
+from cloudconnect.tap.alarming import Alarming
 from cloudconnect.tap.inheriting import inherited_endpoint
 from cloudconnect.tap.metrics import MetricsPort
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
-from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
+from cloudconnect.tap.renewing import own_keeper
+from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, NodeName
 
 #: Settings that are used without a new start.
-RELOADED = frozenset(
-    {"hosts", "advertise", "moving_to", "certificate", "key"}
-    | {f.name for f in attrs.fields(ProviderSettings) if f.name.startswith("alarm_")}
-)
+RELOADED = frozenset({"hosts", "advertise", "moving_to", "certificate", "key", *ALARM_SETTINGS})
+#: The service as a node of the provider's LAN.
+OWN = NodeName(SERVICE, "service")
 #: The roles of this process, as its metrics name them.
 ROLES = ("gateway", "service", "target-mover", "target-wan")
 
@@ -94,9 +98,7 @@ class ProviderProcess(Service):
         self._metrics: MetricsPort | None = None
         self._expiry: ExpiryWatch | None = None
         self._children: list[Service] = []
-        self._alarms: Alarms | None = None
-        self._alarmed: tuple[object, ...] = ()
-        self._deliveries: list[Delivery] = []
+        self._alarming: Alarming | None = None
 
     def startService(self) -> None:
         """Begin."""
@@ -117,6 +119,8 @@ class ProviderProcess(Service):
             settings.admin_socket.unlink(missing_ok=True)
         lan = None
         if settings.lan_listen:
+            if not read_only:
+                keep_own(settings.node_authority, settings.node_authority / "service", OWN)
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
                 lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR, MOVER),
@@ -164,18 +168,27 @@ class ProviderProcess(Service):
 
         def ending(name: str, days: int, text: str) -> None:
             self._log.warn("{text}", text=text)
-            provider.service.note("certificate_expires", "", text, which=name, days=days)
+            provider.service.reports.note("certificate_expires", "", text, which=name, days=days)
 
-        self._expiry = ExpiryWatch(self._reactor, lambda: endings(self._settings), ending)
+        self._expiry = ExpiryWatch(self._reactor, self._endings, ending)
+        if settings.lan_listen and not settings.read_only:
+            lan = settings.node_authority
+            self._children.append(own_keeper(self._reactor, lan, lan / "service", OWN, self.reload))
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
         files += ["lan/service/certificate.pem", "lan/service/key.pem", "lan/service/ca.pem"]
         watch = ChangeWatch(self._reactor, [settings.directory / f for f in files], self.reload)
-        self._alarms = Alarms(self._reactor.seconds)
-        provider.service.watchers.add(self._alarms)
-        self._children += [self._expiry, watch]
+        self._alarming = alarming = Alarming(self._reactor, provider.service)
+        provider.health.endings = self._endings
+        provider.health.deliveries = lambda: alarming.deliveries
+        self._children += [self._expiry, watch, self._alarming]
         self.reload()
         for child in self._children:
             child.startService()
+
+    def _endings(self) -> list[Ending]:
+        """The certificates of this directory, and those of nodes as they were seen last."""
+        found = list(endings(self._settings))
+        return found + list(self._provider.service.node_certificates if self._provider else ())
 
     def reload(self) -> None:
         """Read certificates and settings again; sessions that run are not touched.
@@ -195,7 +208,8 @@ class ProviderProcess(Service):
         notice = Notice(pins=() if pin is None else (pin,), address=settings.moving_to)
         for wrong in self._provider.reload(settings.identity, settings.advertise, notice):
             self._log.error("not used: {why}", why=str(wrong))
-        self._raise_alarms(settings)
+        if self._alarming is not None:
+            self._alarming.apply(settings)
         names = [field.name for field in attrs.fields(ProviderSettings)]
         changed = [n for n in names if getattr(before, n) != getattr(settings, n)]
         late = sorted(set(changed) - RELOADED)
@@ -206,42 +220,34 @@ class ProviderProcess(Service):
         if self._expiry is not None and self._expiry.running:
             self._expiry.look()
 
-    def _raise_alarms(self, settings: ProviderSettings) -> None:
-        """Have alarms go where the settings say from now on; what cannot be used is logged."""
-        names = [n for n in RELOADED if n.startswith("alarm_")]
-        wanted = tuple(getattr(settings, name) for name in sorted(names))
-        if self._alarms is None or wanted == self._alarmed:
-            return
-        try:
-            found = ways(self._reactor, settings)
-        except UsageError as error:
-            self._log.error("no alarms: {why}", why=str(error))
-            return
-        self._alarmed = wanted
-        for delivery in self._deliveries:
-            maybeDeferred(delivery.stopService)
-        self._deliveries = [Delivery(self._reactor, way) for way in found]
-        self._alarms.events = EVENTS | set(settings.alarm_events)
-        self._alarms.deliver = [delivery.add for delivery in self._deliveries]
-        for delivery in self._deliveries:
-            delivery.startService()  # type: ignore[no-untyped-call]
-
     def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
         registry = process_registry(ROLES)
         provider.service.watchers.add(
             ProviderMetrics(
                 registry,
                 lambda: provider.usage.stored,
-                endings=lambda: endings(self._settings),
+                endings=self._endings,
             )
+        )
+        roles = [child for child in provider if isinstance(child, TargetRole)]
+        found = [child for child in provider if isinstance(child, Gateway)]
+        for collector in (
+            NodesSeen(provider.service),
+            RoleSessions(roles),
+            *map(GatewayLoad, found),
+        ):
+            registry.register(collector)
+        registry.register(
+            AlarmsWaiting(lambda: self._alarming.deliveries if self._alarming is not None else ())
         )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
         self._metrics.startService()
+        provider.listening["metrics"] = where
 
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""
         super().stopService()  # type: ignore[no-untyped-call]
-        for child in (*self._children, *self._deliveries, self._metrics):
+        for child in (*self._children, self._metrics):
             if child is not None and child.running:
                 maybeDeferred(child.stopService)
         stopped: Deferred[Any] = (

@@ -19,9 +19,13 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.errors import UsageError
+from cloudconnect.metrics.roles import GatewayLoad, RoleSessions
+from cloudconnect.provider.gateway import Gateway
+from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, stop_with
+from cloudconnect.tap.renewing import keep_certificate, watch_ends
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.listening import Listener
 
@@ -137,20 +141,40 @@ class RoleProcess(MultiService):
                 await maybeDeferred(child.stopService)
 
 
-def make_process(options: Any, make: Callable[[Any, Any, str], _P], program: str, role: str) -> _P:
+def make_process(
+    options: Any,
+    make: Callable[[Any, Any, str], _P],
+    program: str,
+    role: str,
+    at_provider: bool = True,
+) -> _P:
     """Make the service that ``twist`` starts.
 
     :param options: of the program
     :param make: makes it, of the reactor, the settings and the endpoint string of its port
     :param program: its name
     :param role: as metrics name it
+    :param at_provider: whether it is a node of a provider, whose service renews its certificate
     :raises SystemExit: it cannot be made
     """
     from twisted.internet import reactor
 
+    settings = options.settings
     try:
-        process = make(reactor, options.settings, options["listen"] or options.settings.listen)
-        add_metrics(reactor, process, options["metrics"], role)
+        process = make(reactor, settings, options["listen"] or settings.listen)
+        if at_provider:
+            keep_certificate(reactor, process, settings.directory, settings.service_address)
+        watch_ends(reactor, process, settings.directory)
+        shown = [GatewayLoad(child) for child in process if isinstance(child, Gateway)]
+        roles = [child for child in process if isinstance(child, TargetRole)]
+        add_metrics(
+            reactor,
+            process,
+            options["metrics"],
+            role,
+            settings.directory,
+            [*shown, *([RoleSessions(roles)] if roles else [])],
+        )
         return process
     except UsageError as error:
         raise SystemExit(f"{program}: {error}") from None

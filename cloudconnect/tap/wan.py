@@ -22,9 +22,11 @@ from cloudconnect.provider.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tap.processes import listening_endpoint
+from cloudconnect.tap.renewing import own_keeper
 from cloudconnect.tap.separate import RoleOptions, RoleProcess, make_process, role_parameters
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.listening import Listener
+from cloudconnect.transports.nodes import ACCELERATOR, NodeName
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
 
@@ -72,6 +74,10 @@ class AcceleratorProcess(RoleProcess):
         else:
             source = SourceAccelerator(reactor, caches, self.endpoint)
             lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
+            node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
+            own_keeper(
+                reactor, settings.authority, settings.directory, node, lines.reload
+            ).setServiceParent(self)  # type: ignore[no-untyped-call]
             source.factory.tls = FactoryTarget(lines, "the lines of job managers")
             self.consist_of(source, Listener(port, source.factory, "WAN accelerator"))
 
@@ -86,4 +92,5 @@ class AcceleratorProcess(RoleProcess):
 
 def makeService(options: Options) -> AcceleratorProcess:
     """The service of ``twist cloudconnect-wan``."""
-    return make_process(options, AcceleratorProcess, "cloudconnect-wan", "wan")
+    at_provider = options.settings.side is Side.TARGET
+    return make_process(options, AcceleratorProcess, "cloudconnect-wan", "wan", at_provider)

@@ -55,6 +55,7 @@ class TLSFacts:
         peer shows no certificate
     :ivar peer_role: the role of the node that the peer is, on a LAN link
     :ivar peer_name: the name of that node
+    :ivar peer_ends: when the peer's certificate ends, in seconds since 1970; 0 without one
     """
 
     version: str
@@ -65,6 +66,7 @@ class TLSFacts:
     checked_by: str
     peer_role: str = ""
     peer_name: str = ""
+    peer_ends: float = 0.0
 
 
 def was_resumed(connection: SSL.Connection) -> bool:
@@ -227,6 +229,7 @@ class TLSLayer(EndingLayer):
             checked_by=verdict.checked_by if verdict else "",
             peer_role=verdict.role if verdict else "",
             peer_name=verdict.name if verdict else "",
+            peer_ends=verification.peer_ends if verification else 0.0,
         )
 
     def _in_handshake(self, error: Exception) -> CloudConnectError:

@@ -39,6 +39,7 @@ class Verification:
     :ivar verdict: why the peer is trusted, or None
     :ivar refusal: why it is not, or None
     :ivar peer_spki: the SPKI fingerprint of its certificate, or ``""``
+    :ivar peer_ends: when its certificate ends, in seconds since 1970, or 0
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -48,6 +49,7 @@ class Verification:
         self.verdict: Verdict | None = None
         self.refusal: ProviderNotTrusted | None = None
         self.peer_spki = ""
+        self.peer_ends = 0.0
 
     @property
     def trusted(self) -> bool:
@@ -75,6 +77,7 @@ class Verification:
         try:
             certificate = peer.to_cryptography()
             self.peer_spki = spki_fingerprint(certificate)
+            self.peer_ends = certificate.not_valid_after_utc.timestamp()
             self.verdict = self._judge.judge(certificate, tuple(self._problems))
         except ProviderNotTrusted as refusal:
             self.refusal = refusal

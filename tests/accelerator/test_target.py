@@ -191,12 +191,12 @@ class PlanTests(AcceleratedCase):
             lambda s, plan, keys: (s, [plan[0], {**plan[1], "role": "source-wan"}], keys),
             lambda s, plan, keys: (s, [], []),
         ):
-            real = self.provider.service.start
+            real = self.provider.service.starts.start
             self.lying_start(change)
             before = tenant.names().count("tunnel_up")
             self.failure_of(tenant.back_up(self.source()), ProtocolViolation)
             self.assertEqual(before, tenant.names().count("tunnel_up"))
-            self.provider.service.start = real  # type: ignore[method-assign]
+            self.provider.service.starts.start = real  # type: ignore[method-assign]
         self.reactor.pass_time(KEY_A_SECONDS)
         self.assert_over(tenant)
 
@@ -216,11 +216,11 @@ class PlanTests(AcceleratedCase):
             exchanged = [{**mover, "route": wan["route"]}, {**wan, "route": mover["route"]}]
             return session, exchanged, keys
 
-        real = self.provider.service.start
+        real = self.provider.service.starts.start
         for change in (lambda s, plan, keys: (s, plan, keys[::-1]), routes):
             self.lying_start(change)
             self.refused(tenant, KeyARejected)
-            self.provider.service.start = real  # type: ignore[method-assign]
+            self.provider.service.starts.start = real  # type: ignore[method-assign]
         self.assertIn("key_a_rejected", self.provider.names(type="warning"))
 
     def test_other_agreement(self) -> None:
@@ -379,7 +379,7 @@ class ConnectionTests(AcceleratedCase):
     def test_accelerator_lost(self) -> None:
         """An accelerator that is lost between Start and its tunnel: the session is not."""
         tenant = self.accelerated()
-        real = self.provider.service.start
+        real = self.provider.service.starts.start
 
         async def start(*arguments: Any) -> Any:
             answer = await real(*arguments)
@@ -387,7 +387,7 @@ class ConnectionTests(AcceleratedCase):
             self.target()._by_session.clear()
             return answer
 
-        self.provider.service.start = start  # type: ignore[method-assign]
+        self.provider.service.starts.start = start  # type: ignore[method-assign]
         error = self.refused(tenant, Truncated, NotReachable, KeyARejected)
         self.assertIsInstance(error, CloudConnectError)
 

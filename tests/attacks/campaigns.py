@@ -277,7 +277,7 @@ class Life(LiarCase):
     def pose(self) -> None:
         """An accelerator in the mover's place."""
         provider, before = self.provider, self.stored()
-        real = provider.service.start
+        real = provider.service.starts.start
         accelerator: Any = provider.accelerator
 
         async def start(*arguments: Any) -> Any:
@@ -287,11 +287,11 @@ class Life(LiarCase):
             accelerator._by_route[mover] = accelerator._by_route.pop(wan)
             return answer
 
-        provider.service.start = start  # type: ignore[method-assign]
+        provider.service.starts.start = start  # type: ignore[method-assign]
         try:
             self.failure_of(self.back_up(self.acme), KeyARejected)
         finally:
-            provider.service.start = real  # type: ignore[method-assign]
+            provider.service.starts.start = real  # type: ignore[method-assign]
         for role in (provider.mover, accelerator):
             role._by_route.clear()
         self.assertEqual(before, self.stored())

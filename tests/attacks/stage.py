@@ -359,7 +359,9 @@ def rows(settings: ProviderSettings, what: str, **filters: str) -> list[dict[str
     """Every row of a provider's listing (fewer than a page), read beside the provider."""
     accounts = Accounts(settings.accounts_url)
     try:
-        return Administration(accounts, settings.repositories).page(what, filters, 0, 500)[0]
+        return Administration(accounts, settings.repositories).listings.page(what, filters, 0, 500)[
+            0
+        ]
     finally:
         accounts.close()
 

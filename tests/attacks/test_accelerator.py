@@ -161,7 +161,7 @@ class PosingTests(LiarCase):
 
         :param with_key: it has even got hold of the mover's
         """
-        real, provider = self.provider.service.start, self.provider
+        real, provider = self.provider.service.starts.start, self.provider
         accelerator: Any = provider.accelerator
 
         async def start(*arguments: Any) -> Any:
@@ -175,7 +175,7 @@ class PosingTests(LiarCase):
             provider.targets[HERE] = RoleTarget(accelerator)
             return session, plan, keys
 
-        provider.service.start = start  # type: ignore[method-assign]
+        provider.service.starts.start = start  # type: ignore[method-assign]
 
     def assert_nothing(self) -> None:
         tenant = self.acme
@@ -203,7 +203,7 @@ class PosingTests(LiarCase):
 
     def test_gateway_alone(self) -> None:
         """A gateway that takes the routes the other way round, while everybody is honest."""
-        real, provider = self.provider.service.start, self.provider
+        real, provider = self.provider.service.starts.start, self.provider
         accelerator: Any = provider.accelerator
 
         async def start(*arguments: Any) -> Any:
@@ -213,6 +213,6 @@ class PosingTests(LiarCase):
             accelerator._by_route[mover] = accelerator._by_route.pop(wan)
             return session, plan, keys
 
-        provider.service.start = start  # type: ignore[method-assign]
+        provider.service.starts.start = start  # type: ignore[method-assign]
         self.failure_of(self.back_up(self.acme), KeyARejected)
         self.assert_nothing()

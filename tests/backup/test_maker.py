@@ -43,8 +43,8 @@ class FileMakerTests(SynchronousTestCase):
             return file.read()
 
     def test_many(self) -> None:
-        """Many files in many folders, small and larger than a batch."""
-        large = os.urandom(maker_module.BATCH_BYTES * 2)
+        """Many files in many folders, small and as large as a batch."""
+        large = os.urandom(maker_module.BATCH_BYTES)
         for number in range(1500):
             self.add(number // 5, f"{number}", b"%d" % number, b"" if number % 2 else b"x")
         self.add(7, "large", large)
@@ -57,6 +57,26 @@ class FileMakerTests(SynchronousTestCase):
         self.assertEqual(self.content("8/pieces"), b"piece" * 2000)
         status = os.lstat(self.top + b"/0/0")
         self.assertEqual((stat.S_IMODE(status.st_mode), status.st_mtime_ns), (0o600, OLD_NS))
+
+    def test_memory_is_used_again(self) -> None:
+        """There may be more content than memory, and none takes the place of another."""
+        count = 3 * maker_module.BATCHES
+        for number in range(count):
+            self.add(1, f"{number}", bytes([number]) * (maker_module.BATCH_BYTES // 2 + number))
+        self.maker.finish()
+        self.assertEqual([failed for _, failed in self.told], [0] * count)
+        for number in range(count):
+            content = self.content(f"1/{number}")
+            self.assertEqual(content, bytes([number]) * (maker_module.BATCH_BYTES // 2 + number))
+
+    def test_too_large(self) -> None:
+        """A file that has no room in a batch is refused, and the others are made."""
+        self.add(1, "one", b"x")
+        content = bytes(maker_module.BATCH_BYTES + 1)
+        self.assertRaises(ValueError, self.add, 1, "large", content)
+        self.maker.finish()
+        self.assertEqual(self.told, [("one", 0)])
+        self.assertEqual(os.listdir(self.top + b"/1"), [b"one"])
 
     def test_failures(self) -> None:
         """What cannot be made is told of, and the rest is made."""

@@ -75,6 +75,7 @@ class ServeTests(MakingCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.memory = bytearray(1000)
         self.ours, self.theirs = socket.socketpair()
         self.ours.settimeout(60)
         self.raised: list[BaseException] = []
@@ -85,7 +86,7 @@ class ServeTests(MakingCase):
 
     def _serve(self) -> None:
         try:
-            serve(self.theirs)
+            serve(self.theirs, memoryview(self.memory))
         except BaseException as error:
             self.raised.append(error)
         finally:
@@ -99,8 +100,10 @@ class ServeTests(MakingCase):
         return self.ours.recv(size, socket.MSG_WAITALL)
 
     def send(self, files: list[Any], content: bytes, cut: int = 0) -> None:
+        place = 100
+        self.memory[place : place + len(content)] = content
         listed = marshal.dumps(files)
-        data = BATCH.pack(len(listed), len(content)) + listed + content
+        data = BATCH.pack(len(listed), place) + listed
         sent = socket.send_fds(self.ours, [data[: len(data) - cut]], [self.folder])
         self.assertEqual(sent, len(data) - cut)
 

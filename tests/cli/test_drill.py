@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from cloudconnect.cli.administering import _There
+from cloudconnect.cli.administering import ActsThere
 from cloudconnect.cli.drill import (
     PREFIX,
     Drill,
@@ -47,7 +47,7 @@ class DrillTests(TestCase):
         found: list[Finding] = []
         place = ("localhost", self.stage.port)
         try:
-            acts: Any = _There(link)
+            acts: Any = ActsThere(link)
             await Drill(reactor, acts, self.stage.settings, place, found).run()
         finally:
             link.transport.loseConnection()

@@ -8,7 +8,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.cli.importing import uncollected
+from cloudconnect.cli.importing import THRESHOLDS, uncollected
 from cloudconnect.cli.main import _COMMANDS
 
 
@@ -33,12 +33,14 @@ class ImportingTests(SynchronousTestCase):
     def test_for_good(self) -> None:
         """What is there at the end is never looked at again, unless it failed."""
         self.addCleanup(gc.unfreeze)
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
         with self.assertRaises(ValueError), uncollected(for_good=True):
             raise ValueError
         self.assertEqual(gc.get_freeze_count(), 0)
         with uncollected(for_good=True):
             pass
         self.assertGreater(gc.get_freeze_count(), 0)
+        self.assertEqual(gc.get_threshold(), THRESHOLDS)
 
 
 class StartTests(SynchronousTestCase):

@@ -14,8 +14,9 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.cli import administering
-from cloudconnect.cli.administering import _Here, rows
+from cloudconnect.cli.administering import ActsHere, rows
 from cloudconnect.cli.running import run_at_once
+from cloudconnect.commands.admin import AddTenant
 from cloudconnect.config.provider import load, running
 from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning
@@ -250,18 +251,18 @@ class HereTests(DirectoryCase):
         class Endless:
             """Says that there is more, for ever."""
 
-            async def page(self, what: str, filters: Any, after: int) -> Any:
+            async def call(self, command: Any, after: int, **asked: Any) -> Any:
                 rows = [{"cursor": after + 1}] if after < 5 else []
-                return rows, True
+                return {"rows": rows, "more": True}
 
-        found = run_at_once(rows(Endless(), "event", {}))  # type: ignore[arg-type]
+        found = run_at_once(rows(Endless(), "event", {}))
         self.assertEqual([1, 2, 3, 4, 5], [row["cursor"] for row in found])
 
     def test_here(self) -> None:
         """On the directory itself they are done at once."""
-        acts = _Here(Administration(self.accounts(), self.directory / "repositories"))
-        token = run_at_once(acts.add_tenant("acme", None, {}))
-        self.assertIsNotNone(token)
+        acts = ActsHere(Administration(self.accounts(), self.directory / "repositories"))
+        made = run_at_once(acts.call(AddTenant, name="acme", password=None, settings={}))
+        self.assertIsNotNone(made["token"])
         found = run_at_once(rows(acts, "tenant", {}))
         self.assertEqual(["acme"], [row["name"] for row in found])
         self.assertLessEqual(len(found), PAGE_ROWS_MAX)

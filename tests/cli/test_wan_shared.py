@@ -10,10 +10,12 @@ from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.cli.wan_shared import shared_accelerator
+from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.profile import Profile
 from cloudconnect.config.wan import add_client, initialize
 from cloudconnect.errors import UsageError
 from cloudconnect.tenant.shared import SharedAccelerator
+from cloudconnect.transports.nodes import JOB_MANAGER
 
 
 class Anything:
@@ -26,11 +28,14 @@ class Anything:
 class SharedTests(SynchronousTestCase):
     """What the profile and the environment say."""
 
+    def setUp(self) -> None:
+        self.said: list[str] = []
+
     def made(self, **profile: str) -> SharedAccelerator | None:
         line: Any = Anything(
             reactor=Clock(),
             manager=Anything(reports=CommandLocator()),
-            settings=Anything(profile=Profile(**profile)),
+            settings=Anything(profile=Profile(**profile), console=Anything(note=self.said.append)),
         )
         return shared_accelerator(line, bytes(32), 4)
 
@@ -45,6 +50,17 @@ class SharedTests(SynchronousTestCase):
         made = self.made(wan_accelerator="10.0.0.7:6183", wan_node=str(machine))
         self.assertIsInstance(made, SharedAccelerator)
         self.assertRaises(UsageError, self.made, wan_accelerator="x", wan_node=str(machine))
+        self.assertEqual([], self.said)
+
+    def test_end(self) -> None:
+        """When this machine's certificate will end soon the command says so."""
+        settings = initialize(Path(self.mktemp()), "tcp:6183")
+        machine = add_client(settings, "laptop", Path(self.mktemp()))
+        issue_node_certificate(settings.authority, "laptop", JOB_MANAGER, machine, 20)
+        self.made(wan_accelerator="10.0.0.7:6183", wan_node=str(machine))
+        (said,) = self.said
+        self.assertIn("expires on", said)
+        self.assertIn("wan client", said)
 
     def test_no_certificate(self) -> None:
         """Without a certificate the text says how to get one."""

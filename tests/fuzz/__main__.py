@@ -68,12 +68,14 @@ def fuzz(name: str, seconds: float, seed: int, corpus: Path, ledger: Path) -> in
         running = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        newest = begun
+        newest, edges = begun, 0
         assert running.stdout is not None
         for line in running.stdout:
             log.write(line)
-            if "\tNEW " in line:
-                newest = time.monotonic()
+            # NEW is also said of an edge that was taken another number of times.
+            reached = re.search(r"\t(?:INITED|NEW) +cov: (\d+)", line)
+            if reached and int(reached[1]) > edges:
+                newest, edges = time.monotonic(), int(reached[1])
         status = running.wait()
         log.flush()
         text = Path(log.name).read_text()

@@ -289,7 +289,7 @@ class Provider(Service):
 
     def points(self, tenant: str = TENANT) -> list[dict[str, Any]]:
         """The tenant's restore points."""
-        return self.administration.page("point", {"tenant": tenant}, 0, 500)[0]
+        return self.administration.listings.page("point", {"tenant": tenant}, 0, 500)[0]
 
 
 class Tenant:

@@ -13,7 +13,7 @@ from cloudconnect.commands.admin import AddTenant, List, SetTenant
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.errors import NoSpace, NotFound
 from cloudconnect.keys import KeyA, Password
-from cloudconnect.provider.administration import AdminFactory
+from cloudconnect.provider.admin_socket import AdminFactory
 from cloudconnect.provider.audit import AuditLog, kept_head, read, verify
 from cloudconnect.provider.auditing import (
     COLLECT_SECONDS,

@@ -81,7 +81,7 @@ class DepartureTests(StageCase):
 
     def test_frozen(self) -> None:
         """So does a freeze."""
-        self.reactor.result_of(self.provider.service.freeze(TENANT, True))
+        self.reactor.result_of(self.provider.service.keeping.freeze(TENANT, True))
         self.remove()
         self.round()
         self.assertTrue(self.folder.is_dir())

@@ -42,8 +42,8 @@ from cloudconnect.keys import Password
 from cloudconnect.provider.access import NEEDS, NEEDS_LEASE, Act
 from cloudconnect.provider.accounts.credentials import CAPABILITIES
 from cloudconnect.provider.control import ControlProtocol
+from tests.provider.control_parts import START, WARNING, Client, ControlCase
 from tests.provider.stage import ENDED, TENANT, Tenant
-from tests.provider.test_control import START, WARNING, Client, ControlCase
 
 LABELS_AND_PAGE: dict[str, Any] = {"host": "", "job": "", "after": 0, "limit": 10}
 #: Commands for which it is enough to have logged in: about the own connection, or own sessions.
@@ -141,7 +141,9 @@ class RefusalTests(EveryCommandCase):
 
     def test_all(self) -> None:
         """No command of the control channel is left out here."""
-        answered = {command for command, _ in ControlProtocol._commandDispatch.values()}
+        channel = ControlProtocol(self.provider.service)
+        found = (locator._commandDispatch for locator in (channel, *channel._more))
+        answered = {command for commands in found for command, _ in commands.values()}
         self.assertEqual(answered, {entry[1] for entry in self.own().values()} | FREE)
 
     def test_not_logged_in(self) -> None:
@@ -315,7 +317,7 @@ class ForeignTests(EveryCommandCase):
             foreign, missing = self.both(of)
             self.assertEqual(foreign, missing)
             self.assertEqual((ContextMismatch, []), (foreign[0], foreign[2]))
-        self.assertIn(running, self.provider.service._sessions)
+        self.assertIn(running, self.provider.service.sessions)
         self.assertEqual([], self.provider.events(tenant="other", type="warning"))
 
     def test_history(self) -> None:
@@ -359,7 +361,7 @@ class CutTests(EveryCommandCase):
         """A tenant's connections and sessions end at once, and nobody else's."""
         mine, others = self.running(self.acme), self.running(self.other)
         self.cut(TENANT)
-        self.assertEqual({others}, set(self.provider.service._sessions))
+        self.assertEqual({others}, {live.session for live in self.provider.service.sessions})
         self.assertNotIn(mine, self.provider.mover._by_session)
         self.assertIsNotNone(self.client_of_acme.reason)
         self.assertIsNotNone(self.other.manager.control.transport)
@@ -377,7 +379,7 @@ class CutTests(EveryCommandCase):
         laptops = self.reactor.result_of(client.call(Start, **start))["session"]
         mine = self.running(self.acme)
         self.cut(TENANT, "laptop")
-        self.assertEqual({mine}, set(self.provider.service._sessions))
+        self.assertEqual({mine}, {live.session for live in self.provider.service.sessions})
         self.assertNotIn(laptops, self.provider.mover._by_session)
         self.assertIsNotNone(client.reason)
         self.assertIsNone(self.client_of_acme.reason)
@@ -396,17 +398,17 @@ class CutTests(EveryCommandCase):
     def test_while_it_starts(self) -> None:
         """A session that begins while its tenant is cut is over before anybody is handed a key."""
         held: Any = []
-        offer = self.provider.service._offer
+        offer = self.provider.service.starts._offer
 
         async def slow(*arguments: Any) -> None:
             await offer(*arguments)
             self.provider.service.connections.cut(TENANT)
 
-        self.patch(self.provider.service, "_offer", slow)
+        self.patch(self.provider.service.starts, "_offer", slow)
         start = {**START, "repository": self.acme.repository}
         self.client_of_acme.call(Start, **start).addBoth(held.append)
         self.reactor.settle()
-        self.assertEqual({}, self.provider.service._sessions)
+        self.assertEqual([], list(self.provider.service.sessions))
         self.assertEqual({}, self.provider.mover._by_session)
         self.assertNotIsInstance(held[0], dict)
 
@@ -427,6 +429,6 @@ class CutTests(EveryCommandCase):
         with self.assertRaises(CloudConnectError):
             self.reactor.result_of(self.acme.back_up(source, around))
         self.reactor.result_of(cutting[0])
-        self.assertEqual({}, self.provider.service._sessions)
+        self.assertEqual([], list(self.provider.service.sessions))
         (row,) = self.provider.points()
         self.assertEqual(self.points[TENANT].hex(), row["point"])

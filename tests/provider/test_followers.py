@@ -76,15 +76,15 @@ class StageTests(StageCase):
     def test_told(self) -> None:
         """A tenant hears of the next pin at its log-in; its answer is kept, and only ours."""
         tenant = self.connected()
-        self.provider.service.notice = Notice(pins=(PIN,), address="new.example.com:6180")
+        self.provider.service.tenants.notice = Notice(pins=(PIN,), address="new.example.com:6180")
         account = tenant.log_in()
-        self.assertEqual(self.provider.service.notice, account.notice)
+        self.assertEqual(self.provider.service.tenants.notice, account.notice)
         listing = ("follower", {"pin": PIN}, 0, 9)
-        before, _ = self.provider.administration.page(*listing)
+        before, _ = self.provider.administration.listings.page(*listing)
         self.assertEqual([("acme", False)], [(row["tenant"], row["knows"]) for row in before])
         other = f"SPKI-SHA256:{'cd' * 32}"
         self.reactor.result_of(tenant.manager.notice_taken("machine", [PIN, other]))
-        after, _ = self.provider.administration.page(*listing)
+        after, _ = self.provider.administration.listings.page(*listing)
         self.assertEqual([("machine", True)], [(row["machine"], row["knows"]) for row in after])
         self.assertEqual({"acme": {"machine": [PIN]}}, read_known(self.provider.accounts))
         self.assertEqual(1, len(self.provider.events(name="notice_taken")))

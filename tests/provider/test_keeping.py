@@ -86,11 +86,11 @@ class KeepingTests(StageCase):
     def test_frozen(self) -> None:
         """While the provider has frozen a tenant nothing is deleted, and the text says so."""
         service = self.provider.service
-        self.assertTrue(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.assertTrue(self.reactor.result_of(service.keeping.freeze(TENANT, True)))
         self.assertIn("frozen", self.refused(Refused, "delete_points", self.points))
         with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
             self.assertTrue(opened.frozen)
-        self.assertTrue(self.reactor.result_of(service.freeze(TENANT, False)))
+        self.assertTrue(self.reactor.result_of(service.keeping.freeze(TENANT, False)))
         self.call("delete_points", self.points)
         self.assertEqual([], self.listed())
 
@@ -103,10 +103,10 @@ class KeepingTests(StageCase):
             raise NoSpace("the disk is full")
 
         self.patch(accounts, "change_tenant", full)
-        self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.assertFalse(self.reactor.result_of(service.keeping.freeze(TENANT, True)))
         self.refused(Refused, "delete_points", self.points)
         self.patch(accounts, "change_tenant", real)
-        answer = self.reactor.result_of(service.owner(self.acme.repository))
+        answer = self.reactor.result_of(service.tenants.owner(self.acme.repository))
         self.assertEqual((TENANT, True), (answer["tenant"], answer["frozen"]))
         self.assertTrue(accounts.tenant(TENANT).frozen)
 
@@ -116,7 +116,7 @@ class KeepingTests(StageCase):
         service = self.provider.service
         self.call("delete_points", self.points[:1])
         self.patch(self.provider.mover.acts, "set_rules", lambda *_: False)
-        self.assertFalse(self.reactor.result_of(service.freeze(TENANT, True)))
+        self.assertFalse(self.reactor.result_of(service.keeping.freeze(TENANT, True)))
         with Repository.open(self.provider.mover.acts.folder(self.acme.repository)) as opened:
             self.assertFalse(opened.frozen)
         self.failure_of(service.keeping.collect(TENANT), Refused)

@@ -25,12 +25,13 @@ from cloudconnect.commands.lan import (
     ReportWarning,
 )
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.renewing import RenewNode, ShowNode
 from cloudconnect.errors import ContextMismatch, ProtocolViolation, Refused, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.lan import GatewayRegistration, NodeFactory, ServiceEnd
+from cloudconnect.provider.live import LiveSession
 from cloudconnect.provider.planning import GatewayPlace, Part
-from cloudconnect.provider.service import LiveSession
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import NodeName, NodeTrust
@@ -296,8 +297,8 @@ class AcceleratorTests(LanCase):
             parts=[Part(Role.TARGET_WAN, *self.service.nodes.accelerator({}))],
             notify=self.told.append,
         )
-        self.service._sessions[live.session] = live
-        self.addCleanup(self.service._sessions.clear)
+        self.service.sessions.add(live)
+        self.addCleanup(self.service.sessions.remove, live)
         return live
 
     def test_registers(self) -> None:
@@ -409,7 +410,8 @@ class NodeTests(SynchronousTestCase):
 
         reactor = Clock()
 
-        async def admit_node(self, link: object, role: str, name: str, spki: str) -> None:
+        async def admit_node(self, link: object, *shown: Any) -> None:
+            _, name, _, _ = shown
             if name == "removed":
                 raise Refused("not any more")
 
@@ -425,8 +427,10 @@ class NodeTests(SynchronousTestCase):
     def test_only_its_own(self) -> None:
         """On its line each node can say what is its own and nothing else, and nothing before its
         certificate is known: a gateway cannot report for a mover."""
-        reports = {ReportWarning.commandName, ReportEvent.commandName}
-        self.assertEqual({Register.commandName, ReportLoad.commandName}, self.answered("gateway"))
+        every = {RenewNode.commandName, ShowNode.commandName}
+        reports = every | {ReportWarning.commandName, ReportEvent.commandName}
+        of_a_gateway = {Register.commandName, ReportLoad.commandName}
+        self.assertEqual(of_a_gateway | every, self.answered("gateway"))
         self.assertEqual({RegisterAccelerator.commandName} | reports, self.answered("accelerator"))
         of_a_mover = {RegisterMover.commandName, AskOwner.commandName}
         self.assertEqual(of_a_mover | reports, self.answered("mover"))

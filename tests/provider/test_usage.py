@@ -104,11 +104,11 @@ class RecorderTests(StageCase):
         (session,) = self.provider.accounts.sessions("", 0, 9)
         month = month_of(session["started"])
         keep_measured(self.provider.accounts, session["started"], {"acme": 4000})
-        rows, more = self.provider.administration.page("usage", {"month": month}, 0, 9)
+        rows, more = self.provider.administration.listings.page("usage", {"month": month}, 0, 9)
         self.assertEqual(
             [("acme", 1, 4000)], [(r["tenant"], r["backups"], r["bytes_most"]) for r in rows]
         )
         self.assertFalse(more)
         self.assertRaises(
-            UsageError, self.provider.administration.page, "usage", {"month": "x"}, 0, 9
+            UsageError, self.provider.administration.listings.page, "usage", {"month": "x"}, 0, 9
         )

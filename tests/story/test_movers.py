@@ -205,8 +205,15 @@ class MoverTests(StoryCase):
 
     async def test_drained(self) -> None:
         """The mover of a backup is drained: the job moves on to the other one and succeeds, the
-        next ones go there too, and it stops without anything to end."""
+        next ones go there too, and it stops without anything to end. Both movers have renewed
+        their certificates before, while they ran."""
         await self.set_up()
+        keys = {}
+        for mover in self.movers:
+            where = ("--directory", str(self.folder / mover), "--json")
+            renewed = await self.run_command("node", "renew", *where)
+            self.assertStatus(renewed, 0)
+            keys[mover] = renewed.records[0]["spki"]
         command = await self.in_the_middle()
         name, other = await self.busy()
         drained = await self.asked(ChangeNode, role="mover", name=name, act="drain")
@@ -217,6 +224,7 @@ class MoverTests(StoryCase):
         self.assertNotIn("truncated", done.warnings)
         rows = {row["name"]: row for row in (await self.administer("list")).records}
         self.assertEqual((rows[name]["state"], rows[name]["sessions"]), ("drained", 0))
+        self.assertEqual({mover: rows[mover]["spki"] for mover in keys}, keys)
         await self.movers[name].stop()
         await self.restored()
         self.assertEqual(await self.points(), [done.summary["point"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -11,6 +12,7 @@ from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
 
+from cloudconnect.config.certificates import make_node_ca
 from cloudconnect.errors import UsageError
 from cloudconnect.tap.metrics import MetricsPort, add_metrics
 
@@ -22,9 +24,12 @@ class PortTests(TestCase):
 
     @inlineCallbacks
     def test_life(self) -> Any:
-        """It listens while the process runs."""
+        """It listens while the process runs, and shows when a node's certificates end."""
         process = MultiService()
-        add_metrics(reactor, process, "tcp:0:interface=127.0.0.1", "gateway")
+        node = Path(self.mktemp())
+        node.mkdir()
+        make_node_ca(node)
+        add_metrics(reactor, process, "tcp:0:interface=127.0.0.1", "gateway", node)
         self.addCleanup(lambda: maybeDeferred(process.stopService))
         process.startService()
         (child,) = process
@@ -34,6 +39,7 @@ class PortTests(TestCase):
         response = yield Agent(reactor).request(b"GET", url)
         body = yield readBody(response)
         self.assertIn(b'cloudconnect_role_up{role="gateway"} 1.0', body)
+        self.assertIn(b"cloudconnect_certificate_end_timestamp_seconds{", body)
 
     def test_none(self) -> None:
         """Without an endpoint there is no port, and what is none is refused."""

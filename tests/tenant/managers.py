@@ -37,12 +37,12 @@ class ManagerCase(StageCase):
 
     def lying_start(self, change: Callable[[Any, list[Any], list[Any]], Any]) -> None:
         """Have the service answer Start with what ``change`` makes of it."""
-        real = self.provider.service.start
+        real = self.provider.service.starts.start
 
         async def start(*arguments: Any) -> Any:
             return change(*await real(*arguments))
 
-        self.provider.service.start = start  # type: ignore[method-assign]
+        self.provider.service.starts.start = start  # type: ignore[method-assign]
 
     def handed(self, tenant: Tenant) -> list[bytes]:
         """The sessions whose keys our own mover was ever handed."""

@@ -67,7 +67,7 @@ class LoginTests(ManagerCase):
         manager = JobManager(self.reactor, "other.example.com", PORT, trust)
         self.failure_of(manager.log_in(TENANT, make_token()), HostnameMismatch)
         self.reactor.result_of(manager.close())
-        self.assertEqual(0.0, self.provider.service.attempts.delay(TENANT, "192.0.2.7"))
+        self.assertEqual(0.0, self.provider.service.logins.attempts.delay(TENANT, "192.0.2.7"))
         self.assertEqual([], self.provider.events())
 
     def test_nobody_there(self) -> None:
@@ -82,14 +82,14 @@ class LoginTests(ManagerCase):
     def test_lower_version(self) -> None:
         """A provider that chooses another version than the highest common one is not believed."""
         tenant = self.tenant()
-        real = self.provider.service.account
+        real = self.provider.service.repositories.account
 
         async def account(name: str) -> Any:
             for protocol in self.control_protocols():
                 protocol._version = 0
             return await real(name)
 
-        self.provider.service.account = account  # type: ignore[method-assign]
+        self.provider.service.repositories.account = account  # type: ignore[method-assign]
         self.failure_of(tenant.manager.log_in(TENANT, Password(tenant.token.reveal())), Downgrade)
 
     def control_protocols(self) -> list[Any]:

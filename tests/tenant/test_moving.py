@@ -41,7 +41,7 @@ class MovingCase(ManagerCase):
 
     def ask_to_move(self, lost: bool) -> None:
         """The provider says that the one session should move on."""
-        (live,) = self.provider.service._sessions.values()
+        (live,) = self.provider.service.sessions
         live.move_on(live.session, lost, "a mover is about to stop")
         self.reactor.settle()
         self.go_on.set()
@@ -82,7 +82,7 @@ class MovingTests(MovingCase):
         """What is said of another session does not concern this one."""
         tenant = self.connected()
         waited = self.waiting(tenant)
-        (live,) = self.provider.service._sessions.values()
+        (live,) = self.provider.service.sessions
         live.move_on(b"?" * 16, True, "not this one")
         self.reactor.settle()
         self.go_on.set()
@@ -95,7 +95,7 @@ class EarlierTests(MovingCase):
     def broken(self, tenant: Tenant, job: bytes) -> str:
         """A session whose every line was cut; its name."""
         waited = self.waiting(tenant, job)
-        (live,) = self.provider.service._sessions.values()
+        (live,) = self.provider.service.sessions
         self.cut()
         self.go_on.set()
         self.failure_of(waited, NotReachable, *NotReachable.__subclasses__())
@@ -111,7 +111,7 @@ class EarlierTests(MovingCase):
             role="target-mover",
             text="a record was changed",
         )
-        self.provider.service._earlier.keep(TENANT, job, [warning], True)
+        self.provider.service.earlier.keep(TENANT, job, [warning], True)
 
     def test_noticed(self) -> None:
         """A change that only the provider saw, and whose warning was cut off with the control

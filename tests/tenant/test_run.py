@@ -334,7 +334,7 @@ class LossTests(ManagerCase):
         self.reactor.settle()
         self.assertEqual(1, len(lost))
         self.failure_of(tenant.session(idle(tenant)), NotReachable)
-        (live,) = self.provider.service._sessions.values()
+        (live,) = self.provider.service.sessions
         self.reactor.pass_time(ORPHAN_SECONDS + 1)
         self.reactor.result_of(live.ended)  # once the mover's thread is through
         self.assertEqual(["interrupted"], self.states())
@@ -364,7 +364,7 @@ class LossTests(ManagerCase):
             told.append(warning)
             live = self.provider.mover._by_session[session]
             live.core.warn(warning)
-            self.reactor.callFromThread(self.provider.service.warned, warning)
+            self.reactor.callFromThread(self.provider.service.reports.warned, warning)
             return idle(tenant)(channel, session)
 
         self.reactor.result_of(tenant.session(dialogue))

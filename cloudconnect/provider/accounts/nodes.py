@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
 import sqlalchemy as sa
 
-from cloudconnect.errors import NotFound, Refused, UsageError
+from cloudconnect.errors import NoSpace, NotFound, Refused, UsageError
 from cloudconnect.keys import EnrollmentToken
 from cloudconnect.provider.accounts.database import Database
 from cloudconnect.provider.accounts.tables import nodes_table
@@ -95,19 +96,22 @@ class NodeAccounts(Database):
         spent = nodes_table.update().where(
             c.token_id == identifier, c.token.is_not(None), c.token_until > time.time()
         )
-        values = _without_token(spki=spki, enrolled=time.time(), revoked=None, leaving=False)
+        values = _without_token(
+            spki=spki, enrolled=time.time(), revoked=None, leaving=False, next_spki=None, ends=None
+        )
         with self._writing() as connection:
             if connection.execute(spent.values(**values)).rowcount != 1:
                 raise Refused("this token was used before, or its time is over")
 
-    def note_node(self, role: str, name: str, spki: str) -> None:
+    def note_node(self, role: str, name: str, spki: str, ends: float | None = None) -> None:
         """A node got a certificate by hand: it is let in with this one, and with no other.
 
+        :param ends: when it ends, in seconds since 1970, where that is known
         :raises UsageError: its certificate was taken back
         """
         with self._writing() as connection:
             row = connection.execute(sa.select(nodes_table).where(_is(role, name))).first()
-            values = _without_token(spki=spki, enrolled=time.time())
+            values = _without_token(spki=spki, enrolled=time.time(), next_spki=None, ends=ends)
             if row is None:
                 made = {"role": role, "name": name, "created": time.time(), **values}
                 connection.execute(nodes_table.insert().values(**made))
@@ -119,22 +123,38 @@ class NodeAccounts(Database):
             else:
                 connection.execute(nodes_table.update().where(_is(role, name)).values(**values))
 
-    def admit_node(self, role: str, name: str, spki: str) -> KnownNode:
+    def admit_node(self, role: str, name: str, spki: str, ends: float | None = None) -> KnownNode:
         """Judge a node whose certificate our authority has issued.
 
-        One that nobody has noted yet was enrolled by an older release: it is noted now.
+        One that nobody has noted yet was enrolled by an older release: it is noted now. With the
+        first line that shows a renewed certificate the one before it is worth nothing any more.
 
         :param spki: fingerprint of the key that it has proved
+        :param ends: when its certificate ends, in seconds since 1970, or None: not known
         :raises Refused: its certificate was taken back, or another one was issued since
         """
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(nodes_table).where(_is(role, name))).first()
         if row is None:
-            self.note_node(role, name, spki)
+            self.note_node(role, name, spki, ends)
             return KnownNode(role, name, False)
-        if row.revoked is not None or row.spki != spki:
+        if row.revoked is not None or spki not in (row.spki, row.next_spki):
             raise Refused(f"the certificate of node {name} is not valid any more")
+        shown: dict[str, Any] = {} if ends in (None, row.ends) else {"ends": ends}
+        if spki != row.spki:
+            shown |= {"spki": spki, "next_spki": None}
+        if shown:
+            with suppress(NoSpace):  # it is let in all the same
+                self._change(role, name, shown)
         return KnownNode(role, name, bool(row.leaving))
+
+    def renew_node(self, role: str, name: str, spki: str) -> None:
+        """A node gets another certificate: it is let in with that one too, until it shows it.
+
+        :param spki: fingerprint of the key of the new one
+        :raises NotFound: its certificate was taken back
+        """
+        self._change(role, name, {"next_spki": spki})
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every node as a map for listings; no token in it."""
@@ -151,6 +171,7 @@ class NodeAccounts(Database):
                     "leaving": bool(row["leaving"]),
                     "invited_until": row["token_until"] if row["token"] else None,
                     "spki": row["spki"],
+                    "ends": row["ends"],
                 }
                 for row in connection.execute(query).mappings()
             ]

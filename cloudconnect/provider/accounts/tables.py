@@ -13,7 +13,7 @@ import sqlalchemy as sa
 MAX_TASKS_DEFAULT: Final = 4
 
 #: The newest revision of the data base; a test compares it with the migrations.
-REVISION: Final = "accounts_0005_pools"
+REVISION: Final = "accounts_0006_node_renewal"
 
 metadata = sa.MetaData()
 
@@ -125,4 +125,7 @@ nodes_table = sa.Table(
     sa.Column("enrolled", sa.Float),
     sa.Column("revoked", sa.Float),
     sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When its certificate ends, as it was seen last; the key of one that it has asked for since.
+    sa.Column("ends", sa.Float),
+    sa.Column("next_spki", sa.String(64)),
 )

@@ -1,0 +1,150 @@
+"""Layer 6: the certificate of a node's process over the years: renewed in time, its end told.
+
+It is looked at every few hours. Where two thirds of its life are over the node gets its next one
+from the service (:mod:`cloudconnect.config.node_renewal`); where that does not succeed it is tried
+again at the next look, and the log and the metrics say when the certificate ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from cloudconnect.commands.renewing import renew_node, show_node
+from cloudconnect.config.certificates import load_certificate
+from cloudconnect.config.endings import node_endings
+from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.node_renewal import adopt_next, is_due, keep_own, next_tls, renew
+from cloudconnect.errors import CloudConnectError
+from cloudconnect.provider.expiry import LOOK_SECONDS, ExpiryWatch
+from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.nodes import SERVICE, NodeName
+
+
+def renew_over_lan(
+    reactor: Any, directory: Path, service: tuple[str, int]
+) -> Awaitable[x509.Certificate]:
+    """Get the next certificate of the node in ``directory`` from the service, and use it.
+
+    :param service: host and port of the service's LAN port
+    :raises CloudConnectError: it could not be had; all is as it was
+    """
+    place = HostnameEndpoint(reactor, *service, CONNECT_SECONDS)
+
+    async def ask(request: bytes) -> tuple[bytes, bytes]:
+        shown = wrap_client_endpoint(lan_tls(directory, SERVICE), place, reactor)
+        return await renew_node(reactor, shown, request)
+
+    async def show() -> None:
+        await show_node(reactor, wrap_client_endpoint(next_tls(directory, SERVICE), place, reactor))
+
+    return renew(directory, ask, show)
+
+
+class CertificateKeeper(Service):
+    """Has a certificate renewed when it is due.
+
+    :param reactor: clock
+    :param look: renews what is due; fires with when what there is now ends, or None where nothing
+        was due
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, look: Callable[[], Awaitable[float | None]]) -> None:
+        self._look_once = look
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = reactor
+        self._looking: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Look now, and again and again."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._loop.start(LOOK_SECONDS)
+
+    def stopService(self) -> Any:
+        """Look no more; what is asked for now is given up."""
+        if self._loop.running:
+            self._loop.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+        return maybeDeferred(super().stopService)
+
+    def _look(self) -> Deferred[None]:
+        self._looking = Deferred.fromCoroutine(self._renew())
+        return self._looking
+
+    async def _renew(self) -> None:
+        try:
+            ends = await self._look_once()
+        except (CloudConnectError, OSError) as error:
+            self._log.warn("a certificate in the LAN is not renewed: {why}", why=str(error))
+        except CancelledError:
+            return
+        except Exception:
+            self._log.failure("a certificate in the LAN could not be renewed")
+        else:
+            if ends is not None:
+                until = time.strftime("%Y-%m-%d", time.gmtime(ends))
+                self._log.info("this node has another certificate, until {until}", until=until)
+
+
+def own_keeper(
+    reactor: Any, authority: Path, directory: Path, node: NodeName, renewed: Callable[[], Any]
+) -> CertificateKeeper:
+    """Keeps the certificates of a node that has the authority itself, and that of the authority.
+
+    :param authority: folder of the authority
+    :param directory: folder of the node
+    :param renewed: has the files read again
+    """
+
+    async def look() -> float | None:
+        if not keep_own(authority, directory, node):
+            return None
+        renewed()
+        return load_certificate(directory / "certificate.pem").not_valid_after_utc.timestamp()
+
+    return CertificateKeeper(reactor, look)
+
+
+def keep_certificate(reactor: Any, process: Any, directory: Path, service: tuple[str, int]) -> None:
+    """Have a node's process renew its certificate over the LAN link.
+
+    :param process: its ``MultiService``
+    :param service: host and port of the service's LAN port
+    """
+    log = Logger(__name__)
+    if adopt_next(directory):
+        log.info("the node's next certificate is used from now on")
+
+    async def look() -> float | None:
+        if not is_due(load_certificate(directory / "certificate.pem"), time.time()):
+            return None
+        return (await renew_over_lan(reactor, directory, service)).not_valid_after_utc.timestamp()
+
+    CertificateKeeper(reactor, look).setServiceParent(process)  # type: ignore[no-untyped-call]
+
+
+def watch_ends(reactor: Any, process: Any, directory: Path) -> None:
+    """Have a node's process tell its log 30, 14 and 3 days before its certificates end.
+
+    :param process: its ``MultiService``
+    """
+    log = Logger(__name__)
+    ExpiryWatch(
+        reactor,
+        partial(node_endings, directory),
+        lambda name, days, text: log.warn("{text}", text=text),
+    ).setServiceParent(process)  # type: ignore[no-untyped-call]
