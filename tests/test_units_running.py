@@ -22,9 +22,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from cloudconnect.agent.jobs import Job, save_job
 from cloudconnect.agent.schedule import Schedule
 from cloudconnect.config import gateway, wan
-from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.mover import CONFIGURATION as MOVER_CONFIGURATION
 from cloudconnect.config.mover import MoverSettings
+from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import CONFIGURATION, initialize
 from cloudconnect.transports.nodes import MOVER
 from tests.attacks.stage import add_tenant

@@ -17,9 +17,9 @@ from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.commands.notice import Notice
 from cloudconnect.config.bounds import bounds_of
-from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.node_certificates import sign_node_request
 from cloudconnect.config.node_renewal import keep_own
 from cloudconnect.config.provider import (
     CONFIGURATION,

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.config.certificates import issue_node_certificate, load_certificate, make_node_ca
+from cloudconnect.config.certificates import load_certificate
+from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.errors import NotReachable
 from cloudconnect.provider.expiry import LOOK_SECONDS
 from cloudconnect.tap.renewing import CertificateKeeper, own_keeper, watch_ends
