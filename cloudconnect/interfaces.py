@@ -125,6 +125,15 @@ class IBlobStore(Interface):
         :raises NotFound: no such name
         """
 
+    def settle(name: str) -> None:
+        """See to it that a name which is there is durable.
+
+        Who gave it may have died before that.
+
+        :raises NotFound: no such name
+        :raises OSError: the system cannot
+        """
+
     def names(prefix: str = "") -> Iterator[str]:
         """All names that begin with ``prefix``, in order."""
 

@@ -21,6 +21,7 @@ from cloudconnect.cli.drill import drill
 from cloudconnect.cli.points import DELETED, PUBLISHED, point_line
 from cloudconnect.cli.provider_gateways import gateway
 from cloudconnect.cli.provider_nodes import node
+from cloudconnect.cli.provider_status import status
 from cloudconnect.cli.provider_wan import wan
 from cloudconnect.cli.tenant_access import COMMANDS
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option, tenant
@@ -47,6 +48,7 @@ provider.add_command(audit)
 provider.add_command(catalogue)
 provider.add_command(certificate)
 provider.add_command(reload)
+provider.add_command(status)
 provider.add_command(usage)
 provider.add_command(drill)
 

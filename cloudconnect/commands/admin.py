@@ -173,6 +173,17 @@ class Freeze(BoundedCommand):
     response = [(b"kept", amp.Boolean())]
 
 
+class ShowStatus(BoundedCommand):
+    """How the provider is, as a map (:mod:`cloudconnect.provider.health`).
+
+    ``seconds``: warnings and trouble of so long.
+    """
+
+    commandName = b"ShowStatus"
+    arguments = [(b"seconds", amp.Integer())]
+    response = [(b"status", rows_argument())]
+
+
 class Reload(BoundedCommand):
     """Read certificates and settings again; ``done``: whether this process can."""
 

@@ -22,6 +22,7 @@ from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NoSpace, NotFound, ProtocolViolation
 from cloudconnect.provider.reserve import Reserve
+from cloudconnect.repository.accounting import read_since
 from cloudconnect.repository.points import DELETED, PUBLISHED, STATES, PointRow
 from cloudconnect.repository.removal import remove_repository
 from cloudconnect.repository.rules import Rules
@@ -37,22 +38,22 @@ FINDINGS_MAX, FINDING_MAX = 64, 500
 class RepositoryActs:
     """The acts on the repositories below one directory.
 
-    :param directory: where repositories lie, each in a folder named by its id in hexadecimal
+    :ivar directory: where repositories lie, each in a folder named by its id in hexadecimal
     :param reserve: what is let go of where the disk is full, and made again when it is not
     """
 
     def __init__(self, directory: Path, reserve: Reserve | None = None) -> None:
-        self._directory = directory
+        self.directory = directory
         self._reserve = reserve
 
     def folder(self, repository: bytes) -> Path:
         """Where a repository lies, whether it is there or not."""
-        return self._directory / repository.hex()
+        return self.directory / repository.hex()
 
     @property
     def read_only(self) -> bool:
         """Whether nothing can be written."""
-        return is_read_only(self._directory)
+        return is_read_only(self.directory)
 
     def look_at_reserve(self) -> bool:
         """Fill the reserve where there is room for it again; whether anything new may be stored."""
@@ -63,7 +64,7 @@ class RepositoryActs:
 
     def repositories(self) -> list[bytes]:
         """The repositories that are there."""
-        names = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
+        names = sorted(path.name for path in self.directory.iterdir() if path.is_dir())
         return [bytes.fromhex(name) for name in names if _is_name(name)]
 
     def open(self, repository: bytes) -> Repository:
@@ -214,6 +215,19 @@ class RepositoryActs:
                 **{f"bytes_{name}": count for name, count in found.items()},
                 "bin_bytes_max": opened.rules.bin_bytes,
             }
+
+    def report(self, repository: bytes) -> dict[str, Any]:
+        """As :meth:`measure`, and when it was tended, in seconds since 1970.
+
+        ``collected_at``: its last collection of garbage, 0: never. ``read_since``: by then all that
+        is stored was read and compared, or has come since; 0 where nothing is stored.
+        """
+        with self.open(repository) as opened:
+            collected = opened.measured.time
+            with opened.catalogue.reading() as connection:
+                since = read_since(connection)
+        tended = {"collected_at": int(collected), "read_since": int(since)}
+        return {**self.measure(repository), **tended}
 
     def collect(
         self,

@@ -9,12 +9,14 @@ process, and a third (``backend``) what they send on (``docs/howto/gateway.rst``
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import MultiService, Service
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, UNIXServerEndpoint
 from twisted.internet.interfaces import (
@@ -38,6 +40,7 @@ from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
 from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.health import Health
 from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
@@ -193,6 +196,14 @@ def _place_of(places: Places) -> MoverPlace:
     return MoverPlace(storage=storage, host=host_name())
 
 
+def place_text(address: Any) -> str:
+    """Where a port listens, for a person."""
+    if isinstance(address, UNIXAddress):
+        return os.fsdecode(address.name or b"")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
 class EmbeddedProvider(MultiService):
     """Gateway, Cloud Connect service, target data mover and target WAN accelerator in one process.
 
@@ -201,6 +212,8 @@ class EmbeddedProvider(MultiService):
     :ivar service: the Cloud Connect service
     :ivar usage: knows how much each tenant has stored
     :ivar readiness: looks at what must work for a backup
+    :ivar listening: where what listens, by its name in the log
+    :ivar health: looks at how all of it is
     """
 
     _log = Logger()
@@ -308,6 +321,19 @@ class EmbeddedProvider(MultiService):
         self.service = service
         self.readiness = readiness(service, accounts, thread.run, reserve)
         self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
+        self.listening: dict[str, str] = {}
+        self.health = Health(
+            service,
+            accounts,
+            thread.run,
+            self.usage,
+            self.readiness,
+            lambda: self.listening,
+            places.repositories,
+            ["service", *sorted(places.roles)],
+            (places.intervals or Intervals()).scrub_days,
+        )
+        service.health = self.health.look
         departures = Departures(reactor, service, accounts, thread.run)
         for child in (thread, *watching, *roles, service, departures, *self._listeners):
             child.setServiceParent(self)
@@ -358,4 +384,7 @@ class EmbeddedProvider(MultiService):
         except BaseException:
             await maybeDeferred(self.stopService)
             raise
+        for listener, port in zip(self._listeners, ports, strict=True):
+            name = listener.label if isinstance(listener, Listener) else "gateway"
+            self.listening[name] = place_text(port.getHost())
         return ports[0]

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.values import Values
 from cloudconnect.provider.watching import SessionEnd, Watcher
 
 #: It is looked again after so many seconds at the latest: settings change.
@@ -198,6 +199,15 @@ class ExpectedBackups(Service, Watcher):
         self._log.warn("{text}", text=text)
         fields = {"tenant": backup.tenant, "host": backup.host, "job": backup.job}
         await self._service.reports.note(name, "", text, **fields, last=backup.last)
+
+
+def missed_backups(values: Values) -> list[dict[str, Any]]:
+    """The backups that did not come yet, as was told: ``tenant``, ``host``, ``job``, ``last``."""
+    told: dict[str, float] = json.loads(values.value(_TOLD) or b"{}")
+    return [
+        {**dict(zip(("tenant", "host", "job"), json.loads(name), strict=True)), "last": last}
+        for name, last in sorted(told.items())
+    ]
 
 
 def told_name() -> str:

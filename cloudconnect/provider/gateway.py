@@ -198,6 +198,11 @@ class Gateway(Service, CommandLocator):
         self._routes.pop(route, None)
         return {}
 
+    @property
+    def route_count(self) -> int:
+        """How many routes are published, those among them whose time is just over."""
+        return len(self._routes)
+
     # --- load and leaving ------------------------------------------------------------------------
 
     def report_to(self, line: BoundedAMP) -> None:

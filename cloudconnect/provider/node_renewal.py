@@ -97,6 +97,10 @@ class NodeCertificates:
         """It was taken back."""
         self._ends.pop((role, name), None)
 
+    def names(self) -> list[tuple[str, str]]:
+        """Role and name of each, in order."""
+        return sorted(self._ends)
+
     def __iter__(self) -> Iterator[Ending]:
         """Each, the first to end first."""
         for (role, name), ends in sorted(self._ends.items(), key=lambda found: found[1]):

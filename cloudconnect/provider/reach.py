@@ -6,13 +6,14 @@ lines of those whom it cuts. Where none runs, it is done to the repositories in 
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import Refused
 from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.health import resting
 from cloudconnect.provider.service import CloudConnectService
-from cloudconnect.transports.nodes import GATEWAY
 
 
 class Reach(Protocol):
@@ -62,6 +63,12 @@ class Reach(Protocol):
     def node_fields(self, role: str, name: str) -> dict[str, Any]:
         """What a node does now."""
 
+    async def status(self, seconds: float) -> dict[str, Any]:
+        """How the provider is; without certificates where none runs.
+
+        :param seconds: warnings and trouble of so long
+        """
+
     def node_changed(self, role: str, name: str, act: str) -> int:
         """A node was drained, undrained or removed; in how many sessions it takes part."""
 
@@ -106,13 +113,13 @@ class RunningProvider:
 
     def node_fields(self, role: str, name: str) -> dict[str, Any]:
         """Whether it is there, in how many sessions, and a gateway's load."""
-        nodes = self._service.nodes
-        links = [link for link in nodes.named(role, name) if nodes.is_there(link)]
-        sessions = sum(len(self._service.sessions.at(link)) for link in links)
-        fields = {"connected": bool(links), "sessions": sessions}
-        if links and role == GATEWAY:
-            fields |= nodes.gateway_fields(links[0])
-        return fields
+        return self._service.node_fields(role, name)
+
+    async def status(self, seconds: float) -> dict[str, Any]:
+        """As the whole process knows it."""
+        if self._service.health is None:
+            raise Refused("this process does not know how it is")
+        return await self._service.health(seconds)
 
     def node_changed(self, role: str, name: str, act: str) -> int:
         """Its sessions are asked to move on; a removed one is cut off."""
@@ -154,7 +161,7 @@ class RestingProvider:
 
     async def measure(self, tenant: str) -> dict[str, Any]:
         """From the repository's catalogue."""
-        return self._administration.acts.measure(self._administration.repository(tenant))
+        return self._administration.acts.report(self._administration.repository(tenant))
 
     async def collect(self, tenant: str) -> dict[str, Any]:
         """Here and now."""
@@ -180,6 +187,12 @@ class RestingProvider:
     def node_fields(self, role: str, name: str) -> dict[str, Any]:
         """Nothing is there."""
         return {}
+
+    async def status(self, seconds: float) -> dict[str, Any]:
+        """From the accounts alone."""
+        administration = self._administration
+        since = time.time() - seconds
+        return resting(administration.accounts, administration.acts.directory, since)
 
     def node_changed(self, role: str, name: str, act: str) -> int:
         """Nothing is there."""

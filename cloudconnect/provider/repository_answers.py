@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.protocols.amp import CommandLocator
 
-from cloudconnect.commands.admin import Collect, List, Reload, Scrub, Seed
+from cloudconnect.commands.admin import Collect, List, Reload, Scrub, Seed, ShowStatus
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.reach import Reach
@@ -73,6 +73,12 @@ class RepositoryAnswers(CommandLocator):
         """Seed the WAN cache from a repository."""
         done = Deferred.fromCoroutine(self._reach.seed(name, host, job, max(0, limit)))
         return done.addCallback(lambda result: {"result": result})
+
+    @ShowStatus.responder
+    def show_status(self, seconds: int) -> Deferred[dict[str, Any]]:
+        """How the provider is."""
+        done = Deferred.fromCoroutine(self._reach.status(seconds))
+        return done.addCallback(lambda status: {"status": status})
 
     @Reload.responder
     def reload(self) -> dict[str, Any]:

@@ -222,8 +222,8 @@ class RepositoryCommands(TargetRole):
 
     @MeasureRepository.responder
     def measure(self, repository: bytes) -> Deferred[dict[str, Any]]:
-        """What a repository holds."""
-        done = self._in_thread(self.acts.measure, repository)
+        """What a repository holds, and when it was tended."""
+        done = self._in_thread(self.acts.report, repository)
         return done.addCallback(lambda numbers: {"measured": numbers})
 
     @CollectGarbage.responder

@@ -9,7 +9,7 @@ accelerators are reached through their LAN links, which :mod:`cloudconnect.provi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from twisted.application.service import Service
@@ -58,6 +58,7 @@ class CloudConnectService(Service):
     :ivar reports: keeps what happened
     :ivar watchers: who is told what happens
     :ivar reload: reads certificates and settings again, where this process can
+    :ivar health: looks at how the whole process is; takes for how many seconds back
     :ivar connections: the control channels that are up
     :ivar node_certificates: when those of nodes end
     :ivar node_endings: when the certificates of nodes end
@@ -78,6 +79,7 @@ class CloudConnectService(Service):
         self.reactor = reactor
         self.provider = provider
         self.reload: Callable[[], None] | None = None
+        self.health: Callable[[float], Awaitable[dict[str, Any]]] | None = None
         self.connections = Connections()
         self.node_certificates = NodeCertificates()
         self.watchers = watchers = Watchers()
@@ -154,6 +156,15 @@ class CloudConnectService(Service):
             line: Any = link.transport
             if line is not None:
                 line.abortConnection()
+
+    def node_fields(self, role: str, name: str) -> dict[str, Any]:
+        """Whether a node is there, in how many sessions, and a gateway's load."""
+        links = [link for link in self.nodes.named(role, name) if self.nodes.is_there(link)]
+        sessions = sum(len(self.sessions.at(link)) for link in links)
+        fields = {"connected": bool(links), "sessions": sessions}
+        if links and role == GATEWAY:
+            fields |= self.nodes.gateway_fields(links[0])
+        return fields
 
     def leave(self, role: str, name: str, leaving: bool) -> int:
         """A node gets no new sessions, or does again; how many it has, or connections of a gateway.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -164,8 +165,14 @@ class UsageRecorder(Service):
         self._loop = LoopingCall(lambda: Deferred.fromCoroutine(self.measure()))
         self._loop.clock = reactor
         self._measuring: Deferred[None] | None = None
-        #: Bytes that each tenant had stored when they were measured last.
-        self.stored: dict[str, int] = {}
+        #: What each tenant's repository held when it was measured last, and when that was.
+        self.measured: dict[str, dict[str, Any]] = {}
+        self.measured_at = 0.0
+
+    @property
+    def stored(self) -> dict[str, int]:
+        """Bytes that each tenant had stored when they were measured last."""
+        return {tenant: found["bytes_stored"] for tenant, found in self.measured.items()}
 
     def startService(self) -> None:
         """Begin, once the mover is there."""
@@ -186,17 +193,17 @@ class UsageRecorder(Service):
 
     async def measure(self) -> None:
         """Measure every tenant once; one that cannot be is left out."""
-        stored: dict[str, int] = {}
+        measured: dict[str, dict[str, Any]] = {}
         try:
             for tenant in await self._tenants():
                 if not self.running:
                     return
                 try:
-                    stored[tenant] = (await self._service.keeping.measure(tenant))["bytes_stored"]
+                    measured[tenant] = await self._service.keeping.measure(tenant)
                 except CloudConnectError as error:
                     self._log.info("{t} was not measured: {why}", t=tenant, why=str(error))
-            self.stored = stored
-            await self._keep(stored)
+            self.measured, self.measured_at = measured, time.time()
+            await self._keep(self.stored)
         except CloudConnectError as error:
             self._log.warn("what is stored was not measured: {why}", why=str(error))
         except Exception:

@@ -95,6 +95,14 @@ def write_measured(connection: sa.Connection, measured: Measured) -> None:
     connection.execute(sa.update(repository_table).values(measured=attrs.asdict(measured)))
 
 
+def read_since(connection: sa.Connection) -> float:
+    """Since when all packs were read and compared, or came: seconds since 1970, 0 without packs."""
+    p = packs_table.c
+    looked_at = sa.func.min(sa.func.coalesce(p.scrubbed, p.arrival_time))
+    query = sa.select(looked_at).where(p.retired.is_(None))
+    return float(connection.execute(query).scalar() or 0.0)
+
+
 def stored_bytes(connection: sa.Connection, retired: bool = True) -> int:
     """Sizes of all packs together.
 

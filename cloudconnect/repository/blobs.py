@@ -126,6 +126,12 @@ class LocalBlobStore:
         with self._opened(name) as descriptor:
             return os.fstat(descriptor).st_size
 
+    def settle(self, name: str) -> None:
+        """See :meth:`IBlobStore.settle`."""
+        self.size(name)  # it is there
+        with self._parent(name) as (parent, _):
+            os.fsync(parent)
+
     def names(self, prefix: str = "") -> Iterator[str]:
         """See :meth:`IBlobStore.names`."""
         return self._names("", prefix)

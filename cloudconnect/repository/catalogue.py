@@ -17,7 +17,7 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.errors import Refused, UsageError
-from cloudconnect.repository.database import WRITES, errors_by_name, make_engine
+from cloudconnect.repository.database import LAZY, WRITES, errors_by_name, make_engine
 from cloudconnect.repository.packs import Entry
 from cloudconnect.repository.statements import addition, lookup, upsert
 from cloudconnect.repository.tables import blobs_table, metadata, packs_table, repository_table
@@ -77,14 +77,15 @@ class Catalogue:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
+    def writing(self, durable: bool = True) -> Iterator[sa.Connection]:
         """A transaction that may write, one at a time over all sessions; durable at its end.
 
+        :param durable: False: a power cut may undo it, as long as no other one follows
         :raises NoSpace: the disk is full
         :raises OSError: the system reports anything else
         :raises Busy: another session writes and does not end
         """
-        writer = self.engine.execution_options(**{WRITES: True})
+        writer = self.engine.execution_options(**{WRITES: True, LAZY: not durable})
         with errors_by_name(), writer.begin() as connection:
             yield connection
 

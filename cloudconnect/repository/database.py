@@ -25,6 +25,8 @@ from cloudconnect.errors import Busy, NoSpace, StoredDataDamaged
 BUSY_SECONDS: Final = 60.0
 #: The execution option of a transaction that will write.
 WRITES: Final = "cloudconnect_writes"
+#: ... and of one that need not be durable at once.
+LAZY: Final = "cloudconnect_lazy"
 #: The data base's page cache for each session, in KiB.
 _CACHE_KIB: Final = 16 << 10
 #: Pages of the write-ahead log after which it is moved into the data base (4 KiB each): a pack
@@ -99,7 +101,13 @@ def _configure_sqlite(engine: sa.Engine, read_only: bool) -> None:
     @sa.event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:
         # A transaction that first reads and then writes may find that it cannot: begin as a writer.
-        writes = connection.get_execution_options().get(WRITES, False)
+        options = connection.get_execution_options()
+        writes = options.get(WRITES, False)
+        if writes and not read_only:
+            level = "NORMAL" if options.get(LAZY, False) else "FULL"
+            if connection.info.setdefault("synchronous", "FULL") != level:
+                connection.info["synchronous"] = level
+                connection.exec_driver_sql(f"PRAGMA synchronous={level}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

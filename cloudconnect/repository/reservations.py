@@ -1,13 +1,14 @@
 """Layer 3: the quota: reserved in the catalogue before it is written, turned into what is stored.
 
-Every session that stores under a quota has a row with the bytes that it may still store, and each
-reservation is one transaction that sees what is stored, what all sessions have reserved, and the
-quota: however many race, in however many processes, together they never pass it by a byte. The
-transaction that indexes a pack takes its size from the row, so that no byte counts twice or not at
-all.
+Every session that stores has a row with the packs that it is about to index and, under a quota, the
+bytes that it may still store. Each reservation is one transaction that sees what is stored, what
+all sessions have reserved, and the quota: however many race, in however many processes, together
+they never pass it by a byte. The transaction that indexes a pack takes its size from the row, so
+that no byte counts twice or not at all.
 
 A session that died leaves its row. What it had reserved counts no more, but a pack that it may have
-made durable without indexing it does, until a collection has indexed or removed that.
+made durable without indexing it does, until the next session (:mod:`.adopting`) or a collection has
+indexed it.
 
 Far from the quota so much is reserved at once that nobody waits for it; near it only what is
 needed: what one session has reserved and does not use is not there for another.
@@ -47,15 +48,16 @@ class Reservation:
 
     :ivar store: knows which sessions live
     :ivar lease: the name of the session's lease
-    :ivar quota: bytes that the repository may hold
+    :ivar quota: bytes that the repository may hold; None: any number
     """
 
     store: IBlobStore
     catalogue: Catalogue
     lease: str
-    quota: int
+    quota: int | None
     _left: int = 0  # reserved, and not asked for yet
     _spent: int = 0  # stored, and still in the row
+    _has_row: bool = False
     _under_way: list[str] = attrs.field(factory=list)  # packs that may be durable, without a row
 
     def take(self, size: int) -> None:
@@ -63,18 +65,20 @@ class Reservation:
 
         :raises QuotaUsed: there are not so many left
         """
+        if self.quota is None:
+            return
         if size > self._left:
-            self._reserve(size - self._left)
+            self._reserve(size - self._left, self.quota)
         self._left -= size
 
-    def _reserve(self, size: int) -> None:
+    def _reserve(self, size: int, quota: int) -> None:
         with self.catalogue.writing() as connection:
             used = counted_bytes(connection) + self._others(connection)
             mine = self._settled(connection)
-            free = self.quota - used - mine
+            free = quota - used - mine
             if size > free:
                 raise QuotaUsed(
-                    f"the quota of {self.quota} bytes is used up ({used} are stored or about to "
+                    f"the quota of {quota} bytes is used up ({used} are stored or about to "
                     "be): ask the provider for more; what is there stays restorable"
                 )
             grant = max(size, min(GRANT_MAX, free // GRANT_SHARE))
@@ -82,9 +86,12 @@ class Reservation:
         self._left += grant
 
     def about_to_store(self, pack: str) -> None:
-        """A pack is about to get its name: from here on it may be durable."""
+        """A pack is about to get its name: from here on it may be durable.
+
+        Without a quota a power cut may take back that it was said: then the pack is found later.
+        """
         self._under_way.append(pack)
-        with self.catalogue.writing() as connection:
+        with self.catalogue.writing(durable=self.quota is not None) as connection:
             self._write(connection, self._settled(connection))
 
     def stored(self, connection: sa.Connection, pack: str, size: int) -> None:
@@ -98,8 +105,9 @@ class Reservation:
 
     def release(self) -> None:
         """The session has ended: what it did not use is free again."""
-        with self.catalogue.writing() as connection:
-            connection.execute(sa.delete(reservations_table).where(_r.lease == self.lease))
+        if self._has_row:
+            with self.catalogue.writing(durable=self.quota is not None) as connection:
+                connection.execute(sa.delete(reservations_table).where(_r.lease == self.lease))
         self._left = self._spent = 0
 
     def _settled(self, connection: sa.Connection) -> int:
@@ -110,6 +118,7 @@ class Reservation:
         return max(0, int(held) - spent)
 
     def _write(self, connection: sa.Connection, size: int) -> None:
+        self._has_row = True
         values = {"bytes": size, "packs": list(self._under_way)}
         row = sa.update(reservations_table).where(_r.lease == self.lease).values(values)
         if connection.execute(row).rowcount == 0:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from cloudconnect.content.atrest import BlobKind, RepositoryDescription
 from cloudconnect.errors import CloudConnectError, NoSpace, Refused
 from cloudconnect.interfaces import ILease
+from cloudconnect.repository.adopting import adopt_packs
 from cloudconnect.repository.blobs import LocalBlobStore
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.committing import COMMITS_MAX, PackCommits
@@ -74,15 +75,22 @@ class Storing:
     def begin_job(self, job: bytes, quota: int | None = None) -> None:
         """What is stored from here on belongs to a job run, and counts against a quota.
 
+        What sessions that were killed have left is there from here on.
+
         :param job: 16 bytes, the same over all sessions of the run
         :param quota: bytes that the repository may hold; None: any number
         :raises NoSpace: the disk is so full that nothing could be stored
         """
         self._job = job
-        if quota is not None and self._lease is not None:
-            if self._lease.name is None:
-                raise NoSpace("the provider's disk is full")
-            self._reservation = Reservation(self.store, self.catalogue, self._lease.name, quota)
+        if self._lease is None:
+            return
+        lease = self._lease.name
+        if lease is not None:
+            now = self._clock()
+            adopt_packs(self.store, self.catalogue, self.description.repository, lease, now)
+            self._reservation = Reservation(self.store, self.catalogue, lease, quota)
+        elif quota is not None:
+            raise NoSpace("the provider's disk is full")
 
     def reserve(self, size: int) -> None:
         """Reserve so many bytes of the quota, before they are stored.

@@ -90,6 +90,11 @@ class TargetRole(Service, CommandLocator):
         self._by_route: dict[bytes, RoleSession] = {}
         self._by_session: dict[bytes, RoleSession] = {}
 
+    @property
+    def session_count(self) -> int:
+        """In how many sessions it takes part."""
+        return len(self._by_session)
+
     def end_all(self, reason: Exception) -> list[Deferred[Any]]:
         """Abort every session; fire when each has ended."""
         for session in list(self._by_session.values()):

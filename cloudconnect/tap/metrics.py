@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 from twisted.logger import Logger
 
 from cloudconnect.config.endings import node_endings
@@ -49,16 +51,24 @@ class MetricsPort(Listener):
 
 
 def add_metrics(
-    reactor: Any, process: Any, where: str | None, role: str, directory: Path | None = None
+    reactor: Any,
+    process: Any,
+    where: str | None,
+    role: str,
+    directory: Path | None = None,
+    collectors: Iterable[Collector] = (),
 ) -> None:
     """Give a process of one role its metrics, where it was told to have them.
 
     :param process: its ``MultiService``
     :param directory: of a node, whose certificates are shown
+    :param collectors: what else is shown
     :raises UsageError: ``where`` describes no endpoint
     """
     if where:
         registry = process_registry([role])
         if directory is not None:
             registry.register(CertificateEnds(partial(node_endings, directory)))
+        for collector in collectors:
+            registry.register(collector)
         MetricsPort(reactor, where, registry).setServiceParent(process)  # type: ignore[no-untyped-call]

@@ -33,9 +33,12 @@ from cloudconnect.errors import UsageError
 from cloudconnect.metrics.alarms import AlarmsWaiting
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
+from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
 from cloudconnect.provider.assembly import EmbeddedProvider, Places
 from cloudconnect.provider.expiry import Ending, ExpiryWatch
+from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.sessions.role import TargetRole
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
 from cloudconnect.tap.alarming import Alarming
@@ -174,7 +177,9 @@ class ProviderProcess(Service):
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
         files += ["lan/service/certificate.pem", "lan/service/key.pem", "lan/service/ca.pem"]
         watch = ChangeWatch(self._reactor, [settings.directory / f for f in files], self.reload)
-        self._alarming = Alarming(self._reactor, provider.service)
+        self._alarming = alarming = Alarming(self._reactor, provider.service)
+        provider.health.endings = self._endings
+        provider.health.deliveries = lambda: alarming.deliveries
         self._children += [self._expiry, watch, self._alarming]
         self.reload()
         for child in self._children:
@@ -224,11 +229,20 @@ class ProviderProcess(Service):
                 endings=self._endings,
             )
         )
+        roles = [child for child in provider if isinstance(child, TargetRole)]
+        found = [child for child in provider if isinstance(child, Gateway)]
+        for collector in (
+            NodesSeen(provider.service),
+            RoleSessions(roles),
+            *map(GatewayLoad, found),
+        ):
+            registry.register(collector)
         registry.register(
             AlarmsWaiting(lambda: self._alarming.deliveries if self._alarming is not None else ())
         )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
         self._metrics.startService()
+        provider.listening["metrics"] = where
 
     def stopService(self) -> Deferred[Any]:
         """End the sessions, then let go of the directory."""

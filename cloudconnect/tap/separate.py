@@ -19,6 +19,9 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.errors import UsageError
+from cloudconnect.metrics.roles import GatewayLoad, RoleSessions
+from cloudconnect.provider.gateway import Gateway
+from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, stop_with
@@ -162,7 +165,16 @@ def make_process(
         if at_provider:
             keep_certificate(reactor, process, settings.directory, settings.service_address)
         watch_ends(reactor, process, settings.directory)
-        add_metrics(reactor, process, options["metrics"], role, settings.directory)
+        shown = [GatewayLoad(child) for child in process if isinstance(child, Gateway)]
+        roles = [child for child in process if isinstance(child, TargetRole)]
+        add_metrics(
+            reactor,
+            process,
+            options["metrics"],
+            role,
+            settings.directory,
+            [*shown, *([RoleSessions(roles)] if roles else [])],
+        )
         return process
     except UsageError as error:
         raise SystemExit(f"{program}: {error}") from None

@@ -27,7 +27,8 @@ class Listener(Service):
     def __init__(self, endpoint: IStreamServerEndpoint, factory: Factory, name: str) -> None:
         self._endpoint = endpoint
         self._factory = factory
-        self._place = name
+        #: What the log calls it.
+        self.label = name
         self._port: IListeningPort | None = None
 
     def listen(self) -> Deferred[IListeningPort]:
@@ -35,7 +36,7 @@ class Listener(Service):
 
         def listening(port: IListeningPort) -> IListeningPort:
             self._port = port
-            self._log.info("{name} listens on {where}", name=self._place, where=port.getHost())
+            self._log.info("{name} listens on {where}", name=self.label, where=port.getHost())
             return port
 
         return self._endpoint.listen(self._factory).addCallback(listening)

@@ -11,10 +11,8 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
-import cloudconnect
 from cloudconnect.cli import administering
 from cloudconnect.cli.administering import ActsHere, rows
 from cloudconnect.cli.running import run_at_once
@@ -29,6 +27,7 @@ from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.scram import TOKEN_PREFIX, Verifier
 from tests.certificates import self_signed
 from tests.cli.commands import CommandCase
+from tests.story.processes import ROOT, Process
 
 VERIFIER = Verifier(b"s" * 16, bytes(32), bytes(32), 4096)
 
@@ -314,11 +313,9 @@ class ThereTests(TestCase):
 
     @inlineCallbacks
     def command(self, *words: str, status: int = 0) -> Any:
-        top = os.path.dirname(os.path.dirname(cloudconnect.__file__))
-        out, err, code = yield getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "cloudconnect", "provider", *words],
-            env={**os.environ, "PYTHONPATH": top},
-        )
-        self.assertEqual(status, code, err)
-        return out.decode()
+        line = [sys.executable, "-m", "cloudconnect", "provider", *words]
+        process = Process(line, {**os.environ, "PYTHONPATH": str(ROOT)}, os.getcwd(), forked=True)
+        self.addCleanup(process.stop)
+        code = yield process.end()
+        self.assertEqual(status, code, process.text())
+        return process.out.decode()

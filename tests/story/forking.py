@@ -12,11 +12,8 @@ descriptors of the streams; what is answered is the process's id, and later how 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import json
 import os
-import pkgutil
 import runpy
 import selectors
 import signal
@@ -27,8 +24,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-#: What is imported in advance.
-PACKAGES: Final = ("cli", "tap", "provider", "accelerator", "backup", "repository", "tenant")
+from tests.crash.forks import import_everything
+
 #: Bytes of a message at most.
 MESSAGE_MAX: Final = 1 << 20
 
@@ -81,17 +78,6 @@ class Forker:
         """End it, and wait for that; what it has forked is for others to end."""
         self.socket.close()
         self._process.communicate()
-
-
-def _import_all() -> None:
-    """Import what commands and services import, but no reactor: each process has its own."""
-    importlib.import_module("twisted.application.twist._twist")
-    for package in PACKAGES:
-        top = importlib.import_module(f"cloudconnect.{package}")
-        for module in pkgutil.iter_modules(top.__path__, f"{top.__name__}."):
-            if not module.ispkg:
-                importlib.import_module(module.name)
-    assert "twisted.internet.reactor" not in sys.modules
 
 
 def _serve(line: socket.socket) -> tuple[list[str], dict[str, str], str, list[int]] | None:
@@ -150,8 +136,7 @@ def _main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.ExitStack() as held:
         line = held.enter_context(socket.socket(fileno=descriptor))
-        _import_all()
-        gc.freeze()
+        import_everything()
         asked: Any = _serve(line)
         line.detach() if asked is not None else None
     if asked is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -162,7 +164,8 @@ class ProcessTests(TestCase):
 
     @inlineCallbacks
     def test_metrics(self) -> Any:
-        """With a port for metrics where the configuration names one."""
+        """With a port for metrics where the configuration names one, of each role in the process;
+        Prometheus's own tool accepts them."""
         path = self.settings.directory / CONFIGURATION
         text = path.read_text()
         path.write_text(text.replace('metrics_listen = ""', f'metrics_listen = "{LOOPBACK}"'))
@@ -173,6 +176,15 @@ class ProcessTests(TestCase):
         response = yield Agent(reactor).request(b"GET", url)
         body = yield readBody(response)
         self.assertEqual((200, True), (response.code, b"mover: ok" in body))
+        response = yield Agent(reactor).request(b"GET", url.replace(b"readyz", b"metrics"))
+        body = yield readBody(response)
+        self.assertIn(b'cloudconnect_role_sessions{role="target-mover"} 0.0', body)
+        self.assertIn(b"cloudconnect_gateway_connections 0.0", body)
+        promtool = shutil.which("promtool")
+        if promtool is not None:
+            line = [promtool, "check", "metrics"]
+            done = subprocess.run(line, input=body, capture_output=True, timeout=60)
+            self.assertEqual((0, b"", b""), (done.returncode, done.stdout, done.stderr))
 
     @inlineCallbacks
     def test_second(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -69,6 +70,28 @@ class EventAccounts(Database):
             return [
                 {**row, "cursor": row["seq"], "fields": json.loads(row["fields"])} for row in rows
             ]
+
+    def count_events(self, names: Iterable[str], since: float) -> list[dict[str, Any]]:
+        """How often each of some events or warnings came: ``type``, ``name``, ``count``, the time
+        of the ``last``, and of how many ``tenants``; without those that did not.
+
+        :param since: in seconds since 1970
+        """
+        c = events_table.c
+        query = (
+            sa.select(
+                c.type,
+                c.name,
+                sa.func.count().label("count"),
+                sa.func.max(c.time).label("last"),
+                sa.func.count(sa.distinct(c.tenant)).label("tenants"),
+            )
+            .where(c.name.in_(list(names)), c.time > since)
+            .group_by(c.type, c.name)
+            .order_by(c.type, c.name)
+        )
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
 
     def untold(self, tenant: str, limit: int) -> list[tuple[int, SecurityWarning]]:
         """The first warnings of what was found in a tenant's repository that it was not told yet.
