@@ -9,7 +9,7 @@ from typing import Any
 
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.provider.gateways import Load
+from cloudconnect.provider.gateway_load import Load
 
 
 def read_warning(values: Any) -> SecurityWarning:

@@ -14,7 +14,8 @@ from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import DrainGateway, PublishRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
-from cloudconnect.provider.gateways import QUIET_SECONDS, SESSION_WEIGHT, Load
+from cloudconnect.provider.gateway_load import SESSION_WEIGHT, Load
+from cloudconnect.provider.gateways import QUIET_SECONDS
 from cloudconnect.provider.nodes import Nodes
 from cloudconnect.provider.planning import GatewayPlace, Part
 from cloudconnect.settings import LOAD_SECONDS
