@@ -108,10 +108,12 @@ class Gateways:
     def _ask(self, known: KnownGateway) -> None:
         """A gateway is quiet: asked something, it answers, unless it was we who were held up."""
         asked = known.link.call(DrainGateway, timeout=ANSWER_SECONDS, leaving=self._leaves(known))
-        asked.addCallbacks(lambda _: self._answered(known), lambda _: self._hangs(known))
+        asked.addBoth(self._asked, known)
 
-    def _answered(self, known: KnownGateway) -> None:
-        if known.link in self._gateways:
+    def _asked(self, answer: Any, known: KnownGateway) -> None:
+        if isinstance(answer, Failure) and answer.check(NotReachable):
+            self._hangs(known)
+        elif self._gateways.get(known.link) is known:  # an older one may not know what it was asked
             self._hear(known)
 
     def _hangs(self, known: KnownGateway) -> None:

@@ -138,6 +138,15 @@ class GatewaysTests(SynchronousTestCase):
         self.nodes.lose_gateway(link)
         self.assertEqual([], [c for c in self.clock.getDelayedCalls() if c.func == self.nodes._ask])
 
+    def test_older(self) -> None:
+        """A gateway of an older release, which reports nothing and knows no such question, is not
+        lost: it has answered."""
+        link, _ = link_in_process(self.clock, None, CommandLocator())
+        self.nodes.add_gateway(link, GatewayPlace("b:1", "old:6180", "old"))
+        for _ in range(5):
+            self.pass_time(QUIET_SECONDS)
+        self.assertEqual(["old"], self.names())
+
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.clock.pump([0] * 10)
