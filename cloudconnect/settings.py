@@ -42,6 +42,9 @@ COMMAND_SECONDS: Final = 30.0
 PING_SECONDS: Final = 20.0
 #: A peer that has sent nothing at all for this long is gone.
 SILENCE_SECONDS: Final = 90.0
+#: Where there are other gateways, a tenant waits only so long for an answer to a ping on its
+#: control channel: a gateway that hangs keeps its connections, and nobody else would say so.
+HANG_SECONDS: Final = 30.0
 #: A relay on which no byte went either way for this long is cut: longer than any peer is silent.
 RELAY_IDLE_SECONDS: Final = 120.0
 

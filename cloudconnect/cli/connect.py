@@ -13,6 +13,8 @@ import attrs
 import click
 
 from cloudconnect.cli.invited import (
+    OwnCertificate,
+    OwnLogin,
     accept,
     login_file,
     own_password,
@@ -24,6 +26,7 @@ from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
+from cloudconnect.config.client_certificates import own_certificate
 from cloudconnect.config.profile import (
     config_folder,
     load,
@@ -82,7 +85,9 @@ def connect(
     is all that an empty machine needs: with --kit its text makes a profile again, without HOST.
 
     With --invite the provider's invitation says where it is and who you are, and is good once: this
-    machine makes a login password of its own, which is kept beside the profile.
+    machine makes a login password of its own, which is kept beside the profile. With --certificate
+    and --key too it logs in with that certificate from then on; where there are no such files, it
+    makes them, and the key never leaves it.
     """
     mode = settings.mode
     invitation, given = None, ""
@@ -120,9 +125,14 @@ def connect(
     first = None
     if invitation is not None:
         ways = (address,) if host is not None or given else invitation.providers
-        own = own_password(settings)
-        login = own[0]
-        profile = attrs.evolve(profile, password_file=str(login_file(settings)))
+        own: OwnLogin
+        if profile.certificate:
+            files = (profile.certificate, profile.certificate_key)
+            own = OwnCertificate(own_certificate(invitation.login, *files))
+        else:
+            own = own_password(settings)
+            login = own.password
+            profile = attrs.evolve(profile, password_file=str(login_file(settings)))
         settings = attrs.evolve(settings, profile=profile)
 
         async def first(reactor: Any, interrupt: Interrupt) -> TenantSettings:

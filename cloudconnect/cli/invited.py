@@ -19,6 +19,7 @@ from cloudconnect.errors import LoginRefused, NotReachable, UsageError
 from cloudconnect.keys import Password
 from cloudconnect.settings import TOKEN_ITERATIONS_MIN
 from cloudconnect.tenant.jobmanager import JobManager
+from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.scram import is_token, make_token, make_verifier
 
@@ -56,8 +57,46 @@ def with_invitation(settings: TenantSettings, invitation: InvitationText) -> Ten
     )
 
 
-def own_password(settings: TenantSettings) -> tuple[Password, bool]:
-    """This machine's login password, and whether an earlier run has left it.
+@attrs.frozen
+class OwnPassword:
+    """This machine's login password, which an invitation is spent for.
+
+    :ivar known: an earlier run has left it
+    :ivar made: the file that this run has written it to, or None
+    """
+
+    password: Password = attrs.field(repr=False)
+    known: bool
+    made: Path | None = None
+    identity: ServerIdentity | None = None
+
+    async def accept(self, manager: JobManager) -> None:
+        """Spend the invitation that was logged in with."""
+        await manager.accept_invitation(make_verifier(self.password, TOKEN_ITERATIONS_MIN))
+
+
+@attrs.frozen
+class OwnCertificate:
+    """This machine's certificate, which an invitation is spent for.
+
+    Whether it was spent for it before cannot be told from its files: the log-in says so.
+    """
+
+    identity: ServerIdentity
+    known: bool = True
+    made: Path | None = None
+
+    async def accept(self, manager: JobManager) -> None:
+        """Spend the invitation that was logged in with."""
+        await manager.accept_with_certificate()
+
+
+#: What a machine logs in with once its invitation is spent.
+OwnLogin = OwnPassword | OwnCertificate
+
+
+def own_password(settings: TenantSettings) -> OwnPassword:
+    """This machine's login password.
 
     It is on the disk before anything is spent, so that a command that was killed can be run again:
     it then logs in with what it has.
@@ -65,10 +104,10 @@ def own_password(settings: TenantSettings) -> tuple[Password, bool]:
     path = login_file(settings)
     known = _known(path)
     if known is not None:
-        return known, True
+        return OwnPassword(known, True)
     made = make_token()
     write_private(path, made.reveal() + b"\n")
-    return made, False
+    return OwnPassword(made, False, path)
 
 
 async def accept(
@@ -77,34 +116,33 @@ async def accept(
     settings: TenantSettings,
     invitation: InvitationText,
     addresses: Sequence[str],
-    own: tuple[Password, bool],
+    own: OwnLogin,
 ) -> TenantSettings:
     """Spend the invitation; the settings with the way that led to the provider.
 
     :param addresses: the ways to the provider, one after the other
-    :param own: of :func:`own_password`
+    :param own: what it is spent for
     :raises LoginRefused: the invitation is spent, revoked or over
     :raises NotReachable: on none of the ways
     """
-    password, known = own
-    verifier = make_verifier(password, TOKEN_ITERATIONS_MIN)
     for number, address in enumerate(addresses, 1):
         found = attrs.evolve(settings, profile=attrs.evolve(settings.profile, provider=address))
         profile, (host, port) = found.profile, found.address
         trust = TrustPolicy(host, ca_file=profile.ca or None, fingerprints=profile.fingerprints)
-        manager = JobManager(reactor, host, port, trust)
+        manager = JobManager(reactor, host, port, trust, identity=own.identity)
         interrupt.call = manager.cancel
         try:
             await manager.log_in(invitation.login, Password(invitation.token.reveal()))
-            await manager.accept_invitation(verifier)
+            await own.accept(manager)
         except NotReachable as error:
             if number == len(addresses):
                 raise
             settings.console.note(f"note: {error}; trying the next address")
             continue
         except LoginRefused as error:
-            if not known:
-                login_file(settings).unlink(missing_ok=True)
+            if not own.known:
+                if own.made is not None:
+                    own.made.unlink(missing_ok=True)
                 raise LoginRefused(
                     "the provider does not accept the invitation: it is spent, revoked or over; "
                     "ask the provider for another one"

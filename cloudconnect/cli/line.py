@@ -286,7 +286,6 @@ class Line:
         if await self.manager.answers():
             return
         self._retrying.check()
-        assert self._login is not None
         account = await self.manager.log_in(self.settings.tenant, self._login)
         described = attrs.evolve(self, account=account).description
         same = described.repository == self.description.repository
@@ -321,7 +320,7 @@ async def _log_in(
     reactor: Any,
     settings: TenantSettings,
     manager: JobManager,
-    password: Password,
+    password: Password | None,
     interrupt: Interrupt,
 ) -> Account:
     """The first log-in: where the provider has answered and the line broke then, because it is just
@@ -362,11 +361,13 @@ def on_line(
     :param passphrase: the work needs the repository's keys: ask for the passphrase first, while
         there is still a terminal and nothing is waiting; in encryption modes ``provider`` and
         ``none`` there is none to ask for
-    :param login: the login password, where it is known already
+    :param login: the login password, where it is known already; where it is not, the settings have
+        it, or a certificate
     :param first: what is to be done before; its settings say where to log in
     """
     # What is wrong with these is said before anybody is asked for a secret.
     tenant, _ = settings.tenant, _trust(settings)
+    identity = None if login else settings.identity()
     password = login or settings.login_password()
     sealed = settings.mode is EncryptionMode.TENANT
     opened = settings.kit is not None
@@ -379,6 +380,7 @@ def on_line(
                 reactor,
                 *found.address,
                 _trust(found),
+                identity=identity,
                 gateways=remembered_gateways(os.environ, found.address),
                 learned=lambda told: remember_gateways(os.environ, found.address, told),
                 happened=console.happened,
@@ -417,7 +419,8 @@ def on_line(
             interrupt.call = line.stop
             return await work(line, interrupt)
         finally:
-            password.forget()
+            if password is not None:
+                password.forget()
             await manager.close()
 
     return settings.run(lined)

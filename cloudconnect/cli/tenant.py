@@ -24,6 +24,7 @@ from cloudconnect.cli.opening import OwnProcess
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
 from cloudconnect.cli.values import parse_duration
+from cloudconnect.config.client_certificates import client_identity
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
@@ -31,6 +32,7 @@ from cloudconnect.content.slots import Stretch, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 from cloudconnect.tenant.retrying import RETRY_SECONDS
+from cloudconnect.transports.identity import ServerIdentity
 
 _T = TypeVar("_T")
 
@@ -39,6 +41,8 @@ _OPTIONS: Final = [
     click.option("--provider", metavar="HOST[:PORT]", help="The provider's address."),
     click.option("--tenant", metavar="NAME", help="The tenant's name at the provider."),
     click.option("--password-file", metavar="F", help="File with the login password or token."),
+    click.option("--certificate", metavar="F", help="Log in with this certificate, PEM."),
+    click.option("--key", "certificate_key", metavar="F", help="PEM file of its key, mode 0600."),
     click.option(
         "--fingerprint", multiple=True, metavar="PIN", help="SPKI-SHA256:... or SHA256:..., again."
     ),
@@ -123,11 +127,24 @@ class TenantSettings:
                 f"{self.profile.encryption!r} is not an encryption mode: tenant, provider or none"
             ) from None
 
-    def login_password(self) -> Password:
-        """The login password, from a file, a command or a prompt.
+    def identity(self) -> ServerIdentity | None:
+        """The certificate to log in with, where one is named in the place of a password.
+
+        :raises UsageError: it cannot be used, or its key is open to others
+        """
+        profile = self.profile
+        if not profile.certificate:
+            return None
+        return client_identity(profile.certificate, profile.certificate_key)
+
+    def login_password(self) -> Password | None:
+        """The login password, from a file, a command or a prompt; None where a certificate is named
+        in its place.
 
         :raises UsageError: there is none, and no terminal to ask on
         """
+        if self.profile.certificate:
+            return None
         what = f"login password at {self.profile.provider}"
         return secret(self.profile.password_file, "CLOUDCONNECT_PASSWORD_COMMAND", what)
 
@@ -166,6 +183,8 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
                 "provider",
                 "tenant",
                 "password_file",
+                "certificate",
+                "certificate_key",
                 "fingerprint",
                 "ca",
                 "passphrase_file",
@@ -209,6 +228,8 @@ def resolve(
     wait: str | None,
     debug: bool,
     retry: str | None = None,
+    certificate: str | None = None,
+    certificate_key: str | None = None,
     fresh: bool = False,
 ) -> TenantSettings:
     """Put options, environment and profile together.
@@ -238,6 +259,10 @@ def resolve(
         "provider": provider or environment.get("CLOUDCONNECT_PROVIDER"),
         "tenant": tenant or environment.get("CLOUDCONNECT_TENANT"),
         "password_file": _absolute(password_file or environment.get("CLOUDCONNECT_PASSWORD_FILE")),
+        "certificate": _absolute(certificate or environment.get("CLOUDCONNECT_CERTIFICATE")),
+        "certificate_key": _absolute(
+            certificate_key or environment.get("CLOUDCONNECT_CERTIFICATE_KEY")
+        ),
         "fingerprints": fingerprint or _words(environment.get("CLOUDCONNECT_FINGERPRINT")),
         "ca": _absolute(ca or environment.get("CLOUDCONNECT_CA")),
         "passphrase_file": _absolute(
@@ -253,6 +278,7 @@ def resolve(
     if given["passphrase_file"] and saved.key_file:
         given["key_file"] = ""
         saved = attrs.evolve(saved, key_file="")
+    saved = _one_proof(saved, given)
     if os.environ.get("CLOUDCONNECT_PASSWORD_COMMAND") and not given["password_file"]:
         saved = attrs.evolve(saved, password_file="")
     if os.environ.get("CLOUDCONNECT_PASSPHRASE_COMMAND") and not given["passphrase_file"]:
@@ -267,6 +293,25 @@ def resolve(
         retry=parse_duration(retry) if retry else RETRY_SECONDS,
         kit=kit,
     )
+
+
+def _one_proof(saved: Profile, given: dict[str, Any]) -> Profile:
+    """The profile without the way to log in that another one was named in the place of.
+
+    :param given: what options and environment say
+    :raises UsageError: two were named, or half of one
+    """
+    certificate = bool(given["certificate"])
+    if certificate is not bool(given["certificate_key"]):
+        raise UsageError("a certificate to log in with takes both --certificate and --key")
+    password = given["password_file"] or os.environ.get("CLOUDCONNECT_PASSWORD_COMMAND")
+    if certificate and password:
+        raise UsageError("log in with a password or with a certificate, not both")
+    if certificate:
+        return attrs.evolve(saved, password_file="")
+    if password:
+        return attrs.evolve(saved, certificate="", certificate_key="")
+    return saved
 
 
 def read_kit(path: Path) -> Kit:

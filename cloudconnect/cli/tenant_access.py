@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +14,13 @@ from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.commands.admin import AddCredential, Invite, RevokeCredential, SwitchTenant
+from cloudconnect.config.client_certificates import certificate_pin, check_certificate
 from cloudconnect.config.invitation import InvitationText
 from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import ProviderSettings, load
+from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.transports.trust import parse_fingerprint
 
 _label_option = click.option("--label", metavar="LABEL", help="What the machine is called here.")
 _can_option = click.option(
@@ -25,6 +29,10 @@ _can_option = click.option(
     show_default=True,
     help="What it may do: back up, restore, delete and lock, change keys.",
 )
+
+
+def _certificate_option(text: str) -> Callable[[Any], Any]:
+    return click.option("--certificate", type=click.Path(path_type=Path), help=text)
 
 
 def _capabilities(text: str) -> list[str]:
@@ -148,6 +156,7 @@ def credential() -> None:
 @_label_option
 @_can_option
 @click.option("--password-file", type=click.Path(path_type=Path), help="Its login password.")
+@_certificate_option("It logs in with this certificate, PEM, and no password.")
 @json_option
 @debug_option
 def credential_add(
@@ -156,13 +165,23 @@ def credential_add(
     label: str | None,
     can: str,
     password_file: Path | None,
+    certificate: Path | None,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Give a machine a credential of its own. Without --password-file a token is made.
 
-    The machine logs in as NAME/LABEL: cloudconnect connect HOST --tenant NAME/LABEL.
+    The machine logs in as NAME/LABEL: cloudconnect connect HOST --tenant NAME/LABEL. With
+    --certificate it logs in with that certificate, whose key it keeps (connect --certificate F
+    --key F). A label may have two certificates, so that the next one is there before the first is
+    revoked.
     """
+    if certificate is not None and password_file is not None:
+        raise UsageError("give --password-file or --certificate, not both")
+    pin = None
+    if certificate is not None:
+        check_certificate(certificate)
+        pin = certificate_pin(certificate)
     what = f"login password of {name}"
     password = None
     if password_file is not None:
@@ -175,6 +194,7 @@ def credential_add(
             label=label or "",
             password=password,
             capabilities=_capabilities(can),
+            certificate=pin,
         )
 
     made = administrate(directory, work, debug)
@@ -182,6 +202,10 @@ def credential_add(
     login = f"{name}/{made['label']}"
     console.say(f"Credential {made['label']} of tenant {name} is there; it logs in as {login}.")
     fields = {"tenant": name, "credential": made["label"], "login": login}
+    if pin is not None:
+        fields["spki"] = spki = f"SPKI-SHA256:{pin.hex()}"
+        console.record("credential", fields, f"It logs in with the certificate of key {spki}.")
+        return
     if made["token"] is None:
         console.record("credential", fields, "")
         return
@@ -204,7 +228,7 @@ def credential_list(
     for row in listed(directory, "credential", {"tenant": name}, debug):
         if row["revoked"] is not None and not with_ended:
             continue
-        kind = "invitation" if row["invitation"] else "password"
+        kind = "invitation" if row["invitation"] else row["spki"] or "password"
         text = f"{name}/{row['label']}  can {', '.join(row['capabilities'])}  {kind}"
         if row["expires"] is not None:
             text += f"  until {local_time(row['expires'])}"
@@ -217,13 +241,31 @@ def credential_list(
 @click.argument("name")
 @click.argument("label")
 @directory_option
+@_certificate_option("Of two certificates of this label only this one.")
+@click.option("--spki", metavar="PIN", help="The same, by its pin as credential list has it.")
 @json_option
 @debug_option
-def credential_revoke(name: str, label: str, directory: Path, as_json: bool, debug: bool) -> None:
+def credential_revoke(
+    name: str,
+    label: str,
+    directory: Path,
+    certificate: Path | None,
+    spki: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
     """End a credential or an invitation at once, with what runs with it."""
+    if certificate is not None and spki is not None:
+        raise UsageError("give --certificate or --spki, not both")
+    pin = None if certificate is None else certificate_pin(certificate)
+    if spki is not None:
+        kind, _, digits = parse_fingerprint(spki).partition(":")
+        if kind != "SPKI-SHA256":
+            raise UsageError("--spki takes a pin that begins with SPKI-SHA256:")
+        pin = bytes.fromhex(digits)
 
     async def work(acts: Acts) -> None:
-        await acts.call(RevokeCredential, name=name, label=label)
+        await acts.call(RevokeCredential, name=name, label=label, certificate=pin)
 
     administrate(directory, work, debug)
     text = f"Credential {label} of tenant {name} has ended, and what ran with it."

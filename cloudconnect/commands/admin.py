@@ -86,7 +86,9 @@ class Invite(BoundedCommand):
 class AddCredential(BoundedCommand):
     """Give a tenant another credential; ``label`` and ``capabilities`` as in Invite.
 
-    ``password``: its login password, or absent to have a token made, which is the answer.
+    ``certificate``: SHA-256 of the SubjectPublicKeyInfo of the certificate that it logs in with, in
+    the place of a password. ``password``: its login password, or absent to have a token made, which
+    is the answer.
     """
 
     commandName = b"AddCredential"
@@ -95,6 +97,7 @@ class AddCredential(BoundedCommand):
         (b"label", amp.Unicode()),
         (b"password", SecretArgument(Password, optional=True)),
         (b"capabilities", CBORArgument()),
+        (b"certificate", FixedBytes(32, optional=True)),
     ]
     response = [
         (b"label", amp.Unicode()),
@@ -103,10 +106,18 @@ class AddCredential(BoundedCommand):
 
 
 class RevokeCredential(BoundedCommand):
-    """End a credential, or an invitation, at once, and cut what runs with it."""
+    """End a credential, or an invitation, at once, and cut what runs with it.
+
+    ``certificate``: only the one with this certificate, as in AddCredential, of several that are
+    called ``label``.
+    """
 
     commandName = b"RevokeCredential"
-    arguments = [(b"name", amp.Unicode()), (b"label", amp.Unicode())]
+    arguments = [
+        (b"name", amp.Unicode()),
+        (b"label", amp.Unicode()),
+        (b"certificate", FixedBytes(32, optional=True)),
+    ]
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 

@@ -105,6 +105,18 @@ class AuthenticateFinal(BoundedCommand):
     ]
 
 
+class AuthenticateCertificate(BoundedCommand):
+    """Log in by the certificate that this side has shown in the TLS handshake, without SCRAM.
+
+    ``login``: the log-in name. ``versions``: as in AuthenticateFirst. The answer is that of
+    AuthenticateFinal, without ``message``.
+    """
+
+    commandName = b"AuthenticateCertificate"
+    arguments = [(b"login", amp.Unicode()), (b"versions", CBORArgument())]
+    response = AuthenticateFinal.response[1:]
+
+
 class NoticeTaken(BoundedCommand):
     """A machine of the tenant has noted the pins of the provider's next keys.
 
@@ -149,6 +161,16 @@ class AcceptInvitation(BoundedCommand):
         (b"server_key", FixedBytes(32)),
         (b"iterations", amp.Integer()),
     ]
+    response = [(b"label", amp.Unicode())]
+
+
+class AcceptWithCertificate(BoundedCommand):
+    """As AcceptInvitation, for a certificate in the place of a login password: the one that this
+    side has shown in the TLS handshake, and so has the key of. ``label`` as there.
+    """
+
+    commandName = b"AcceptWithCertificate"
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
     response = [(b"label", amp.Unicode())]
 
 

@@ -36,6 +36,9 @@ class Profile:
     :ivar fingerprints: the provider's pins
     :ivar ca: PEM file of authorities, or empty
     :ivar password_file: file with the login password, or empty
+    :ivar certificate: PEM file of the certificate to log in with in the place of a password, or
+        empty
+    :ivar certificate_key: PEM file of its key, or empty
     :ivar passphrase_file: file with the encryption passphrase, or empty: ask on the terminal
     :ivar key_file: file that serves as encryption key in the place of a passphrase, or empty
     :ivar encryption: at-rest mode that was chosen at ``connect``
@@ -52,6 +55,8 @@ class Profile:
     fingerprints: tuple[str, ...] = ()
     ca: str = ""
     password_file: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
     passphrase_file: str = ""
     key_file: str = ""
     encryption: str = ""

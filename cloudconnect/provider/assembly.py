@@ -182,6 +182,11 @@ def _dial_from(reactor: Any, places: Places, mover: TargetDataMover | None) -> D
     return dial
 
 
+def _control_tls(identity: ServerIdentity) -> PinnedTLS:
+    """The TLS of control channels: tenants may show certificates in the place of passwords."""
+    return PinnedTLS(identity=identity, asking=True)
+
+
 def _place_of(places: Places) -> MoverPlace:
     """Where the mover of this process stands."""
     try:
@@ -240,7 +245,7 @@ class EmbeddedProvider(MultiService):
             mover = TargetDataMover(
                 reactor, places.repositories, places.keys, reserve, places.intervals
             )
-        self._control = control = PinnedTLS(identity=places.identity).server_factory(
+        self._control = control = _control_tls(places.identity).server_factory(
             ControlFactory(service), reactor
         )
         roles: list[TargetRole] = [] if mover is None else [mover]
@@ -346,7 +351,7 @@ class EmbeddedProvider(MultiService):
         :return: what could not be used
         """
         wrong = []
-        for factory, recipe in ((self._control, PinnedTLS(identity=identity)), (self._lan, None)):
+        for factory, recipe in ((self._control, _control_tls(identity)), (self._lan, None)):
             try:
                 if factory is not None:
                     factory.reload(recipe)

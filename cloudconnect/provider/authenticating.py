@@ -18,6 +18,8 @@ from cloudconnect.commands.control import (
     BINDING_LABEL,
     BINDING_SIZE,
     AcceptInvitation,
+    AcceptWithCertificate,
+    AuthenticateCertificate,
     AuthenticateFinal,
     AuthenticateFirst,
     Warn,
@@ -33,7 +35,13 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     TOKEN_ITERATIONS_MIN,
 )
-from cloudconnect.wire.scram import ScramServer, Verifier, split_login
+from cloudconnect.wire.scram import (
+    ScramServer,
+    Verifier,
+    is_login_name,
+    split_login,
+    wrong_credentials,
+)
 
 
 class Authentication(CommandLocator):
@@ -58,28 +66,14 @@ class Authentication(CommandLocator):
         return Deferred.fromCoroutine(self._first(message, versions))
 
     async def _first(self, message: str, versions: Any) -> dict[str, Any]:
-        if self._channel.login is not None or self._scram is not None:
-            raise ProtocolViolation("authentication was begun before")
-        if not isinstance(versions, list) or not all(isinstance(v, int) for v in versions):
-            raise ProtocolViolation("versions is not a list of numbers")
-        common = set(versions) & set(PROTOCOL_VERSIONS)
-        if not common:
-            raise Refused(
-                f"the provider speaks protocol versions {list(PROTOCOL_VERSIONS)}, this tenant "
-                f"{versions[:8]}: upgrade the older of the two"
-            )
-        self._version = max(common)
+        self._begin(versions)
         service = self._service
         binding = self._channel.exporter(BINDING_LABEL, b"", BINDING_SIZE)
         # A first pass only reads whose verifier is to be fetched from the data base.
         reading = ScramServer(lambda name: None, binding, service.logins.decoy_key)
         reading.first(message)
         name = reading.tenant
-        # Guesses at all machines of a tenant count together.
-        tenant, _ = split_login(name)
-        await deferLater(
-            service.reactor, service.logins.attempts.delay(tenant, self._channel.address())
-        )
+        await self._wait_for(name)
         found: Credential | None = await service.logins.credential(name)
         verifier = None if found is None else found.verifier
         self._credential = found
@@ -100,40 +94,93 @@ class Authentication(CommandLocator):
         scram, self._scram = self._scram, None
         if scram is None:
             raise ProtocolViolation("AuthenticateFinal came without AuthenticateFirst")
-        service, address = self._service, self._channel.address()
-        tenant, label = split_login(scram.tenant)
         try:
             proof = scram.final(message)
         except LoginRefused as refused:
-            failures = service.logins.attempts.failed(tenant, address)
-            self.log.warn(
-                "log-in refused for {tenant} from {peer}, failure {failures}",
-                tenant=scram.tenant,
-                peer=address,
-                failures=failures,
-            )
-            await service.reports.warned(
-                SecurityWarning(
-                    time=time.time(),
-                    kind=refused.kind,
-                    tenant=tenant,
-                    role="service",
-                    hop="control",
-                    peer=address,
-                    text=f"log-in refused, failure {failures} of this tenant from this address",
-                )
-            )
+            await self._refused(scram.tenant, refused)
             raise
-        service.logins.attempts.succeeded(tenant, address)
         credential, self._credential = self._credential, None
         assert credential is not None, "no proof fits a name without a credential"
+        return {"message": proof, **await self._admitted(credential)}
+
+    @AuthenticateCertificate.responder
+    def authenticate_certificate(self, login: str, versions: Any) -> Deferred[dict[str, Any]]:
+        """The certificate that was shown in the TLS handshake: its key was proved there."""
+        return Deferred.fromCoroutine(self._certified(login, versions))
+
+    async def _certified(self, login: str, versions: Any) -> dict[str, Any]:
+        self._begin(versions)
+        if not is_login_name(login):
+            raise wrong_credentials()
+        await self._wait_for(login)
+        shown = self._channel.certificate()
+        # Asked for also where nothing was shown: it takes the same time.
+        credential = await self._service.logins.certified(login, shown or bytes(32))
+        if credential is None or shown is None:
+            refused = wrong_credentials()
+            await self._refused(login, refused)
+            raise refused
+        return await self._admitted(credential)
+
+    def _begin(self, versions: Any) -> None:
+        """One log-in at a time, in a version that both sides speak.
+
+        :raises ProtocolViolation: one was begun before, or that is no list of versions
+        :raises Refused: no version in common
+        """
+        if self._channel.login is not None or self._scram is not None:
+            raise ProtocolViolation("authentication was begun before")
+        if not isinstance(versions, list) or not all(isinstance(v, int) for v in versions):
+            raise ProtocolViolation("versions is not a list of numbers")
+        common = set(versions) & set(PROTOCOL_VERSIONS)
+        if not common:
+            raise Refused(
+                f"the provider speaks protocol versions {list(PROTOCOL_VERSIONS)}, this tenant "
+                f"{versions[:8]}: upgrade the older of the two"
+            )
+        self._version = max(common)
+
+    async def _wait_for(self, login: str) -> None:
+        """Wait as long as earlier failures cost: guesses at all machines of a tenant count
+        together."""
+        service, (tenant, _) = self._service, split_login(login)
+        delay = service.logins.attempts.delay(tenant, self._channel.address())
+        await deferLater(service.reactor, delay)
+
+    async def _refused(self, login: str, refused: LoginRefused) -> None:
+        """Count a failure, and keep it as a warning."""
+        service, address = self._service, self._channel.address()
+        tenant, _ = split_login(login)
+        failures = service.logins.attempts.failed(tenant, address)
+        self.log.warn(
+            "log-in refused for {tenant} from {peer}, failure {failures}",
+            tenant=login,
+            peer=address,
+            failures=failures,
+        )
+        await service.reports.warned(
+            SecurityWarning(
+                time=time.time(),
+                kind=refused.kind,
+                tenant=tenant,
+                role="service",
+                hop="control",
+                peer=address,
+                text=f"log-in refused, failure {failures} of this tenant from this address",
+            )
+        )
+
+    async def _admitted(self, credential: Credential) -> dict[str, Any]:
+        """A credential is proved: let its tenant in, and say what there is for it."""
+        service, address, tenant = self._service, self._channel.address(), credential.tenant
+        service.logins.attempts.succeeded(tenant, address)
         record, description = await self._enter(Login.by(credential))
         self._channel.welcome()
         self.log.info(
             "tenant {tenant} logged in from {peer} as {credential}",
             tenant=tenant,
             peer=address,
-            credential=label,
+            credential=credential.label,
         )
         service.watchers.tell(lambda watcher: watcher.logged_in(tenant, address))
         if not credential.invitation:
@@ -141,15 +188,15 @@ class Authentication(CommandLocator):
         if "read" in credential.capabilities and not credential.invitation:
             # Behind the answer to the log-in, so that the command hears it in time.
             service.reactor.callLater(0, self._tell_found, tenant)
+        notice = service.tenants.notice
         return {
-            "message": proof,
             "version": self._version,
             "provider": service.provider,
             "repository": description,
             "modes": list(record.modes),
             "wan": service.nodes.accelerates,
             "gateways": service.nodes.addresses(service.nodes.places(record.pool)),
-            "notice": service.tenants.notice.as_map() if service.tenants.notice else None,
+            "notice": notice.as_map() if notice else None,
         }
 
     async def _enter(self, login: Login) -> tuple[Tenant, bytes]:
@@ -167,6 +214,11 @@ class Authentication(CommandLocator):
             self._channel.leave()
             raise
 
+    @AcceptWithCertificate.responder
+    def accept_with_certificate(self) -> Deferred[dict[str, Any]]:
+        """Make the machine's own credential, with the certificate that it has shown."""
+        return Deferred.fromCoroutine(self._accept(self._channel.certificate()))
+
     @AcceptInvitation.responder
     def accept_invitation(self, **values: Any) -> Deferred[dict[str, Any]]:
         """Make the machine's own credential."""
@@ -176,7 +228,13 @@ class Authentication(CommandLocator):
         if verifier.iterations not in (TOKEN_ITERATIONS_MIN, PASSWORD_ITERATIONS_MIN):
             # Another number would tell that the name exists.
             raise ProtocolViolation("a verifier is not made with so many iterations")
-        made = await self._service.logins.accept_invitation(self._channel.logged_in(), verifier)
+        return await self._accept(verifier)
+
+    async def _accept(self, proof: Verifier | bytes | None) -> dict[str, Any]:
+        before = self._channel.logged_in()
+        if proof is None:
+            raise Refused("this connection has shown no certificate whose time is now")
+        made = await self._service.logins.accept_invitation(before, proof)
         self._channel.replace(made)
         return {"label": made.label}
 

@@ -7,6 +7,7 @@ which :mod:`cloudconnect.provider.control` puts together.
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -84,6 +85,19 @@ class TenantChannel(BoundedAMP):
         """The peer's address as text, or ""."""
         peer: IAddress | None = None if self.transport is None else self.transport.getPeer()
         return str(getattr(peer, "host", "") or "")
+
+    def certificate(self) -> bytes | None:
+        """SHA-256 of the SubjectPublicKeyInfo of the certificate that the tenant has shown, whose
+        key it has; None where it has shown none, or its time is not now."""
+        line: Any = self.transport
+        shown = line.getPeerCertificate()
+        if shown is None or not line.facts.peer_spki:
+            return None
+        read = shown.to_cryptography()
+        now = datetime.datetime.now(datetime.UTC)
+        if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:
+            return None
+        return bytes.fromhex(line.facts.peer_spki.removeprefix("SPKI-SHA256:"))
 
     # --- who has logged in -----------------------------------------------------------------------
 

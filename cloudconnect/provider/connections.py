@@ -35,15 +35,18 @@ class Connections:
         """Its connection is gone."""
         self._up.pop(login, None)
 
-    def cut(self, tenant: str, label: str | None = None) -> int:
+    def cut(self, tenant: str, label: str | None = None, number: int | None = None) -> int:
         """Cut the connections of a tenant; how many there were.
 
         :param label: only those of the credential of this name
+        :param number: and of this number
         """
         wanted = [
             login
             for login in self._up
-            if login.tenant == tenant and (label is None or login.label == label)
+            if login.tenant == tenant
+            and label in (None, login.label)
+            and number in (None, login.number)
         ]
         for login in wanted:
             self._up.pop(login)()

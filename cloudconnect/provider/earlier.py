@@ -1,48 +1,110 @@
 """Layer 4: what was seen of a job's earlier sessions, for the next one.
 
 Who changes bytes on the way and cuts the control channel at the same moment would otherwise not be
-noticed by the tenant, whose command goes on in a new session as behind any broken line.
+noticed by the tenant, whose command goes on in a new session as behind any broken line. Warnings
+are in the accounts data base from the moment at which a role raises them until the tenant has said
+that it has them; where the disk takes nothing they are in memory.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-from cloudconnect.errors import WarningKind
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudconnect.errors import NoSpace
 from cloudconnect.events import SecurityWarning
+from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.accounts.untold import OF_JOB_MAX
 
-#: Jobs that are remembered; those that warned longest ago go first.
+#: Jobs that are remembered in memory; those that warned longest ago go first.
 JOBS_MAX: Final = 10_000
-#: Warnings that are remembered of one job: the first ones.
-WARNINGS_MAX: Final = 16
 
 
 class EarlierWarnings:
-    """Warnings of the provider's roles, by tenant and job; in memory."""
+    """Warnings of the provider's roles, by tenant and job.
 
-    def __init__(self) -> None:
-        self._jobs: OrderedDict[tuple[str, bytes], list[SecurityWarning]] = OrderedDict()
+    :param accounts: the accounts data base; used only in the accounts thread
+    :param in_accounts_thread: runs a blocking call there and fires with its result
+    """
 
-    def keep(
-        self, tenant: str, job: bytes, warnings: Iterable[SecurityWarning], untold: bool
+    _log = Logger()
+
+    def __init__(
+        self, accounts: Accounts, in_accounts_thread: Callable[..., Deferred[Any]]
     ) -> None:
-        """A session of a job is over.
+        self._accounts = accounts
+        self._run = in_accounts_thread
+        self._unwritten: OrderedDict[tuple[str, bytes], list[SecurityWarning]] = OrderedDict()
+
+    def keep(self, tenant: str, job: bytes, warnings: Iterable[SecurityWarning]) -> Deferred[Any]:
+        """A role has warned of a session of a job.
 
         :param job: 16 bytes
-        :param untold: its tenant has not asked how it ended; else it was told, and only what
-            means that something was changed is kept, in case that the answer is lost
         """
-        kept = self._jobs.pop((tenant, job), [])
-        for warning in warnings:
-            if untold or warning.kind is not WarningKind.TRUNCATED:
-                warning.add_to(kept)
-        if kept:
-            self._jobs[tenant, job] = kept[:WARNINGS_MAX]
-        if len(self._jobs) > JOBS_MAX:
-            self._jobs.popitem(last=False)
+        told = list(warnings)
+        if not told:
+            return succeed(None)
+        done = self._run(self._accounts.keep_untold, tenant, job.hex(), told)
+        return done.addErrback(self._not_kept, tenant, job, told)
 
-    def of(self, tenant: str, job: bytes) -> list[SecurityWarning]:
-        """What was seen of a job's sessions that are over."""
-        return list(self._jobs.get((tenant, job), ()))
+    def _not_kept(
+        self, failure: Failure, tenant: str, job: bytes, warnings: list[SecurityWarning]
+    ) -> None:
+        failure.trap(NoSpace)
+        self._remember(tenant, job, warnings)
+
+    def _remember(self, tenant: str, job: bytes, warnings: list[SecurityWarning]) -> None:
+        """The disk takes nothing: then as long as this process lives."""
+        kept = self._unwritten.pop((tenant, job), [])
+        for warning in warnings:
+            if len(kept) < OF_JOB_MAX:
+                warning.add_to(kept)
+        self._unwritten[tenant, job] = kept
+        if len(self._unwritten) > JOBS_MAX:
+            self._unwritten.popitem(last=False)
+
+    def reported(self, tenant: str, session: str) -> Deferred[Any]:
+        """A tenant has asked how a session ended, and is told: of what was seen, only what means
+        that something was changed is kept, in case that the answer is lost.
+
+        :param session: as hexadecimal digits
+        """
+        return self._write(self._accounts.spend_of_session, tenant, session)
+
+    def has(self, tenant: str, warning: SecurityWarning) -> Deferred[Any]:
+        """A tenant has a warning that it was told while its session ran."""
+        return self._write(self._accounts.spend_of_session, tenant, warning.session, warning)
+
+    async def tell(
+        self, tenant: str, job: bytes, notify: Callable[[SecurityWarning], Deferred[bool]]
+    ) -> None:
+        """Tell a tenant what was seen of a job's sessions that are over; what it has then, is
+        forgotten.
+
+        :param job: 16 bytes
+        :param notify: tells it one; fires with whether it has it
+        """
+        for warning in self._unwritten.pop((tenant, job), []):
+            notify(warning).addCallback(self._or_again, tenant, job, warning)
+        for number, warning in await self._run(self._accounts.untold_of, tenant, job.hex()):
+            notify(warning).addCallback(self._told, number)
+
+    def _or_again(self, has: bool, tenant: str, job: bytes, warning: SecurityWarning) -> None:
+        if not has:
+            self._remember(tenant, job, [warning])
+
+    def _told(self, has: bool, number: int) -> None:
+        if has:
+            self._write(self._accounts.spend_untold, number)
+
+    def _write(self, call: Callable[..., None], *arguments: Any) -> Deferred[Any]:
+        def unwritten(failure: Failure) -> None:
+            failure.trap(NoSpace)  # then it is told once more
+            self._log.warn("not written down: {why}", why=failure.getErrorMessage())
+
+        return self._run(call, *arguments).addErrback(unwritten)

@@ -127,8 +127,8 @@ class Endings:
                 live.failed, outcome = True, "security_warning"
                 state = outcome if state in GOOD_OUTCOMES else state
         self._nodes.retire(live.parts)
-        self._earlier.keep(live.tenant, live.job, [*live.seen, *found], outcome == UNREPORTED)
         try:
+            await self._keep_for_next(live, found, outcome)
             await self._reports.keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.remove(live)  # whatever happens, the task is free again
@@ -145,6 +145,17 @@ class Endings:
             self._watchers.tell(lambda watcher: watcher.session_ended(end))
             live.ended.callback(None)
         return found
+
+    async def _keep_for_next(
+        self, live: LiveSession, found: list[SecurityWarning], outcome: str
+    ) -> None:
+        """What the tenant has not said that it has is told with the next session of its job."""
+        known = {warning.subject for warning in live.told}
+        await self._earlier.keep(
+            live.tenant, live.job, [w for w in found if w.subject not in known]
+        )
+        if outcome != UNREPORTED and (found or live.seen):
+            await self._earlier.reported(live.tenant, live.identifier)
 
     def _withdraw_later(self, live: LiveSession) -> None:
         """The mover of a session is lost that has left nothing good: another one withdraws it."""
@@ -202,13 +213,20 @@ class Endings:
 
     # --- many at once ----------------------------------------------------------------------------
 
-    async def interrupt(self, tenant: str, label: str | None = None) -> None:
+    async def interrupt(
+        self, tenant: str, label: str | None = None, number: int | None = None
+    ) -> None:
         """End what a tenant has running; what was acknowledged as stored stays.
 
         :param label: only what was begun with the credential of this name
+        :param number: and of this number
         """
         for live in self._sessions:
-            if live.tenant == tenant and (label is None or live.label == label):
+            if (
+                live.tenant == tenant
+                and label in (None, live.label)
+                and number in (None, live.credential)
+            ):
                 await self.over(live)
 
     async def over(self, live: LiveSession) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,7 +20,7 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import DrainGateway, PublishRoute, RetireRoute
 from cloudconnect.errors import NotReachable, Refused
 from cloudconnect.provider.planning import DEFAULT_POOL, HERE, GatewayPlace, Part
-from cloudconnect.settings import KEY_A_SECONDS
+from cloudconnect.settings import KEY_A_SECONDS, LOAD_SECONDS
 from cloudconnect.transports.nodes import GATEWAY
 
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.
@@ -27,6 +28,9 @@ ROUTE_SECONDS: Final = 2 * KEY_A_SECONDS
 #: A gateway takes a route, and an accelerator a session, within so many seconds, or is taken for
 #: lost: less than a tenant waits.
 ANSWER_SECONDS: Final = 5.0
+#: A gateway of another process that has reported no load for so long, in seconds, is asked whether
+#: it is there: three reports are missing.
+QUIET_SECONDS: Final = 3 * LOAD_SECONDS
 #: What a connection counts for beside what it moves, in bytes a second: an idle one costs little.
 CONNECTION_WEIGHT: Final = 16 << 10
 #: What a session counts for from its plan to the gateway's next report, in bytes a second.
@@ -67,11 +71,15 @@ class Load:
 
 @attrs.define(eq=False)
 class KnownGateway:
-    """A gateway that is there."""
+    """A gateway that is there.
+
+    :ivar quiet: goes off when it has reported nothing for too long
+    """
 
     link: BoundedAMP
     place: GatewayPlace
     load: Load = attrs.field(factory=Load)
+    quiet: IDelayedCall | None = None
 
 
 class Gateways:
@@ -79,11 +87,13 @@ class Gateways:
 
     :param advertise: ``HOST:PORT`` of gateways where the admin set them; empty: the tenant goes on
         using the address that it connected to
+    :param clock: measures how long gateways are quiet; None: not at all
     """
 
     _log = Logger()
 
-    def __init__(self, advertise: Iterable[str] = ()) -> None:
+    def __init__(self, advertise: Iterable[str] = (), clock: IReactorTime | None = None) -> None:
+        self._clock = clock
         self._advertise = list(advertise)
         self._gateways: dict[BoundedAMP, KnownGateway] = {}
         self._caps: dict[bytes, int] = {}
@@ -105,13 +115,54 @@ class Gateways:
 
     def add_gateway(self, link: BoundedAMP, place: GatewayPlace) -> None:
         """A gateway is there: routes are published to it from now on, unless it is to stop."""
+        self.lose_gateway(link)
         self._gateways[link] = known = KnownGateway(link, place)
+        self._hear(known)
         if self._leaves(known):
             self._drain(known, True)
 
     def lose_gateway(self, link: BoundedAMP) -> None:
-        """A gateway's link is gone."""
-        self._gateways.pop(link, None)
+        """A gateway's link is gone; nothing happens where it is known to be."""
+        known = self._gateways.pop(link, None)
+        if known is not None and known.quiet is not None and known.quiet.active():
+            known.quiet.cancel()
+
+    # --- gateways that hang ----------------------------------------------------------------------
+
+    def _hear(self, known: KnownGateway) -> None:
+        """A gateway was heard. Who is in our own process cannot hang without us."""
+        if self._clock is None or known.place.backend == HERE:
+            return
+        if known.quiet is not None and known.quiet.active():
+            known.quiet.reset(QUIET_SECONDS)
+        else:
+            known.quiet = self._clock.callLater(QUIET_SECONDS, self._ask, known)
+
+    def _ask(self, known: KnownGateway) -> None:
+        """A gateway is quiet: asked something, it answers, unless it was we who were held up."""
+        asked = known.link.call(DrainGateway, timeout=ANSWER_SECONDS, leaving=self._leaves(known))
+        asked.addCallbacks(lambda _: self._answered(known), lambda _: self._hangs(known))
+
+    def _answered(self, known: KnownGateway) -> None:
+        if known.link in self._gateways:
+            self._hear(known)
+
+    def _hangs(self, known: KnownGateway) -> None:
+        """A gateway does not answer: it is lost until it registers again, and tenants go on through
+        others. Their own connections there look as if they stood."""
+        if self._gateways.get(known.link) is not known:
+            return
+        place = known.place
+        self._log.warn("gateway {name} does not answer and is lost", name=place.name)
+        self.lose_gateway(known.link)
+        cut(known.link)
+        self._tell(place.pool, [place.advertise] if place.advertise else [])
+
+    def _tell(self, pool: str, left: list[str]) -> None:
+        """Tell the tenants of a pool where its gateways are, and which they have to leave."""
+        for follower, followed in list(self._followers.items()):
+            if followed == pool:
+                follower(self.addresses(self.places(pool)), left)
 
     def reported(self, link: BoundedAMP, load: Load) -> list[tuple[bytes, int]]:
         """A gateway has said what it has to do.
@@ -123,6 +174,7 @@ class Gateways:
         if known is None:
             return []
         known.load = load
+        self._hear(known)
         shares = []
         for group, relays in load.groups.items():
             cap = self._caps.get(group, 0)
@@ -140,10 +192,7 @@ class Gateways:
                 continue
             leaving, pool = self._leaves(known), known.place.pool
             self._drain(known, leaving)
-            left = [known.place.advertise] if leaving and known.place.advertise else []
-            for follower, followed in list(self._followers.items()):
-                if followed == pool:
-                    follower(self.addresses(self.places(pool)), left)
+            self._tell(pool, [known.place.advertise] if leaving and known.place.advertise else [])
 
     def _drain(self, known: KnownGateway, leaving: bool) -> None:
         called = known.link.call(DrainGateway, timeout=ANSWER_SECONDS, leaving=leaving)
@@ -248,8 +297,7 @@ class Gateways:
                 why=answer.getErrorMessage(),
             )
             if answer.check(NotReachable) and not is_only_late(known.link, known.place.backend):
-                self.lose_gateway(known.link)
-                cut(known.link)
+                self._hangs(known)
         if not taken:
             of_pool = "" if pool == DEFAULT_POOL else f" in pool {pool}"
             raise Refused(

@@ -22,11 +22,13 @@ class LiveSession:
     """A session between its Start and its end.
 
     :ivar labels: host and job that its restore points belong to
-    :ivar notify: tells the tenant of a warning
+    :ivar notify: tells the tenant of a warning; fires with whether it has it
     :ivar move_on: asks the tenant to go on in a new session; takes the session, whether a role
         of it is lost, and why
     :ivar seen: what the provider's roles have warned of
-    :ivar label: the credential with which it was started
+    :ivar told: those of them that the tenant has said that it has
+    :ivar label: the name of the credential with which it was started
+    :ivar credential: its number, or None where nobody asked
     :ivar failed: a role of the provider saw that something was changed
     :ivar broken: a role has lost the tenant's tunnel
     :ivar mover_lost: the mover could not be asked at the end
@@ -39,10 +41,12 @@ class LiveSession:
     labels: tuple[str, str]
     repository: bytes
     parts: list[Part]
-    notify: Callable[[SecurityWarning], None]
+    notify: Callable[[SecurityWarning], Deferred[bool]]
     move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None
     seen: list[SecurityWarning] = attrs.field(factory=list)
+    told: list[SecurityWarning] = attrs.field(factory=list)
     label: str = DEFAULT_LABEL
+    credential: int | None = None
     orphaned: IDelayedCall | None = None
     ending: bool = False
     failed: bool = False

@@ -9,14 +9,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from cloudconnect.errors import LoginRefused, NotAllowed
+from cloudconnect.errors import NotAllowed
 from cloudconnect.provider.access import Act, Login, check_access
 from cloudconnect.provider.accounts import Accounts, Tenant
 from cloudconnect.provider.attempts import LoginAttempts
 from cloudconnect.provider.reports import Reports
 from cloudconnect.provider.tenants import Tenants
 from cloudconnect.settings import PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.scram import Verifier, wrong_credentials
 
 
 class LogIns:
@@ -52,6 +52,13 @@ class LogIns:
         log-in name, or None."""
         return self._run(self._accounts.credential, login)
 
+    def certified(self, login: str, certificate: bytes) -> Deferred[Any]:
+        """Fires with the credential of a log-in name with this certificate, or None.
+
+        :param certificate: SHA-256 of its SubjectPublicKeyInfo
+        """
+        return self._run(self._accounts.certified, login, certificate)
+
     def decoy_iterations(self, tenant: str) -> int:
         """How many iterations a log-in name that does not exist is told: those of a token or of a
         password, always the same for one name, so that the number betrays nobody."""
@@ -66,21 +73,22 @@ class LogIns:
         :raises LoginRefused: at a log-in: the credential is not valid any more
         """
         if act is Act.LOG_IN and not await self._run(self._accounts.valid_credential, login.number):
-            raise LoginRefused("the provider does not accept this tenant name and login password")
+            raise wrong_credentials()
         record = await self._tenants.record(login.tenant)
         check_access(record, login, act, self._tenants.today(), self._tenants.grace_days)
         return record
 
-    async def accept_invitation(self, login: Login, verifier: Verifier) -> Login:
+    async def accept_invitation(self, login: Login, proof: Verifier | bytes) -> Login:
         """The machine's own credential in the place of its invitation; the log-in with it.
 
+        :param proof: of its password, or SHA-256 of its certificate's SubjectPublicKeyInfo
         :raises NotAllowed: this is not a log-in with an invitation
         :raises LoginRefused: the invitation is spent, revoked or over
         """
         if not login.invitation:
             raise NotAllowed("this log-in is not one with an invitation")
         await self.admit(login, Act.LOG_IN)
-        made = await self._run(self._accounts.accept_invitation, login.number, verifier)
+        made = await self._run(self._accounts.accept_invitation, login.number, proof)
         await self._reports.note(
             "invitation_accepted",
             "",

@@ -28,7 +28,8 @@ class Nodes(Gateways):
 
     :param advertise: ``HOST:PORT`` of the gateways where the admin set them; empty: the tenant goes
         on using the address that it connected to
-    :param clock: for how long a mover is waited for where there is none; None: not at all
+    :param clock: for how long a mover is waited for where there is none, and gateways may be quiet;
+        None: not at all
     :ivar movers: the target data movers
     :ivar settling: waits for nodes in the first seconds
     """
@@ -36,7 +37,7 @@ class Nodes(Gateways):
     _log = Logger()
 
     def __init__(self, advertise: Iterable[str] = (), clock: IReactorTime | None = None) -> None:
-        super().__init__(advertise)
+        super().__init__(advertise, clock)
         self._leaving: set[tuple[str, str]] = set()
         self._joined: dict[BoundedAMP, tuple[str, str]] = {}
         self.movers = Movers(self.is_leaving, clock)

@@ -19,8 +19,12 @@ from cloudconnect.provider.service import CloudConnectService
 class Reach(Protocol):
     """What acts on tenants, their repositories and the nodes need."""
 
-    async def cut(self, tenant: str, label: str | None = None) -> None:
-        """End what a tenant has running, or what was begun with one of its credentials."""
+    async def cut(self, tenant: str, label: str | None = None, number: int | None = None) -> None:
+        """End what a tenant has running, or what was begun with one of its credentials.
+
+        :param label: what the credential is called
+        :param number: of the credential, where several are called so
+        """
 
     async def note(self, event: str, text: str, tenant: str, **fields: Any) -> None:
         """Keep what was done."""
@@ -141,7 +145,7 @@ class RestingProvider:
     def __init__(self, administration: Administration) -> None:
         self._administration = administration
 
-    async def cut(self, tenant: str, label: str | None = None) -> None:
+    async def cut(self, tenant: str, label: str | None = None, number: int | None = None) -> None:
         """Nothing runs."""
 
     async def note(self, event: str, text: str, tenant: str, **fields: Any) -> None:

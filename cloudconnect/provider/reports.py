@@ -19,6 +19,7 @@ from cloudconnect.commands.control import TENANT_ROLES, Role
 from cloudconnect.errors import NoSpace
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.earlier import EarlierWarnings
 from cloudconnect.provider.live import LiveSession, LiveSessions
 from cloudconnect.provider.watching import Watchers
 from cloudconnect.sessions.role import TUNNEL_LOST
@@ -33,6 +34,7 @@ class Reports:
     :param accounts: the accounts data base; used only in the accounts thread
     :param in_accounts_thread: runs a blocking call there and fires with its result
     :param sessions: those that run
+    :param earlier: keeps warnings for the tenant until it has them
     :param watchers: who is told what happens
     """
 
@@ -43,11 +45,13 @@ class Reports:
         accounts: Accounts,
         in_accounts_thread: Callable[..., Deferred[Any]],
         sessions: LiveSessions,
+        earlier: EarlierWarnings,
         watchers: Watchers,
     ) -> None:
         self._accounts = accounts
         self._run = in_accounts_thread
         self._sessions = sessions
+        self._earlier = earlier
         self._watchers = watchers
 
     def warned(self, warning: SecurityWarning) -> Deferred[None]:
@@ -65,9 +69,15 @@ class Reports:
         live = self._sessions.named(warning.session)
         if live is not None and warning.role not in TENANT_ROLES:
             warning.add_to(live.seen)
-            live.notify(warning)
+            self._earlier.keep(live.tenant, live.job, [warning])
+            live.notify(warning).addCallback(self._told, live, warning)
         self._watchers.tell(lambda watcher: watcher.warned(warning))
         return self.keep(self._accounts.keep_warning, warning, warning.role)
+
+    def _told(self, has: bool, live: LiveSession, warning: SecurityWarning) -> None:
+        if has:
+            live.told.append(warning)
+            self._earlier.has(live.tenant, warning)
 
     def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
         """A tenant reports a warning: of its own session only, whatever it wrote."""

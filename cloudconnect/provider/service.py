@@ -85,15 +85,15 @@ class CloudConnectService(Service):
         self.watchers = watchers = Watchers()
         self.nodes = nodes = Nodes(advertise, reactor)
         self.sessions = sessions = LiveSessions()
-        self.reports = reports = Reports(accounts, in_accounts_thread, sessions, watchers)
+        self.earlier = earlier = EarlierWarnings(accounts, in_accounts_thread)
+        self.reports = reports = Reports(accounts, in_accounts_thread, sessions, earlier, watchers)
         self.tenants = tenants = Tenants(
             accounts, in_accounts_thread, reports, grace_days=grace_days
         )
         self.logins = LogIns(reactor, accounts, in_accounts_thread, tenants, reports, decoy_key)
         self.keeping = PointKeeper(tenants, nodes, reports)
         self.repositories = TenantRepositories(tenants, nodes, sessions, self.keeping, reports)
-        self.earlier = EarlierWarnings()
-        self.endings = Endings(reactor, accounts, nodes, sessions, self.earlier, reports, watchers)
+        self.endings = Endings(reactor, accounts, nodes, sessions, earlier, reports, watchers)
         self.starts = Starts(
             reactor,
             accounts,
@@ -101,7 +101,7 @@ class CloudConnectService(Service):
             nodes,
             sessions,
             self.endings,
-            self.earlier,
+            earlier,
             reports,
             watchers,
             mover_backend,
@@ -109,15 +109,16 @@ class CloudConnectService(Service):
         self._accounts = accounts
         self._run = in_accounts_thread
 
-    async def cut(self, tenant: str, label: str | None = None) -> None:
+    async def cut(self, tenant: str, label: str | None = None, number: int | None = None) -> None:
         """End at once what a tenant has running: its control channels and its sessions.
 
         What was acknowledged as stored stays.
 
         :param label: only what was begun with the credential of this name
+        :param number: and of this number
         """
-        self.connections.cut(tenant, label)
-        await self.endings.interrupt(tenant, label)
+        self.connections.cut(tenant, label, number)
+        await self.endings.interrupt(tenant, label, number)
 
     def stopService(self) -> Deferred[Any]:
         """End every session."""

@@ -9,7 +9,7 @@ import json
 import time
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.control import (
@@ -118,10 +118,13 @@ class SessionCommands(CommandLocator):
     def _key_a_exporter(self, session: bytes, role: str) -> bytes:
         return self._channel.exporter(KEY_A_LABEL, key_a_context(session, role), BINDING_SIZE)
 
-    def _tell(self, warning: SecurityWarning) -> None:
-        if self._channel.transport is not None:
-            told = self._channel.call(Warn, warning=warning.as_dict())
-            told.addErrback(lambda _: None)  # a lost channel is noticed by connectionLost
+    def _tell(self, warning: SecurityWarning) -> Deferred[bool]:
+        """Tell the tenant of a warning; fires with whether it has it."""
+        if self._channel.transport is None:
+            return succeed(False)
+        told = self._channel.call(Warn, warning=warning.as_dict())
+        # A lost channel is noticed by connectionLost.
+        return told.addCallbacks(lambda _: True, lambda _: False)
 
     def _move_on(self, session: bytes, lost: bool, text: str) -> None:
         """Ask the tenant to go on with a session's job in a new one."""

@@ -83,14 +83,14 @@ class Starts:
         ask: Ask,
         exporter: Callable[[bytes, str], bytes],
         peer: str,
-        notify: Callable[[SecurityWarning], None],
+        notify: Callable[[SecurityWarning], Deferred[bool]],
         move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None,
         login: Login | None = None,
     ) -> tuple[bytes, list[dict[str, Any]], list[KeyA]]:
         """Begin a session: Key A to its roles, routes to the gateways, then the answer.
 
         :param exporter: the TLS exporter for the Key A of a session and a role, 32 bytes
-        :param notify: tells the tenant of a warning
+        :param notify: tells the tenant of a warning; fires with whether it has it
         :param move_on: asks it to go on in a new session
         :param login: who asks; None: who may do everything
         :return: the session, the plan, and the Key A of each of its entries
@@ -104,8 +104,7 @@ class Starts:
             raise NotFound("that is not this tenant's repository")
         label = DEFAULT_LABEL if login is None else login.label
         await self._take_over(tenant, ask.job, label)
-        for warning in self._earlier.of(tenant, ask.job):
-            notify(warning)
+        await self._earlier.tell(tenant, ask.job, notify)
         await self._nodes.settled(ask.wan)
         movers = await self._nodes.movers.of(ask.repository)
         if ask.kind is SessionKind.BACKUP:
@@ -132,6 +131,7 @@ class Starts:
             notify=notify,
             move_on=move_on,
             label=label,
+            credential=None if login is None else login.number,
         )
         self._sessions.add(live)  # counted from here, so that two Starts cannot race
         try:

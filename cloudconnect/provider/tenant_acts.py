@@ -95,26 +95,36 @@ class TenantActs:
         label: str | None,
         password: Password | None,
         capabilities: Sequence[str] = CAPABILITIES,
+        certificate: bytes | None = None,
     ) -> tuple[str, Password | None]:
         """Give a tenant another credential; its label, and the token that was made, if one was.
 
         :param password: of it; None: a token is made
+        :param certificate: what it logs in with in the place of a password: SHA-256 of a
+            certificate's SubjectPublicKeyInfo
         :raises NotFound: there is no such tenant
         :raises UsageError: a label, password or capability that cannot be used
         """
+        if certificate is not None:
+            if password is not None:
+                raise UsageError("a credential has a password or a certificate, not both")
+            return self._accounts.add_credential(name, label, certificate, capabilities), None
         token = make_token() if password is None else None
         secret = password if password is not None else token
         assert secret is not None
         label = self._accounts.add_credential(name, label, verifier_of(secret), capabilities)
         return label, token
 
-    def revoke_credential(self, name: str, label: str) -> None:
-        """End a credential.
+    def revoke_credential(
+        self, name: str, label: str, certificate: bytes | None = None
+    ) -> list[int]:
+        """End a credential; the numbers of what has ended.
 
+        :param certificate: only the one with this certificate
         :raises NotFound: there is none of this name
         """
         self._accounts.tenant(name)
-        self._accounts.revoke_credential(name, label)
+        return self._accounts.revoke_credential(name, label, certificate)
 
     def switch(self, name: str, state: str) -> bool:
         """Enable, disable or remove a tenant; whether anything changed.

@@ -93,10 +93,11 @@ class TenantAnswers(CommandLocator):
         label: str,
         password: Password | None,
         capabilities: Any,
+        certificate: bytes | None = None,
     ) -> Deferred[dict[str, Any]]:
         """Give a tenant another credential."""
         return Deferred.fromCoroutine(
-            self._add_credential(name, label, password, _texts(capabilities))
+            self._add_credential(name, label, password, _texts(capabilities), certificate)
         )
 
     async def _add_credential(
@@ -105,21 +106,28 @@ class TenantAnswers(CommandLocator):
         label: str,
         password: Password | None,
         capabilities: list[str],
+        certificate: bytes | None,
     ) -> dict[str, Any]:
         add = self._administration.tenants.add_credential
-        made, token = await self._run(add, name, label or None, password, capabilities)
-        text = f"tenant {name}: credential {made} added"
-        await self._reach.note("credential_added", text, name, credential=made)
+        made, token = await self._run(add, name, label or None, password, capabilities, certificate)
+        kind = "password" if certificate is None else "certificate"
+        text = f"tenant {name}: credential {made} added, with a {kind}"
+        await self._reach.note("credential_added", text, name, credential=made, kind=kind)
         return {"label": made, "token": token}
 
     @RevokeCredential.responder
-    def revoke_credential(self, name: str, label: str) -> Deferred[dict[str, Any]]:
+    def revoke_credential(
+        self, name: str, label: str, certificate: bytes | None = None
+    ) -> Deferred[dict[str, Any]]:
         """End a credential, and what runs with it."""
-        return Deferred.fromCoroutine(self._revoke_credential(name, label))
+        return Deferred.fromCoroutine(self._revoke_credential(name, label, certificate))
 
-    async def _revoke_credential(self, name: str, label: str) -> dict[str, Any]:
-        await self._run(self._administration.tenants.revoke_credential, name, label)
-        await self._reach.cut(name, label)
+    async def _revoke_credential(
+        self, name: str, label: str, certificate: bytes | None
+    ) -> dict[str, Any]:
+        revoke = self._administration.tenants.revoke_credential
+        for number in await self._run(revoke, name, label, certificate):
+            await self._reach.cut(name, label, number)
         text = f"tenant {name}: credential {label} revoked"
         await self._reach.note("credential_revoked", text, name, credential=label)
         return {}

@@ -10,6 +10,7 @@ import attrs
 from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.commands.control import (
     AcceptInvitation,
+    AcceptWithCertificate,
     CreateRepository,
     DeletePoints,
     GetRetention,
@@ -66,6 +67,12 @@ class AskingLine(ControlLine):
         """
         answer = await self.control.call(AcceptInvitation, **attrs.asdict(verifier))
         label: str = answer["label"]
+        return label
+
+    async def accept_with_certificate(self) -> str:
+        """Spend the invitation that was logged in with for the certificate of this line; the label
+        of the credential made of it."""
+        label: str = (await self.control.call(AcceptWithCertificate))["label"]
         return label
 
     async def create_repository(self, description: bytes) -> None:

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudconnect.commands.control import (
     BINDING_LABEL,
+    AuthenticateCertificate,
     AuthenticateFinal,
     AuthenticateFirst,
     Ping,
@@ -34,10 +35,17 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import Password
-from cloudconnect.settings import CONNECT_SECONDS, CONTROL_HANDSHAKE_SECONDS, PROTOCOL_VERSIONS
+from cloudconnect.settings import (
+    CONNECT_SECONDS,
+    CONTROL_HANDSHAKE_SECONDS,
+    HANG_SECONDS,
+    PROTOCOL_VERSIONS,
+    SILENCE_SECONDS,
+)
 from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
@@ -76,6 +84,7 @@ class ControlLine:
     :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
     :param dial: makes the endpoint of a host and port, for those who do not connect directly
+    :param identity: the certificate to log in with in the place of a password, or None
     :ivar answered: the provider has once shown a certificate that holds
     """
 
@@ -89,6 +98,7 @@ class ControlLine:
         learned: Callable[[list[str]], None],
         happened: Callable[[SessionEvent], None],
         dial: Callable[[str, int], IStreamClientEndpoint] | None,
+        identity: ServerIdentity | None,
     ) -> None:
         self._reactor = reactor
         self._dial = dial
@@ -97,6 +107,7 @@ class ControlLine:
         self._place = (host, port)
         self._to_leave = False
         self._trust = trust
+        self._identity = identity
         self._happened = happened
         self._tenant = ""
         self._connecting: Deferred[ControlClient] | None = None
@@ -105,10 +116,11 @@ class ControlLine:
         self._control_error: BaseException | None = None
         self.answered = False
 
-    async def log_in(self, tenant: str, password: Password) -> Account:
+    async def log_in(self, tenant: str, password: Password | None) -> Account:
         """Connect, check the provider, authenticate both ways.
 
         :param tenant: the log-in name: the tenant's, or ``TENANT/LABEL``
+        :param password: None: this machine's certificate proves who it is
 
         May be called again, between two sessions: what is left of the control channel before is
         cut.
@@ -127,7 +139,7 @@ class ControlLine:
             raise
 
     async def _authenticate(
-        self, control: ControlClient, tenant: str, password: Password
+        self, control: ControlClient, tenant: str, password: Password | None
     ) -> Account:
         self.answered = True
         facts = control.transport.facts  # type: ignore[union-attr]
@@ -144,16 +156,20 @@ class ControlLine:
             checked_by=facts.checked_by,
             spki=facts.peer_spki,
         )
-        scram = ScramClient(tenant, password, control.exporter(BINDING_LABEL, b""))
-        first = await control.call(
-            AuthenticateFirst, message=scram.first(), versions=list(PROTOCOL_VERSIONS)
-        )
-        final = await control.call(AuthenticateFinal, message=scram.final(first["message"]))
-        scram.verify(final["message"])
+        versions = list(PROTOCOL_VERSIONS)
+        if password is None:
+            final = await control.call(AuthenticateCertificate, login=tenant, versions=versions)
+            how = "with its certificate"
+        else:
+            scram = ScramClient(tenant, password, control.exporter(BINDING_LABEL, b""))
+            first = await control.call(AuthenticateFirst, message=scram.first(), versions=versions)
+            final = await control.call(AuthenticateFinal, message=scram.final(first["message"]))
+            scram.verify(final["message"])
+            how = "and the provider proved itself"
         if final["version"] != PROTOCOL_VERSIONS[-1]:
             # With one version in the world there is nothing else to choose; see protocol.rst.
             raise Downgrade(f"the provider chose protocol version {final['version']}")
-        self._step("logged_in", f"tenant {tenant} logged in, and the provider proved itself")
+        self._step("logged_in", f"tenant {tenant} logged in, {how}")
         control.keep_alive()
         self._gateways.learn(final.get("gateways"))
         return Account(
@@ -189,10 +205,15 @@ class ControlLine:
             lambda error: self._control_lost(control, error),
             self.move_on,
             lambda gateways, leaving: self._gateways_changed(control, gateways, leaving),
+            lambda: HANG_SECONDS if self._others() else SILENCE_SECONDS,
         )
         self._dialled, self._control_error = control, None
         endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=self._trust, handshake_seconds=CONTROL_HANDSHAKE_SECONDS),
+            PinnedTLS(
+                trust=self._trust,
+                identity=self._identity,
+                handshake_seconds=CONTROL_HANDSHAKE_SECONDS,
+            ),
             self._endpoint(host, port),
             self._reactor,
         )
@@ -275,6 +296,14 @@ class ControlLine:
             return  # one that was cut for a new one
         self._control_error = error
         self.control_lost(error)
+        if control.hung and self._others():
+            # What else goes through that gateway hangs too, and would not notice for longer.
+            self._gateways.suspect(self._place)
+            self.leave([self._place])
+
+    def _others(self) -> bool:
+        """Whether there is another way to the provider than the one that is used."""
+        return any(place != self._place for place in self._gateways.for_control())
 
     def _gateways_changed(self, control: ControlClient, gateways: Any, leaving: Any) -> None:
         """Some of the provider's gateways are to stop, or come back."""

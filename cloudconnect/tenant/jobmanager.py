@@ -44,6 +44,7 @@ from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
 from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.tenant.shared import SharedAccelerator
 from cloudconnect.tenant.verdict import TAMPERING, security_error
+from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
 
@@ -60,6 +61,7 @@ class JobManager(AskingLine):
     :param host: the provider's host name or address
     :param port: its TCP port
     :param trust: how its certificate is judged
+    :param identity: the certificate to log in with in the place of a password, or None
     :param gateways: ``HOST:PORT`` of gateways that the provider told of in an earlier command
     :param learned: takes them when it tells of others
     :param happened: takes each :class:`SessionEvent` of this side, for timeline and log
@@ -80,13 +82,14 @@ class JobManager(AskingLine):
         port: int,
         trust: TrustPolicy,
         *,
+        identity: ServerIdentity | None = None,
         gateways: Sequence[str] = (),
         learned: Callable[[list[str]], None] = lambda gateways: None,
         happened: Callable[[SessionEvent], None] = lambda event: None,
         warned: Callable[[SecurityWarning], None] = lambda warning: None,
         dial: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
-        super().__init__(reactor, host, port, trust, gateways, learned, happened, dial)
+        super().__init__(reactor, host, port, trust, gateways, learned, happened, dial, identity)
         self._warned = warned
         self._current: SessionRun | None = None
         self._movable: Callable[[], bool] = lambda: False
@@ -100,7 +103,7 @@ class JobManager(AskingLine):
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)
 
-    async def log_in(self, tenant: str, password: Password) -> Account:
+    async def log_in(self, tenant: str, password: Password | None) -> Account:
         """See :meth:`ControlLine.log_in`."""
         self._mover.start()
         return await super().log_in(tenant, password)

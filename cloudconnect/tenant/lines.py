@@ -25,6 +25,8 @@ class ControlClient(BoundedAMP):
     :param moved: takes the session that the provider wants to be gone on with in a new one, whether
         a role of it is lost, and why
     :param gateways: takes where the provider's gateways are now, and which of them are to stop
+    :param patience: asked how many seconds a ping may take to be answered
+    :ivar hung: the channel was cut because a ping was not answered
     """
 
     def __init__(
@@ -34,8 +36,11 @@ class ControlClient(BoundedAMP):
         lost: Callable[[BaseException | None], None],
         moved: Callable[[bytes, bool, str], None] = lambda session, lost, text: None,
         gateways: Callable[[Any, Any], None] = lambda told, leaving: None,
+        patience: Callable[[], float] = lambda: SILENCE_SECONDS,
     ) -> None:
         super().__init__(reactor)
+        self._patience = patience
+        self.hung = False
         self._moved = moved
         self._gateways = gateways
         self._reactor = reactor
@@ -70,16 +75,17 @@ class ControlClient(BoundedAMP):
         return {}
 
     def keep_alive(self) -> None:
-        """Notice within :data:`SILENCE_SECONDS` when the provider is gone."""
+        """Notice when the provider is gone, or a gateway on the way hangs."""
         self._pinging = self._reactor.callLater(PING_SECONDS, self._ping)
 
     def _ping(self) -> None:
-        pinged = self.call(Ping, timeout=SILENCE_SECONDS)
+        pinged = self.call(Ping, timeout=self._patience())
         pinged.addCallbacks(lambda _: self.keep_alive(), lambda _: self._abort())
 
     def _abort(self) -> None:
         transport: Any = self.transport
         if transport is not None:
+            self.hung = True
             transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -59,9 +59,10 @@ class ServerIdentity:
         certificate = self.certificates()[0]
         return spki_fingerprint(certificate), certificate_fingerprint(certificate)
 
-    def install(self, context: SSL.Context) -> None:
+    def install(self, context: SSL.Context, chained: bool = True) -> None:
         """Have connections of ``context`` show this.
 
+        :param chained: with its chain
         :raises UsageError: a file cannot be used, or the key is another certificate's
         """
         first, *chain = self.certificates()
@@ -74,5 +75,5 @@ class ServerIdentity:
             raise UsageError(
                 f"{self.key_path} is not the key of the certificate in {self.certificate_path}"
             ) from error
-        for certificate in chain:
+        for certificate in chain if chained else ():
             context.add_extra_chain_cert(certificate)

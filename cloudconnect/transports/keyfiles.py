@@ -43,6 +43,15 @@ def read_key(path: str) -> Secret:
     return Secret(bytes.fromhex(digits[1].decode("ascii")))
 
 
+def check_private(path: str) -> None:
+    """Whether a file is one that others cannot get at.
+
+    :param path: a regular file
+    :raises UsageError: there is no such file, or others may read or write it
+    """
+    _read(path)
+
+
 def _read(path: str) -> bytes:
     try:
         # Without O_NONBLOCK opening a pipe would wait for whoever writes to it.

@@ -1,10 +1,10 @@
 """Layer 2, transports: the recipes for TLS 1.3.
 
 :class:`PinnedTLS` is the control channel: the server shows a certificate, the client judges it by a
-:class:`~cloudconnect.transports.trust.TrustPolicy`. :class:`MutualTLS` is the LAN link: both show
-certificates of one's own authority, which name nodes. Both are TLS 1.3 and nothing else, with
-TLS_AES_256_GCM_SHA384, one application protocol (ALPN) that must be common, no resumption and no
-early data (``docs/protocol.rst``, section 2).
+:class:`~cloudconnect.transports.trust.TrustPolicy`, and may show one of its own.
+:class:`MutualTLS` is the LAN link: both show certificates of one's own authority, which name nodes.
+Both are TLS 1.3 and nothing else, with TLS_AES_256_GCM_SHA384, one application protocol (ALPN) that
+must be common, no resumption and no early data (``docs/protocol.rst``, section 2).
 
 The key exchange is X25519MLKEM768 where OpenSSL has it (since version 3.5), or else one of a few
 curves (:mod:`~cloudconnect.transports.tls_groups`). What came out of it stands in
@@ -29,13 +29,16 @@ from cloudconnect.transports.nodes import NodeTrust
 from cloudconnect.transports.recipe import LayerFactory, Recipe
 from cloudconnect.transports.tls_groups import offer_groups
 from cloudconnect.transports.tls_layer import CIPHER_SUITE, NoCommonProtocol, TLSLayer
-from cloudconnect.transports.trust import Policy, TrustPolicy
+from cloudconnect.transports.trust import AnyClient, Policy, TrustPolicy
 from cloudconnect.transports.verification import Verification
 
 #: Application protocol of the control channel ...
 CONTROL_ALPN: Final = "cloudconnect/1"
 #: ... and of the LAN link: what is meant for the one never speaks with the other.
 LAN_ALPN: Final = "cloudconnect-lan/1"
+#: OpenSSL's SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for: a certificate goes out without
+#: what looks like its issuer among the authorities that the other side is judged by.
+_NO_AUTO_CHAIN: Final = 0x00000008
 
 
 class TLSServerFactory(LayerFactory):
@@ -80,7 +83,7 @@ class _TLSRecipe(Recipe):
         """Read the files."""
         raise NotImplementedError
 
-    def _judge(self, is_client: bool) -> TrustPolicy | NodeTrust | None:
+    def _judge(self, is_client: bool) -> TrustPolicy | NodeTrust | AnyClient | None:
         """Who judges the peer; None where it shows no certificate."""
         raise NotImplementedError
 
@@ -118,9 +121,10 @@ class _TLSRecipe(Recipe):
         judge = self._judge(is_client)
         verification = None
         if judge is not None:
-            verification = Verification(judge)
-            mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-            connection.set_verify(mode, verification.step)
+            demanded = not isinstance(judge, AnyClient)
+            verification = Verification(judge, demanded)
+            mode = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demanded else 0
+            connection.set_verify(SSL.VERIFY_PEER | mode, verification.step)
         if isinstance(judge, TrustPolicy) and not is_address(judge.host):
             connection.set_tlsext_host_name(judge.host.encode("ascii"))
         layer = TLSLayer(protocol, clock, connection, is_client, verification, self.alpn)
@@ -133,7 +137,11 @@ class PinnedTLS(_TLSRecipe):
     """TLS 1.3 in which the server shows a certificate and the client judges it.
 
     :ivar trust: how the client judges; a server can do without
-    :ivar identity: what the server shows; a client can do without
+    :ivar identity: what the server shows; a client can do without, or shows its own here where it
+        is asked for one
+    :ivar asking: the server asks for the client's certificate, and goes on without one; whose it is
+        must be judged above, by :attr:`TLSFacts.peer_spki
+        <cloudconnect.transports.tls_layer.TLSFacts.peer_spki>` and the certificate's time
     :ivar alpn: the application protocol that both must speak
     :ivar handshake_seconds: the handshake must be over by then
     """
@@ -142,12 +150,16 @@ class PinnedTLS(_TLSRecipe):
     identity: ServerIdentity | None = None
     alpn: str = CONTROL_ALPN
     handshake_seconds: float = HANDSHAKE_SECONDS
+    asking: bool = False
 
     def _context(self, is_client: bool) -> SSL.Context:
         if is_client:
             if self.trust is None:
                 raise UsageError("a TLS client needs to be told whom it trusts")
             context = client_context(self.alpn)
+            if self.identity is not None:
+                self.identity.install(context, chained=False)  # it is known by its key
+                context.set_mode(_NO_AUTO_CHAIN)
             if self.trust.policy is not Policy.PIN:
                 load_authorities(context, self.trust.ca_file)
             return context
@@ -157,8 +169,10 @@ class PinnedTLS(_TLSRecipe):
         self.identity.install(context)
         return context
 
-    def _judge(self, is_client: bool) -> TrustPolicy | None:
-        return self.trust if is_client else None
+    def _judge(self, is_client: bool) -> TrustPolicy | AnyClient | None:
+        if is_client:
+            return self.trust
+        return AnyClient() if self.asking else None
 
 
 @attrs.frozen

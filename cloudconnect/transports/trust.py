@@ -141,6 +141,30 @@ class Policy(enum.Enum):
 
 
 @attrs.frozen
+class AnyClient:
+    """How a server looks at the certificate that a client may show: it is known by its key alone.
+
+    Who signed it does not count, and neither does its time here, so that one that has expired is
+    refused like one that nobody knows. Whether the key is somebody's is judged above.
+    """
+
+    def judge(self, certificate: x509.Certificate, problems: Sequence[Problem]) -> Verdict:
+        """Let anything through that can be the certificate of a client.
+
+        :param certificate: what the client has shown
+        :param problems: all that OpenSSL found wrong with it and its chain, which does not count
+        :raises CertificateUntrusted: a weak key, or a certificate for another use
+        """
+        for problem in problems:
+            if problem.depth == 0 and problem.code not in _UNCHAINED | {EXPIRED, NOT_YET_VALID}:
+                raise CertificateUntrusted(
+                    f"the client's certificate cannot be used: {problem}",
+                    spki_fingerprint(certificate),
+                )
+        return Verdict("")
+
+
+@attrs.frozen
 class TrustPolicy:
     """How a tenant knows its provider.
 

@@ -36,14 +36,17 @@ class Verification:
     asked there. Trust needs an explicit decision: :attr:`verdict` is None until there is one.
 
     :param judge: decides
+    :param demanded: whether the peer has to show a certificate
     :ivar verdict: why the peer is trusted, or None
     :ivar refusal: why it is not, or None
     :ivar peer_spki: the SPKI fingerprint of its certificate, or ``""``
     :ivar peer_ends: when its certificate ends, in seconds since 1970, or 0
     """
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, demanded: bool = True) -> None:
         self._judge = judge
+        self._demanded = demanded
+        self._shown = False
         self._problems: list[Problem] = []
         self._peer: X509 | None = None
         self.verdict: Verdict | None = None
@@ -53,7 +56,10 @@ class Verification:
 
     @property
     def trusted(self) -> bool:
-        """Whether the judge has seen the peer's certificate and trusts it."""
+        """Whether the judge has seen the peer's certificate and trusts it; or there is none, and
+        none is demanded."""
+        if not self._shown and not self._demanded:
+            return True
         return self.verdict is not None and self.refusal is None
 
     def step(self, connection: object, certificate: X509, error: int, depth: int, ok: int) -> bool:
@@ -65,6 +71,7 @@ class Verification:
         :param depth: its place in the chain; 0 is the peer's own
         :param ok: whether OpenSSL would go on
         """
+        self._shown = True
         if not ok:
             self._problems.append(Problem(error, depth))
         elif depth == 0:

@@ -136,6 +136,11 @@ def make_verifier(password: Password, iterations: int = PASSWORD_ITERATIONS_MIN)
     return Verifier(salt, stored_key, server_key, count)
 
 
+def wrong_credentials() -> LoginRefused:
+    """What every wrong log-in is answered with, whatever is wrong with it."""
+    return LoginRefused(_REFUSED)
+
+
 class ScramClient:
     """The tenant's side of one login: :meth:`first`, :meth:`final`, :meth:`verify`, in this order.
 
@@ -305,7 +310,7 @@ class ScramServer:
             self.detail = error.server_error.value
         else:
             self.detail = "other-error"
-        return LoginRefused(_REFUSED)
+        return wrong_credentials()
 
 
 def _least_iterations(password: Password) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -35,8 +36,8 @@ class FakeManager:
     answers: dict[str, CloudConnectError | None]
     log: list[tuple[str, ...]]
 
-    def __init__(self, reactor: Any, host: str, port: int, trust: Any) -> None:
-        self.host = host
+    def __init__(self, reactor: Any, host: str, port: int, trust: Any, *, identity: Any) -> None:
+        self.host, self.identity = host, identity
 
     async def log_in(self, login: str, password: Password) -> None:
         self.log.append(("log in", self.host, login, password.reveal().decode()))
@@ -45,6 +46,10 @@ class FakeManager:
 
     async def accept_invitation(self, verifier: Verifier) -> str:
         self.log.append(("accept", self.host))
+        return "laptop"
+
+    async def accept_with_certificate(self) -> str:
+        self.log.append(("accept by certificate", self.host, self.identity.key_path))
         return "laptop"
 
     async def close(self) -> None:
@@ -63,14 +68,14 @@ class ConnectTests(CommandCase):
         FakeManager.answers, FakeManager.log = {}, []
         self.patch(invited, "JobManager", FakeManager)
 
-        def on_line(settings: Any, work: Any, *, login: Password, first: Any, **_: Any) -> None:
+        def on_line(settings: Any, work: Any, *, login: Any, first: Any, **_: Any) -> None:
             interrupt = Interrupt()
             ended: list[Any] = []
             Deferred.fromCoroutine(first(Clock(), interrupt)).addBoth(ended.append)
             (found,) = ended
             if isinstance(found, Failure):
                 found.raiseException()
-            self.logins.append(login.reveal().decode())
+            self.logins.append("" if login is None else login.reveal().decode())
             raise NotReachable(f"{found.profile.provider} as {found.tenant} went away")
 
         self.patch(module, "on_line", on_line)
@@ -163,3 +168,26 @@ class ConnectTests(CommandCase):
         self.assertEqual(2, status)
         self.assertIn("invitation", error)
         self.assertFalse(self.login_file.exists())
+
+    def test_certificate(self) -> None:
+        """With --certificate and --key the machine makes both, and its invitation is spent for
+        them; no password is made, and the key is nobody else's."""
+        certificate, key = os.path.abspath("own.pem"), os.path.abspath("own-key.pem")
+        words = ("--certificate", certificate, "--key", key)
+        status, _ = self.connect(*words)
+        self.assertEqual(22, status)
+        self.assertEqual([""], self.logins)
+        self.assertIn(("accept by certificate", "backup.example.net", key), FakeManager.log)
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(key).st_mode))
+        self.assertFalse(self.login_file.exists())
+        made = Path(key).read_bytes()
+        self.connect(*words)
+        self.assertEqual(made, Path(key).read_bytes())
+
+    def test_half_a_certificate(self) -> None:
+        """A certificate without its key, or the other way round, is a mistake."""
+        for words in (("--certificate", "x"), ("--key", "x")):
+            status, error = self.connect(*words)
+            self.assertEqual(2, status)
+            self.assertIn("both --certificate and --key", error)
+        self.assertEqual([], FakeManager.log)

@@ -11,6 +11,7 @@ from cloudconnect.cache.blocks import BlockCache
 from cloudconnect.cache.keys import read_node_key
 from cloudconnect.cli import provider_wan
 from cloudconnect.cli.provider_wan import seed_text
+from cloudconnect.commands.admin import Seed
 from cloudconnect.config.provider import load
 from tests.cli.test_provider import DirectoryCase
 from tests.dedup.pairs import noise
@@ -78,9 +79,10 @@ class SeedTests(WANCase):
         self.asked: list[tuple[Any, ...]] = []
 
         class Acts:
-            async def seed(inner, *values: Any) -> dict[str, Any]:
-                self.asked.append(values)
-                return {**RESULT, **changes}
+            async def call(inner, command: Any, **values: Any) -> dict[str, Any]:
+                self.assertIs(Seed, command)
+                self.asked.append(tuple(values.values()))
+                return {"result": {**RESULT, **changes}}
 
         def administrate(directory: Any, work: Any, debug: bool) -> Any:
             coroutine = work(Acts())

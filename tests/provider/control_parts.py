@@ -22,6 +22,7 @@ from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.scram import ScramClient
+from tests.certificates import Issued
 from tests.provider.stage import HOST, PORT, TENANT, StageCase, Tenant
 
 START: dict[str, Any] = {
@@ -57,11 +58,17 @@ class Client(BoundedAMP):
 class ControlCase(StageCase):
     """A test with clients of the control channel."""
 
-    def client(self) -> Client:
-        """A client whose TLS is up."""
+    def client(self, shown: Issued | None = None) -> Client:
+        """A client whose TLS is up.
+
+        :param shown: the certificate that it shows, or None
+        """
+        identity = None if shown is None else shown.write(self.mktemp())
         trust = TrustPolicy(HOST, fingerprints=(self.provider.issued.spki,))
         endpoint = wrap_client_endpoint(
-            PinnedTLS(trust=trust), HostnameEndpoint(self.reactor, HOST, PORT), self.reactor
+            PinnedTLS(trust=trust, identity=identity),
+            HostnameEndpoint(self.reactor, HOST, PORT),
+            self.reactor,
         )
         made: Client = self.reactor.result_of(connectProtocol(endpoint, Client(self.reactor)))
         self.addCleanup(self.close, made)

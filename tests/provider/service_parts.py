@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.control import (
@@ -81,6 +81,8 @@ class ToldGateway(CommandLocator):
 class ServiceCase(StageCase):
     """A test with a tenant that has a repository, and a mover and a gateway that only listen."""
 
+    hears = True
+
     def setUp(self) -> None:
         super().setUp()
         self.service = self.provider.service
@@ -99,6 +101,11 @@ class ServiceCase(StageCase):
         link, _ = link_in_process(self.reactor, None, gateway)
         self.service.nodes.add_gateway(link, place or GatewayPlace())
         return link
+
+    def tell(self, warning: SecurityWarning) -> Deferred[bool]:
+        """The tenant hears a warning, and says whether it has it."""
+        self.told.append(warning)
+        return succeed(self.hears)
 
     def today(self, date: str) -> None:
         self.service.tenants.today = lambda: datetime.date.fromisoformat(date)
@@ -123,7 +130,7 @@ class ServiceCase(StageCase):
                 self.ask(**changes),
                 lambda session, role: b"exported for " + role.encode() + b" " + session,
                 "192.0.2.1",
-                self.told.append,
+                self.tell,
             )
         )
 

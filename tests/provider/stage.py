@@ -229,7 +229,7 @@ class Provider(Service):
         self.mover = TargetDataMover(reactor, self.repositories)
         self.issued = server_certificate()
         self.control = control = PinnedTLS(
-            identity=self.issued.write(directory / "tls")
+            identity=self.issued.write(directory / "tls"), asking=True
         ).server_factory(ControlFactory(self.service), reactor)
         self.targets: dict[str, IRelayTarget] = {
             "service": FactoryTarget(control, "service"),

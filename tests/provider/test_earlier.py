@@ -2,49 +2,90 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import Any
 
-from cloudconnect.errors import WarningKind
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+
+from cloudconnect.errors import NoSpace
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider import earlier
 from cloudconnect.provider.earlier import EarlierWarnings
+from tests.provider.accounts.case import AccountsCase
+from tests.provider.accounts.test_untold import warning
 
 JOB = b"j" * 16
 
 
-def warning(kind: WarningKind = WarningKind.TAMPERED, session: str = "aa") -> SecurityWarning:
-    return SecurityWarning(
-        time=1.0, kind=kind, session=session, tenant="acme", role="target-mover", text="seen"
-    )
-
-
-class EarlierTests(SynchronousTestCase):
+class EarlierTests(AccountsCase):
     """What is remembered of a job."""
 
     def setUp(self) -> None:
-        self.earlier = EarlierWarnings()
+        super().setUp()
+        self.full = False
+        self.hears = True
+        self.earlier = EarlierWarnings(self.accounts, self.run_call)
 
-    def test_kept(self) -> None:
-        """Warnings of all sessions of a job are kept, each once, and of no other job or tenant."""
-        self.earlier.keep("acme", JOB, [warning(), warning()], True)
-        self.earlier.keep("acme", JOB, [warning(session="bb")], True)
-        self.assertEqual(["aa", "bb"], [w.session for w in self.earlier.of("acme", JOB)])
-        self.assertEqual([], self.earlier.of("acme", b"k" * 16))
-        self.assertEqual([], self.earlier.of("other", JOB))
+    def run_call(self, call: Any, *arguments: Any) -> Deferred[Any]:
+        if self.full and not call.__name__.startswith("untold"):
+            return fail(NoSpace("the disk is full"))
+        return maybeDeferred(call, *arguments)
 
-    def test_told(self) -> None:
-        """Of a session whose tenant was told only what means a change is kept."""
-        truncated = warning(WarningKind.TRUNCATED)
-        self.earlier.keep("acme", JOB, [truncated], False)
-        self.assertEqual([], self.earlier.of("acme", JOB))
-        self.earlier.keep("acme", JOB, [truncated, warning()], False)
-        self.assertEqual([warning()], self.earlier.of("acme", JOB))
+    def keep(self, *warnings: SecurityWarning, job: bytes = JOB) -> None:
+        self.successResultOf(self.earlier.keep("acme", job, warnings))
 
-    def test_bounded(self) -> None:
-        """Neither jobs nor the warnings of one job grow without end."""
+    def told(self, tenant: str = "acme", job: bytes = JOB) -> list[SecurityWarning]:
+        """What the tenant is told at a Start."""
+        heard: list[SecurityWarning] = []
+
+        def notify(warning: SecurityWarning) -> Deferred[bool]:
+            heard.append(warning)
+            return succeed(self.hears)
+
+        self.successResultOf(Deferred.fromCoroutine(self.earlier.tell(tenant, job, notify)))
+        return heard
+
+    def test_told_once(self) -> None:
+        """The next Start of the job is told what was seen, and the one after that nothing."""
+        self.keep(warning(), warning(session="02"))
+        self.assertEqual([], self.told("other"))
+        self.assertEqual([], self.told(job=b"k" * 16))
+        self.assertEqual([warning(), warning(session="02")], self.told())
+        self.assertEqual([], self.told())
+
+    def test_not_heard(self) -> None:
+        """A tenant that is gone before it has said that it has a warning is told it again."""
+        self.hears = False
+        self.keep(warning())
+        for _ in range(2):
+            self.assertEqual([warning()], self.told())
+        self.hears = True
+        self.told()
+        self.assertEqual([], self.told())
+
+    def test_killed(self) -> None:
+        """A service that was killed tells what the one before has kept."""
+        self.keep(warning())
+        self.accounts.close()
+        self.earlier = EarlierWarnings(self.opened(), self.run_call)
+        self.assertEqual([warning()], self.told())
+
+    def test_has(self) -> None:
+        """What the tenant has said that it has while the session ran is not told again."""
+        self.keep(warning(), warning(session="02"))
+        self.successResultOf(self.earlier.has("acme", warning()))
+        self.assertEqual([warning(session="02")], self.told())
+
+    def test_full(self) -> None:
+        """Where the disk takes nothing it is remembered in memory, within bounds, and told."""
         self.patch(earlier, "JOBS_MAX", 2)
-        many = [warning(session=f"{number:02x}") for number in range(40)]
-        for job in (b"1", b"2", b"3"):
-            self.earlier.keep("acme", job, many, True)
-        self.assertEqual([], self.earlier.of("acme", b"1"))
-        self.assertEqual(earlier.WARNINGS_MAX, len(self.earlier.of("acme", b"3")))
+        self.full = True
+        for job in (b"1" * 16, b"2" * 16, JOB):
+            self.keep(warning(), job=job)
+        self.successResultOf(self.earlier.reported("acme", "01"))
+        self.assertEqual([], self.told(job=b"1" * 16))
+        self.hears = False
+        for _ in range(2):
+            self.assertEqual([warning()], self.told())
+        self.hears = True
+        self.told()
+        self.assertEqual([], self.told())

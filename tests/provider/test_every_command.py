@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.commands.control import (
     AcceptInvitation,
+    AcceptWithCertificate,
+    AuthenticateCertificate,
     AuthenticateFinal,
     AuthenticateFirst,
     CreateRepository,
@@ -47,7 +49,16 @@ from tests.provider.stage import ENDED, TENANT, Tenant
 
 LABELS_AND_PAGE: dict[str, Any] = {"host": "", "job": "", "after": 0, "limit": 10}
 #: Commands for which it is enough to have logged in: about the own connection, or own sessions.
-FREE = {AuthenticateFirst, AuthenticateFinal, AcceptInvitation, Ping, Finish, Warn}
+FREE = {
+    AuthenticateFirst,
+    AuthenticateFinal,
+    AuthenticateCertificate,
+    AcceptInvitation,
+    AcceptWithCertificate,
+    Ping,
+    Finish,
+    Warn,
+}
 FINISH: dict[str, Any] = {"outcome": "done", "summary": {}, "warnings": []}
 
 
@@ -154,6 +165,7 @@ class RefusalTests(EveryCommandCase):
             (Finish, {**FINISH, "session": bytes(16)}),
             (Warn, {"warning": WARNING.as_dict()}),
             (AcceptInvitation, VERIFIER),
+            (AcceptWithCertificate, {}),
         ):
             self.assertIs(LoginRefused, type(self.outcome(stranger, command, values)))
 

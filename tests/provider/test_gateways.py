@@ -14,9 +14,10 @@ from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import DrainGateway, PublishRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
-from cloudconnect.provider.gateways import SESSION_WEIGHT, Load
+from cloudconnect.provider.gateways import QUIET_SECONDS, SESSION_WEIGHT, Load
 from cloudconnect.provider.nodes import Nodes
 from cloudconnect.provider.planning import GatewayPlace, Part
+from cloudconnect.settings import LOAD_SECONDS
 from cloudconnect.transports.nodes import GATEWAY
 
 GROUP = b"g" * 16
@@ -46,7 +47,7 @@ class GatewaysTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.nodes = Nodes()
+        self.nodes = Nodes(clock=self.clock)
         self.told: list[tuple[list[str], list[str]]] = []
 
     def gateway(self, name: str, pool: str = "default", **place: Any) -> tuple[Gateway, BoundedAMP]:
@@ -104,6 +105,41 @@ class GatewaysTests(SynchronousTestCase):
         self.assertEqual((["one"], ["two"]), (self.names(), self.names("fast")))
         error = self.failureResultOf(self.publish("slow"), Refused)
         self.assertIn("pool slow", str(error.value))
+
+    def test_hangs(self) -> None:
+        """A gateway that reports no load and answers nothing is lost within 20 s: it is cut off,
+        and the tenants of its pool are told to go elsewhere; once."""
+        _, link = self.gateway("one")
+        _, other = self.gateway("two")
+        self.nodes.follow(self.follow, "default")
+        link.transport.pauseProducing()  # type: ignore[union-attr]
+        for _ in range(4):
+            self.pass_time(LOAD_SECONDS)
+            self.nodes.reported(other, Load())
+        self.pass_time(1)
+        self.assertEqual([(["two:6180"], ["one:6180"])], self.told)
+        self.assertEqual(["two"], self.names())
+        self.assertIsNone(link.transport)
+        self.nodes.left(link)
+        self.assertEqual(1, len(self.told))
+
+    def test_held_up(self) -> None:
+        """Where we were held up ourselves, gateways that are there are not lost; those of our own
+        process are not watched."""
+        _, link = self.gateway("one")
+        self.nodes.add_gateway(link_in_process(self.clock, None, None)[0], GatewayPlace())
+        self.nodes.follow(self.follow, "default")
+        for _ in range(3):
+            self.clock.advance(10 * QUIET_SECONDS)
+            self.clock.pump([0] * 10)
+        self.assertEqual([], self.told)
+        self.assertEqual({"one", "here"}, set(self.names()))
+        self.nodes.lose_gateway(link)
+        self.assertEqual([], [c for c in self.clock.getDelayedCalls() if c.func == self.nodes._ask])
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.clock.pump([0] * 10)
 
     def test_leaving(self) -> None:
         """One that leaves hears it and gets no routes, and the tenants of its pool hear it; and so

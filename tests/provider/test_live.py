@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,7 +26,7 @@ def live(tenant: str = "acme", *links: BoundedAMP, **changes: Any) -> LiveSessio
         "labels": ("host", "job"),
         "repository": b"r" * 16,
         "parts": [Part(Role.TARGET_MOVER, link, HERE) for link in links],
-        "notify": lambda warning: None,
+        "notify": lambda warning: succeed(True),
     }
     return LiveSession(**{**values, **changes})
 

@@ -64,7 +64,7 @@ class NodesCase(ServiceCase):
                 self.ask(**changes),
                 lambda session, role: session + role.encode(),
                 "192.0.2.1",
-                self.told.append,
+                self.tell,
                 lambda session, lost, text: self.moved.append((session, lost)),
             )
         )
@@ -99,6 +99,22 @@ class TakeOverTests(NodesCase):
         """What roles saw of a session whose tenant could not be told is told with the next Start
         of its job, also when the session had ended before; and with no other job's."""
         self.add_mover("a")
+        session = self.seen_and_lost(hears=False)
+        self.start()
+        self.assertEqual([], self.told)
+        self.start(job=JOB)
+        self.assertEqual([session.hex()], [told.session for told in self.told])
+
+    def test_what_it_has(self) -> None:
+        """What the tenant has said that it has, while the session ran, is not told again."""
+        self.add_mover("a")
+        self.seen_and_lost(hears=True)
+        self.start(job=JOB)
+        self.assertEqual([], self.told)
+
+    def seen_and_lost(self, hears: bool) -> bytes:
+        """A session in which a role has seen a change, and that its tenant has left."""
+        self.hears = hears
         session = self.start(job=JOB)
         warning = SecurityWarning(
             time=1.0, kind=WarningKind.TAMPERED, session=session.hex(), role="target-mover"
@@ -107,10 +123,7 @@ class TakeOverTests(NodesCase):
         self.service.endings.orphan([session])
         self.reactor.pass_time(ORPHAN_SECONDS + 1)
         self.told.clear()
-        self.start()
-        self.assertEqual([], self.told)
-        self.start(job=JOB)
-        self.assertEqual([session.hex()], [told.session for told in self.told])
+        return session
 
 
 class MoverTests(NodesCase):

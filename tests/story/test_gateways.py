@@ -37,6 +37,7 @@ SIZE = 16 * MB
 MIDDLE = re.compile(rb'"bytes_moved": ([1-9]\d{6}),')
 RATE = "3MB"
 REGISTERED = re.compile(rb"registered with the service, ")
+AGAIN = re.compile(rb"(?s)registered with the service, .*registered with the service, ")
 LEAVING = re.compile(rb"gateway is leaving")
 INTERRUPTED = re.compile(rb'"session_interrupted"')
 #: Of ``/proc/net/tcp``: the connection is up.
@@ -139,6 +140,24 @@ class GatewaysTests(StoryCase):
             self.gateways["two"] = self.start_role("gateway", self.folder / "two")
             await self.gateways["two"].wrote(REGISTERED)
             self.assertStatus(await self.line.run("points"), 0)
+
+    async def test_hangs(self) -> None:
+        """The gateway of a backup's data is stopped in the middle, and keeps its port and all its
+        connections: within a minute the job goes on through the other one, and so does what comes
+        next, also where it was the way of the control channel."""
+        await self.set_up()
+        command, name = await self.in_the_middle()
+        self.gateways[name].send(signal.SIGSTOP)
+        self.addCleanup(self.gateways[name].send, signal.SIGCONT)
+        done = await self.done(command)
+        await self.check(done)
+        self.assertIn(b"moved_on", done.out)
+        if name == "two":  # now the one that the tenant was given
+            self.gateways["two"].send(signal.SIGCONT)
+            await self.gateways["two"].wrote(AGAIN)
+            self.gateways["one"].send(signal.SIGSTOP)
+            self.addCleanup(self.gateways["one"].send, signal.SIGCONT)
+        await self.restored()
 
     async def test_drained(self) -> None:
         """A gateway is drained: it takes nothing new, the job moves on through the other one, and

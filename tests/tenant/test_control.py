@@ -86,7 +86,8 @@ class LoginTests(ManagerCase):
 
         async def account(name: str) -> Any:
             for protocol in self.control_protocols():
-                protocol._version = 0
+                authentication, *_ = protocol._more
+                authentication._version = 0
             return await real(name)
 
         self.provider.service.repositories.account = account  # type: ignore[method-assign]

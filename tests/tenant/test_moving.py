@@ -111,7 +111,7 @@ class EarlierTests(MovingCase):
             role="target-mover",
             text="a record was changed",
         )
-        self.provider.service.earlier.keep(TENANT, job, [warning], True)
+        self.reactor.result_of(self.provider.service.earlier.keep(TENANT, job, [warning]))
 
     def test_noticed(self) -> None:
         """A change that only the provider saw, and whose warning was cut off with the control

@@ -10,6 +10,7 @@ from cloudconnect.commands.lan import DrainGateway
 from cloudconnect.errors import MovedOn, NotReachable
 from cloudconnect.keys import Password
 from cloudconnect.provider.planning import GatewayPlace
+from cloudconnect.settings import HANG_SECONDS, PING_SECONDS, SILENCE_SECONDS
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.transports.nodes import GATEWAY
 from tests.provider.stage import HOST, PORT, TENANT, Tenant, idle
@@ -144,6 +145,49 @@ class OtherGatewayTests(GatewaysCase):
         self.leave(next(name for name, number in PORTS.items() if number != port))
         self.go_on.set()
         self.reactor.result_of(waited)
+
+    def test_hangs(self) -> None:
+        """A gateway that hangs keeps its connections: a session through it, whose control channel
+        goes through it too, is given up within 51 s, and the next one goes through another."""
+        tenant, job = self.connected(), new_job_id()
+        del self.reactor.network[PORT]
+        self.log_in(tenant)
+        self.provider.service.nodes.advertise([])
+        self.leave("two")
+        waited = self.waiting(tenant, job, movable=lambda: True)
+        self.assertEqual({7001}, {pair.right.getHost().port for pair in self.pairs()} - {PORT})
+        self.freeze(7001)
+        self.provider.service.leave(GATEWAY, "two", False)
+        self.reactor.pass_time(PING_SECONDS + HANG_SECONDS + 1)
+        self.go_on.set()
+        self.failure_of(waited, MovedOn)
+        self.dialled()
+        self.log_in(tenant)
+        self.assertEqual([PORT, 7002], [port for _, port in self.dialled()])
+        self.reactor.result_of(tenant.session(idle(tenant), job_id=job))
+
+    def test_only_way(self) -> None:
+        """Where there is no other gateway, one that hangs is waited for as long as a peer may be
+        silent."""
+        tenant = self.connected()
+        for name in PORTS:
+            self.leave(name)
+        tenant.manager._gateways._told.clear()
+        tenant.manager._gateways._seen.clear()
+        control = tenant.manager.control
+        self.freeze(PORT)
+        self.reactor.pass_time(PING_SECONDS + HANG_SECONDS + 1)
+        self.assertIs(control, tenant.manager.control)
+        self.reactor.pass_time(SILENCE_SECONDS)
+        self.assertIsNone(control.transport)
+
+    def freeze(self, port: int) -> None:
+        """What comes to a port is not taken on any more, either way; nothing is closed."""
+        for pair in self.pairs():
+            if pair.right.getHost().port == port:
+                for end in (pair.left, pair.right):
+                    end.write = lambda data: None
+                    end.writeSequence = lambda data: None
 
     def test_control_leaves(self) -> None:
         """A control channel through a gateway that is to stop is not used for another session."""

@@ -27,7 +27,13 @@ from cloudconnect.errors import (
 )
 from cloudconnect.transports.memory import MemoryPair
 from cloudconnect.transports.nodes import NodeTrust
-from cloudconnect.transports.tls import LAN_ALPN, MutualTLS, TLSServerFactory
+from cloudconnect.transports.tls import (
+    CONTROL_ALPN,
+    LAN_ALPN,
+    MutualTLS,
+    TLSServerFactory,
+    client_context,
+)
 from cloudconnect.transports.tls_layer import TLSFacts, was_resumed
 from tests.certificates import (
     CLIENT_USE,
@@ -41,7 +47,15 @@ from tests.certificates import (
     general_names,
     self_signed,
 )
-from tests.transports.tls_parts import Application, Link, OldClient, OldServer, Speaker, TLSTestCase
+from tests.transports.tls_parts import (
+    Application,
+    Link,
+    OldClient,
+    OldServer,
+    OpenSSLPeer,
+    Speaker,
+    TLSTestCase,
+)
 
 
 class AcceptTests(TLSTestCase):
@@ -58,6 +72,7 @@ class AcceptTests(TLSTestCase):
             alpn="cloudconnect/1",
             peer_spki=self.good.spki,
             checked_by="ca",
+            peer_ends=self.good.certificate.not_valid_after_utc.timestamp(),
         )
         self.assertEqual(expected, facts)
         self.assertEqual(("", ""), (link.server.facts.peer_spki, link.server.facts.checked_by))
@@ -65,6 +80,45 @@ class AcceptTests(TLSTestCase):
         self.assertEqual(b"cloudconnect/1", link.client.negotiatedProtocol)
         shown = link.client.getPeerCertificate().to_cryptography()
         self.assertEqual(self.good.certificate, shown)
+
+    def test_asked(self) -> None:
+        """A server that asks learns whose key a client has, whoever signed its certificate and
+        whatever its time; a client that shows none is served too."""
+        asking = attrs.evolve(self.serving(self.good), asking=True)
+        trusting = self.by_ca()
+        self.assertEqual("", self.asked_by(asking, trusting))
+        for days in (EXPIRED, NOT_YET_VALID, (-1.0, 1.0)):
+            for made in (
+                build("laptop", None, uses=CLIENT_USE, days=days),
+                Authority().issue(hosts=(), uses=CLIENT_USE, days=days),
+            ):
+                showing = attrs.evolve(trusting, identity=made.write(self.mktemp()))
+                self.assertEqual(made.spki, self.asked_by(asking, showing))
+                self.assertEqual("", self.asked_by(self.serving(self.good), showing))
+
+    def asked_by(self, server: Any, client: Any) -> str:
+        """The pin of the key that the server has seen."""
+        link = Link(client, server)
+        self.assert_works(link)
+        return str(link.server.facts.peer_spki)
+
+    def test_asked_in_vain(self) -> None:
+        """A certificate of another's, and one that is not for clients, end the connection."""
+        asking = attrs.evolve(self.serving(self.good), asking=True)
+        mine = build("laptop", None, uses=CLIENT_USE)
+        thief = Issued(mine.certificate, build("x", None).key)
+        for made in (thief, build("laptop", None, uses=SERVER_USE)):
+            identity = made.write(self.mktemp())
+            context = client_context(CONTROL_ALPN)
+            context.use_certificate_file(identity.certificate_path)
+            if made is not thief:
+                context.use_privatekey_file(identity.key_path)
+                peer = OpenSSLPeer(context, True)
+                link = Link(peer, asking).pump()
+                self.assertIsInstance(link.server_app.reason, CertificateUntrusted)
+            else:
+                showing = attrs.evolve(self.by_ca(), identity=identity)
+                self.assertRaises(UsageError, Link, showing, asking)
 
     def test_policies(self) -> None:
         """Each policy accepts what it is for, and says what it was."""

@@ -47,6 +47,16 @@ class VerificationTests(SynchronousTestCase):
         self.assertTrue(verification.step(None, self.peer, 18, 0, 0))
         self.assertFalse(verification.trusted)
 
+    def test_not_demanded(self) -> None:
+        """Where none is demanded, a peer without a certificate is let through; one that shows one
+        that is refused, or that was not looked at to the end, is not."""
+        self.assertTrue(Verification(Judge(), demanded=False).trusted)
+        refused = Verification(Judge(18), demanded=False)
+        refused.step(None, self.peer, 18, 0, 0)
+        self.assertFalse(refused.trusted)
+        refused.step(None, self.peer, 0, 0, 1)
+        self.assertFalse(refused.trusted)
+
     def test_trusted(self) -> None:
         """The judge is asked once, with all problems of the chain, and about the peer."""
         judge = Judge()

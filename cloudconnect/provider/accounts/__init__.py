@@ -14,9 +14,17 @@ from cloudconnect.provider.accounts.removals import RemovalAccounts
 from cloudconnect.provider.accounts.sessions import SessionAccounts
 from cloudconnect.provider.accounts.tables import MAX_TASKS_DEFAULT, metadata
 from cloudconnect.provider.accounts.tenants import TENANT_NAME, Tenant
+from cloudconnect.provider.accounts.untold import UntoldAccounts
 
 __all__ = ["MAX_TASKS_DEFAULT", "TENANT_NAME", "Accounts", "Tenant", "metadata"]
 
 
-class Accounts(RemovalAccounts, CredentialAccounts, SessionAccounts, EventAccounts, NodeAccounts):
+class Accounts(
+    RemovalAccounts,
+    CredentialAccounts,
+    SessionAccounts,
+    EventAccounts,
+    UntoldAccounts,
+    NodeAccounts,
+):
     """The accounts data base, with all its parts."""

@@ -11,7 +11,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from cloudconnect.errors import NotFound, UsageError
-from cloudconnect.provider.accounts.tables import credentials_table, tenants_table
+from cloudconnect.provider.accounts.tables import (
+    credentials_table,
+    tenants_table,
+    untold_table,
+)
 from cloudconnect.provider.accounts.tenants import Tenant, TenantAccounts, tenant_of
 
 #: In the place of when a tenant's time was last counted: what it stored is being deleted.
@@ -106,11 +110,12 @@ class RemovalAccounts(TenantAccounts):
 
         Nothing happens to one that is not in the bin, or whose time there is not over.
         """
-        t, c = tenants_table, credentials_table
+        t, c, u = tenants_table, credentials_table, untold_table
         with self._writing() as connection:
             over = sa.select(t.c.name).where(
                 t.c.name == name, t.c.removed.is_not(None), t.c.removal_left <= 0
             )
             if connection.execute(over).first() is not None:
                 connection.execute(c.delete().where(c.c.tenant == name))
+                connection.execute(u.delete().where(u.c.tenant == name))
                 connection.execute(t.delete().where(t.c.name == name))

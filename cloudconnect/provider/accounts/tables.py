@@ -13,7 +13,7 @@ import sqlalchemy as sa
 MAX_TASKS_DEFAULT: Final = 4
 
 #: The newest revision of the data base; a test compares it with the migrations.
-REVISION: Final = "accounts_0006_node_renewal"
+REVISION: Final = "accounts_0007_untold"
 
 metadata = sa.MetaData()
 
@@ -72,7 +72,8 @@ credentials_table = sa.Table(
     # Good for one log-in, which makes the machine's own credential; and its end.
     sa.Column("invitation", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("expires", sa.Float),
-    # For client certificates in the place of passwords, which this release does not know yet.
+    # SHA-256 of the SubjectPublicKeyInfo of the certificate that it logs in with; then nothing
+    # proves a password.
     sa.Column("certificate", sa.LargeBinary(32)),
 )
 
@@ -107,6 +108,20 @@ events_table = sa.Table(
     sa.Column("reported_by", sa.String(16), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("fields", sa.Text, nullable=False),
+)
+
+untold_table = sa.Table(
+    "untold",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("job", sa.String(32), nullable=False),
+    sa.Column("session", sa.String(32), nullable=False),
+    sa.Column("kind", sa.String(48), nullable=False),
+    sa.Column("kept", sa.Float, nullable=False),
+    # As JSON.
+    sa.Column("warning", sa.Text, nullable=False),
+    sa.Index("ix_untold_tenant_job", "tenant", "job"),
 )
 
 nodes_table = sa.Table(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+import sqlalchemy as sa
+
 from cloudconnect.errors import LoginRefused, NotFound, UsageError
 from cloudconnect.provider.accounts import credentials
 from cloudconnect.provider.accounts.credentials import CAPABILITIES
+from cloudconnect.provider.accounts.tables import credentials_table
 from cloudconnect.wire.scram import Verifier
 from tests.provider.accounts.case import VERIFIER, AccountsCase
 
@@ -46,6 +49,50 @@ class CredentialTests(CredentialCase):
         self.assertEqual((OTHER, frozenset({"write"})), (found.verifier, found.capabilities))
         self.assertEqual(VERIFIER, self.accounts.verifier("acme"))
         self.assertNotIn(OTHER.stored_key.decode(), repr(found))
+
+    def test_certificate(self) -> None:
+        """A certificate's credential is found by name and key together, and never by a password;
+        its label may have the next one beside it, and no more."""
+        one, two, three = (bytes([number]) * 32 for number in range(3))
+        self.accounts.add_credential("acme", "laptop", one, ("write",))
+        found = self.accounts.certified("acme/laptop", one)
+        assert found is not None
+        self.assertEqual(
+            (one, None, frozenset({"write"})),
+            (found.certificate, found.verifier, found.capabilities),
+        )
+        self.assertIsNone(self.accounts.credential("acme/laptop"))
+        self.assertIsNone(self.accounts.verifier("acme/laptop"))
+        for login, pin in (("acme/laptop", two), ("acme", one), ("other/laptop", one)):
+            self.assertIsNone(self.accounts.certified(login, pin), login)
+        for wrong in (one, OTHER):
+            with self.assertRaises(UsageError):
+                self.accounts.add_credential("acme", "laptop", wrong)
+        with self.assertRaises(UsageError):
+            self.accounts.add_credential("acme", "default", one)
+        self.accounts.add_credential("acme", "laptop", two)
+        with self.assertRaises(UsageError):
+            self.accounts.add_credential("acme", "laptop", three)
+        self.assertEqual([found.number], self.accounts.revoke_credential("acme", "laptop", one))
+        self.assertIsNone(self.accounts.certified("acme/laptop", one))
+        self.assertIsNotNone(self.accounts.certified("acme/laptop", two))
+        with self.assertRaises(NotFound):
+            self.accounts.revoke_credential("acme", "laptop", one)
+        self.assertEqual(
+            [None, f"SPKI-SHA256:{one.hex()}", f"SPKI-SHA256:{two.hex()}"],
+            [row["spki"] for row in self.accounts.credentials("acme", 0, 10)],
+        )
+
+    def test_no_password_proves_it(self) -> None:
+        """What stands in the place of a verifier beside a certificate is new random each time."""
+        for label in ("a", "b"):
+            self.accounts.add_credential("acme", label, label.encode() * 32)
+        with self.accounts._engine.connect() as connection:
+            query = sa.select(credentials_table).where(credentials_table.c.certificate.is_not(None))
+            rows = connection.execute(query).mappings().all()
+        for name, size in (("salt", 16), ("stored_key", 32), ("server_key", 32)):
+            values = {row[name] for row in rows}
+            self.assertEqual([size] * 2, [len(value) for value in values], name)
 
     def test_unknown(self) -> None:
         """What is not there is not found, whatever is missing."""

@@ -80,7 +80,8 @@ class MigrationTests(AccountsCase):
         for table, columns in ADDED.items():
             for column in columns:
                 self.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        self.execute("DROP TABLE nodes")
+        for table in ("nodes", "untold"):
+            self.execute(f"DROP TABLE {table}")
         self.execute("UPDATE alembic_version SET version_num = 'accounts_0001'")
         tenant = self.opened().tenant("acme")
         self.assertEqual(("tenant", {}, False), (tenant.mode, tenant.rules, tenant.frozen))

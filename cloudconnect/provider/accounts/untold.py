@@ -1,0 +1,103 @@
+"""Layer 4: the accounts: warnings of a job's sessions that its tenant was not told yet.
+
+They are on the disk from the moment at which a role raises them, until the tenant has them: a
+service that is killed in between loses none.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import sqlalchemy as sa
+
+from cloudconnect.errors import WarningKind
+from cloudconnect.events import SecurityWarning
+from cloudconnect.provider.accounts.database import Database
+from cloudconnect.provider.accounts.tables import untold_table
+
+#: Warnings that are kept of one job: the first ones.
+OF_JOB_MAX: Final = 16
+#: Warnings that are kept of one tenant, so that it can push out nobody else's: the newest.
+OF_TENANT_MAX: Final = 256
+#: Seconds after which nobody goes on with a job any more.
+MEMORY_SECONDS: Final = 30 * 86400.0
+
+_u = untold_table.c
+
+
+class UntoldAccounts(Database):
+    """What tenants were not told yet."""
+
+    def keep_untold(self, tenant: str, job: str, warnings: Iterable[SecurityWarning]) -> None:
+        """Keep warnings of a job until they are told; the same one once.
+
+        :param job: 32 hexadecimal digits
+        """
+        now = time.time()
+        with self._writing() as connection:
+            mine = sa.select(_u.warning).where(_u.tenant == tenant, _u.job == job)
+            known = [_read(text) for text in connection.execute(mine).scalars()]
+            for warning in warnings:
+                if len(known) < OF_JOB_MAX and warning.add_to(known):
+                    connection.execute(
+                        untold_table.insert().values(
+                            tenant=tenant,
+                            job=job,
+                            session=warning.session,
+                            kind=warning.kind.value,
+                            kept=now,
+                            warning=json.dumps(warning.as_dict()),
+                        )
+                    )
+            newest = (
+                sa.select(_u.id)
+                .where(_u.tenant == tenant)
+                .order_by(_u.id.desc())
+                .limit(OF_TENANT_MAX)
+            )
+            old = sa.and_(_u.tenant == tenant, _u.id.not_in(newest.scalar_subquery()))
+            connection.execute(
+                untold_table.delete().where(sa.or_(old, _u.kept < now - MEMORY_SECONDS))
+            )
+
+    def untold_of(self, tenant: str, job: str) -> list[tuple[int, SecurityWarning]]:
+        """What a tenant was not told yet of a job's sessions, each with its number."""
+        query = (
+            sa.select(_u.id, _u.warning)
+            .where(_u.tenant == tenant, _u.job == job, _u.kept >= time.time() - MEMORY_SECONDS)
+            .order_by(_u.id)
+        )
+        with self._engine.connect() as connection:
+            return [(row.id, _read(row.warning)) for row in connection.execute(query)]
+
+    def spend_untold(self, number: int) -> None:
+        """A tenant was told the warning of this number."""
+        with self._writing() as connection:
+            connection.execute(untold_table.delete().where(_u.id == number))
+
+    def spend_of_session(
+        self, tenant: str, session: str, warning: SecurityWarning | None = None
+    ) -> None:
+        """A tenant was told how a session ended: what was only cut off is not told again.
+
+        :param session: as hexadecimal digits
+        :param warning: only this one, of whatever kind: the tenant has said that it has it
+        """
+        mine = [_u.tenant == tenant, _u.session == session]
+        if warning is None:
+            mine.append(_u.kind == WarningKind.TRUNCATED.value)
+        with self._writing() as connection:
+            rows = connection.execute(sa.select(_u.id, _u.warning).where(*mine)).all()
+            numbers = [
+                row.id
+                for row in rows
+                if warning is None or _read(row.warning).subject == warning.subject
+            ]
+            connection.execute(untold_table.delete().where(_u.id.in_(numbers)))
+
+
+def _read(text: str) -> SecurityWarning:
+    return SecurityWarning.from_dict(json.loads(text))
