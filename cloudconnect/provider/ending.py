@@ -152,7 +152,7 @@ class Endings:
         """What the tenant has not said that it has is told with the next session of its job."""
         known = {warning.subject for warning in live.told}
         await self._earlier.keep(
-            live.tenant, live.job, [w for w in found if w.subject not in known]
+            live.tenant, live.label, live.job, [w for w in found if w.subject not in known]
         )
         if outcome != UNREPORTED and (found or live.seen):
             await self._earlier.reported(live.tenant, live.identifier)

@@ -69,7 +69,7 @@ class Reports:
         live = self._sessions.named(warning.session)
         if live is not None and warning.role not in TENANT_ROLES:
             warning.add_to(live.seen)
-            self._earlier.keep(live.tenant, live.job, [warning])
+            self._earlier.keep(live.tenant, live.label, live.job, [warning])
             live.notify(warning).addCallback(self._told, live, warning)
         self._watchers.tell(lambda watcher: watcher.warned(warning))
         return self.keep(self._accounts.keep_warning, warning, warning.role)
