@@ -90,6 +90,7 @@ class ProviderProcess(Service):
         self._metrics: MetricsPort | None = None
         self._expiry: ExpiryWatch | None = None
         self._children: list[Service] = []
+        self._read_again = False
         self._alarming: Alarming | None = None
 
     def startService(self) -> None:
@@ -205,9 +206,9 @@ class ProviderProcess(Service):
         names = [field.name for field in attrs.fields(ProviderSettings)]
         changed = [n for n in names if getattr(before, n) != getattr(settings, n)]
         late = sorted(set(changed) - RELOADED)
-        if late:
+        if late and self._read_again:  # else it is what the command line says in their place
             self._log.warn("{names}: used from the next start on", names=", ".join(late))
-        self._settings = settings
+        self._settings, self._read_again = settings, True
         self._log.info("certificates and settings were read again")
         if self._expiry is not None and self._expiry.running:
             self._expiry.look()
