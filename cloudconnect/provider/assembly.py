@@ -39,7 +39,8 @@ from cloudconnect.provider.departures import Departures
 from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
 from cloudconnect.provider.gateway import Bounds, Gateway
 from cloudconnect.provider.health import Health
-from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
+from cloudconnect.provider.lan import NodeFactory
+from cloudconnect.provider.lan_answers import GatewayEnd, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace

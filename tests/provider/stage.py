@@ -63,7 +63,7 @@ from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.assembly import here_to
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import ServiceEnd
+from cloudconnect.provider.lan_answers import ServiceEnd
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
