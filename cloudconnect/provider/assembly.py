@@ -24,9 +24,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.notice import Notice
@@ -47,6 +45,7 @@ from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
 from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
+from cloudconnect.provider.one_thread import OneThread
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
@@ -120,30 +119,6 @@ class Places:
     removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
     bounds: Bounds = attrs.field(factory=Bounds)
-
-
-class AccountsThread(Service):
-    """The one thread that uses the accounts data base."""
-
-    def __init__(self, reactor: Any, accounts: Accounts) -> None:
-        self._reactor = reactor
-        self._accounts = accounts
-        self._pool = ThreadPool(1, 1, "accounts")
-
-    def startService(self) -> None:
-        """Start it."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._pool.start()
-
-    def stopService(self) -> None:
-        """Finish what waits, then close the data base."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._pool.stop()
-        self._accounts.close()
-
-    def run(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
-        """Run ``call`` in the thread."""
-        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
 
 
 def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
@@ -229,7 +204,7 @@ class EmbeddedProvider(MultiService):
         accounts = Accounts(places.accounts_url)
         with contextlib.suppress(NoSpace):  # nothing can be written: then that waits
             accounts.abandon_sessions()
-        thread = AccountsThread(reactor, accounts)
+        thread = OneThread(reactor, "accounts", accounts.close)
         service = CloudConnectService(
             reactor,
             accounts,

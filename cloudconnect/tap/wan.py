@@ -29,6 +29,7 @@ from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.nodes import ACCELERATOR, NodeName
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
+from cloudconnect.transports.tls import TLSServerFactory
 
 
 class Options(RoleOptions):
@@ -59,6 +60,7 @@ class AcceleratorProcess(RoleProcess):
             settings.caches_gb * GIB,
         )
         port = listening_endpoint(reactor, listen)
+        self._lines: TLSServerFactory | None = None
         if settings.side is Side.TARGET:
             target = TargetAccelerator(reactor, caches, self._mover)
             registration = AcceleratorRegistration(
@@ -74,12 +76,18 @@ class AcceleratorProcess(RoleProcess):
         else:
             source = SourceAccelerator(reactor, caches, self.endpoint)
             lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
+            self._lines = lines
             node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
             own_keeper(
                 reactor, settings.authority, settings.directory, node, lines.reload
             ).setServiceParent(self)  # type: ignore[no-untyped-call]
             source.factory.tls = FactoryTarget(lines, "the lines of job managers")
             self.consist_of(source, Listener(port, source.factory, "WAN accelerator"))
+
+    def reread(self) -> None:
+        """See :meth:`RoleProcess.reread`: those that job managers are shown."""
+        if self._lines is not None:
+            self._lines.reload()
 
     def _mover(self, backend: str) -> IStreamClientEndpoint:
         """The way to the mover: as gateways have it, but the connection is this process's own."""
