@@ -29,9 +29,10 @@ from cloudconnect.config.provider import (
 )
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
 from cloudconnect.provider.expiry import Ending, ExpiryWatch
 from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
 from cloudconnect.tap.alarming import Alarming
