@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, local_time
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.tenants import tenant
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.commands.admin import AddCredential, Invite, RevokeCredential, SwitchTenant
 from cloudconnect.config.client_certificates import certificate_pin, check_certificate
@@ -335,12 +336,12 @@ def tenant_remove(name: str, directory: Path, as_json: bool, debug: bool) -> Non
     _switch(name, "removed", directory, text, as_json, debug)
 
 
-#: The commands here, for the group ``provider tenant``.
-COMMANDS: Final[tuple[click.Command, ...]] = (
+for _command in (
     tenant_invite,
     credential,
     tenant_disable,
     tenant_enable,
     tenant_restore,
     tenant_remove,
-)
+):
+    tenant.add_command(_command)
