@@ -14,7 +14,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.cli import administering
-from cloudconnect.cli.administering import ActsHere, rows
+from cloudconnect.cli.administering import rows
+from cloudconnect.cli.resting import ActsHere
 from cloudconnect.cli.running import run_at_once
 from cloudconnect.commands.admin import AddTenant
 from cloudconnect.config.provider import load, running
