@@ -11,23 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 
 from cloudconnect.cli.running import Interrupt, run, run_at_once
-from cloudconnect.commands.admin import List, LongCommand, Reload
-from cloudconnect.commands.answering import find_responder
+from cloudconnect.commands.admin import List, LongCommand
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
 from cloudconnect.config.provider import ProviderSettings, load, running
-from cloudconnect.errors import Busy, CloudConnectError, LocalError, NotReachable
-from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.admin_socket import admin_answers
-from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.audit import AuditLog
-from cloudconnect.provider.auditing import act_name, admin_entry, append_now, is_act
-from cloudconnect.provider.reach import RestingProvider
-from cloudconnect.provider.reserve import Reserve
+from cloudconnect.errors import Busy, NotReachable
 from cloudconnect.settings import COMMAND_SECONDS, PAGE_ROWS_MAX
 
 _T = TypeVar("_T")
@@ -41,52 +32,6 @@ class Acts(Protocol):
 
         :raises CloudConnectError: it cannot be done
         """
-
-
-class ActsHere:
-    """The acts on a directory on which no provider runs.
-
-    :param administration: does them
-    """
-
-    def __init__(self, administration: Administration) -> None:
-        reach = RestingProvider(administration)
-        self._answers = admin_answers(administration, maybeDeferred, reach)
-
-    async def call(self, command: type[BoundedCommand], **arguments: Any) -> dict[str, Any]:
-        """Do it at once."""
-        found = find_responder(self._answers, command.commandName)
-        if found is None:
-            raise LocalError(f"nobody does {command.__name__}")
-        answer: dict[str, Any] = await maybeDeferred(found[1], **arguments)
-        return answer
-
-
-class Audited:
-    """Passes acts on, and writes down in the audit log what was done; what only looks is not.
-
-    :param acts: who does them
-    """
-
-    def __init__(self, acts: Acts, log: AuditLog) -> None:
-        self._acts = acts
-        self._log = log
-
-    async def call(self, command: type[BoundedCommand], **arguments: Any) -> dict[str, Any]:
-        """Do it, and write it down."""
-        if not is_act(command) or command is Reload:  # which does nothing where none runs
-            return await self._acts.call(command, **arguments)
-        outcome = "failed"
-        try:
-            answer = await self._acts.call(command, **arguments)
-            outcome = "done"
-        except CloudConnectError as error:
-            outcome = error.reason
-            raise
-        finally:
-            entry = admin_entry(act_name(command.__name__), arguments, outcome)
-            append_now(self._log, [entry])
-        return answer
 
 
 class ActsThere:
@@ -130,16 +75,10 @@ def administrate(
                 held.enter_context(running(settings))
             except Busy:
                 return at_running(settings, lambda acts, _: work(acts), debug)
-        accounts = Accounts(settings.accounts_url)
-        held.callback(accounts.close)
-        reserve = Reserve(settings.reserve)
-        administration = Administration(
-            accounts, settings.repositories, reserve, settings.removed_days
-        )
-        acts: Acts = ActsHere(administration)
-        if not settings.read_only:
-            acts = Audited(acts, AuditLog(settings.audit, accounts))
-        return run_at_once(work(acts))
+        # What a provider consists of takes longer to import than all that is needed where one runs.
+        from cloudconnect.cli.resting import acts_here
+
+        return run_at_once(work(held.enter_context(acts_here(settings))))
 
 
 def at_running(
@@ -174,3 +113,10 @@ def listed(
 ) -> list[dict[str, Any]]:
     """All rows of a listing."""
     return administrate(directory, lambda acts: rows(acts, what, filters), debug)
+
+
+async def tenants_meant(acts: Acts, tenant_name: str) -> list[str]:
+    """The tenant that was named, or where none was, each that has a repository."""
+    if tenant_name:
+        return [tenant_name]
+    return [row["name"] for row in await rows(acts, "tenant", {}) if row["repository"]]

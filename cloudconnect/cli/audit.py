@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cloudconnect.cli.console import Console, local_time, printable
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.errors import ExitCode
 from cloudconnect.provider.accounts import Accounts

@@ -8,7 +8,7 @@ import click
 
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable
-from cloudconnect.cli.tenants import directory_option, json_option
+from cloudconnect.cli.directories import directory_option, json_option
 from cloudconnect.config.catalogue import back_up
 from cloudconnect.config.catalogue import restore as restore_directory
 from cloudconnect.config.provider import CONFIGURATION, load, running

@@ -11,7 +11,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate, rows
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, local_time, printable
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import Reload
 from cloudconnect.config.certificates import SERVER_DAYS
 from cloudconnect.config.provider import ProviderSettings, load

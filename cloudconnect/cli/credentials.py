@@ -10,8 +10,8 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, local_time
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import AddCredential, RevokeCredential
 from cloudconnect.config.client_certificates import certificate_pin, check_certificate
 from cloudconnect.errors import UsageError

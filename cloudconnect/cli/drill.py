@@ -21,8 +21,8 @@ from cloudconnect.backup.options import BackupOptions, Labels
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.cli.administering import Acts, at_running, rows
 from cloudconnect.cli.console import Console, printable
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.flipping import Flipper
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import AddTenant, SwitchTenant
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.provider import ProviderSettings, load

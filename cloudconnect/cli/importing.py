@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
-from typing import Final
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import click
 
 #: Objects made and not freed before the collector looks through them, and how many such looks there
 #: are before it looks through older ones, and likewise through all; Python's own: 700, 10, 10.
@@ -35,3 +38,35 @@ def uncollected(for_good: bool = False) -> Iterator[None]:
     finally:
         if before:
             gc.enable()
+
+
+class LazyGroup(click.Group):
+    """A group of which some commands, or all, are imported when they are called.
+
+    :param places: of those: module and name by command
+    :param aliases: other names of commands
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        places: Mapping[str, tuple[str, str]],
+        aliases: Mapping[str, str] = {},
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._places = places
+        self._aliases = aliases
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in order."""
+        return sorted({*self._places, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command, or None."""
+        place = self._places.get(self._aliases.get(cmd_name, cmd_name))
+        if place is None:
+            return super().get_command(ctx, cmd_name)
+        with uncollected(for_good=ctx.find_root().obj is not None):
+            command: click.Command = getattr(importlib.import_module(place[0]), place[1])
+        return command

@@ -6,14 +6,13 @@ Commands are imported when they are called, so that ``--help`` and short command
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import sys
 from typing import Any, Final, NoReturn
 
 import click
 
-from cloudconnect.cli.importing import uncollected
+from cloudconnect.cli.importing import LazyGroup, uncollected
 from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
 #: Command -> module and function.
@@ -46,24 +45,12 @@ _OPENING: Final = frozenset(("backup", "check", "diff", "dump", "find", "ls", "r
 _ALIASES: Final = {"snapshots": "points"}
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in order."""
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command, or None."""
-        place = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
-        if place is None:
-            return None
-        with uncollected(for_good=ctx.find_root().obj is not None):
-            command: click.Command = getattr(importlib.import_module(place[0]), place[1])
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    places=_COMMANDS,
+    aliases=_ALIASES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="cloudconnect", message="%(prog)s %(version)s")
 def cloudconnect() -> None:
     """Back up to a service provider, under keys that you make for each session."""

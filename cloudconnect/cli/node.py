@@ -10,8 +10,8 @@ import click
 from twisted.internet.endpoints import HostnameEndpoint
 
 from cloudconnect.cli.console import Console, local_time, printable
+from cloudconnect.cli.directories import debug_option, json_option
 from cloudconnect.cli.running import Interrupt, run
-from cloudconnect.cli.tenants import debug_option, json_option
 from cloudconnect.commands.enrolling import TEXT_MAX, NodeInvitation, enroll_node
 from cloudconnect.config.joining import PROCESSES, NodePlace, service_of
 from cloudconnect.config.joining import join as join_lan

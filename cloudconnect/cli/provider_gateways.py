@@ -10,8 +10,8 @@ import click
 from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable, size
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.provider_nodes import all_nodes, note, state_of
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load

@@ -10,7 +10,7 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.console import Console, local_time, printable
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.commands.enrolling import NodeInvitation

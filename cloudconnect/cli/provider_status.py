@@ -11,9 +11,9 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.console import Console, local_time, printable, size
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.provider_nodes import state_of
 from cloudconnect.cli.status import age_text
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.commands.admin import ShowStatus
 from cloudconnect.config.endings import endings

@@ -11,14 +11,15 @@ from cloudconnect.accelerator.room import cache_folder
 from cloudconnect.cache.measuring import measure
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, cache_text, printable, size
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
+from cloudconnect.cli.importing import LazyGroup
 from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import Seed
 from cloudconnect.config.provider import load
 from cloudconnect.errors import ExitCode
 
 
-@click.group()
+@click.group(cls=LazyGroup, places={"enroll": ("cloudconnect.cli.wan_nodes", "enroll")})
 def wan() -> None:
     """WAN acceleration, the provider's end of it."""
 

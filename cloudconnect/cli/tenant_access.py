@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.console import Console, local_time
 from cloudconnect.cli.credentials import can_option, capabilities_of, credential, label_option
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
+from cloudconnect.cli.tenants import tenant
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
 from cloudconnect.commands.admin import Invite, SwitchTenant
 from cloudconnect.config.invitation import InvitationText
@@ -184,12 +185,12 @@ def tenant_remove(name: str, directory: Path, as_json: bool, debug: bool) -> Non
     _switch(name, "removed", directory, text, as_json, debug)
 
 
-#: The commands here, for the group ``provider tenant``.
-COMMANDS: Final[tuple[click.Command, ...]] = (
+for _command in (
     tenant_invite,
     credential,
     tenant_disable,
     tenant_enable,
     tenant_restore,
     tenant_remove,
-)
+):
+    tenant.add_command(_command)

@@ -11,6 +11,7 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, size
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.retention import rules_text
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
@@ -22,18 +23,6 @@ from cloudconnect.keys import Password
 
 #: A login password of fewer characters is warned of.
 SHORT_PASSWORD = 12
-
-directory_option = click.option(
-    "--directory",
-    required=True,
-    envvar="CLOUDCONNECT_DIRECTORY",
-    type=click.Path(path_type=Path),
-    help="The provider's directory.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
-debug_option = click.option(
-    "--debug", is_flag=True, help="The log and tracebacks on standard error."
-)
 
 
 @click.group()

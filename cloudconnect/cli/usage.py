@@ -12,7 +12,7 @@ import click
 
 from cloudconnect.cli.administering import Acts, administrate, rows
 from cloudconnect.cli.console import Console, aligned, size
-from cloudconnect.cli.tenants import debug_option, directory_option, json_option
+from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import ShowTenant
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.provider.usage import check_month, month_of

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from cloudconnect.cli.audit import write_down
+from cloudconnect.cli.directories import directory_option
 from cloudconnect.cli.provider_nodes import note
-from cloudconnect.cli.tenants import directory_option
 from cloudconnect.cli.wan_cache import wan
 from cloudconnect.config import provider as provider_directory
 from cloudconnect.config import wan as accelerator_directory

@@ -20,7 +20,6 @@ from cloudconnect.config.bounds import bounds_of
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.node_certificates import sign_node_request
-from cloudconnect.config.node_renewal import keep_own
 from cloudconnect.config.provider import (
     CONFIGURATION,
     ProviderSettings,
@@ -30,9 +29,10 @@ from cloudconnect.config.provider import (
 )
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
 from cloudconnect.provider.expiry import Ending, ExpiryWatch
 from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
 from cloudconnect.tap.alarming import Alarming
@@ -40,7 +40,7 @@ from cloudconnect.tap.inheriting import inherited_endpoint
 from cloudconnect.tap.metrics import MetricsPort, provider_registry
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
-from cloudconnect.tap.renewing import own_keeper
+from cloudconnect.tap.renewing import begin_with_own, own_keeper
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, NodeName
 
 #: Settings that are used without a new start.
@@ -110,10 +110,11 @@ class ProviderProcess(Service):
             )
         else:  # of a process that was killed; we hold the lock
             settings.admin_socket.unlink(missing_ok=True)
+        if not read_only:
+            authority = settings.node_authority
+            begin_with_own(authority, authority / "service", OWN)
         lan = None
         if settings.lan_listen:
-            if not read_only:
-                keep_own(settings.node_authority, settings.node_authority / "service", OWN)
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
                 lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR, MOVER),
@@ -164,7 +165,7 @@ class ProviderProcess(Service):
             provider.service.reports.note("certificate_expires", "", text, which=name, days=days)
 
         self._expiry = ExpiryWatch(self._reactor, self._endings, ending)
-        if settings.lan_listen and not settings.read_only:
+        if not settings.read_only:
             lan = settings.node_authority
             self._children.append(own_keeper(self._reactor, lan, lan / "service", OWN, self.reload))
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]

@@ -80,6 +80,21 @@ class CertificateKeeper(Looking):
                 self._log.info("this node has another certificate, until {until}", until=until)
 
 
+def begin_with_own(authority: Path, directory: Path, node: NodeName) -> None:
+    """Before its files are read: have a node that has the authority begin with a pair that is one,
+    since a crash may have left half of a new one, and with one that is not over.
+
+    Where the authority's key is kept elsewhere that cannot be, and all goes on as it is.
+
+    :param authority: folder of the authority
+    :param directory: folder of the node
+    """
+    try:
+        keep_own(authority, directory, node)
+    except (UsageError, OSError) as error:
+        Logger(__name__).error("a certificate in the LAN is not renewed: {why}", why=str(error))
+
+
 def own_keeper(
     reactor: Any, authority: Path, directory: Path, node: NodeName, renewed: Callable[[], Any]
 ) -> CertificateKeeper:

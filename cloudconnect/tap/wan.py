@@ -22,7 +22,7 @@ from cloudconnect.provider.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tap.processes import listening_endpoint
-from cloudconnect.tap.renewing import own_keeper
+from cloudconnect.tap.renewing import begin_with_own, own_keeper
 from cloudconnect.tap.separate import RoleOptions, RoleProcess, make_process, role_parameters
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.listening import Listener
@@ -75,9 +75,10 @@ class AcceleratorProcess(RoleProcess):
             self.consist_of(target, Listener(place, factory, "WAN accelerator"), registration)
         else:
             source = SourceAccelerator(reactor, caches, self.endpoint)
+            node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
+            begin_with_own(settings.authority, settings.directory, node)
             lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
             self._lines = lines
-            node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
             own_keeper(
                 reactor, settings.authority, settings.directory, node, lines.reload
             ).setServiceParent(self)  # type: ignore[no-untyped-call]

@@ -2,15 +2,16 @@
 
 Run by itself, so that the memory is nobody else's::
 
-    python -m tests.accelerator.hostile NAME
+    python -m tests.accelerator.hostile NAME...
 
-says in one JSON line how the session ended, and by how much the process has grown at most, in
-bytes, beside what the attacker itself holds.
+says in one JSON line for each how the session ended, and by how much its process has grown at most,
+in bytes, beside what the attacker itself holds.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -459,9 +460,8 @@ def honest(hostile: Hostile) -> Iterator[bytes]:
     yield joined(Ack(1 << 40))
 
 
-def main(name: str) -> None:
+def measure(name: str) -> None:
     """One attack, measured."""
-    session(honest, 1 << 20)  # imports, tables, allocators
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = memory("VmRSS")
     sends = 32 << 20 if name in SENDING else 0
@@ -482,5 +482,17 @@ def main(name: str) -> None:
     )
 
 
+def main(names: list[str]) -> None:
+    """Measure attacks, each in a process that is forked off this one, one behind the other."""
+    session(honest, 1 << 20)  # imports, tables, allocators
+    for name in names:
+        child = os.fork()
+        if not child:
+            measure(name)
+            return
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit(f"{name} has failed")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

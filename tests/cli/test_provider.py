@@ -14,7 +14,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.cli import administering
-from cloudconnect.cli.administering import ActsHere, rows
+from cloudconnect.cli.administering import rows
+from cloudconnect.cli.resting import ActsHere
 from cloudconnect.cli.running import run_at_once
 from cloudconnect.commands.admin import AddTenant
 from cloudconnect.config.provider import load, running
@@ -22,7 +23,8 @@ from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
+from cloudconnect.provider.places import Places
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.scram import TOKEN_PREFIX, Verifier
 from tests.certificates import self_signed

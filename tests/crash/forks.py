@@ -35,9 +35,10 @@ _MODULES: Final = (
 
 def import_everything() -> None:
     """Import what the children will need; no reactor is installed by it."""
-    from cloudconnect.cli import main
+    from cloudconnect.cli import main, provider
 
-    modules = {module for module, _ in main._COMMANDS.values()}
+    places = (*main._COMMANDS.values(), *provider._COMMANDS.values())
+    modules = {module for module, _ in places}
     for module in (*_MODULES, *sorted(modules)):
         importlib.import_module(module)
     assert "twisted.internet.reactor" not in sys.modules, "a reactor cannot be forked"

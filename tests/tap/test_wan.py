@@ -21,7 +21,7 @@ from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import initialize
 from cloudconnect.config.wan import AcceleratorSettings, add_client, client_tls, enroll
 from cloudconnect.config.wan import initialize as initialize_source
-from cloudconnect.errors import NotReachable
+from cloudconnect.errors import NotReachable, UsageError
 from cloudconnect.tap.wan import AcceleratorProcess, Options, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.nodes import ACCELERATOR
