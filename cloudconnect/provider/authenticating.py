@@ -24,7 +24,13 @@ from cloudconnect.commands.control import (
     AuthenticateFirst,
     Warn,
 )
-from cloudconnect.errors import CloudConnectError, LoginRefused, ProtocolViolation, Refused
+from cloudconnect.errors import (
+    CloudConnectError,
+    LoginRefused,
+    NotReachable,
+    ProtocolViolation,
+    Refused,
+)
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.access import Act, Login
 from cloudconnect.provider.accounts import Tenant
@@ -112,8 +118,8 @@ class Authentication(CommandLocator):
         self._begin(versions)
         if not is_login_name(login):
             raise wrong_credentials()
+        shown = self._channel.certificate()  # at once: the line may be gone behind the wait
         await self._wait_for(login)
-        shown = self._channel.certificate()
         # Asked for also where nothing was shown: it takes the same time.
         credential = await self._service.logins.certified(login, shown or bytes(32))
         if credential is None or shown is None:
@@ -209,7 +215,10 @@ class Authentication(CommandLocator):
             if login.invitation:
                 return record, b""
             await service.nodes.settled(True)  # what there is, is told once
-            return await service.repositories.account(login.tenant)
+            there = await service.repositories.account(login.tenant)
+            if not self._channel.is_up:
+                raise NotReachable("the control channel is gone")
+            return there
         except BaseException:
             self._channel.leave()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloudconnect.commands.control import (
@@ -45,6 +46,16 @@ LOGIN = f"{TENANT}/laptop"
 def issued(**wrong: Any) -> Issued:
     """A machine's certificate that nobody has signed."""
     return build("laptop", None, **{"uses": CLIENT_USE, **wrong})
+
+
+def of_year_0() -> Issued:
+    """A machine's certificate that is valid since a year which Python does not have."""
+    made = build("laptop", Authority().root, uses=CLIENT_USE, days=(11_000, 12_000))
+    octets = made.certificate.public_bytes(Encoding.DER)
+    begins = made.certificate.not_valid_before_utc.strftime("%Y%m%d%H%M%SZ").encode()
+    assert begins in octets
+    changed = octets.replace(begins, b"00000101000000Z")
+    return Issued(x509.load_der_x509_certificate(changed), made.key)
 
 
 def pin(of: Issued) -> bytes:
@@ -188,6 +199,8 @@ class RefusalTests(CertificateCase):
         tenants.revoke_credential(TENANT, "old")
         tenants.invite(TENANT, "invited")
         expired, early = issued(days=EXPIRED), issued(days=NOT_YET_VALID)
+        strange = of_year_0()
+        self.add(strange, "strange")
         self.add(expired, "expired")
         self.add(early, "early")
         for name, shown, login in (
@@ -195,6 +208,7 @@ class RefusalTests(CertificateCase):
             ("unknown", issued(), LOGIN),
             ("expired", expired, f"{TENANT}/expired"),
             ("early", early, f"{TENANT}/early"),
+            ("a year that is none", strange, f"{TENANT}/strange"),
             ("revoked", revoked, f"{TENANT}/old"),
             ("another tenant's", others, LOGIN),
             ("ours at another tenant", self.laptop, "other/laptop"),
@@ -277,6 +291,36 @@ class RefusalTests(CertificateCase):
         with self.assertRaises(CloudConnectError):
             self.certified(self.client(shown))
         self.assertEqual([], list(self.provider.service.connections._up))
+
+    def test_gone_meanwhile(self) -> None:
+        """A stranger that hangs up while it has to wait makes the provider log nothing as a bug."""
+        self.provider.service.logins.attempts.failed(TENANT, "192.0.2.7")
+        client = self.client(self.laptop)
+        asked = client.call(AuthenticateCertificate, login=LOGIN, versions=[1])
+        asked.addErrback(lambda _: None)
+        self.reactor.pass_time(0.1, 0.1)
+        self.close(client)
+        self.reactor.pass_time(1.0, 0.1)
+        self.assertEqual([], self.flushLoggedErrors())
+        self.assertEqual(0, len(self.provider.service.connections))
+
+    def test_gone_while_looked_up(self) -> None:
+        """A line that is cut while its log-in is looked up counts no more: whoever can cut lines
+        would lock the tenant out."""
+        real = self.provider.service.logins.certified
+
+        def certified(login: str, certificate: bytes) -> Any:
+            self.close(client)
+            return real(login, certificate)
+
+        self.patch(self.provider.service.logins, "certified", certified)
+        client = self.client(self.laptop)
+        asked = client.call(AuthenticateCertificate, login=LOGIN, versions=[1])
+        asked.addErrback(lambda _: None)
+        self.reactor.pass_time(1.0)
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(0, len(self.provider.service.connections))
+        self.assertEqual([], self.flushLoggedErrors())
 
     def test_for_servers(self) -> None:
         """A certificate that is not for clients ends the handshake, whoever shows it."""
