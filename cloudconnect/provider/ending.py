@@ -221,13 +221,17 @@ class Endings:
         :param label: only what was begun with the credential of this name
         :param number: and of this number
         """
-        for live in self._sessions:
-            if (
-                live.tenant == tenant
-                and label in (None, live.label)
-                and number in (None, live.credential)
-            ):
-                await self.over(live)
+        # All at once: a role that does not answer for one keeps no other one alive.
+        ends = [
+            Deferred.fromCoroutine(self.over(live))
+            for live in self._sessions
+            if live.tenant == tenant
+            and label in (None, live.label)
+            and number in (None, live.credential)
+        ]
+        for well, result in await DeferredList(ends, consumeErrors=True):
+            if not well:
+                result.raiseException()
 
     async def over(self, live: LiveSession) -> None:
         """End a session, or wait until it has come to its end."""
