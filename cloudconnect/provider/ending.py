@@ -222,7 +222,7 @@ class Endings:
         :param number: and of this number
         """
         # All at once: a role that does not answer for one keeps no other one alive.
-        ends = [
+        ends: list[Deferred[Any]] = [
             Deferred.fromCoroutine(self.over(live))
             for live in self._sessions
             if live.tenant == tenant
