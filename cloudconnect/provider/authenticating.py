@@ -156,8 +156,8 @@ class Authentication(CommandLocator):
     async def _refused(self, login: str, refused: LoginRefused) -> None:
         """Count a failure, and keep it as a warning."""
         service, address = self._service, self._channel.address()
-        tenant, _ = split_login(login)
-        failures = service.logins.attempts.failed(tenant, address)
+        tenant, label = split_login(login)
+        failures = service.logins.attempts.failed(tenant, address, label)
         self.log.warn(
             "log-in refused for {tenant} from {peer}, failure {failures}",
             tenant=login,
@@ -179,7 +179,7 @@ class Authentication(CommandLocator):
     async def _admitted(self, credential: Credential) -> dict[str, Any]:
         """A credential is proved: let its tenant in, and say what there is for it."""
         service, address, tenant = self._service, self._channel.address(), credential.tenant
-        service.logins.attempts.succeeded(tenant, address)
+        service.logins.attempts.succeeded(tenant, address, credential.label)
         record, description = await self._enter(Login.by(credential))
         self._channel.welcome()
         self.log.info(

@@ -27,7 +27,7 @@ from cloudconnect.errors import (
     ProtocolViolation,
     Refused,
 )
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.scram import make_token, split_login
 from tests.certificates import (
     CLIENT_USE,
     EXPIRED,
@@ -162,11 +162,11 @@ class RefusalTests(CertificateCase):
         calls = len(self.reactor.getDelayedCalls())
         asked = client.call(AuthenticateCertificate, login=login, versions=[1])
         error = self.failure_of(asked, LoginRefused)
-        tenant = login.split("/")[0]
+        tenant, label = split_login(login)
         row = self.provider.events(type="warning", tenant=tenant)[-1]
         attempts = self.provider.service.logins.attempts
         delay = attempts.delay(tenant, "192.0.2.7")
-        attempts.succeeded(tenant, "192.0.2.7")
+        attempts.succeeded(tenant, "192.0.2.7", label)
         self.failure_of(client.call(ListPoints, **LIST), LoginRefused)
         return str(error), row["name"], len(self.reactor.getDelayedCalls()) - calls, delay
 
@@ -224,7 +224,7 @@ class RefusalTests(CertificateCase):
         """Failures cost the same delays, together with those of passwords."""
         attempts = self.provider.service.logins.attempts
         for _ in range(3):
-            attempts.failed(TENANT, "192.0.2.7")
+            attempts.failed(TENANT, "192.0.2.7", "laptop")
         client = self.client(self.laptop)
         asked = client.call(AuthenticateCertificate, login=LOGIN, versions=[1])
         self.reactor.pass_time(1.9, 0.1)
