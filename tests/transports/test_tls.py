@@ -486,6 +486,20 @@ class MutualTests(TLSTestCase):
         self.assertEqual(facts.peer_spki, server.identity.fingerprints()[0])
         self.assertEqual(there.peer_spki, client.identity.fingerprints()[0])
 
+    def test_long_chain(self) -> None:
+        """Authorities between a node and the one that both trust may be some, but not many."""
+        gateway = self.node("cloudconnect:gateway/g1", "service")
+        authority = self.authority
+        for number in range(8):
+            authority = Authority(f"between {number}", authority)
+            issued = authority.issue_node("cloudconnect:service/main")
+            link = Link(self.node("", "gateway", issued=issued), gateway)
+            if number < 4:
+                self.assert_works(link)
+            else:
+                link.pump()
+                self.assertIsInstance(link.server_app.reason, CertificateUntrusted)
+
     def test_client_refuses(self) -> None:
         """The client refuses another role, another name, another authority's node."""
         stranger = Authority("another")
