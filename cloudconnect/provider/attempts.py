@@ -26,6 +26,10 @@ DOUBLINGS_MAX: Final = 16
 MEMORY_SECONDS: Final = 900.0
 #: Most machines of a tenant that are counted each by itself; nobody takes the others' back.
 LABELS_MAX: Final = 16
+#: Most failures that are written down in a row, and how many a second beside that: nobody who cannot
+#: log in decides how fast the accounts grow, or how long others wait for the disk.
+KEPT_MAX: Final = 1000
+KEPT_RATE: Final = 1.0
 #: Most entries remembered; the oldest go first.
 ENTRIES_MAX: Final = 10_000
 
@@ -46,6 +50,8 @@ class LoginAttempts:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._failed: OrderedDict[tuple[str, str], _Record] = OrderedDict()
+        self._room = float(KEPT_MAX)  # for failures that are written down
+        self._filled = reactor.seconds()
 
     def delay(self, tenant: str, address: str) -> float:
         """How many seconds the next attempt of ``tenant`` from ``address`` has to wait."""
@@ -58,6 +64,22 @@ class LoginAttempts:
         """
         self._count(("", address), "")
         return self._count((tenant, address), label)
+
+    def keeps(self, failures: int) -> bool:
+        """Whether a failure is written down, and not in the log alone: the first one, and each with
+        which they have doubled, within what is bounded for all of them.
+
+        :param failures: what :meth:`failed` has returned
+        """
+        if failures & (failures - 1):
+            return False
+        now = self._reactor.seconds()
+        self._room = min(float(KEPT_MAX), self._room + (now - self._filled) * KEPT_RATE)
+        self._filled = now
+        if self._room < 1.0:
+            return False
+        self._room -= 1.0
+        return True
 
     def succeeded(self, tenant: str, address: str, label: str = DEFAULT_LABEL) -> None:
         """Forget the failures of this machine of a tenant at this address.

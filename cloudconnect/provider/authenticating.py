@@ -154,7 +154,7 @@ class Authentication(CommandLocator):
         await deferLater(service.reactor, delay)
 
     async def _refused(self, login: str, refused: LoginRefused) -> None:
-        """Count a failure, and keep it as a warning."""
+        """Count a failure, warn of it, and keep that unless there were many."""
         service, address = self._service, self._channel.address()
         tenant, label = split_login(login)
         failures = service.logins.attempts.failed(tenant, address, label)
@@ -173,7 +173,8 @@ class Authentication(CommandLocator):
                 hop="control",
                 peer=address,
                 text=f"log-in refused, failure {failures} of this tenant from this address",
-            )
+            ),
+            service.logins.attempts.keeps(failures),
         )
 
     async def _admitted(self, credential: Credential) -> dict[str, Any]:

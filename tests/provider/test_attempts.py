@@ -8,6 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.provider.attempts import (
     ENTRIES_MAX,
     FIRST_DELAY,
+    KEPT_MAX,
+    KEPT_RATE,
     LABELS_MAX,
     LONGEST_DELAY,
     MEMORY_SECONDS,
@@ -84,6 +86,15 @@ class AttemptTests(SynchronousTestCase):
         for number in range(LABELS_MAX + 2):
             self.attempts.succeeded("acme", HERE, f"machine-{number}")
         self.assertEqual(1.0, self.attempts.delay("acme", HERE))
+
+    def test_kept(self) -> None:
+        """Of one guesser's failures fewer and fewer are written down, of all guessers' only so many
+        a second, whatever names and addresses they come with."""
+        kept = [number for number in range(1, 70) if self.attempts.keeps(number)]
+        self.assertEqual([1, 2, 4, 8, 16, 32, 64], kept)
+        self.assertEqual(KEPT_MAX - 7, sum(self.attempts.keeps(1) for _ in range(2 * KEPT_MAX)))
+        self.clock.advance(10 / KEPT_RATE)
+        self.assertEqual(10, sum(self.attempts.keeps(1) for _ in range(100)))
 
     def test_forgotten(self) -> None:
         """Failures are forgotten after a while, and then counted from the beginning."""

@@ -220,6 +220,19 @@ class RefusalTests(CertificateCase):
         ):
             self.assertEqual(known, self.seen(self.client(shown), login), name)
 
+    def test_many(self) -> None:
+        """Who goes on and on does not fill the accounts."""
+        for number in range(1, 11):
+            client = self.client()
+            with self.assertRaises(LoginRefused):
+                self.certified(client, f"{TENANT}/machine-{number}")
+            self.close(client)
+        rows = self.provider.events(type="warning", tenant=TENANT)
+        self.assertEqual(
+            ["failure 1 ", "failure 2 ", "failure 4 ", "failure 8 "],
+            [row["text"].removeprefix("log-in refused, ")[:10] for row in rows],
+        )
+
     def test_delays(self) -> None:
         """Failures cost the same delays, together with those of passwords."""
         attempts = self.provider.service.logins.attempts
