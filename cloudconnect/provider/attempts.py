@@ -26,8 +26,8 @@ DOUBLINGS_MAX: Final = 16
 MEMORY_SECONDS: Final = 900.0
 #: Most machines of a tenant that are counted each by itself; nobody takes the others' back.
 LABELS_MAX: Final = 16
-#: Most failures that are written down in a row, and how many a second beside that: nobody who cannot
-#: log in decides how fast the accounts grow, or how long others wait for the disk.
+#: Most failures that are written down in a row, and how many a second beside that: who cannot log
+#: in does not decide how fast the accounts grow, or how long others wait for the disk.
 KEPT_MAX: Final = 1000
 KEPT_RATE: Final = 1.0
 #: Most entries remembered; the oldest go first.

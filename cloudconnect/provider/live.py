@@ -27,6 +27,7 @@ class LiveSession:
         of it is lost, and why
     :ivar seen: what the provider's roles have warned of
     :ivar told: those of them that the tenant has said that it has
+    :ivar reported: how many warnings the tenant has reported
     :ivar label: the name of the credential with which it was started
     :ivar credential: its number, or None where nobody asked
     :ivar failed: a role of the provider saw that something was changed
@@ -45,6 +46,7 @@ class LiveSession:
     move_on: Callable[[bytes, bool, str], None] = lambda session, lost, text: None
     seen: list[SecurityWarning] = attrs.field(factory=list)
     told: list[SecurityWarning] = attrs.field(factory=list)
+    reported: int = 0
     label: str = DEFAULT_LABEL
     credential: int | None = None
     orphaned: IDelayedCall | None = None

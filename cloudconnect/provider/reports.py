@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -26,6 +26,8 @@ from cloudconnect.sessions.role import TUNNEL_LOST
 
 #: A session that has lost its tunnel, and then its control channel, is over so many seconds later.
 BROKEN_SECONDS = 0.0
+#: Warnings of one session that are taken from its tenant.
+REPORTED_MAX: Final = 64
 
 
 class Reports:
@@ -85,7 +87,11 @@ class Reports:
             self._earlier.has(live.tenant, warning)
 
     def warned_by_tenant(self, live: LiveSession, warning: SecurityWarning) -> Deferred[None]:
-        """A tenant reports a warning: of its own session only, whatever it wrote."""
+        """A tenant reports a warning: of its own session only, whatever it wrote, and not without
+        end: the first ones are kept."""
+        live.reported += 1
+        if live.reported > REPORTED_MAX:
+            return succeed(None)
         told = attrs.evolve(
             warning,
             session=live.identifier,

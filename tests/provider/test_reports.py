@@ -14,7 +14,7 @@ from cloudconnect.errors import NoSpace, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.earlier import EarlierWarnings, name_of
 from cloudconnect.provider.live import LiveSession, LiveSessions
-from cloudconnect.provider.reports import Reports
+from cloudconnect.provider.reports import REPORTED_MAX, Reports
 from cloudconnect.provider.watching import Watcher, Watchers
 from cloudconnect.sessions.role import TUNNEL_LOST
 from tests.provider.accounts.case import AccountsCase
@@ -94,6 +94,14 @@ class ReportsTests(AccountsCase):
         self.successResultOf(self.reports.warned(self.warning(of)))
         ((_, kept),) = self.accounts.untold_of("acme", name_of(of.label, of.job))
         self.assertEqual((self.warning(of), []), (kept, of.told))
+
+    def test_tenant_warns_without_end(self) -> None:
+        """What a tenant reports of one session is bounded: it does not fill the provider's disk."""
+        of = self.session()
+        for number in range(REPORTED_MAX + 5):
+            told = self.warning(of, connection=number)
+            self.successResultOf(self.reports.warned_by_tenant(of, told))
+        self.assertEqual(REPORTED_MAX, len(self.accounts.events({}, 0, 500)))
 
     def test_tenant_warns(self) -> None:
         """A tenant reports of its own session under a role of its own, whatever it writes, and is
