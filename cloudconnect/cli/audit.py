@@ -15,7 +15,8 @@ from cloudconnect.cli.directories import debug_option, directory_option, json_op
 from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.errors import ExitCode
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.audit import AuditLog, Head, kept_head, read, verify
+from cloudconnect.provider.audit import AuditLog, kept_head
+from cloudconnect.provider.audit_chain import Head, read, verify
 from cloudconnect.provider.auditing import admin_entry, append_now
 
 

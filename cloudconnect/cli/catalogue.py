@@ -9,9 +9,10 @@ import click
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable
 from cloudconnect.cli.directories import directory_option, json_option
-from cloudconnect.config.catalogue import Rebuilt, back_up, rebuild_all
+from cloudconnect.config.catalogue import back_up
 from cloudconnect.config.catalogue import restore as restore_directory
 from cloudconnect.config.provider import CONFIGURATION, load, running
+from cloudconnect.config.rebuilding import Rebuilt, rebuild_all
 from cloudconnect.errors import ExitCode, UsageError
 from cloudconnect.provider.accounts import Accounts
 

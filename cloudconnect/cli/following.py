@@ -59,7 +59,7 @@ def moved(settings: TenantSettings, account: Account) -> None:
         address = saved.next_provider
         changed = attrs.evolve(saved, provider=address, next_provider="")
         save(os.environ, settings.profile_name, changed)
-        _say(settings, "provider_moved", f"the provider has moved: it is used at {address} now")
+        say(settings, "provider_moved", f"the provider has moved: it is used at {address} now")
 
 
 def _saved(settings: TenantSettings, account: Account) -> Profile | None:
@@ -81,17 +81,17 @@ def _note(settings: TenantSettings, saved: Profile | None, account: Account) -> 
             pins = (*saved.fingerprints, *new)
             changed = attrs.evolve(saved, fingerprints=pins[-PINS_MAX:])
             text = "the provider has announced its next key; its pin is in the profile now: "
-            _say(settings, "pin_added", text + ", ".join(new))
+            say(settings, "pin_added", text + ", ".join(new))
         missing = [pin for pin in missing if pin not in (changed or saved).fingerprints]
     if changed is not None and notice.address not in ("", changed.provider, changed.next_provider):
         changed = attrs.evolve(changed, next_provider=notice.address)
         text = f"the provider has announced that it will move to {notice.address}"
-        _say(settings, "move_announced", text)
+        say(settings, "move_announced", text)
     if changed is not None and changed != saved:
         save(os.environ, settings.profile_name, changed)
     if used and missing:
         text = "the provider has announced its next key: give --fingerprint too, with "
-        _say(settings, "pin_announced", text + ", ".join(missing))
+        say(settings, "pin_announced", text + ", ".join(missing))
         return False
     return True
 
@@ -112,14 +112,15 @@ def _tell_end(settings: TenantSettings, manager: JobManager, account: Account) -
         if days > ALWAYS_DAYS and path.exists() and path.read_bytes() == line:
             return
         text = ending_text("the provider's certificate", ends, now)
-        _say(settings, "certificate_expires", f"{text}; ask the provider to renew it")
+        say(settings, "certificate_expires", f"{text}; ask the provider to renew it")
         write_private(path, line)
     except (OSError, CloudConnectError) as error:
         if settings.debug:
             settings.console.note(f"note: the certificate's end is not known: {error}")
 
 
-def _say(settings: TenantSettings, name: str, text: str) -> None:
+def say(settings: TenantSettings, name: str, text: str) -> None:
+    """Say something beside the answer: to a person as a note, to a program as an event."""
     settings.console.note(printable(f"note: {text}"))
     if settings.console.as_json:
         settings.console.record("event", {"name": name, "text": text}, "")

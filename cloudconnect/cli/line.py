@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
 
 from cloudconnect.backup.heads import Anchor, KnownHeads, look
-from cloudconnect.cli.following import follow, moved
+from cloudconnect.cli.console import local_time
+from cloudconnect.cli.following import follow, moved, say
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
+from cloudconnect.config.client_certificates import certificate_end
 from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
@@ -52,6 +55,8 @@ _T = TypeVar("_T")
 HEADS_FILE: Final = "heads"
 #: A command that waits for a free task asks again after so many seconds.
 BUSY_SECONDS: Final = 5.0
+#: From so many days before its end on, every command says when this machine's certificate ends.
+OWN_END_DAYS: Final = 14
 #: A first log-in that breaks off is tried again for so long, in seconds, and not longer than
 #: ``--retry`` says: by then a provider is up again, and somebody may be waiting at a terminal.
 LOG_IN_SECONDS: Final = 60.0
@@ -373,6 +378,8 @@ def on_line(
     opened = settings.kit is not None
     phrase = settings.passphrase() if passphrase and sealed and not opened else None
     console = settings.console
+    if identity is not None:
+        _note_end(settings, certificate_end(Path(identity.certificate_path)))
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
         def dialling(found: TenantSettings) -> JobManager:
@@ -424,6 +431,15 @@ def on_line(
             await manager.close()
 
     return settings.run(lined)
+
+
+def _note_end(settings: TenantSettings, ends: float) -> None:
+    """Say when this machine's certificate ends, where that is near: the provider will refuse it."""
+    now = time.time()
+    if ends - now < OWN_END_DAYS * 86400:
+        verb = "expires" if ends > now else "has expired, or the clock is wrong: it ended"
+        text = f"the certificate of this machine {verb} on {local_time(ends)}"
+        say(settings, "own_certificate_expires", text)
 
 
 def _trust(settings: TenantSettings) -> TrustPolicy:

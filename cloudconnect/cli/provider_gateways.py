@@ -15,6 +15,7 @@ from cloudconnect.cli.provider_nodes import all_nodes, note, state_of
 from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load
+from cloudconnect.provider.node_acts import check_name
 from cloudconnect.provider.planning import DEFAULT_POOL
 from cloudconnect.transports.nodes import GATEWAY
 
@@ -43,6 +44,7 @@ def gateway_enroll(
 ) -> None:
     """Make the directory of a gateway; carry it to the gateway's host on a safe way."""
     settings = load(directory)
+    check_name(GATEWAY, name)
     made = enroll(settings, name, output, service, listen, advertise, pool)
     note(directory, GATEWAY, name, made.directory)
     write_down(settings, "gateway_enroll", name=name, service=service, advertise=advertise)

@@ -1,44 +1,23 @@
-"""Layer 6: ``provider tenant``: who may log in: invitations, credentials, disabling, removing."""
+"""Layer 6: ``provider tenant``: who may log in: invitations, disabling, removing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cloudconnect.cli.administering import Acts, administrate, listed
+from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.console import Console, local_time
+from cloudconnect.cli.credentials import can_option, capabilities_of, credential, label_option
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
-from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
 from cloudconnect.cli.tenants import tenant
 from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
-from cloudconnect.commands.admin import AddCredential, Invite, RevokeCredential, SwitchTenant
-from cloudconnect.config.client_certificates import certificate_pin, check_certificate
+from cloudconnect.commands.admin import Invite, SwitchTenant
 from cloudconnect.config.invitation import InvitationText
 from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import ProviderSettings, load
-from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
-from cloudconnect.transports.trust import parse_fingerprint
-
-_label_option = click.option("--label", metavar="LABEL", help="What the machine is called here.")
-_can_option = click.option(
-    "--can",
-    default="write,read,delete,admin",
-    show_default=True,
-    help="What it may do: back up, restore, delete and lock, change keys.",
-)
-
-
-def _certificate_option(text: str) -> Callable[[Any], Any]:
-    return click.option("--certificate", type=click.Path(path_type=Path), help=text)
-
-
-def _capabilities(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
 
 # --- invitations ---------------------------------------------------------------------------------
 
@@ -46,8 +25,8 @@ def _capabilities(text: str) -> list[str]:
 @click.command("invite")
 @click.argument("name")
 @directory_option
-@_label_option
-@_can_option
+@label_option
+@can_option
 @click.option("--for", "good_for", default="7d", show_default=True, help="How long it is good.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write it there, mode 0600.")
 @click.option("--quota", metavar="SIZE", help="Of a new tenant, as the next ones: tenant add.")
@@ -84,7 +63,7 @@ def tenant_invite(
             Invite,
             name=name,
             label=label or "",
-            capabilities=_capabilities(can),
+            capabilities=capabilities_of(can),
             seconds=seconds,
             settings=settings,
         )
@@ -126,7 +105,7 @@ def _new_settings(choices: dict[str, Any]) -> dict[str, Any]:
         "max_tasks": ("max_tasks", int),
         "bandwidth": ("bandwidth", parse_rate),
         "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
-        "encryption": ("modes", _capabilities),
+        "encryption": ("modes", capabilities_of),
     }
     given = {option: value for option, value in choices.items() if value is not None}
     return {readers[option][0]: readers[option][1](value) for option, value in given.items()}
@@ -141,136 +120,6 @@ def addresses(provider: ProviderSettings) -> tuple[str, ...]:
     if port in ("", "0"):
         port = str(PUBLIC_PORT)
     return tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in provider.hosts)
-
-
-# --- credentials ---------------------------------------------------------------------------------
-
-
-@click.group("credential")
-def credential() -> None:
-    """A tenant's credentials: one for each of its machines."""
-
-
-@credential.command("add")
-@click.argument("name")
-@directory_option
-@_label_option
-@_can_option
-@click.option("--password-file", type=click.Path(path_type=Path), help="Its login password.")
-@_certificate_option("It logs in with this certificate, PEM, and no password.")
-@json_option
-@debug_option
-def credential_add(
-    name: str,
-    directory: Path,
-    label: str | None,
-    can: str,
-    password_file: Path | None,
-    certificate: Path | None,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    """Give a machine a credential of its own. Without --password-file a token is made.
-
-    The machine logs in as NAME/LABEL: cloudconnect connect HOST --tenant NAME/LABEL. With
-    --certificate it logs in with that certificate, whose key it keeps (connect --certificate F
-    --key F). A label may have two certificates, so that the next one is there before the first is
-    revoked.
-    """
-    if certificate is not None and password_file is not None:
-        raise UsageError("give --password-file or --certificate, not both")
-    pin = None
-    if certificate is not None:
-        check_certificate(certificate)
-        pin = certificate_pin(certificate)
-    what = f"login password of {name}"
-    password = None
-    if password_file is not None:
-        password = as_password(read_bounded(password_file, what, SECRET_MAX), what)
-
-    async def work(acts: Acts) -> dict[str, Any]:
-        return await acts.call(
-            AddCredential,
-            name=name,
-            label=label or "",
-            password=password,
-            capabilities=_capabilities(can),
-            certificate=pin,
-        )
-
-    made = administrate(directory, work, debug)
-    console = Console(as_json)
-    login = f"{name}/{made['label']}"
-    console.say(f"Credential {made['label']} of tenant {name} is there; it logs in as {login}.")
-    fields = {"tenant": name, "credential": made["label"], "login": login}
-    if pin is not None:
-        fields["spki"] = spki = f"SPKI-SHA256:{pin.hex()}"
-        console.record("credential", fields, f"It logs in with the certificate of key {spki}.")
-        return
-    if made["token"] is None:
-        console.record("credential", fields, "")
-        return
-    shown = made["token"].reveal().decode()
-    console.say("Its login token, shown only now; hand it over on a safe way:")
-    console.record("credential", {**fields, "token": shown}, shown)
-
-
-@credential.command("list")
-@click.argument("name")
-@directory_option
-@click.option("--all", "with_ended", is_flag=True, help="Those too that have ended.")
-@json_option
-@debug_option
-def credential_list(
-    name: str, directory: Path, with_ended: bool, as_json: bool, debug: bool
-) -> None:
-    """List a tenant's credentials and invitations."""
-    console = Console(as_json)
-    for row in listed(directory, "credential", {"tenant": name}, debug):
-        if row["revoked"] is not None and not with_ended:
-            continue
-        kind = "invitation" if row["invitation"] else row["spki"] or "password"
-        text = f"{name}/{row['label']}  can {', '.join(row['capabilities'])}  {kind}"
-        if row["expires"] is not None:
-            text += f"  until {local_time(row['expires'])}"
-        if row["revoked"] is not None:
-            text += f"  ended {local_time(row['revoked'])}"
-        console.record("credential", row, text)
-
-
-@credential.command("revoke")
-@click.argument("name")
-@click.argument("label")
-@directory_option
-@_certificate_option("Of two certificates of this label only this one.")
-@click.option("--spki", metavar="PIN", help="The same, by its pin as credential list has it.")
-@json_option
-@debug_option
-def credential_revoke(
-    name: str,
-    label: str,
-    directory: Path,
-    certificate: Path | None,
-    spki: str | None,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    """End a credential or an invitation at once, with what runs with it."""
-    if certificate is not None and spki is not None:
-        raise UsageError("give --certificate or --spki, not both")
-    pin = None if certificate is None else certificate_pin(certificate)
-    if spki is not None:
-        kind, _, digits = parse_fingerprint(spki).partition(":")
-        if kind != "SPKI-SHA256":
-            raise UsageError("--spki takes a pin that begins with SPKI-SHA256:")
-        pin = bytes.fromhex(digits)
-
-    async def work(acts: Acts) -> None:
-        await acts.call(RevokeCredential, name=name, label=label, certificate=pin)
-
-    administrate(directory, work, debug)
-    text = f"Credential {label} of tenant {name} has ended, and what ran with it."
-    Console(as_json).record("credential", {"tenant": name, "credential": label}, text)
 
 
 # --- disabling and removing ----------------------------------------------------------------------

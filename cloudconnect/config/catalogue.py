@@ -15,45 +15,37 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from cloudconnect.config.profile import write_private
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load
-from cloudconnect.errors import CloudConnectError, NotFound, StoredDataDamaged, UsageError
-from cloudconnect.provider.audit import segments
-from cloudconnect.repository.database import sqlite_url
+from cloudconnect.config.rebuilding import (
+    Rebuilt,
+    copy_database,
+    put_aside,
+    rebuild,
+    repositories_in,
+)
+from cloudconnect.errors import NotFound, StoredDataDamaged, UsageError
+from cloudconnect.provider.audit_chain import segments
 from cloudconnect.repository.opening import CATALOGUE
-from cloudconnect.repository.retention import RetentionRow
-from cloudconnect.repository.store import Repository
 
 #: The list of what a backup holds, written last: without it, it is none.
 MANIFEST: Final = "manifest.json"
 #: Files and folders of a provider's directory that are taken as they are.
 _PLAIN: Final = (CONFIGURATION, "tls", "lan", "keys", "audit", "wan.key")
+#: Settings that name further files; those that do not lie in the directory are not ours.
+_NAMING: Final = (
+    "certificate",
+    "key",
+    "alarm_webhook_ca",
+    "alarm_webhook_key",
+    "alarm_mail_password",
+    "alarm_mail_ca",
+)
 _ACCOUNTS: Final = "accounts.sqlite"
-
-
-@attrs.frozen
-class Rebuilt:
-    """A repository's catalogue that was made again.
-
-    :ivar repository: its name, in hexadecimal
-    :ivar points: restore points that it has
-    :ivar policies: retention policies that were kept
-    :ivar damaged: a sentence for everything that could not be used
-    """
-
-    repository: str
-    points: int
-    policies: int
-    damaged: tuple[str, ...]
 
 
 def back_up(settings: ProviderSettings, target: Path) -> dict[str, Any]:
@@ -70,13 +62,13 @@ def back_up(settings: ProviderSettings, target: Path) -> dict[str, Any]:
         raise UsageError(f"{target} is not empty: choose a new folder for the backup")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
-    _copy_database(settings.directory / _ACCOUNTS, target / _ACCOUNTS)
+    copy_database(settings.directory / _ACCOUNTS, target / _ACCOUNTS)
     repositories = []
-    for folder in _repositories(settings):
+    for folder in repositories_in(settings):
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            _copy_database(folder / CATALOGUE, target / "catalogues" / f"{folder.name}.sqlite")
+            copy_database(folder / CATALOGUE, target / "catalogues" / f"{folder.name}.sqlite")
             repositories.append(folder.name)
-    for name in _PLAIN:
+    for name in (*_PLAIN, *_named_files(settings)):
         _copy_plain(settings.directory / name, target / name)
     manifest = {
         "version": 1,
@@ -132,7 +124,7 @@ def restore(source: Path, directory: Path, read_data: bool = False) -> list[Rebu
         if name.startswith(left):
             continue
         for suffix in ("", "-wal", "-shm") if name == _ACCOUNTS else ("",):
-            _put_aside(directory / f"{name}{suffix}", aside)
+            put_aside(directory / f"{name}{suffix}", aside)
         write_private(directory / name, (source / name).read_bytes())
     for made in ("repositories", "keys"):
         (directory / made).mkdir(mode=0o700, exist_ok=True)
@@ -141,104 +133,21 @@ def restore(source: Path, directory: Path, read_data: bool = False) -> list[Rebu
     settings = load(directory)
     return [
         rebuild(folder, source / "catalogues" / f"{folder.name}.sqlite", read_data)
-        for folder in _repositories(settings)
+        for folder in repositories_in(settings)
     ]
-
-
-def rebuild_all(
-    settings: ProviderSettings,
-    wanted: Callable[[str], bool] = lambda name: True,
-    read_data: bool = False,
-) -> list[Rebuilt]:
-    """Make catalogues again from what lies in the repositories, and from nothing else.
-
-    Retention policies are taken from the catalogues that are there, where they can be read.
-
-    :param wanted: which repositories, by their names in hexadecimal
-    """
-    return [
-        rebuild(folder, folder / CATALOGUE, read_data)
-        for folder in _repositories(settings)
-        if wanted(folder.name)
-    ]
-
-
-def rebuild(folder: Path, known: Path, read_data: bool = False) -> Rebuilt:
-    """Make one repository's catalogue again.
-
-    :param folder: the repository's
-    :param known: a catalogue that has its retention policies; it need not be there
-    """
-    policies = _policies(folder, known)
-    aside = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    for suffix in ("", "-wal", "-shm"):
-        _put_aside(folder / f"{CATALOGUE}{suffix}", aside)
-    with Repository.recover(folder) as repository:
-        result = repository.rebuild_index(read_data)
-        kept = 0
-        for row in policies:
-            with contextlib.suppress(CloudConnectError):  # outside of the rules by now
-                repository.set_retention(row.host, row.job, row.policy)
-                kept += 1
-        points = len(repository.points())
-    return Rebuilt(folder.name, points, kept, result.damaged)
-
-
-def _policies(folder: Path, known: Path) -> list[RetentionRow]:
-    """The policies in a catalogue; none where it is missing or damaged."""
-    if not known.exists():
-        return []
-    try:
-        with _copied(known) as copy:
-            url = sqlite_url(os.fspath(copy))
-            with Repository.open(folder, url, lease=False) as opened:
-                return opened.retention()
-    except (CloudConnectError, OSError, sqlite3.Error):
-        return []
 
 
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _repositories(settings: ProviderSettings) -> list[Path]:
-    if not settings.repositories.is_dir():
-        return []
-    return [
-        path
-        for path in sorted(settings.repositories.iterdir())
-        if path.is_dir() and len(path.name) == 32 and not set(path.name) - set("0123456789abcdef")
-    ]
-
-
-@contextlib.contextmanager
-def _copied(known: Path) -> Iterator[Path]:
-    """A copy of a data base that may be migrated, and is removed afterwards."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="cloudconnect-") as folder:
-        copy = Path(folder) / "copy.sqlite"
-        _copy_database(known, copy)
-        yield copy
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    """Copy a SQLite data base as of one moment, also while others write to it.
-
-    :raises FileNotFoundError: there is none
-    """
-    if not source.exists():
-        raise FileNotFoundError(os.fspath(source))
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-    with (
-        contextlib.closing(sqlite3.connect(source, timeout=60)) as read,
-        contextlib.closing(sqlite3.connect(target)) as written,
-    ):
-        read.execute("PRAGMA query_only=ON")
-        read.backup(written)
-        written.execute("PRAGMA journal_mode=DELETE")
-        written.commit()
-    _sync(target)
+def _named_files(settings: ProviderSettings) -> list[str]:
+    """The files in the directory that settings name, beside those that are taken anyhow."""
+    found = []
+    for setting in _NAMING:
+        path = Path(getattr(settings, setting) or "/")
+        if not path.is_absolute() and ".." not in path.parts and path.parts[0] not in _PLAIN:
+            found.append(os.fspath(path))
+    return found
 
 
 def _copy_plain(source: Path, target: Path) -> None:
@@ -262,16 +171,6 @@ def _names(folder: Path) -> list[str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put_aside(path: Path, suffix: str) -> None:
-    if path.exists():
-        shutil.move(path, path.with_name(f"{path.name}.{suffix}"))
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

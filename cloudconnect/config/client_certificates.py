@@ -55,6 +55,15 @@ def certificate_pin(path: Path) -> bytes:
     return hashlib.sha256(octets).digest()
 
 
+def certificate_end(path: Path) -> float:
+    """When a certificate ends, in seconds since 1970.
+
+    :param path: PEM file, the certificate first
+    :raises UsageError: it cannot be read
+    """
+    return _read(path).not_valid_after_utc.timestamp()
+
+
 def check_certificate(path: Path) -> None:
     """Whether a tenant could log in with a certificate.
 
@@ -62,6 +71,12 @@ def check_certificate(path: Path) -> None:
     :raises UsageError: it could not, or the file cannot be read
     """
     certificate = _read(path)
+    if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
+        raise UsageError(f"the certificate {path} has expired")
+    _check_kind(certificate, path)
+
+
+def _check_kind(certificate: x509.Certificate, path: Path) -> None:
     key = _key_of(certificate, path)
     strong = (
         isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
@@ -73,8 +88,6 @@ def check_certificate(path: Path) -> None:
             f"the key of {path} cannot be used: it must be RSA of {RSA_BITS_MIN} bits or more, "
             "Ed25519, Ed448, or ECDSA on P-256 or more"
         )
-    if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
-        raise UsageError(f"the certificate {path} has expired")
     try:
         uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -109,11 +122,13 @@ def _read(path: Path) -> x509.Certificate:
 def client_identity(certificate: str, key: str) -> ServerIdentity:
     """The certificate and key with which this machine logs in, checked.
 
+    Whether it has expired is left to the provider's clock.
+
     :param certificate: path of a PEM file
     :param key: path of a PEM file that others cannot read
     :raises UsageError: a file cannot be used, the key is open to others or of another certificate
     """
-    check_certificate(Path(certificate))
+    _check_kind(_read(Path(certificate)), Path(certificate))
     check_private(key)
     identity = ServerIdentity(certificate, key)
     identity.install(SSL.Context(SSL.TLS_METHOD))

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from cloudconnect.config.bounds import BOUNDS, bounds_of
-from cloudconnect.config.certificates import issue_node_certificate
+from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError

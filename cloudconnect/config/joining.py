@@ -15,7 +15,7 @@ import attrs
 
 from cloudconnect.commands.enrolling import NodeInvitation
 from cloudconnect.config import gateway, mover, wan
-from cloudconnect.config.certificates import install_node_certificate, make_node_request
+from cloudconnect.config.node_certificates import install_node_certificate, make_node_request
 from cloudconnect.config.provider import quoted
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT

@@ -17,10 +17,10 @@ from typing import Final
 from cryptography import x509
 from OpenSSL import SSL
 
-from cloudconnect.config.certificates import (
+from cloudconnect.config.certificates import load_certificate
+from cloudconnect.config.node_certificates import (
     install_node_certificate,
     issue_node_certificate,
-    load_certificate,
     make_node_request,
     renew_node_ca,
 )

@@ -18,11 +18,8 @@ import attrs
 from OpenSSL import SSL
 
 from cloudconnect.config.bounds import BOUNDS
-from cloudconnect.config.certificates import (
-    issue_node_certificate,
-    make_node_ca,
-    make_server_certificate,
-)
+from cloudconnect.config.certificates import make_server_certificate
+from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
 from cloudconnect.settings import (

@@ -13,8 +13,8 @@ from typing import Final
 
 import attrs
 
-from cloudconnect.config.certificates import issue_node_certificate, make_node_ca
 from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError

@@ -10,176 +10,55 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import attrs
 from twisted.application.service import MultiService, Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, UNIXServerEndpoint
 from twisted.internet.interfaces import (
     IListeningPort,
-    IStreamClientEndpoint,
-    IStreamServerEndpoint,
 )
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.notice import Notice
 from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.access import GRACE_DAYS
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.admin_socket import AdminFactory
 from cloudconnect.provider.administration import Administration
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.departures import Departures
-from cloudconnect.provider.enrolment import EnrolmentTarget, Signer
-from cloudconnect.provider.gateway import Bounds, Gateway
+from cloudconnect.provider.enrolment import EnrolmentTarget
+from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.health import Health
-from cloudconnect.provider.lan import GatewayEnd, NodeFactory, ServiceEnd
+from cloudconnect.provider.lan import NodeFactory
+from cloudconnect.provider.lan_answers import GatewayEnd, ServiceEnd
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
 from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
+from cloudconnect.provider.one_thread import OneThread
 from cloudconnect.provider.overseeing import oversee
+from cloudconnect.provider.places import Places
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
-from cloudconnect.provider.relay import PROXY_LOCAL, Relays, RelayTo
+from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.provider.reserve import Reserve
-from cloudconnect.provider.seeding import FillCache
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.storage import host_name, storage_of
-from cloudconnect.provider.tenant_acts import REMOVED_DAYS
+from cloudconnect.provider.ways import backend_factory, dial_from
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.listening import Listener
-from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.proxied import ProxiedEndpoint
-from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
-from cloudconnect.transports.tls import MutualTLS, PinnedTLS, TLSServerFactory
-
-#: The roles that a provider's process may have beside the service, which it always has.
-ROLES = ("gateway", "mover", "wan")
-#: Makes the endpoint of what the service calls a role's place.
-Dial = Callable[[str], IStreamClientEndpoint]
-
-
-@attrs.frozen(kw_only=True)
-class Places:
-    """Where an embedded provider keeps and finds things.
-
-    :ivar accounts_url: SQLAlchemy URL of the accounts data base
-    :ivar repositories: folder of the repositories
-    :ivar keys: folder of the provider's own keys of them; ``keys`` beside it where it is None
-    :ivar reserve: file that keeps room for when the disk is full, or None
-    :ivar intervals: how often the mover does what it does by itself
-    :ivar identity: what the control channel shows
-    :ivar admin_socket: path of the admin socket, or None on a read-only file system
-    :ivar public: where the gateway listens
-    :ivar lan: where gateways and accelerators of their own process register, with the TLS of the
-        LAN, or None
-    :ivar sign: issues the certificates of nodes that join with a token, or None
-    :ivar backend: where what they send on arrives, or None; nobody else may reach it, because who
-        connects there says himself what the peer's address is
-    :ivar backend_address: ``HOST:PORT`` of ``backend`` as they connect to it
-    :ivar advertise: ``HOST:PORT`` of gateways that tenants are told, where the admin set them
-    :ivar audit: folder of the audit log, or None for none
-    :ivar roles: which roles run in this process beside the service, of :data:`ROLES`
-    :ivar grace_days: days after the end of a lease in which its tenant may restore
-    :ivar removed_days: days that a removed tenant stays in the bin
-    :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
-        or None for none
-    :ivar bounds: what the gateway of this process lets in
-    """
-
-    accounts_url: str
-    repositories: Path
-    identity: ServerIdentity
-    admin_socket: Path | None
-    public: IStreamServerEndpoint
-    lan: tuple[IStreamServerEndpoint, MutualTLS] | None = None
-    sign: Signer | None = None
-    backend: IStreamServerEndpoint | None = None
-    backend_address: str = ""
-    advertise: tuple[str, ...] = ()
-    keys: Path | None = None
-    reserve: Path | None = None
-    intervals: Intervals | None = None
-    audit: Path | None = None
-    roles: frozenset[str] = frozenset(ROLES)
-    grace_days: int = GRACE_DAYS
-    removed_days: int = REMOVED_DAYS
-    accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
-    bounds: Bounds = attrs.field(factory=Bounds)
-
-
-class AccountsThread(Service):
-    """The one thread that uses the accounts data base."""
-
-    def __init__(self, reactor: Any, accounts: Accounts) -> None:
-        self._reactor = reactor
-        self._accounts = accounts
-        self._pool = ThreadPool(1, 1, "accounts")
-
-    def startService(self) -> None:
-        """Start it."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._pool.start()
-
-    def stopService(self) -> None:
-        """Finish what waits, then close the data base."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._pool.stop()
-        self._accounts.close()
-
-    def run(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
-        """Run ``call`` in the thread."""
-        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
-
-
-def here_to(reactor: Any, mover: TargetDataMover) -> IStreamClientEndpoint:
-    """The way from an accelerator to the mover in the same process, in memory."""
-    endpoint, target = MemoryEndpoint(reactor, "the target data mover"), RoleTarget(mover)
-    endpoint.listen(
-        FirstBytesFactory(lambda route: target if mover.by_route(route) else None, None, reactor)
-    )
-    return endpoint
-
-
-def backend_factory(
-    reactor: Any, roles: Iterable[TargetRole], service: IRelayTarget
-) -> FirstBytesFactory:
-    """What answers gateways that have relayed a connection to this process: they have bounded and
-    shaped it, and the roles know their routes themselves."""
-    there = list(roles)
-    target = RoleTarget(*there)
-
-    def lookup(route: bytes) -> IRelayTarget | None:
-        return target if any(role.by_route(route) is not None for role in there) else None
-
-    return FirstBytesFactory(lookup, service, reactor)
-
-
-def _dial_from(reactor: Any, places: Places, mover: TargetDataMover | None) -> Dial:
-    """How an accelerator in this process reaches the movers: that of this process in memory."""
-    here = None if mover is None else here_to(reactor, mover)
-
-    def dial(backend: str) -> IStreamClientEndpoint:
-        if here is not None and backend in (HERE, places.backend_address):
-            return here
-        host, port = split_host_port(backend)
-        way = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
-        return SayingEndpoint(way, PROXY_LOCAL)
-
-    return dial
+from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory
+from cloudconnect.transports.tls import PinnedTLS, TLSServerFactory
 
 
 def _control_tls(identity: ServerIdentity) -> PinnedTLS:
@@ -228,7 +107,7 @@ class EmbeddedProvider(MultiService):
         accounts = Accounts(places.accounts_url)
         with contextlib.suppress(NoSpace):  # nothing can be written: then that waits
             accounts.abandon_sessions()
-        thread = AccountsThread(reactor, accounts)
+        thread = OneThread(reactor, "accounts", accounts.close)
         service = CloudConnectService(
             reactor,
             accounts,
@@ -250,7 +129,9 @@ class EmbeddedProvider(MultiService):
         )
         roles: list[TargetRole] = [] if mover is None else [mover]
         if places.accelerator is not None and "wan" in places.roles:
-            accelerator, fill = places.accelerator(_dial_from(reactor, places, mover))
+            accelerator, fill = places.accelerator(
+                dial_from(reactor, places.backend_address, mover)
+            )
             roles.append(accelerator)
             if mover is not None:
                 mover.fill = fill

@@ -1,10 +1,7 @@
-"""Layer 4: the audit log: a chain of JSON lines in which no line can be changed, removed or moved.
+"""Layer 4: writes the audit log: one file a month in a folder, whose lines are one chain.
 
-Every line holds its number and the SHA-256 of the line before it, so that whoever changes one,
-takes one out or puts two in another order breaks the chain there. The number and hash of the last
-line, the *head*, are kept in the accounts data base: without it, lines could be cut off at the end.
-A line is durable before the head that names it. ``DIRECTORY/audit`` has one file a month; the chain
-goes on from file to file.
+What the chain is, and how it is followed, is in :mod:`cloudconnect.provider.audit_chain`. The head
+is kept in the accounts data base; a line is durable before the head that names it.
 
 Whoever can change both the files and the data base can write another history: an admin who must be
 able to prove something writes the head down elsewhere now and then (``provider audit`` prints it).
@@ -14,85 +11,27 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-
-import attrs
+from typing import Final
 
 from cloudconnect.errors import UsageError
+from cloudconnect.provider.audit_chain import (
+    LINE_MAX,
+    Entry,
+    Head,
+    heads_of,
+    line_of,
+    place_of,
+    segments,
+)
 from cloudconnect.provider.values import Values
 
 #: Name of the head among the provider's values.
 HEAD: Final = "audit-head"
-#: What the first line names as the one before it.
-GENESIS: Final = "0" * 64
-#: Longest line that is read, in bytes; what is written stays far below.
-LINE_MAX: Final = 64 << 10
-#: Longest text in a line, and most items of a list or a map in it: the rest is counted.
-TEXT_MAX: Final = 500
-ITEMS_MAX: Final = 64
-
-
-@attrs.frozen
-class Head:
-    """The last line: its number, the first one's being 1, and its SHA-256 in hexadecimal."""
-
-    number: int = 0
-    digest: str = GENESIS
-
-    def __str__(self) -> str:
-        return f"{self.number}:{self.digest}"
-
-    @classmethod
-    def parse(cls, text: str) -> Head:
-        """The head that was written down as ``NUMBER:HASH``.
-
-        :raises UsageError: not of this form
-        """
-        number, _, digest = text.strip().partition(":")
-        if not (
-            number.isdigit() and len(digest) == 64 and not set(digest) - set("0123456789abcdef")
-        ):
-            raise UsageError(f"{text!r} is not NUMBER:HASH, as provider audit prints it")
-        return cls(int(number), digest)
-
-
-@attrs.frozen(kw_only=True)
-class Entry:
-    """What one line says.
-
-    :ivar time: seconds since 1970
-    :ivar actor: ``admin``, or the role that saw it
-    :ivar act: a stable word
-    :ivar fields: JSON values
-    """
-
-    actor: str
-    act: str
-    time: float = attrs.field(factory=time.time)
-    fields: dict[str, Any] = attrs.field(factory=dict)
-
-
-def bounded(value: Any) -> Any:
-    """``value`` as JSON of a bounded size; octets in hexadecimal, what is unknown by its type."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        return value if len(value) <= TEXT_MAX else f"{value[:TEXT_MAX]}... ({len(value)})"
-    if isinstance(value, bytes):
-        return bounded(value.hex())
-    if isinstance(value, dict):
-        items = [(str(key)[:TEXT_MAX], bounded(value[key])) for key in list(value)[:ITEMS_MAX]]
-        return dict(items) | ({"more": len(value)} if len(value) > ITEMS_MAX else {})
-    if isinstance(value, list | tuple):
-        items = [bounded(item) for item in value[:ITEMS_MAX]]
-        return items + ([f"{len(value)} in all"] if len(value) > ITEMS_MAX else [])
-    return f"({type(value).__name__})"
 
 
 class AuditLog:
@@ -127,7 +66,7 @@ class AuditLog:
             head = self._last()
             lines = []
             for entry in entries:
-                line = _line(entry, head)
+                line = line_of(entry, head)
                 lines.append(line)
                 head = Head(head.number + 1, hashlib.sha256(line).hexdigest())
             path = self._folder / time.strftime("%Y-%m.jsonl", time.gmtime())
@@ -148,7 +87,7 @@ class AuditLog:
         kept, last, found = self.head, Head(), False
         for path in reversed(segments(self._folder)):
             _drop_torn(path)
-            numbered = list(_heads_of(path))
+            numbered = list(heads_of(path))
             found = found or any(head == kept for head in numbered)
             if last.number == 0 and numbered:
                 last = numbered[-1]
@@ -165,7 +104,7 @@ class AuditLog:
         with path.open("rb") as file:
             file.seek(size)
             while line := file.readline(LINE_MAX):
-                number, previous = _place(line)
+                number, previous = place_of(line)
                 if (number, previous) != (head.number + 1, head.digest) or line[-1:] != b"\n":
                     return None
                 head = Head(head.number + 1, hashlib.sha256(line[:-1]).hexdigest())
@@ -178,91 +117,6 @@ def kept_head(heads: Values) -> Head:
         return Head.parse((heads.value(HEAD) or b"").decode("ascii"))
     except (UsageError, UnicodeDecodeError):
         return Head()
-
-
-def segments(folder: Path) -> list[Path]:
-    """The files of the log, oldest first."""
-    return sorted(folder.glob("????-??.jsonl"))
-
-
-def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every line that can be read, as a map, in order; :func:`verify` says what is wrong."""
-    for path in segments(folder):
-        for line in _lines(path):
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(values, dict):
-                yield values
-
-
-def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, list[str]]:
-    """Follow the chain from its first line to its end.
-
-    :param head: as the accounts data base has it
-    :param against: one that was written down elsewhere
-    :return: how many lines there are, and a sentence for everything that is wrong
-    """
-    wrong: list[str] = []
-    wanted = {one.number: one for one in (head, against) if one is not None and one.number}
-    seen, last = 0, Head()
-    for path in segments(folder):
-        for line in _lines(path):
-            seen += 1
-            place = f"{path.name}, line {last.number + 1}"
-            number, previous = _place(line)
-            if number is None:
-                wrong.append(f"{place} cannot be read")
-            elif number != last.number + 1:
-                wrong.append(f"{place}: number {number} stands where {last.number + 1} should")
-            elif previous != last.digest:
-                wrong.append(f"{place}: the line before it was changed or replaced")
-            last = Head(
-                number if number is not None else last.number + 1, hashlib.sha256(line).hexdigest()
-            )
-            if last.number in wanted and wanted.pop(last.number) != last:
-                wrong.append(f"{place} is not the line whose hash was kept")
-    for missing in sorted(wanted):
-        wrong.append(f"line {missing}, whose hash was kept, is missing: the log was cut")
-    return seen, wrong
-
-
-# --- lines ---------------------------------------------------------------------------------------
-
-
-def _line(entry: Entry, before: Head) -> bytes:
-    values = {
-        "number": before.number + 1,
-        "previous": before.digest,
-        "time": round(entry.time, 3),
-        "actor": entry.actor,
-        "act": entry.act,
-        "fields": bounded(entry.fields),
-    }
-    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _place(line: bytes) -> tuple[int | None, str]:
-    try:
-        values = json.loads(line)
-        number, previous = values["number"], values["previous"]
-    except (ValueError, KeyError, TypeError):
-        return None, ""
-    return (number, str(previous)) if type(number) is int and number > 0 else (None, "")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while line := file.readline(LINE_MAX):
-            yield line.removesuffix(b"\n")
-
-
-def _heads_of(path: Path) -> Iterator[Head]:
-    for line in _lines(path):
-        number, _ = _place(line)
-        if number is not None:
-            yield Head(number, hashlib.sha256(line).hexdigest())
 
 
 def _drop_torn(path: Path) -> None:
@@ -311,7 +165,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-#: Adds entries to an audit log, and fires when they are durable.
-Append = Callable[[Sequence[Entry]], Any]

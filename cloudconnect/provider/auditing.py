@@ -13,15 +13,14 @@ from typing import Any, Final
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import Secret
-from cloudconnect.provider.audit import AuditLog, Entry
+from cloudconnect.provider.audit import AuditLog
+from cloudconnect.provider.audit_chain import Entry
 from cloudconnect.provider.watching import SessionEnd, Watcher
 
 #: Entries are collected for so many seconds before they are written: the steps of one Start.
@@ -44,28 +43,6 @@ def _without_secret(name: str, value: Any) -> Any:
         return without_secrets(value)
     named = any(word in name for word in _SECRET_NAMES)
     return "(secret)" if named and isinstance(value, str | bytes) and value else value
-
-
-class AuditThread(Service):
-    """The one thread that writes the audit log: it waits for the disk, and nobody for it."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._pool = ThreadPool(0, 1, "audit")
-
-    def startService(self) -> None:
-        """Start it."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._pool.start()
-
-    def stopService(self) -> None:
-        """Finish what waits."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._pool.stop()
-
-    def run(self, call: Callable[..., Any], *arguments: Any, **values: Any) -> Deferred[Any]:
-        """Run ``call`` in the thread."""
-        return deferToThreadPool(self._reactor, self._pool, call, *arguments, **values)
 
 
 class Auditor(Service, Watcher):

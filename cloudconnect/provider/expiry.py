@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
-from twisted.application.service import Service
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from cloudconnect.provider.looking import Looking
 
 #: Days before the end at which it is told; 0: it has ended.
 DAYS: Final = (30, 14, 3, 0)
@@ -46,7 +45,7 @@ def ending_text(name: str, ends: float, now: float) -> str:
     return f"{name} expires on {date}, in {left} day{'' if left == 1 else 's'}"
 
 
-class ExpiryWatch(Service):
+class ExpiryWatch(Looking):
     """Tells once for each of :data:`DAYS` that a certificate will end.
 
     :param reactor: clock
@@ -68,19 +67,7 @@ class ExpiryWatch(Service):
         self._tell = tell
         self._now = now
         self._told: dict[Ending, int] = {}
-        self._loop = LoopingCall(self.look)
-        self._loop.clock = reactor
-
-    def startService(self) -> None:
-        """Look now, and again and again."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._loop.start(LOOK_SECONDS)
-
-    def stopService(self) -> Any:
-        """Look no more."""
-        if self._loop.running:
-            self._loop.stop()
-        return maybeDeferred(super().stopService)
+        super().__init__(reactor, LOOK_SECONDS, self.look)
 
     def look(self) -> None:
         """Tell what is due and was not told since the start; also called where files changed."""

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import DrainGateway, PublishRoute, RetireRoute
 from cloudconnect.errors import NotReachable, Refused
+from cloudconnect.provider.gateway_load import Load
 from cloudconnect.provider.planning import DEFAULT_POOL, HERE, GatewayPlace, Part
 from cloudconnect.settings import KEY_A_SECONDS, LOAD_SECONDS
 from cloudconnect.transports.nodes import GATEWAY
@@ -31,42 +32,8 @@ ANSWER_SECONDS: Final = 5.0
 #: A gateway of another process that has reported no load for so long, in seconds, is asked whether
 #: it is there: three reports are missing.
 QUIET_SECONDS: Final = 3 * LOAD_SECONDS
-#: What a connection counts for beside what it moves, in bytes a second: an idle one costs little.
-CONNECTION_WEIGHT: Final = 16 << 10
-#: What a session counts for from its plan to the gateway's next report, in bytes a second.
-SESSION_WEIGHT: Final = 4 << 20
-
-
 #: Takes where a tenant's gateways are from now on, and which of them it has to go away from.
 Follower = Callable[[list[str], list[str]], None]
-
-
-@attrs.define(eq=False)
-class Load:
-    """What a gateway has to do.
-
-    :ivar connections: that are open there
-    :ivar up: bytes a second from tenants
-    :ivar down: bytes a second to them
-    :ivar groups: relays of each tenant's group, by its 16 bytes
-    :ivar planned: sessions that were sent there since it reported last
-    """
-
-    connections: int = 0
-    up: int = 0
-    down: int = 0
-    groups: dict[bytes, int] = attrs.field(factory=dict)
-    planned: int = 0
-
-    @property
-    def weight(self) -> int:
-        """One number to compare gateways by."""
-        return (
-            self.up
-            + self.down
-            + self.connections * CONNECTION_WEIGHT
-            + self.planned * SESSION_WEIGHT
-        )
 
 
 @attrs.define(eq=False)
@@ -141,10 +108,12 @@ class Gateways:
     def _ask(self, known: KnownGateway) -> None:
         """A gateway is quiet: asked something, it answers, unless it was we who were held up."""
         asked = known.link.call(DrainGateway, timeout=ANSWER_SECONDS, leaving=self._leaves(known))
-        asked.addCallbacks(lambda _: self._answered(known), lambda _: self._hangs(known))
+        asked.addBoth(self._asked, known)
 
-    def _answered(self, known: KnownGateway) -> None:
-        if known.link in self._gateways:
+    def _asked(self, answer: Any, known: KnownGateway) -> None:
+        if isinstance(answer, Failure) and answer.check(NotReachable):
+            self._hangs(known)
+        elif self._gateways.get(known.link) is known:  # an older one may not know what it was asked
             self._hear(known)
 
     def _hangs(self, known: KnownGateway) -> None:

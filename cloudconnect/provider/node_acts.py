@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
-from cloudconnect.errors import UsageError
+from cloudconnect.errors import Refused, UsageError
 from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.planning import HERE
 from cloudconnect.provider.reach import Reach
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
@@ -21,15 +22,37 @@ NODE_ROLES = (GATEWAY, MOVER, ACCELERATOR)
 NODE_ACTS = ("drain", "undrain", "remove")
 
 
+def check_name(role: str, name: str) -> None:
+    """Whether a node may be called so.
+
+    :raises UsageError: no such role; or the name means the gateway in the service's own process
+    """
+    if role not in NODE_ROLES:
+        raise UsageError(f"nodes are {', '.join(NODE_ROLES)}")
+    if (role, name) == (GATEWAY, HERE):
+        raise UsageError(
+            f"{HERE} is the provider's own port, and no gateway can be called so: choose another "
+            "name"
+        )
+
+
 def change_node(accounts: Accounts, role: str, name: str, act: str) -> None:
     """Write down what an admin wants of a node.
 
     :param act: one of :data:`NODE_ACTS`
     :raises NotFound: there is no such node
+    :raises Refused: it is the provider's own port
     :raises UsageError: no such act
     """
     if act not in NODE_ACTS or role not in NODE_ROLES:
         raise UsageError(f"nodes are {', '.join(NODE_ROLES)}; acts are {', '.join(NODE_ACTS)}")
+    if (role, name) == (GATEWAY, HERE):
+        raise Refused(
+            "the provider's own port cannot be drained: it is in the process in which every "
+            "control channel ends, so that nothing is won before that one is stopped, and jobs go "
+            "on by themselves when it is back. To have tenants come through other gateways only, "
+            "leave gateway out of roles in provider.toml, and restart"
+        )
     if act == "remove":
         accounts.revoke_node(role, name)
     else:
@@ -55,8 +78,7 @@ class NodeAnswers(CommandLocator):
     @InviteNode.responder
     def invite_node(self, role: str, name: str, seconds: int) -> Deferred[dict[str, Any]]:
         """Make a token for a new node."""
-        if role not in NODE_ROLES:
-            raise UsageError(f"nodes are {', '.join(NODE_ROLES)}")
+        check_name(role, name)
         made = self._run(self._accounts.invite_node, role, name, seconds)
         return made.addCallback(
             lambda token: {"identifier": token.identifier, "secret": token.secret}
@@ -65,6 +87,7 @@ class NodeAnswers(CommandLocator):
     @NoteNode.responder
     def note_node(self, role: str, name: str, spki: str) -> Deferred[dict[str, Any]]:
         """A node got its certificate by hand."""
+        check_name(role, name)
         return self._run(self._accounts.note_node, role, name, spki).addCallback(lambda _: {})
 
     @ListNodes.responder

@@ -12,9 +12,10 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.audit import AuditLog
-from cloudconnect.provider.auditing import Auditor, AuditThread
+from cloudconnect.provider.auditing import Auditor
 from cloudconnect.provider.expected import FORGOTTEN_SECONDS, ExpectedBackups, told_name
 from cloudconnect.provider.jumps import JumpWatch
+from cloudconnect.provider.one_thread import OneThread
 from cloudconnect.provider.service import CloudConnectService
 from cloudconnect.provider.usage import UsageRecorder, keep_measured
 
@@ -33,7 +34,7 @@ def oversee(
     """
     run, found = in_accounts_thread, list[Service]()
     if audit is not None:
-        thread = AuditThread(reactor)
+        thread = OneThread(reactor, "audit log")  # it waits for the disk, and nobody for it
         auditor = Auditor(AuditLog(audit, accounts), thread.run, reactor)
         service.watchers.add(auditor)
         found += [thread, auditor]

@@ -11,9 +11,9 @@ from typing import Any
 
 from cloudconnect.config.mover import MoverSettings, load
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.lan import MoverRegistration
 from cloudconnect.provider.maintenance import Intervals
 from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.registrations import MoverRegistration
 from cloudconnect.provider.reserve import Reserve
 from cloudconnect.provider.storage import host_name, storage_of
 from cloudconnect.sessions.acceptance import RoleTarget

@@ -14,7 +14,7 @@ from cloudconnect.config.gateway import GatewaySettings, load
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import GatewayRegistration
+from cloudconnect.provider.registrations import GatewayRegistration
 from cloudconnect.provider.relay import Relays, RelayTo
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with

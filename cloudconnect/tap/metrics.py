@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 from twisted.logger import Logger
 
 from cloudconnect.config.endings import node_endings
+from cloudconnect.metrics.alarms import AlarmsWaiting
 from cloudconnect.metrics.certificates import CertificateEnds
 from cloudconnect.metrics.endpoint import Checks, MetricsSite
 from cloudconnect.metrics.process import process_registry
+from cloudconnect.metrics.provider import ProviderMetrics
+from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
+from cloudconnect.provider.delivery import Delivery
+from cloudconnect.provider.expiry import Ending
+from cloudconnect.provider.gateway import Gateway
+from cloudconnect.sessions.role import TargetRole
 from cloudconnect.tap.processes import endpoint_from
 from cloudconnect.transports.listening import Listener
+
+if TYPE_CHECKING:  # of the provider's own process; others start without all of it
+    from cloudconnect.provider.assembly import EmbeddedProvider
 
 #: The option of every plugin for it.
 METRICS_OPTION: Final = [
@@ -72,3 +82,30 @@ def add_metrics(
         for collector in collectors:
             registry.register(collector)
         MetricsPort(reactor, where, registry).setServiceParent(process)  # type: ignore[no-untyped-call]
+
+
+def provider_registry(
+    provider: EmbeddedProvider,
+    endings: Callable[[], Iterable[Ending]],
+    deliveries: Callable[[], Iterable[Delivery]],
+) -> CollectorRegistry:
+    """The metrics of a provider's process, which counts from now on.
+
+    :param endings: the certificates as they are now
+    :param deliveries: the ways of alarms as they are now
+    """
+    gateways = [child for child in provider if isinstance(child, Gateway)]
+    roles = [child for child in provider if isinstance(child, TargetRole)]
+    names = ["service", *(["gateway"] if gateways else []), *(role.role for role in roles)]
+    registry = process_registry(names)
+    provider.service.watchers.add(
+        ProviderMetrics(registry, lambda: provider.usage.stored, endings=endings)
+    )
+    for collector in (
+        NodesSeen(provider.service),
+        RoleSessions(roles),
+        AlarmsWaiting(deliveries),
+        *map(GatewayLoad, gateways),
+    ):
+        registry.register(collector)
+    return registry

@@ -17,10 +17,9 @@ from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.commands.notice import Notice
 from cloudconnect.config.bounds import bounds_of
-from cloudconnect.config.certificates import sign_node_request
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
-from cloudconnect.config.node_renewal import keep_own
+from cloudconnect.config.node_certificates import sign_node_request
 from cloudconnect.config.provider import (
     CONFIGURATION,
     ProviderSettings,
@@ -30,31 +29,24 @@ from cloudconnect.config.provider import (
 )
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
-from cloudconnect.metrics.alarms import AlarmsWaiting
-from cloudconnect.metrics.process import process_registry
-from cloudconnect.metrics.provider import ProviderMetrics
-from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
 from cloudconnect.provider.expiry import Ending, ExpiryWatch
-from cloudconnect.provider.gateway import Gateway
 from cloudconnect.provider.maintenance import Intervals
-from cloudconnect.sessions.role import TargetRole
+from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
 from cloudconnect.tap.alarming import Alarming
 from cloudconnect.tap.inheriting import inherited_endpoint
-from cloudconnect.tap.metrics import MetricsPort
+from cloudconnect.tap.metrics import MetricsPort, provider_registry
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
 from cloudconnect.tap.reloading import ChangeWatch
-from cloudconnect.tap.renewing import own_keeper
+from cloudconnect.tap.renewing import begin_with_own, own_keeper
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, NodeName
 
 #: Settings that are used without a new start.
 RELOADED = frozenset({"hosts", "advertise", "moving_to", "certificate", "key", *ALARM_SETTINGS})
 #: The service as a node of the provider's LAN.
 OWN = NodeName(SERVICE, "service")
-#: The roles of this process, as its metrics name them.
-ROLES = ("gateway", "service", "target-mover", "target-wan")
 
 
 class Options(UsageOptions):
@@ -98,6 +90,7 @@ class ProviderProcess(Service):
         self._metrics: MetricsPort | None = None
         self._expiry: ExpiryWatch | None = None
         self._children: list[Service] = []
+        self._read_again = False
         self._alarming: Alarming | None = None
 
     def startService(self) -> None:
@@ -117,10 +110,11 @@ class ProviderProcess(Service):
             )
         else:  # of a process that was killed; we hold the lock
             settings.admin_socket.unlink(missing_ok=True)
+        if not read_only:
+            authority = settings.node_authority
+            begin_with_own(authority, authority / "service", OWN)
         lan = None
         if settings.lan_listen:
-            if not read_only:
-                keep_own(settings.node_authority, settings.node_authority / "service", OWN)
             lan = (
                 endpoint_from(self._reactor, settings.lan_listen),
                 lan_tls(settings.node_authority / "service", GATEWAY, ACCELERATOR, MOVER),
@@ -171,7 +165,7 @@ class ProviderProcess(Service):
             provider.service.reports.note("certificate_expires", "", text, which=name, days=days)
 
         self._expiry = ExpiryWatch(self._reactor, self._endings, ending)
-        if settings.lan_listen and not settings.read_only:
+        if not settings.read_only:
             lan = settings.node_authority
             self._children.append(own_keeper(self._reactor, lan, lan / "service", OWN, self.reload))
         files = [CONFIGURATION, settings.certificate, settings.key, "tls/next-key.pem"]
@@ -213,32 +207,17 @@ class ProviderProcess(Service):
         names = [field.name for field in attrs.fields(ProviderSettings)]
         changed = [n for n in names if getattr(before, n) != getattr(settings, n)]
         late = sorted(set(changed) - RELOADED)
-        if late:
+        if late and self._read_again:  # else it is what the command line says in their place
             self._log.warn("{names}: used from the next start on", names=", ".join(late))
-        self._settings = settings
+        self._settings, self._read_again = settings, True
         self._log.info("certificates and settings were read again")
         if self._expiry is not None and self._expiry.running:
             self._expiry.look()
 
     def _show_metrics(self, provider: EmbeddedProvider, where: str) -> None:
-        registry = process_registry(ROLES)
-        provider.service.watchers.add(
-            ProviderMetrics(
-                registry,
-                lambda: provider.usage.stored,
-                endings=self._endings,
-            )
-        )
-        roles = [child for child in provider if isinstance(child, TargetRole)]
-        found = [child for child in provider if isinstance(child, Gateway)]
-        for collector in (
-            NodesSeen(provider.service),
-            RoleSessions(roles),
-            *map(GatewayLoad, found),
-        ):
-            registry.register(collector)
-        registry.register(
-            AlarmsWaiting(lambda: self._alarming.deliveries if self._alarming is not None else ())
+        alarming = self._alarming
+        registry = provider_registry(
+            provider, self._endings, lambda: () if alarming is None else alarming.deliveries
         )
         self._metrics = MetricsPort(self._reactor, where, registry, provider.readiness)
         self._metrics.startService()

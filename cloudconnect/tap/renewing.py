@@ -1,4 +1,4 @@
-"""Layer 6: the certificate of a node's process over the years: renewed in time, its end told.
+"""Layer 6: the certificates of a node's process over the years: renewed in time, their end told.
 
 It is looked at every few hours. Where two thirds of its life are over the node gets its next one
 from the service (:mod:`cloudconnect.config.node_renewal`); where that does not succeed it is tried
@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloudconnect.commands.renewing import renew_node, show_node
@@ -25,9 +23,11 @@ from cloudconnect.config.certificates import load_certificate
 from cloudconnect.config.endings import node_endings
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.node_renewal import adopt_next, is_due, keep_own, next_tls, renew
-from cloudconnect.errors import CloudConnectError
+from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.provider.expiry import LOOK_SECONDS, ExpiryWatch
+from cloudconnect.provider.looking import Looking
 from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.tap.reloading import ChangeWatch
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.nodes import SERVICE, NodeName
 
@@ -52,7 +52,7 @@ def renew_over_lan(
     return renew(directory, ask, show)
 
 
-class CertificateKeeper(Service):
+class CertificateKeeper(Looking):
     """Has a certificate renewed when it is due.
 
     :param reactor: clock
@@ -63,31 +63,11 @@ class CertificateKeeper(Service):
     _log = Logger()
 
     def __init__(self, reactor: Any, look: Callable[[], Awaitable[float | None]]) -> None:
-        self._look_once = look
-        self._loop = LoopingCall(self._look)
-        self._loop.clock = reactor
-        self._looking: Deferred[None] | None = None
+        super().__init__(reactor, LOOK_SECONDS, lambda: Deferred.fromCoroutine(self._renew(look)))
 
-    def startService(self) -> None:
-        """Look now, and again and again."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._loop.start(LOOK_SECONDS)
-
-    def stopService(self) -> Any:
-        """Look no more; what is asked for now is given up."""
-        if self._loop.running:
-            self._loop.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-        return maybeDeferred(super().stopService)
-
-    def _look(self) -> Deferred[None]:
-        self._looking = Deferred.fromCoroutine(self._renew())
-        return self._looking
-
-    async def _renew(self) -> None:
+    async def _renew(self, look: Callable[[], Awaitable[float | None]]) -> None:
         try:
-            ends = await self._look_once()
+            ends = await look()
         except (CloudConnectError, OSError) as error:
             self._log.warn("a certificate in the LAN is not renewed: {why}", why=str(error))
         except CancelledError:
@@ -98,6 +78,21 @@ class CertificateKeeper(Service):
             if ends is not None:
                 until = time.strftime("%Y-%m-%d", time.gmtime(ends))
                 self._log.info("this node has another certificate, until {until}", until=until)
+
+
+def begin_with_own(authority: Path, directory: Path, node: NodeName) -> None:
+    """Before its files are read: have a node that has the authority begin with a pair that is one,
+    since a crash may have left half of a new one, and with one that is not over.
+
+    Where the authority's key is kept elsewhere that cannot be, and all goes on as it is.
+
+    :param authority: folder of the authority
+    :param directory: folder of the node
+    """
+    try:
+        keep_own(authority, directory, node)
+    except (UsageError, OSError) as error:
+        Logger(__name__).error("a certificate in the LAN is not renewed: {why}", why=str(error))
 
 
 def own_keeper(
@@ -137,14 +132,31 @@ def keep_certificate(reactor: Any, process: Any, directory: Path, service: tuple
     CertificateKeeper(reactor, look).setServiceParent(process)  # type: ignore[no-untyped-call]
 
 
-def watch_ends(reactor: Any, process: Any, directory: Path) -> None:
-    """Have a node's process tell its log 30, 14 and 3 days before its certificates end.
+def watch_certificates(
+    reactor: Any, process: Any, directory: Path, reread: Callable[[], Any]
+) -> None:
+    """Have a node's process notice other certificates, also by SIGHUP, and tell its log 30, 14 and
+    3 days before they end.
 
     :param process: its ``MultiService``
+    :param reread: reads them again; what dials the service reads them for each line anyhow
     """
     log = Logger(__name__)
-    ExpiryWatch(
+    ends = ExpiryWatch(
         reactor,
         partial(node_endings, directory),
         lambda name, days, text: log.warn("{text}", text=text),
-    ).setServiceParent(process)  # type: ignore[no-untyped-call]
+    )
+
+    def changed() -> None:
+        try:
+            reread()
+        except UsageError as error:
+            log.error("not used: {why}", why=str(error))
+            return
+        log.info("certificates were read again")
+        ends.look()
+
+    paths = [directory / name for name in ("certificate.pem", "key.pem", "ca.pem")]
+    for child in (ends, ChangeWatch(reactor, paths, changed)):
+        child.setServiceParent(process)  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, stop_with
-from cloudconnect.tap.renewing import keep_certificate, watch_ends
+from cloudconnect.tap.renewing import keep_certificate, watch_certificates
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.listening import Listener
 
@@ -103,6 +103,12 @@ class RoleProcess(MultiService):
             child.setServiceParent(self)
         self._order = [listener, role, *([] if registration is None else [registration])]
 
+    def reread(self) -> None:
+        """Read certificates again, where that is not done for each line.
+
+        :raises UsageError: they cannot be used; the old ones stay
+        """
+
     def endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         """The way to somebody of the own LAN."""
         return HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS)
@@ -164,7 +170,8 @@ def make_process(
         process = make(reactor, settings, options["listen"] or settings.listen)
         if at_provider:
             keep_certificate(reactor, process, settings.directory, settings.service_address)
-        watch_ends(reactor, process, settings.directory)
+        reread = process.reread if isinstance(process, RoleProcess) else lambda: None
+        watch_certificates(reactor, process, settings.directory, reread)
         shown = [GatewayLoad(child) for child in process if isinstance(child, Gateway)]
         roles = [child for child in process if isinstance(child, TargetRole)]
         add_metrics(

@@ -22,13 +22,14 @@ from cloudconnect.provider.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tap.processes import listening_endpoint
-from cloudconnect.tap.renewing import own_keeper
+from cloudconnect.tap.renewing import begin_with_own, own_keeper
 from cloudconnect.tap.separate import RoleOptions, RoleProcess, make_process, role_parameters
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.listening import Listener
 from cloudconnect.transports.nodes import ACCELERATOR, NodeName
 from cloudconnect.transports.proxied import ProxiedEndpoint
 from cloudconnect.transports.switch import FactoryTarget, FirstBytesFactory, SayingEndpoint
+from cloudconnect.transports.tls import TLSServerFactory
 
 
 class Options(RoleOptions):
@@ -59,6 +60,7 @@ class AcceleratorProcess(RoleProcess):
             settings.caches_gb * GIB,
         )
         port = listening_endpoint(reactor, listen)
+        self._lines: TLSServerFactory | None = None
         if settings.side is Side.TARGET:
             target = TargetAccelerator(reactor, caches, self._mover)
             registration = AcceleratorRegistration(
@@ -73,13 +75,20 @@ class AcceleratorProcess(RoleProcess):
             self.consist_of(target, Listener(place, factory, "WAN accelerator"), registration)
         else:
             source = SourceAccelerator(reactor, caches, self.endpoint)
-            lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
             node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
+            begin_with_own(settings.authority, settings.directory, node)
+            lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
+            self._lines = lines
             own_keeper(
                 reactor, settings.authority, settings.directory, node, lines.reload
             ).setServiceParent(self)  # type: ignore[no-untyped-call]
             source.factory.tls = FactoryTarget(lines, "the lines of job managers")
             self.consist_of(source, Listener(port, source.factory, "WAN accelerator"))
+
+    def reread(self) -> None:
+        """See :meth:`RoleProcess.reread`: those that job managers are shown."""
+        if self._lines is not None:
+            self._lines.reload()
 
     def _mover(self, backend: str) -> IStreamClientEndpoint:
         """The way to the mover: as gateways have it, but the connection is this process's own."""

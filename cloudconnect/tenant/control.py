@@ -29,6 +29,7 @@ from cloudconnect.errors import (
     ControlTampered,
     Downgrade,
     HandshakeTimeout,
+    LoginRefused,
     NotReachable,
     ProtocolViolation,
     Truncated,
@@ -158,7 +159,13 @@ class ControlLine:
         )
         versions = list(PROTOCOL_VERSIONS)
         if password is None:
-            final = await control.call(AuthenticateCertificate, login=tenant, versions=versions)
+            try:
+                final = await control.call(AuthenticateCertificate, login=tenant, versions=versions)
+            except LoginRefused:  # it says the same whatever is wrong
+                raise LoginRefused(
+                    "the provider does not accept this machine's certificate for the log-in name "
+                    f"{tenant}: it is not stored there, was revoked, or has expired"
+                ) from None
             how = "with its certificate"
         else:
             scram = ScramClient(tenant, password, control.exporter(BINDING_LABEL, b""))

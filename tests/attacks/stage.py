@@ -44,7 +44,8 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
+from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of, caches_in
 from cloudconnect.tenant.accelerated import OwnAccelerator
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id

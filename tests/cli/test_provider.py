@@ -23,7 +23,8 @@ from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
+from cloudconnect.provider.places import Places
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.wire.scram import TOKEN_PREFIX, Verifier
 from tests.certificates import self_signed

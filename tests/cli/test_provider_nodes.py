@@ -3,6 +3,7 @@ provider runs; the running one is in the stories."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cloudconnect.commands.enrolling import NodeInvitation
@@ -80,6 +81,19 @@ class ActTests(NodeCase):
         self.assertEqual(0, self.node("remove", "one", "--role", "wan").status)
         self.assertEqual("invited", self.states()["mover", "one"])
         self.assertEqual(10, self.node("drain", "two").status)
+
+    def test_own_port(self) -> None:
+        """The own port cannot be drained, which is explained; no gateway has its name."""
+        for act in ("drain", "undrain", "remove"):
+            done = self.call("provider", "gateway", act, "here", *self.where)
+            self.assertEqual(1, done.status)
+            self.assertIn("roles in provider.toml", done.err)
+        service = ("--service", "10.0.0.5:6181")
+        enroll = ("provider", "gateway", "enroll", "here", "--output", "made", *service)
+        self.assertEqual(2, self.call(*enroll, *self.where).status)
+        self.assertFalse(Path("made").exists())
+        node = ("provider", "node", "enroll", "here", "--role", "gateway", *service)
+        self.assertEqual(2, self.call(*node, *self.where).status)
 
 
 class JoinTests(NodeCase):

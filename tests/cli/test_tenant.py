@@ -171,6 +171,36 @@ class ResolveTests(CommandCase):
         self.assertEqual(b"given", given.login_password().reveal())
         self.assertEqual(b"given", given.passphrase().reveal())
 
+    def test_certificate(self) -> None:
+        """A certificate stands above a saved password, and a password that is given above a saved
+        certificate; both at once, or half of one, are a mistake."""
+        both = {"certificate": "/c.pem", "certificate_key": "/k.pem"}
+        self.save(password_file="/saved")
+        settings = self.resolve(**both)
+        found = settings.profile
+        self.assertEqual(
+            ("/c.pem", "/k.pem", ""),
+            (found.certificate, found.certificate_key, found.password_file),
+        )
+        self.assertIsNone(settings.login_password())
+        self.save(**both)
+        self.assertEqual("/c.pem", self.resolve().profile.certificate)
+        found = self.resolve(password_file="/given").profile
+        self.assertEqual(
+            ("", "", "/given"), (found.certificate, found.certificate_key, found.password_file)
+        )
+        self.assertIsNone(self.resolve(password_file="/given").identity())
+        for wrong in (
+            {**both, "password_file": "/given"},
+            {"certificate": "/c.pem"},
+            {"certificate_key": "/k.pem"},
+        ):
+            self.assertRaises(UsageError, self.resolve, **wrong)
+        self.environment["CLOUDCONNECT_CERTIFICATE"] = "/e.pem"
+        self.environment["CLOUDCONNECT_CERTIFICATE_KEY"] = "/e.key"
+        self.assertEqual("/e.pem", self.resolve().profile.certificate)
+        self.assertRaises(UsageError, self.resolve().identity)
+
     def test_waiting(self) -> None:
         """--wait takes a time."""
         self.assertEqual((0.0, 600.0), (self.resolve().wait, self.resolve(wait="10m").wait))

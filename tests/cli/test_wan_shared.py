@@ -10,7 +10,7 @@ from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.cli.wan_shared import shared_accelerator
-from cloudconnect.config.certificates import issue_node_certificate
+from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.profile import Profile
 from cloudconnect.config.wan import add_client, initialize
 from cloudconnect.errors import UsageError

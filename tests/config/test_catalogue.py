@@ -6,8 +6,10 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import attrs
+
 from cloudconnect.backup.comparison import compare_trees
-from cloudconnect.config.catalogue import MANIFEST, back_up, check, rebuild_all, restore
+from cloudconnect.config.catalogue import MANIFEST, back_up, check, restore
 from cloudconnect.config.provider import initialize, load
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.errors import NotFound, StoredDataDamaged, UsageError
@@ -67,6 +69,23 @@ class BackUpTests(CatalogueCase):
         self.assertEqual(0o700, self.backup.stat().st_mode & 0o777)
         self.assertRaises(UsageError, back_up, self.settings, self.backup)
 
+    def test_named(self) -> None:
+        """So are the files in the directory that settings name; what lies elsewhere is not."""
+        elsewhere = Path(self.mktemp()).absolute()
+        elsewhere.write_bytes(b"another's")
+        (self.directory / "secrets").mkdir()
+        (self.directory / "secrets" / "mail").write_bytes(b"password")
+        settings = attrs.evolve(
+            self.settings,
+            alarm_mail_password="secrets/mail",
+            alarm_webhook_key=str(elsewhere),
+            alarm_mail_ca="../ca.pem",
+        )
+        names = set(back_up(settings, self.backup)["files"])
+        self.assertIn("secrets/mail", names)
+        self.assertEqual([], [name for name in names if "another" in name or name == "ca.pem"])
+        self.assertEqual(b"password", (self.backup / "secrets" / "mail").read_bytes())
+
     def test_changed(self) -> None:
         """What was changed, or is missing, is found before anything is replaced."""
         back_up(self.settings, self.backup)
@@ -117,28 +136,6 @@ class RestoreTests(CatalogueCase):
         shutil.copytree(other / "repositories", self.settings.repositories)
         self.assert_restores()
 
-    def test_packs_alone(self) -> None:
-        """A catalogue that is lost is made again from the packs alone, and serves every point."""
-        for path in self.repository.glob(f"{CATALOGUE}*"):
-            path.unlink()
-        (rebuilt,) = rebuild_all(self.settings, read_data=True)
-        self.assertEqual((2, 0, ()), (rebuilt.points, rebuilt.policies, rebuilt.damaged))
-        self.assert_restores()
-
-    def test_damaged(self) -> None:
-        """One that is damaged is put aside."""
-        path = self.repository / CATALOGUE
-        for leftover in self.repository.glob(f"{CATALOGUE}-*"):
-            leftover.unlink()
-        path.write_bytes(b"nonsense" * 1000)
-        (rebuilt,) = rebuild_all(self.settings)
-        self.assertEqual(2, rebuilt.points)
-        aside = [
-            p for p in self.repository.glob(f"{CATALOGUE}.*") if p.read_bytes()[:8] == b"nonsense"
-        ]
-        self.assertEqual(1, len(aside))
-        self.assert_restores()
-
     def test_gone_since(self) -> None:
         """A point that has left for good since the backup does not come back as a name without
         content; one that was put into the bin stays there."""
@@ -146,11 +143,3 @@ class RestoreTests(CatalogueCase):
         self.reactor.result_of(self.owner.manager.delete_points([self.made[0]]))
         restore(self.backup, self.directory)
         self.assertEqual([self.made[1].hex()], [row["point"] for row in self.provider.points()])
-
-    def test_policies_stay(self) -> None:
-        """Where the catalogue can be read its policies stay."""
-        with Repository.open(self.repository) as opened:
-            opened.set_retention("some-host", "", RetentionPolicy(keep_last=100))
-        (rebuilt,) = rebuild_all(self.settings, lambda name: True)
-        self.assertEqual(1, rebuilt.policies)
-        self.assertEqual([], rebuild_all(self.settings, lambda name: False))

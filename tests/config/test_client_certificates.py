@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.config.client_certificates import (
     CERTIFICATE_MAX,
+    certificate_end,
     certificate_pin,
     check_certificate,
     client_identity,
@@ -83,6 +85,14 @@ class IdentityTests(SynchronousTestCase):
         self.assertEqual(key, Path(self.files[1]).read_bytes())
         self.assertEqual(self.files, (identity.certificate_path, identity.key_path))
         check_certificate(Path(self.files[0]))
+
+    def test_expired(self) -> None:
+        """One that is over is left to the provider's clock to judge; when it ends can be asked."""
+        made = build("x", None, uses=CLIENT_USE, days=EXPIRED).write(self.mktemp())
+        os.chmod(made.key_path, 0o600)
+        client_identity(made.certificate_path, made.key_path)
+        ends = certificate_end(Path(made.certificate_path))
+        self.assertTrue(0 < time.time() - ends < 2 * 86400)
 
     def test_only_one(self) -> None:
         """Where one of the two is missing nothing is made."""

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands.enrolling import NodeInvitation
 from cloudconnect.config import gateway, mover, wan
-from cloudconnect.config.certificates import make_node_ca, sign_node_request
 from cloudconnect.config.joining import NodePlace, join
+from cloudconnect.config.node_certificates import make_node_ca, sign_node_request
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.keys import EnrollmentToken
 

@@ -11,11 +11,10 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.config.certificates import (
+from cloudconnect.config.certificates import DAYS_MAX, load_certificate
+from cloudconnect.config.node_certificates import (
     AUTHORITY_DAYS,
-    DAYS_MAX,
     issue_node_certificate,
-    load_certificate,
     make_node_ca,
     sign_node_request,
 )

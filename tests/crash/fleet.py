@@ -118,8 +118,8 @@ class Fleet:
 
     def _make_node(self, settings: Any, member: Member) -> None:
         from cloudconnect.commands.enrolling import NodeInvitation
-        from cloudconnect.config.certificates import issue_node_certificate
         from cloudconnect.config.joining import SPOKEN, NodePlace, configuration
+        from cloudconnect.config.node_certificates import issue_node_certificate
         from cloudconnect.keys import EnrollmentToken
 
         role, storage = SPOKEN[member.kind], self.folder / "storage"

@@ -60,13 +60,13 @@ from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.assembly import here_to
 from cloudconnect.provider.control import ControlFactory
 from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import ServiceEnd
+from cloudconnect.provider.lan_answers import ServiceEnd
 from cloudconnect.provider.mover import TargetDataMover
 from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.ways import here_to
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tenant.accelerated import OwnAccelerator
 from cloudconnect.tenant.control import Account

@@ -175,6 +175,25 @@ class AccessTests(SocketCase):
         rows = self.ask(List, what="credential", filters={"tenant": TENANT}, after=0, limit=9)
         self.assertEqual(["default", "laptop"], [row["label"] for row in rows["rows"]])
 
+    def test_certificate(self) -> None:
+        """A credential with a certificate is made without a token; of two of one label each ends
+        alone, and what that was is kept without any secret."""
+        one, two = b"1" * 32, b"2" * 32
+        self.provider.add_tenant()
+        asked = {"name": TENANT, "label": "laptop", "password": None, "capabilities": ["read"]}
+        for pin in (one, two):
+            answer = self.ask(AddCredential, **asked, certificate=pin)
+            self.assertEqual({"label": "laptop", "token": None}, answer)
+        both = {**asked, "label": "other", "password": Password(b"a password"), "certificate": one}
+        self.failure_of(self.admin.call(AddCredential, **both), UsageError)
+        self.ask(RevokeCredential, name=TENANT, label="laptop", certificate=one)
+        again = self.admin.call(RevokeCredential, name=TENANT, label="laptop", certificate=one)
+        self.failure_of(again, NotFound)
+        rows = self.provider.accounts.credentials(TENANT, 0, 9)
+        self.assertEqual([False, True, False], [row["revoked"] is not None for row in rows])
+        kinds = [row["fields"].get("kind") for row in self.provider.events(name="credential_added")]
+        self.assertEqual(["certificate"] * 2, kinds)
+
     def test_another_password(self) -> None:
         """With another password what runs with the old one is cut."""
         tenant = self.connected()

@@ -28,7 +28,8 @@ from cloudconnect.config.provider import initialize
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
 from cloudconnect.keys import MasterKey
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.assembly import EmbeddedProvider, Places
+from cloudconnect.provider.assembly import EmbeddedProvider
+from cloudconnect.provider.places import Places
 from cloudconnect.tap.gateway import GatewayProcess
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.transports.trust import TrustPolicy

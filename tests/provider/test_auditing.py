@@ -14,7 +14,8 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.errors import NoSpace, NotFound
 from cloudconnect.keys import KeyA, Password
 from cloudconnect.provider.admin_socket import AdminFactory
-from cloudconnect.provider.audit import AuditLog, kept_head, read, verify
+from cloudconnect.provider.audit import AuditLog, kept_head
+from cloudconnect.provider.audit_chain import read, verify
 from cloudconnect.provider.auditing import (
     COLLECT_SECONDS,
     WAITING_MAX,

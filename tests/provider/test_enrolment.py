@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import connectProtocol
 
 from cloudconnect.commands.enrolling import NodeInvitation, enroll_node
-from cloudconnect.config.certificates import make_node_ca, make_node_request, sign_node_request
+from cloudconnect.config.node_certificates import make_node_ca, make_node_request, sign_node_request
 from cloudconnect.errors import CertificateUntrusted, NotFound, Refused, UsageError
 from cloudconnect.keys import EnrollmentToken
 from cloudconnect.provider.enrolment import EnrolmentTarget

@@ -14,7 +14,8 @@ from cloudconnect.commands.control import Role
 from cloudconnect.commands.lan import DrainGateway, PublishRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
-from cloudconnect.provider.gateways import QUIET_SECONDS, SESSION_WEIGHT, Load
+from cloudconnect.provider.gateway_load import SESSION_WEIGHT, Load
+from cloudconnect.provider.gateways import QUIET_SECONDS
 from cloudconnect.provider.nodes import Nodes
 from cloudconnect.provider.planning import GatewayPlace, Part
 from cloudconnect.settings import LOAD_SECONDS
@@ -136,6 +137,15 @@ class GatewaysTests(SynchronousTestCase):
         self.assertEqual({"one", "here"}, set(self.names()))
         self.nodes.lose_gateway(link)
         self.assertEqual([], [c for c in self.clock.getDelayedCalls() if c.func == self.nodes._ask])
+
+    def test_older(self) -> None:
+        """A gateway of an older release, which reports nothing and knows no such question, is not
+        lost: it has answered."""
+        link, _ = link_in_process(self.clock, None, CommandLocator())
+        self.nodes.add_gateway(link, GatewayPlace("b:1", "old:6180", "old"))
+        for _ in range(5):
+            self.pass_time(QUIET_SECONDS)
+        self.assertEqual(["old"], self.names())
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)

@@ -8,14 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from cloudconnect.commands.renewing import renew_node, show_node
-from cloudconnect.config.certificates import (
+from cloudconnect.config.certificates import load_certificate
+from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.node_certificates import (
     issue_node_certificate,
-    load_certificate,
     make_node_ca,
     make_node_request,
     sign_node_request,
 )
-from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.node_renewal import NEXT, next_tls, renew
 from cloudconnect.errors import Busy, CloudConnectError, NotFound, ProtocolViolation, Refused
 from cloudconnect.provider.expiry import Ending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloudconnect.repository import accounting, packs
-from cloudconnect.repository.accounting import PackRow, pack_use
+from cloudconnect.repository.accounting import PackRow, pack_use, read_since
 from cloudconnect.repository.packs import ENTRY_SIZE
 from cloudconnect.repository.rules import DAY
 from tests.repository.repositories import RepositoryCase, blob, keys, name_of, record
@@ -31,6 +31,29 @@ class UseTests(RepositoryCase):
         self.assertEqual([pack.rows for pack in found], [4, 4, 2])
         second = 4 * (100 + ENTRY_SIZE) + 4 + 5 + 6 + 7
         self.assertEqual((found[1].used, found[1].sound), (second, second - 105 - ENTRY_SIZE))
+
+
+class ReadTests(RepositoryCase):
+    """Since when all that is stored was read and compared."""
+
+    def test_oldest(self) -> None:
+        """The pack that was not read for longest counts, one that never was by its arrival."""
+        self.time = 1000.0
+        repository = self.created()
+
+        def since() -> float:
+            with repository.catalogue.reading() as connection:
+                return read_since(connection)
+
+        self.assertEqual(0.0, since())
+        for number in range(2):
+            self.time = 2000.0 + number
+            repository.add(blob(number))
+            repository.flush()
+        self.assertEqual(2000.0, since())
+        self.time = 5000.0
+        repository.scrub()
+        self.assertEqual(5000.0, since())
 
 
 class QuotaTests(RepositoryCase):

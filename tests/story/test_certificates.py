@@ -48,11 +48,12 @@ class CertificateTests(StoryCase):
         # Another machine's certificate does not open it.
         thief = self.folder / "thief.pem", self.folder / "thief.key"
         openssl = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-        await self.openssl(*openssl, "-nodes", "-subj", "/CN=x", *("-days", "30"), *thief)
+        await self.openssl(*openssl, "-nodes", "-subj", "/CN=x", *("-days", "5"), *thief)
         os.chmod(thief[1], 0o600)
         stolen = ("--certificate", str(thief[0]), "--key", str(thief[1]))
         refused = await self.mine("points", *stolen, status=12)
         self.assertEqual("login_refused", refused.error["reason"])
+        self.assertIn("this machine's certificate", refused.error["message"])
 
         # It becomes the next one, and the first one ends.
         add = ("credential", "add", "acme", *label, "--certificate", str(thief[0]))
@@ -64,7 +65,9 @@ class CertificateTests(StoryCase):
         thief[0].replace(certificate)
         thief[1].replace(key)
         back = self.folder / "back"
-        await self.mine("restore", "latest", "--target", str(back))
+        restored = await self.mine("restore", "latest", "--target", str(back))
+        told = [r for r in restored.records if r.get("name") == "own_certificate_expires"]
+        self.assertIn("the certificate of this machine expires", told[0]["text"])
         self.assertEqual([], compare_trees(os.fsencode(source), os.fsencode(f"{back}{source}")))
         os.chmod(key, 0o644)
         self.assertIn("open to everybody", (await self.mine("points", status=2)).error["message"])

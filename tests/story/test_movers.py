@@ -14,10 +14,10 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.commands.admin import ChangeNode, List, ListNodes
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
-from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.mover import CONFIGURATION as MOVER_CONFIGURATION
 from cloudconnect.config.mover import MoverSettings
+from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import CONFIGURATION
 from cloudconnect.transports.nodes import MOVER
 from tests.attacks.proxy import LOOPBACK

@@ -15,8 +15,8 @@ from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError as OptionError
 from twisted.trial.unittest import TestCase
 
-from cloudconnect.config.certificates import issue_node_certificate
 from cloudconnect.config.mover import CONFIGURATION, MoverSettings
+from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import initialize
 from cloudconnect.provider.storage import STORAGE_FILE
 from cloudconnect.tap.datamover import MoverProcess, Options, makeService

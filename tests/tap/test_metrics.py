@@ -12,7 +12,7 @@ from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
 
-from cloudconnect.config.certificates import make_node_ca
+from cloudconnect.config.node_certificates import make_node_ca
 from cloudconnect.errors import UsageError
 from cloudconnect.tap.metrics import MetricsPort, add_metrics
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
@@ -19,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
 from twisted.web.server import Site
 
+from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initialize, load, running
 from cloudconnect.config.renewal import prepare_next, renew
 from cloudconnect.errors import Busy, WarningKind
@@ -242,3 +244,30 @@ class ProcessTests(TestCase):
         yield self.ready
         for name in ("LAN link", "back end", "admin socket"):
             self.assertTrue(any(line.startswith(f"{name} listens") for line in self.logged), name)
+
+    def half_a_certificate(self) -> Path:
+        """A crash amid its renewal has left the service in the LAN with another key."""
+        key = self.settings.node_authority / "service" / "key.pem"
+        key.write_bytes((self.settings.node_authority / "ca-key.pem").read_bytes())
+        return key
+
+    @inlineCallbacks
+    def test_own_certificate(self) -> Any:
+        """The service's certificate in the LAN is made again where it is none, also where there is
+        no LAN yet."""
+        key = self.half_a_certificate()
+        left = key.read_bytes()
+        self.start()
+        yield self.ready
+        self.assertNotEqual(left, key.read_bytes())
+        install = lan_tls(key.parent, "gateway").identity.install
+        install(SSL.Context(SSL.TLS_METHOD))
+
+    @inlineCallbacks
+    def test_authority_elsewhere(self) -> Any:
+        """Where the authority's key is kept elsewhere that is said, and the provider runs."""
+        self.half_a_certificate()
+        (self.settings.node_authority / "ca-key.pem").unlink()
+        self.start()
+        yield self.ready
+        self.assertTrue(any("in the LAN is not renewed" in line for line in self.logged))

@@ -10,10 +10,11 @@ from twisted.internet.task import Clock
 from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.config.certificates import issue_node_certificate, load_certificate, make_node_ca
+from cloudconnect.config.certificates import load_certificate
+from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.errors import NotReachable
 from cloudconnect.provider.expiry import LOOK_SECONDS
-from cloudconnect.tap.renewing import CertificateKeeper, own_keeper, watch_ends
+from cloudconnect.tap.renewing import CertificateKeeper, own_keeper, watch_certificates
 from cloudconnect.transports.nodes import NodeName
 
 NODE = NodeName("mover", "one")
@@ -101,7 +102,7 @@ class OwnTests(KeeperCase):
         """The log of a node's process says when its certificate will end soon."""
         self.issue(10)
         process = MultiService()
-        watch_ends(self.clock, process, self.node)
+        watch_certificates(self.clock, process, self.node, lambda: None)
         process.startService()
         self.addCleanup(process.stopService)
         self.assertEqual(1, self.said("this node's certificate in the LAN expires on "))

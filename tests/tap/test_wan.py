@@ -17,12 +17,14 @@ from twisted.trial.unittest import TestCase
 
 from cloudconnect.commands.lan import EndWAN
 from cloudconnect.commands.registering import NodeLine
+from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import initialize
 from cloudconnect.config.wan import AcceleratorSettings, add_client, client_tls, enroll
 from cloudconnect.config.wan import initialize as initialize_source
-from cloudconnect.errors import NotReachable
+from cloudconnect.errors import NotReachable, UsageError
 from cloudconnect.tap.wan import AcceleratorProcess, Options, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.nodes import ACCELERATOR
 from cloudconnect.transports.switch import SayingEndpoint
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
 from tests.tap.test_provider import LOOPBACK, StoppingReactor
@@ -189,3 +191,15 @@ class SourceTests(AcceleratorCase):
         yield maybeDeferred(process.stopService)
         self.assertEqual([], self.flushLoggedErrors())
         self.assertFalse(self.refused.called)
+
+    @inlineCallbacks
+    def test_reread(self) -> Any:
+        """Another certificate is shown from then on; one that cannot be used changes nothing."""
+        process = self.start()
+        yield self.listening
+        folder = self.settings.directory
+        issue_node_certificate(self.settings.authority, ACCELERATOR, ACCELERATOR, folder)
+        process.reread()
+        (folder / "key.pem").write_bytes(b"no key")
+        self.assertRaises(UsageError, process.reread)
+        yield maybeDeferred(process.stopService)

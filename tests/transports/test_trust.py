@@ -18,6 +18,7 @@ from cloudconnect.errors import (
 from cloudconnect.transports.trust import (
     EXPIRED,
     NOT_YET_VALID,
+    AnyClient,
     Policy,
     Problem,
     TrustPolicy,
@@ -205,3 +206,23 @@ class JudgeTests(SynchronousTestCase):
         ]
         self.assertEqual("it has expired", texts[0])
         self.assertIn("2 up", texts[1])
+
+
+class AnyClientTests(SynchronousTestCase):
+    """How a server looks at what a client shows."""
+
+    def test_known_by_its_key(self) -> None:
+        """Who signed it and its time do not count, nor what is wrong further up."""
+        certificate = self_signed().certificate
+        found = [Problem(code, 0) for code in (2, 18, 19, 20, 21, EXPIRED, NOT_YET_VALID)]
+        found.append(Problem(7, 1))
+        self.assertEqual(Verdict(""), AnyClient().judge(certificate, found))
+
+    def test_refused(self) -> None:
+        """A wrong signature, another use, a weak key: it is no certificate of a client."""
+        certificate = self_signed().certificate
+        for code in (7, 26, 34, 66, 68):
+            error = self.assertRaises(
+                CertificateUntrusted, AnyClient().judge, certificate, [Problem(code, 0)]
+            )
+            self.assertEqual(spki_fingerprint(certificate), error.presented)

@@ -43,6 +43,16 @@ class EventTests(AccountsCase):
         then = self.accounts.events({}, first[-1]["cursor"], 3)
         self.assertEqual((3, ["tampered"]), (len(first), [row["name"] for row in then]))
 
+    def test_counts(self) -> None:
+        """How often each of some came after a moment, the last of them, and of how many tenants."""
+        self.accounts.keep_warning(self.warning, "service")
+        found = self.accounts.count_events(("step_0", "step_1", "tampered"), 0.5)
+        self.assertEqual(
+            [("event", "step_1", 1, 1.0, 1), ("warning", "tampered", 2, 9.0, 1)],
+            [tuple(row.values()) for row in found],
+        )
+        self.assertEqual([], self.accounts.count_events(("tampered",), 9.0))
+
     def test_warning_comes_back(self) -> None:
         """A warning is kept whole: its fields make the same warning again."""
         (row,) = self.accounts.events({"type": "warning"}, 0, 10)
