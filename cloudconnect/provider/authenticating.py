@@ -234,8 +234,15 @@ class Authentication(CommandLocator):
         before = self._channel.logged_in()
         if proof is None:
             raise Refused("this connection has shown no certificate whose time is now")
-        made = await self._service.logins.accept_invitation(before, proof)
+        logins = self._service.logins
+        made = await logins.accept_invitation(before, proof)
         self._channel.replace(made)
+        try:
+            # It may have been taken back before it could be found here, and cut.
+            await logins.admit(made, Act.LOG_IN)
+        except BaseException:
+            self._channel.cut()
+            raise
         return {"label": made.label}
 
     def _tell_found(self, tenant: str) -> None:

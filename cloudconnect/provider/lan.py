@@ -74,8 +74,11 @@ class NodeLink(BoundedAMP):
         if self.transport is None:  # it has gone meanwhile
             self._service.nodes.left(self)
             return
-        named = NodeName(line.facts.peer_role, line.facts.peer_name)
-        self._locator = node(self._service, self, self._backend, named, self._renewals)
+        facts = line.facts
+        named = NodeName(facts.peer_role, facts.peer_name)
+        self._locator = node(
+            self._service, self, self._backend, named, facts.peer_spki, self._renewals
+        )
         line.resumeProducing()
 
     def _refused(self, failure: Failure, line: Any) -> None:

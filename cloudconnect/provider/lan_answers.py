@@ -67,6 +67,7 @@ class Node(CommandLocator):
     :param link: the service's end of the line
     :param backend: what the node connects to for everything of the service's process
     :param named: role and name in the node's certificate
+    :param spki: fingerprint of the key that it has proved
     :param renewals: issues its next certificate, or None
     """
 
@@ -78,6 +79,7 @@ class Node(CommandLocator):
         link: BoundedAMP,
         backend: str,
         named: NodeName,
+        spki: str,
         renewals: NodeRenewals | None = None,
     ) -> None:
         super().__init__()
@@ -86,6 +88,7 @@ class Node(CommandLocator):
         self._backend = backend
         self._named = named
         self._name = named.name
+        self._spki = spki
         self._renewals = renewals
 
     @RenewNode.responder
@@ -93,7 +96,7 @@ class Node(CommandLocator):
         """Another certificate of the same role and name."""
         if self._renewals is None:
             raise Refused("this provider issues no certificates for nodes")
-        return self._renewals.renew(self._named.role, self._name, request)
+        return self._renewals.renew(self._named.role, self._name, request, self._spki)
 
     @ShowNode.responder
     def show(self) -> dict[str, Any]:

@@ -49,26 +49,31 @@ class NodeRenewals:
         self._run = in_accounts_thread
         self._sign = sign
         self._renewed = renewed
-        self._last: dict[tuple[str, str], float] = {}
+        # With the certificate: a line that shows an old one holds nobody up.
+        self._last: dict[tuple[str, str, str], float] = {}
 
-    def renew(self, role: str, name: str, request: bytes) -> Deferred[dict[str, Any]]:
+    def renew(self, role: str, name: str, request: bytes, shown: str) -> Deferred[dict[str, Any]]:
         """Issue the next certificate of a node that has proved that it is this one.
 
         :param request: PKCS #10, DER
+        :param shown: fingerprint of the key that it has proved, maybe long ago
         :raises Busy: it has got one just now
+        :raises Refused: it is no request, or the node has another certificate by now
         :raises ProtocolViolation: it is too long
         """
         if len(request) > REQUEST_MAX:
             raise ProtocolViolation(f"a request has at most {REQUEST_MAX} bytes")
-        now = self._clock.seconds()
-        if now - self._last.get((role, name), now - RENEWAL_SECONDS) < RENEWAL_SECONDS:
+        now, asks = self._clock.seconds(), (role, name, shown)
+        last = self._last.get(asks)
+        if last is not None and now - last < RENEWAL_SECONDS:
             raise Busy(f"node {name} has got a certificate within the last minute")
-        self._last[role, name] = now
-        return self._run(self._issue, role, name, request).addCallback(self._say, role, name)
+        self._last[asks] = now
+        issued = self._run(self._issue, role, name, request, shown)
+        return issued.addCallback(self._say, role, name)
 
-    def _issue(self, role: str, name: str, request: bytes) -> dict[str, Any]:
+    def _issue(self, role: str, name: str, request: bytes, shown: str) -> dict[str, Any]:
         certificate, authority, spki = self._sign(role, name, request)
-        self._accounts.renew_node(role, name, spki)
+        self._accounts.renew_node(role, name, spki, shown)
         return {"certificate": certificate, "authority": authority}
 
     def _say(self, answer: dict[str, Any], role: str, name: str) -> dict[str, Any]:

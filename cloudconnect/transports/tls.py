@@ -36,6 +36,9 @@ from cloudconnect.transports.verification import Verification
 CONTROL_ALPN: Final = "cloudconnect/1"
 #: ... and of the LAN link: what is meant for the one never speaks with the other.
 LAN_ALPN: Final = "cloudconnect-lan/1"
+#: How many authorities the server follows above a client's certificate, where none counts: each
+#: would cost a check of a signature, and a stranger could send a hundred.
+_CLIENT_CHAIN: Final = 0
 #: OpenSSL's SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for: a certificate goes out without
 #: what looks like its issuer among the authorities that the other side is judged by.
 _NO_AUTO_CHAIN: Final = 0x00000008
@@ -167,6 +170,8 @@ class PinnedTLS(_TLSRecipe):
             raise UsageError("a TLS server needs a certificate and its key")
         context = server_context(self.alpn)
         self.identity.install(context)
+        if self.asking:
+            context.set_verify_depth(_CLIENT_CHAIN)
         return context
 
     def _judge(self, is_client: bool) -> TrustPolicy | AnyClient | None:

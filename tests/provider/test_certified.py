@@ -343,6 +343,28 @@ class InvitationTests(CertificateCase):
         self.log_in(made, f"{TENANT}/new", invited.token)
         self.reactor.result_of(made.call(AcceptWithCertificate))
 
+    def test_revoked_meanwhile(self) -> None:
+        """A credential that is revoked before its machine was told that it has it, ends there."""
+        acts = self.provider.administration.tenants
+        invited = acts.invite(TENANT, "new", ["read", "admin"])
+        client = self.client(issued())
+        self.log_in(client, f"{TENANT}/new", invited.token)
+        reports = self.provider.service.reports
+        real = reports.note
+
+        def note(event: str, *said: Any, **fields: Any) -> Any:
+            if event == "invitation_accepted":
+                for number in acts.revoke_credential(TENANT, "new"):
+                    self.reactor.result_of(self.provider.service.cut(TENANT, "new", number))
+            return real(event, *said, **fields)
+
+        self.patch(reports, "note", note)
+        asked = client.call(AcceptWithCertificate)
+        self.reactor.settle()
+        self.failureResultOf(asked)
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(0, len(self.provider.service.connections))
+
     def test_nobody(self) -> None:
         """Who has not logged in stores nothing."""
         client = self.client(issued())

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import connectProtocol
 
-from cloudconnect.commands.renewing import renew_node, show_node
+from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.commands.renewing import RenewNode, renew_node, show_node
 from cloudconnect.config.certificates import load_certificate
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.node_certificates import (
@@ -17,7 +19,7 @@ from cloudconnect.config.node_certificates import (
     sign_node_request,
 )
 from cloudconnect.config.node_renewal import NEXT, next_tls, renew
-from cloudconnect.errors import Busy, CloudConnectError, NotFound, ProtocolViolation, Refused
+from cloudconnect.errors import Busy, CloudConnectError, ProtocolViolation, Refused
 from cloudconnect.provider.expiry import Ending
 from cloudconnect.provider.lan import NodeFactory
 from cloudconnect.provider.node_renewal import RENEWAL_SECONDS, NodeCertificates, NodeRenewals
@@ -111,7 +113,7 @@ class RenewTests(RenewalCase):
     def test_both(self) -> None:
         """Until the new one was shown the node is let in with the old one."""
         self.successResultOf(self.shown(lan_tls(self.node, SERVICE)))
-        self.accounts.renew_node(GATEWAY, "edge", SPKI)
+        self.accounts.renew_node(GATEWAY, "edge", SPKI, self.row()["spki"])
         self.successResultOf(self.shown(lan_tls(self.node, SERVICE)))
         self.assertFalse(self.accounts.admit_node(GATEWAY, "edge", SPKI, 5.0).leaving)
         self.failureResultOf(self.shown(lan_tls(self.node, SERVICE)), CloudConnectError)
@@ -123,8 +125,33 @@ class RenewTests(RenewalCase):
         self.accounts.revoke_node(GATEWAY, "edge")
         self.service.expel(GATEWAY, "edge")
         self.failureResultOf(self.renewing(), CloudConnectError)
-        self.assertRaises(NotFound, self.accounts.renew_node, GATEWAY, "edge", SPKI)
+        spki = self.row()["spki"]
+        self.assertRaises(Refused, self.accounts.renew_node, GATEWAY, "edge", SPKI, spki)
         self.assertEqual([], list(self.service.node_certificates))
+
+    def test_old_line(self) -> None:
+        """A line that shows a certificate which counts no more stays, but gets no other one:
+        whoever has copied a key would have the node for ever. It does not hold the node up."""
+        thief = BoundedAMP(self.reactor)
+        dialled = connectProtocol(self.over(lan_tls(self.node, SERVICE)), thief)
+        self.reactor.settle()
+        self.successResultOf(dialled)
+        self.addCleanup(self.hang_up, thief)
+        request = make_node_request(self.node, GATEWAY, "edge", "stolen-")
+        self.successResultOf(self.renewing())
+        present = self.row()["spki"]
+        self.reactor.pass_time(RENEWAL_SECONDS)
+        asked = thief.call(RenewNode, request=request)
+        self.reactor.settle()
+        self.failureResultOf(asked, Refused)
+        self.assertEqual(present, self.row()["spki"])
+        self.successResultOf(self.renewing())
+        self.assertNotEqual(present, self.row()["spki"])
+
+    def hang_up(self, line: BoundedAMP) -> None:
+        if line.transport is not None:
+            line.transport.loseConnection()
+        self.reactor.settle()
 
     def test_bounds(self) -> None:
         """One in a minute, of a request that is one and not too long."""

@@ -35,6 +35,7 @@ from cloudconnect.transports.tls import (
     client_context,
 )
 from cloudconnect.transports.tls_layer import TLSFacts, was_resumed
+from cloudconnect.transports.verification import Verification
 from tests.certificates import (
     CLIENT_USE,
     EXPIRED,
@@ -119,6 +120,32 @@ class AcceptTests(TLSTestCase):
             else:
                 showing = attrs.evolve(self.by_ca(), identity=identity)
                 self.assertRaises(UsageError, Link, showing, asking)
+
+    def test_asked_of_a_long_chain(self) -> None:
+        """A stranger's chain of authorities is not followed, though its certificate is taken: none
+        of them counts, and each would cost a check of a signature."""
+        authority = Authority()
+        for number in range(20):
+            authority = Authority(f"authority {number}", authority)
+        made = authority.issue(hosts=(), uses=CLIENT_USE)
+        context = client_context(CONTROL_ALPN)
+        context.use_certificate(made.certificate)
+        context.use_privatekey(made.key)
+        for certificate in made.chain:
+            context.add_extra_chain_cert(certificate)
+        looked: list[int] = []
+        step = Verification.step
+
+        def counted(self: Verification, *asked: Any) -> bool:
+            looked.append(asked[3])
+            return step(self, *asked)
+
+        self.patch(Verification, "step", counted)
+        asking = attrs.evolve(self.serving(self.good), asking=True)
+        link = Link(OpenSSLPeer(context, True), asking).pump()
+        self.assertEqual(made.spki, link.server.facts.peer_spki)
+        self.assertEqual(0, looked[-1])
+        self.assertLessEqual(max(looked), 1)
 
     def test_policies(self) -> None:
         """Each policy accepts what it is for, and says what it was."""

@@ -148,13 +148,23 @@ class NodeAccounts(Database):
                 self._change(role, name, shown)
         return KnownNode(role, name, bool(row.leaving))
 
-    def renew_node(self, role: str, name: str, spki: str) -> None:
+    def renew_node(self, role: str, name: str, spki: str, shown: str) -> None:
         """A node gets another certificate: it is let in with that one too, until it shows it.
 
+        A line may have been up for longer than the certificate that it shows has counted: whoever
+        has it gets no other one.
+
         :param spki: fingerprint of the key of the new one
-        :raises NotFound: its certificate was taken back
+        :param shown: of the one that it has proved
+        :raises Refused: its certificate was taken back, or another one was issued since
         """
-        self._change(role, name, {"next_spki": spki})
+        c = nodes_table.c
+        present = nodes_table.update().where(
+            _is(role, name), c.revoked.is_(None), c.spki == shown
+        )
+        with self._writing() as connection:
+            if connection.execute(present.values(next_spki=spki)).rowcount != 1:
+                raise Refused(f"the certificate of node {name} is not valid any more")
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every node as a map for listings; no token in it."""
