@@ -19,6 +19,9 @@ PUBLIC_PORT: Final = 6180
 PREAMBLE_SECONDS: Final = 10.0
 #: TLS, tunnel and record handshakes must be over by then (Twisted has no limit of its own).
 HANDSHAKE_SECONDS: Final = 10.0
+#: Bytes that a peer may send until a TLS handshake is over. A chain of certificates has a few
+#: thousand; OpenSSL alone would take 100 KiB, and keep three times as much, of every stranger.
+HANDSHAKE_BYTES_MAX: Final = 32 << 10
 #: From the end of the TLS handshake to an authenticated tenant.
 AUTHENTICATION_SECONDS: Final = 15.0
 #: A record that has started must, within each of these, be complete or have grown by

@@ -194,7 +194,9 @@ def write_private(path: Path, octets: bytes) -> None:
     """Write a file of mode 0600, whole or not at all, with the folders above it of mode 0700."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    # In a folder where others may write, somebody may have made it, and have it open.
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
         file.flush()

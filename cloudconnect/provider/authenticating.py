@@ -24,7 +24,13 @@ from cloudconnect.commands.control import (
     AuthenticateFirst,
     Warn,
 )
-from cloudconnect.errors import CloudConnectError, LoginRefused, ProtocolViolation, Refused
+from cloudconnect.errors import (
+    CloudConnectError,
+    LoginRefused,
+    NotReachable,
+    ProtocolViolation,
+    Refused,
+)
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.access import Act, Login
 from cloudconnect.provider.accounts import Tenant
@@ -112,8 +118,8 @@ class Authentication(CommandLocator):
         self._begin(versions)
         if not is_login_name(login):
             raise wrong_credentials()
+        shown = self._channel.certificate()  # at once: the line may be gone behind the wait
         await self._wait_for(login)
-        shown = self._channel.certificate()
         # Asked for also where nothing was shown: it takes the same time.
         credential = await self._service.logins.certified(login, shown or bytes(32))
         if credential is None or shown is None:
@@ -148,10 +154,10 @@ class Authentication(CommandLocator):
         await deferLater(service.reactor, delay)
 
     async def _refused(self, login: str, refused: LoginRefused) -> None:
-        """Count a failure, and keep it as a warning."""
+        """Count a failure, warn of it, and keep that unless there were many."""
         service, address = self._service, self._channel.address()
-        tenant, _ = split_login(login)
-        failures = service.logins.attempts.failed(tenant, address)
+        tenant, label = split_login(login)
+        failures = service.logins.attempts.failed(tenant, address, label)
         self.log.warn(
             "log-in refused for {tenant} from {peer}, failure {failures}",
             tenant=login,
@@ -167,13 +173,14 @@ class Authentication(CommandLocator):
                 hop="control",
                 peer=address,
                 text=f"log-in refused, failure {failures} of this tenant from this address",
-            )
+            ),
+            service.logins.attempts.keeps(failures),
         )
 
     async def _admitted(self, credential: Credential) -> dict[str, Any]:
         """A credential is proved: let its tenant in, and say what there is for it."""
         service, address, tenant = self._service, self._channel.address(), credential.tenant
-        service.logins.attempts.succeeded(tenant, address)
+        service.logins.attempts.succeeded(tenant, address, credential.label)
         record, description = await self._enter(Login.by(credential))
         self._channel.welcome()
         self.log.info(
@@ -209,7 +216,10 @@ class Authentication(CommandLocator):
             if login.invitation:
                 return record, b""
             await service.nodes.settled(True)  # what there is, is told once
-            return await service.repositories.account(login.tenant)
+            there = await service.repositories.account(login.tenant)
+            if not self._channel.is_up:
+                raise NotReachable("the control channel is gone")
+            return there
         except BaseException:
             self._channel.leave()
             raise

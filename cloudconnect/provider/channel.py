@@ -93,9 +93,11 @@ class TenantChannel(BoundedAMP):
         shown = line.getPeerCertificate()
         if shown is None or not line.facts.peer_spki:
             return None
-        read = shown.to_cryptography()
-        now = datetime.datetime.now(datetime.UTC)
-        if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:
+        read, now = shown.to_cryptography(), datetime.datetime.now(datetime.UTC)
+        try:
+            if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:
+                return None
+        except ValueError:  # a year that Python does not have
             return None
         return bytes.fromhex(line.facts.peer_spki.removeprefix("SPKI-SHA256:"))
 
@@ -104,8 +106,11 @@ class TenantChannel(BoundedAMP):
     def enter(self, login: Login) -> None:
         """Somebody has proved who he is; from here on he can be cut.
 
+        :raises NotReachable: the connection is gone, or has to go
         :raises Busy: its tenant has too many connections
         """
+        if not self.is_up:  # nobody would take it off the list again
+            raise NotReachable("the control channel is gone")
         self.service.connections.add(login, self.cut)
         self.login = login
 
@@ -122,8 +127,6 @@ class TenantChannel(BoundedAMP):
         """
         if self.login is not None:
             self.service.connections.remove(self.login)
-        if not self.is_up:
-            raise NotReachable("the control channel is gone")
         self.enter(login)
 
     def welcome(self) -> None:

@@ -4,10 +4,14 @@ Who changes bytes on the way and cuts the control channel at the same moment wou
 noticed by the tenant, whose command goes on in a new session as behind any broken line. Warnings
 are in the accounts data base from the moment at which a role raises them until the tenant has said
 that it has them; where the disk takes nothing they are in memory.
+
+A job is one of a credential: another machine of the tenant that has learned its id is not told in
+its place.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -39,26 +43,30 @@ class EarlierWarnings:
     ) -> None:
         self._accounts = accounts
         self._run = in_accounts_thread
-        self._unwritten: OrderedDict[tuple[str, bytes], list[SecurityWarning]] = OrderedDict()
+        self._unwritten: OrderedDict[tuple[str, str], list[SecurityWarning]] = OrderedDict()
 
-    def keep(self, tenant: str, job: bytes, warnings: Iterable[SecurityWarning]) -> Deferred[Any]:
+    def keep(
+        self, tenant: str, label: str, job: bytes, warnings: Iterable[SecurityWarning]
+    ) -> Deferred[Any]:
         """A role has warned of a session of a job.
 
+        :param label: the name of the credential with which the session was begun
         :param job: 16 bytes
         """
         told = list(warnings)
         if not told:
             return succeed(None)
-        done = self._run(self._accounts.keep_untold, tenant, job.hex(), told)
-        return done.addErrback(self._not_kept, tenant, job, told)
+        name = name_of(label, job)
+        done = self._run(self._accounts.keep_untold, tenant, name, told)
+        return done.addErrback(self._not_kept, tenant, name, told)
 
     def _not_kept(
-        self, failure: Failure, tenant: str, job: bytes, warnings: list[SecurityWarning]
+        self, failure: Failure, tenant: str, job: str, warnings: list[SecurityWarning]
     ) -> None:
         failure.trap(NoSpace)
         self._remember(tenant, job, warnings)
 
-    def _remember(self, tenant: str, job: bytes, warnings: list[SecurityWarning]) -> None:
+    def _remember(self, tenant: str, job: str, warnings: list[SecurityWarning]) -> None:
         """The disk takes nothing: then as long as this process lives."""
         kept = self._unwritten.pop((tenant, job), [])
         for warning in warnings:
@@ -81,20 +89,26 @@ class EarlierWarnings:
         return self._write(self._accounts.spend_of_session, tenant, warning.session, warning)
 
     async def tell(
-        self, tenant: str, job: bytes, notify: Callable[[SecurityWarning], Deferred[bool]]
+        self,
+        tenant: str,
+        label: str,
+        job: bytes,
+        notify: Callable[[SecurityWarning], Deferred[bool]],
     ) -> None:
         """Tell a tenant what was seen of a job's sessions that are over; what it has then, is
         forgotten.
 
+        :param label: the name of the credential that goes on with it
         :param job: 16 bytes
         :param notify: tells it one; fires with whether it has it
         """
-        for warning in self._unwritten.pop((tenant, job), []):
-            notify(warning).addCallback(self._or_again, tenant, job, warning)
-        for number, warning in await self._run(self._accounts.untold_of, tenant, job.hex()):
+        name = name_of(label, job)
+        for warning in self._unwritten.pop((tenant, name), []):
+            notify(warning).addCallback(self._or_again, tenant, name, warning)
+        for number, warning in await self._run(self._accounts.untold_of, tenant, name):
             notify(warning).addCallback(self._told, number)
 
-    def _or_again(self, has: bool, tenant: str, job: bytes, warning: SecurityWarning) -> None:
+    def _or_again(self, has: bool, tenant: str, job: str, warning: SecurityWarning) -> None:
         if not has:
             self._remember(tenant, job, [warning])
 
@@ -108,3 +122,12 @@ class EarlierWarnings:
             self._log.warn("not written down: {why}", why=failure.getErrorMessage())
 
         return self._run(call, *arguments).addErrback(unwritten)
+
+
+def name_of(label: str, job: bytes) -> str:
+    """What stands for a job of a credential: 32 hexadecimal digits.
+
+    :param label: the credential's name
+    :param job: 16 bytes
+    """
+    return hashlib.sha256(job + label.encode()).hexdigest()[:32]

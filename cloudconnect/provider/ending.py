@@ -152,7 +152,7 @@ class Endings:
         """What the tenant has not said that it has is told with the next session of its job."""
         known = {warning.subject for warning in live.told}
         await self._earlier.keep(
-            live.tenant, live.job, [w for w in found if w.subject not in known]
+            live.tenant, live.label, live.job, [w for w in found if w.subject not in known]
         )
         if outcome != UNREPORTED and (found or live.seen):
             await self._earlier.reported(live.tenant, live.identifier)
@@ -221,13 +221,17 @@ class Endings:
         :param label: only what was begun with the credential of this name
         :param number: and of this number
         """
-        for live in self._sessions:
-            if (
-                live.tenant == tenant
-                and label in (None, live.label)
-                and number in (None, live.credential)
-            ):
-                await self.over(live)
+        # All at once: a role that does not answer for one keeps no other one alive.
+        ends: list[Deferred[Any]] = [
+            Deferred.fromCoroutine(self.over(live))
+            for live in self._sessions
+            if live.tenant == tenant
+            and label in (None, live.label)
+            and number in (None, live.credential)
+        ]
+        for well, result in await DeferredList(ends, consumeErrors=True):
+            if not well:
+                result.raiseException()
 
     async def over(self, live: LiveSession) -> None:
         """End a session, or wait until it has come to its end."""

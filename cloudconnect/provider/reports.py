@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -54,8 +54,11 @@ class Reports:
         self._earlier = earlier
         self._watchers = watchers
 
-    def warned(self, warning: SecurityWarning) -> Deferred[None]:
-        """A role or a tenant raised a warning: keep it, log it, tell the session's tenant."""
+    def warned(self, warning: SecurityWarning, kept: bool = True) -> Deferred[None]:
+        """A role or a tenant raised a warning: keep it, log it, tell the session's tenant.
+
+        :param kept: False: there were many of the kind, and it does not go into the accounts
+        """
         self._log.warn(
             "security warning {kind} from {reporter}: {text}",
             kind=warning.kind.value,
@@ -69,9 +72,11 @@ class Reports:
         live = self._sessions.named(warning.session)
         if live is not None and warning.role not in TENANT_ROLES:
             warning.add_to(live.seen)
-            self._earlier.keep(live.tenant, live.job, [warning])
+            self._earlier.keep(live.tenant, live.label, live.job, [warning])
             live.notify(warning).addCallback(self._told, live, warning)
         self._watchers.tell(lambda watcher: watcher.warned(warning))
+        if not kept:
+            return succeed(None)
         return self.keep(self._accounts.keep_warning, warning, warning.role)
 
     def _told(self, has: bool, live: LiveSession, warning: SecurityWarning) -> None:

@@ -104,7 +104,7 @@ class Starts:
             raise NotFound("that is not this tenant's repository")
         label = DEFAULT_LABEL if login is None else login.label
         await self._take_over(tenant, ask.job, label)
-        await self._earlier.tell(tenant, ask.job, notify)
+        await self._earlier.tell(tenant, label, ask.job, notify)
         await self._nodes.settled(ask.wan)
         movers = await self._nodes.movers.of(ask.repository)
         if ask.kind is SessionKind.BACKUP:

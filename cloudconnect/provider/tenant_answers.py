@@ -126,7 +126,10 @@ class TenantAnswers(CommandLocator):
         self, name: str, label: str, certificate: bytes | None
     ) -> dict[str, Any]:
         revoke = self._administration.tenants.revoke_credential
-        for number in await self._run(revoke, name, label, certificate):
+        numbers = await self._run(revoke, name, label, certificate)
+        if certificate is None:  # all at once, also what has just got its number
+            await self._reach.cut(name, label)
+        for number in () if certificate is None else numbers:
             await self._reach.cut(name, label, number)
         text = f"tenant {name}: credential {label} revoked"
         await self._reach.note("credential_revoked", text, name, credential=label)

@@ -39,6 +39,8 @@ LAN_ALPN: Final = "cloudconnect-lan/1"
 #: How many authorities the server follows above a client's certificate, where none counts: each
 #: would cost a check of a signature, and a stranger could send a hundred.
 _CLIENT_CHAIN: Final = 0
+#: ... and between nodes, whose small authority most often issues their certificates itself.
+_NODE_CHAIN: Final = 4
 #: OpenSSL's SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for: a certificate goes out without
 #: what looks like its issuer among the authorities that the other side is judged by.
 _NO_AUTO_CHAIN: Final = 0x00000008
@@ -197,6 +199,7 @@ class MutualTLS(_TLSRecipe):
 
     def _context(self, is_client: bool) -> SSL.Context:
         context = client_context(self.alpn) if is_client else server_context(self.alpn)
+        context.set_verify_depth(_NODE_CHAIN)
         load_authorities(context, self.trust.ca_file)
         self.identity.install(context)
         return context

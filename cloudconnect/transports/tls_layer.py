@@ -28,6 +28,7 @@ from cloudconnect.errors import (
     KeyForgotten,
     ProtocolViolation,
 )
+from cloudconnect.settings import HANDSHAKE_BYTES_MAX
 from cloudconnect.transports.layer import EndingLayer
 from cloudconnect.transports.tls_errors import after_handshake, in_handshake
 from cloudconnect.transports.tls_groups import is_allowed
@@ -117,6 +118,7 @@ class TLSLayer(EndingLayer):
         self._verification = verification
         self._alpn = alpn
         self._peer_ended = False
+        self._handshake_bytes = 0
         self.facts: TLSFacts | None = None
 
     # --- for the protocol above -----------------------------------------------------------------
@@ -152,9 +154,10 @@ class TLSLayer(EndingLayer):
     def _received(self, data: bytes) -> Iterator[bytes]:
         if self._tls is None or self._peer_ended or not data:
             return
-        self._tls.bio_write(data)
         if not self._is_ready:
-            self._shake_hands()
+            data = self._in_pieces(data)
+        if data and self._tls is not None:
+            self._tls.bio_write(data)
         while self._is_ready and self._tls is not None:
             try:
                 piece = self._tls.recv(_RECORD)
@@ -186,6 +189,20 @@ class TLSLayer(EndingLayer):
         self._tls = None
 
     # --- the handshake --------------------------------------------------------------------------
+
+    def _in_pieces(self, data: bytes) -> bytes:
+        """Take what belongs to the handshake, within its bound; what is left behind its end."""
+        while data and self._tls is not None and not self._is_ready:
+            piece, data = data[:_RECORD], data[_RECORD:]
+            self._handshake_bytes += len(piece)
+            self._tls.bio_write(piece)
+            self._shake_hands()
+            long = self._handshake_bytes > HANDSHAKE_BYTES_MAX
+            if long and not self._is_ready and self._tls is not None:
+                more = f"the TLS handshake has more than {HANDSHAKE_BYTES_MAX} bytes"
+                self._fail(ProtocolViolation(more), b"")
+                return b""
+        return data
 
     def _shake_hands(self) -> None:
         assert self._tls is not None

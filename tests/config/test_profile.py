@@ -143,8 +143,20 @@ class SaveTests(ProfileCase):
         victim.write_text("precious")
         self.path.parent.mkdir(parents=True)
         (self.path.parent / f".default.toml.{os.getpid()}").symlink_to(victim.absolute())
-        self.assertRaises(OSError, write_private, self.path, b"x")
+        write_private(self.path, b"x")
         self.assertEqual("precious", victim.read_text())
+        self.assertEqual(b"x", self.path.read_bytes())
+
+    def test_nobody_has_it_open(self) -> None:
+        """Whoever has made the temporary file before, and has it open, does not read what it gets:
+        keys and kits go into folders that somebody names."""
+        self.path.parent.mkdir(parents=True)
+        waiting = self.path.parent / f".default.toml.{os.getpid()}"
+        waiting.touch(mode=0o666)
+        with waiting.open("rb") as theirs:
+            write_private(self.path, b"secret")
+            self.assertEqual(b"", theirs.read())
+        self.assertEqual(0o600, self.path.stat().st_mode & 0o777)
 
     def test_not_there(self) -> None:
         """A profile that is not there is none."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint, connectProtocol
 from twisted.trial.unittest import TestCase
 
@@ -27,6 +28,7 @@ from cloudconnect.commands.admin import (
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.errors import NotFound, NotReachable, UsageError
 from cloudconnect.keys import Password
+from cloudconnect.provider.access import Login
 from cloudconnect.provider.admin_socket import AdminFactory
 from cloudconnect.repository.store import Repository
 from cloudconnect.transports.memory import MemoryPair
@@ -174,6 +176,26 @@ class AccessTests(SocketCase):
         self.failure_of(asked, NotFound)
         rows = self.ask(List, what="credential", filters={"tenant": TENANT}, after=0, limit=9)
         self.assertEqual(["default", "laptop"], [row["label"] for row in rows["rows"]])
+
+    def test_revoke_two(self) -> None:
+        """Both certificates of a label lose their lines at once, also where the end of a session
+        takes its time."""
+        self.connected()
+        service, ended = self.provider.service, Deferred[None]()
+        asked = {"name": TENANT, "label": "laptop", "password": None, "capabilities": ["read"]}
+        cut: list[int] = []
+        for pin in (b"1" * 32, b"2" * 32):
+            self.ask(AddCredential, **asked, certificate=pin)
+            credential = self.provider.accounts.certified(f"{TENANT}/laptop", pin)
+            assert credential is not None
+            login = Login.by(credential)
+            service.connections.add(login, partial(cut.append, login.number))
+        self.patch(service.endings, "interrupt", lambda *whose: ended)
+        revoking = self.admin.call(RevokeCredential, name=TENANT, label="laptop")
+        self.reactor.settle()
+        self.assertEqual(2, len(cut))
+        ended.callback(None)
+        self.assertEqual({}, self.reactor.result_of(revoking))
 
     def test_certificate(self) -> None:
         """A credential with a certificate is made without a token; of two of one label each ends

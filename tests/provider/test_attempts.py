@@ -8,6 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.provider.attempts import (
     ENTRIES_MAX,
     FIRST_DELAY,
+    KEPT_MAX,
+    KEPT_RATE,
+    LABELS_MAX,
     LONGEST_DELAY,
     MEMORY_SECONDS,
     LoginAttempts,
@@ -67,6 +70,31 @@ class AttemptTests(SynchronousTestCase):
         self.fail_login("acme", HERE, 5)
         self.attempts.succeeded("guesser", HERE)
         self.assertEqual(8.0, self.attempts.delay("acme", HERE))
+
+    def test_success_of_a_sibling(self) -> None:
+        """Nor does one who has another machine of the same tenant; its own failures are forgotten,
+        and of very many machines none takes back what it did not do."""
+        for label in ("default", "other"):
+            self.fail_login("acme", HERE, 2)
+            self.attempts.failed("acme", HERE, label)
+            self.attempts.succeeded("acme", HERE, "other")
+        self.assertEqual(8.0, self.attempts.delay("acme", HERE))
+        self.attempts.succeeded("acme", HERE)
+        self.assertEqual(0.0, self.attempts.delay("acme", HERE))
+        for number in range(LABELS_MAX + 2):
+            self.attempts.failed("acme", HERE, f"machine-{number}")
+        for number in range(LABELS_MAX + 2):
+            self.attempts.succeeded("acme", HERE, f"machine-{number}")
+        self.assertEqual(1.0, self.attempts.delay("acme", HERE))
+
+    def test_kept(self) -> None:
+        """Of one guesser's failures fewer and fewer are written down, of all guessers' only so many
+        a second, whatever names and addresses they come with."""
+        kept = [number for number in range(1, 70) if self.attempts.keeps(number)]
+        self.assertEqual([1, 2, 4, 8, 16, 32, 64], kept)
+        self.assertEqual(KEPT_MAX - 7, sum(self.attempts.keeps(1) for _ in range(2 * KEPT_MAX)))
+        self.clock.advance(10 / KEPT_RATE)
+        self.assertEqual(10, sum(self.attempts.keeps(1) for _ in range(100)))
 
     def test_forgotten(self) -> None:
         """Failures are forgotten after a while, and then counted from the beginning."""

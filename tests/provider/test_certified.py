@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloudconnect.commands.control import (
@@ -26,7 +27,7 @@ from cloudconnect.errors import (
     ProtocolViolation,
     Refused,
 )
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.scram import make_token, split_login
 from tests.certificates import (
     CLIENT_USE,
     EXPIRED,
@@ -45,6 +46,16 @@ LOGIN = f"{TENANT}/laptop"
 def issued(**wrong: Any) -> Issued:
     """A machine's certificate that nobody has signed."""
     return build("laptop", None, **{"uses": CLIENT_USE, **wrong})
+
+
+def of_year_0() -> Issued:
+    """A machine's certificate that is valid since a year which Python does not have."""
+    made = build("laptop", Authority().root, uses=CLIENT_USE, days=(11_000, 12_000))
+    octets = made.certificate.public_bytes(Encoding.DER)
+    begins = made.certificate.not_valid_before_utc.strftime("%Y%m%d%H%M%SZ").encode()
+    assert begins in octets
+    changed = octets.replace(begins, b"00000101000000Z")
+    return Issued(x509.load_der_x509_certificate(changed), made.key)
 
 
 def pin(of: Issued) -> bytes:
@@ -151,11 +162,11 @@ class RefusalTests(CertificateCase):
         calls = len(self.reactor.getDelayedCalls())
         asked = client.call(AuthenticateCertificate, login=login, versions=[1])
         error = self.failure_of(asked, LoginRefused)
-        tenant = login.split("/")[0]
+        tenant, label = split_login(login)
         row = self.provider.events(type="warning", tenant=tenant)[-1]
         attempts = self.provider.service.logins.attempts
         delay = attempts.delay(tenant, "192.0.2.7")
-        attempts.succeeded(tenant, "192.0.2.7")
+        attempts.succeeded(tenant, "192.0.2.7", label)
         self.failure_of(client.call(ListPoints, **LIST), LoginRefused)
         return str(error), row["name"], len(self.reactor.getDelayedCalls()) - calls, delay
 
@@ -188,6 +199,8 @@ class RefusalTests(CertificateCase):
         tenants.revoke_credential(TENANT, "old")
         tenants.invite(TENANT, "invited")
         expired, early = issued(days=EXPIRED), issued(days=NOT_YET_VALID)
+        strange = of_year_0()
+        self.add(strange, "strange")
         self.add(expired, "expired")
         self.add(early, "early")
         for name, shown, login in (
@@ -195,6 +208,7 @@ class RefusalTests(CertificateCase):
             ("unknown", issued(), LOGIN),
             ("expired", expired, f"{TENANT}/expired"),
             ("early", early, f"{TENANT}/early"),
+            ("a year that is none", strange, f"{TENANT}/strange"),
             ("revoked", revoked, f"{TENANT}/old"),
             ("another tenant's", others, LOGIN),
             ("ours at another tenant", self.laptop, "other/laptop"),
@@ -206,11 +220,24 @@ class RefusalTests(CertificateCase):
         ):
             self.assertEqual(known, self.seen(self.client(shown), login), name)
 
+    def test_many(self) -> None:
+        """Who goes on and on does not fill the accounts."""
+        for number in range(1, 11):
+            client = self.client()
+            with self.assertRaises(LoginRefused):
+                self.certified(client, f"{TENANT}/machine-{number}")
+            self.close(client)
+        rows = self.provider.events(type="warning", tenant=TENANT)
+        self.assertEqual(
+            ["failure 1 ", "failure 2 ", "failure 4 ", "failure 8 "],
+            [row["text"].removeprefix("log-in refused, ")[:10] for row in rows],
+        )
+
     def test_delays(self) -> None:
         """Failures cost the same delays, together with those of passwords."""
         attempts = self.provider.service.logins.attempts
         for _ in range(3):
-            attempts.failed(TENANT, "192.0.2.7")
+            attempts.failed(TENANT, "192.0.2.7", "laptop")
         client = self.client(self.laptop)
         asked = client.call(AuthenticateCertificate, login=LOGIN, versions=[1])
         self.reactor.pass_time(1.9, 0.1)
@@ -277,6 +304,36 @@ class RefusalTests(CertificateCase):
         with self.assertRaises(CloudConnectError):
             self.certified(self.client(shown))
         self.assertEqual([], list(self.provider.service.connections._up))
+
+    def test_gone_meanwhile(self) -> None:
+        """A stranger that hangs up while it has to wait makes the provider log nothing as a bug."""
+        self.provider.service.logins.attempts.failed(TENANT, "192.0.2.7")
+        client = self.client(self.laptop)
+        asked = client.call(AuthenticateCertificate, login=LOGIN, versions=[1])
+        asked.addErrback(lambda _: None)
+        self.reactor.pass_time(0.1, 0.1)
+        self.close(client)
+        self.reactor.pass_time(1.0, 0.1)
+        self.assertEqual([], self.flushLoggedErrors())
+        self.assertEqual(0, len(self.provider.service.connections))
+
+    def test_gone_while_looked_up(self) -> None:
+        """A line that is cut while its log-in is looked up counts no more: whoever can cut lines
+        would lock the tenant out."""
+        real = self.provider.service.logins.certified
+
+        def certified(login: str, certificate: bytes) -> Any:
+            self.close(client)
+            return real(login, certificate)
+
+        self.patch(self.provider.service.logins, "certified", certified)
+        client = self.client(self.laptop)
+        asked = client.call(AuthenticateCertificate, login=LOGIN, versions=[1])
+        asked.addErrback(lambda _: None)
+        self.reactor.pass_time(1.0)
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(0, len(self.provider.service.connections))
+        self.assertEqual([], self.flushLoggedErrors())
 
     def test_for_servers(self) -> None:
         """A certificate that is not for clients ends the handshake, whoever shows it."""

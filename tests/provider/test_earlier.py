@@ -31,9 +31,11 @@ class EarlierTests(AccountsCase):
         return maybeDeferred(call, *arguments)
 
     def keep(self, *warnings: SecurityWarning, job: bytes = JOB) -> None:
-        self.successResultOf(self.earlier.keep("acme", job, warnings))
+        self.successResultOf(self.earlier.keep("acme", "default", job, warnings))
 
-    def told(self, tenant: str = "acme", job: bytes = JOB) -> list[SecurityWarning]:
+    def told(
+        self, tenant: str = "acme", job: bytes = JOB, label: str = "default"
+    ) -> list[SecurityWarning]:
         """What the tenant is told at a Start."""
         heard: list[SecurityWarning] = []
 
@@ -41,7 +43,8 @@ class EarlierTests(AccountsCase):
             heard.append(warning)
             return succeed(self.hears)
 
-        self.successResultOf(Deferred.fromCoroutine(self.earlier.tell(tenant, job, notify)))
+        telling = self.earlier.tell(tenant, label, job, notify)
+        self.successResultOf(Deferred.fromCoroutine(telling))
         return heard
 
     def test_told_once(self) -> None:
@@ -51,6 +54,13 @@ class EarlierTests(AccountsCase):
         self.assertEqual([], self.told(job=b"k" * 16))
         self.assertEqual([warning(), warning(session="02")], self.told())
         self.assertEqual([], self.told())
+
+    def test_another_machine(self) -> None:
+        """A machine with another credential that knows the job's id is not told in its place."""
+        for self.full in (False, True):
+            self.keep(warning())
+            self.assertEqual([], self.told(label="other"))
+            self.assertEqual([warning()], self.told())
 
     def test_not_heard(self) -> None:
         """A tenant that is gone before it has said that it has a warning is told it again."""

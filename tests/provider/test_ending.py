@@ -9,10 +9,12 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.errors import (
     ContextMismatch,
+    NotReachable,
     Refused,
     WarningKind,
 )
 from cloudconnect.events import SecurityWarning
+from cloudconnect.provider.live import LiveSession
 from cloudconnect.settings import (
     ORPHAN_SECONDS,
 )
@@ -194,6 +196,22 @@ class OrphanTests(ServiceCase):
         self.reactor.settle()
         self.assertEqual([(session, "security_warning")], self.mover.ends)
         self.assertEqual("security_warning", self.state(session))
+
+    def test_cut_all_at_once(self) -> None:
+        """Where a session of who is cut does not come to its end, the others end all the same."""
+        hangs, other = self.start(job=b"1" * 16), self.start(job=b"2" * 16)
+        real, never = self.service.endings.over, Deferred[None]()
+
+        async def over(live: LiveSession) -> None:
+            await (never if live.session == hangs else Deferred.fromCoroutine(real(live)))
+
+        self.patch(self.service.endings, "over", over)
+        cutting = Deferred.fromCoroutine(self.service.endings.interrupt(TENANT))
+        self.reactor.settle()
+        self.assertEqual([(other, "unreported")], self.mover.ends)
+        self.assertNoResult(cutting)
+        never.errback(NotReachable("gone"))
+        self.failureResultOf(cutting, NotReachable)
 
     def test_stop(self) -> None:
         """When the service stops every session is ended, and nothing of it is left waiting."""

@@ -12,7 +12,7 @@ from twisted.logger import globalLogPublisher
 
 from cloudconnect.errors import NoSpace, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.provider.earlier import EarlierWarnings
+from cloudconnect.provider.earlier import EarlierWarnings, name_of
 from cloudconnect.provider.live import LiveSession, LiveSessions
 from cloudconnect.provider.reports import Reports
 from cloudconnect.provider.watching import Watcher, Watchers
@@ -85,14 +85,14 @@ class ReportsTests(AccountsCase):
         self.successResultOf(self.reports.warned(told))
         self.assertEqual((["tampered"], [told], [told]), (self.kept(), self.heard, of.seen))
         self.assertEqual(([told], [told]), (self.seen.told, of.told))
-        self.assertEqual([], self.accounts.untold_of("acme", of.job.hex()))
+        self.assertEqual([], self.accounts.untold_of("acme", name_of(of.label, of.job)))
         self.assertEqual(1, sum("security warning" in (e["log_format"] or "") for e in logged))
 
     def test_not_heard(self) -> None:
         """A warning that the tenant does not answer is on the disk at once."""
         of = self.session(hears=False)
         self.successResultOf(self.reports.warned(self.warning(of)))
-        ((_, kept),) = self.accounts.untold_of("acme", of.job.hex())
+        ((_, kept),) = self.accounts.untold_of("acme", name_of(of.label, of.job))
         self.assertEqual((self.warning(of), []), (kept, of.told))
 
     def test_tenant_warns(self) -> None:

@@ -12,6 +12,7 @@ from cloudconnect.errors import MovedOn, NotReachable, Tampered, WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.wire.channel import FrameChannel
+from cloudconnect.wire.scram import DEFAULT_LABEL
 from tests.provider.stage import TENANT, Tenant, idle
 from tests.tenant.managers import ManagerCase
 
@@ -111,7 +112,9 @@ class EarlierTests(MovingCase):
             role="target-mover",
             text="a record was changed",
         )
-        self.reactor.result_of(self.provider.service.earlier.keep(TENANT, job, [warning]))
+        self.reactor.result_of(
+            self.provider.service.earlier.keep(TENANT, DEFAULT_LABEL, job, [warning])
+        )
 
     def test_noticed(self) -> None:
         """A change that only the provider saw, and whose warning was cut off with the control

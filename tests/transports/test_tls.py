@@ -147,6 +147,25 @@ class AcceptTests(TLSTestCase):
         self.assertEqual(0, looked[-1])
         self.assertLessEqual(max(looked), 1)
 
+    def test_asked_for_too_much(self) -> None:
+        """A handshake that is longer than any with certificates has to be ends, at once or bit by
+        bit, before OpenSSL has all of it."""
+        made = build("laptop", None, uses=CLIENT_USE)
+        names = [f"{number:060}.example" for number in range(300)]
+        large = build("large", None, hosts=names).certificate
+        asking = attrs.evolve(self.serving(self.good), asking=True)
+        for chain, ends in (([large], False), ([large, large], True)):
+            context = client_context(CONTROL_ALPN)
+            context.use_certificate(made.certificate)
+            context.use_privatekey(made.key)
+            for certificate in chain:
+                context.add_extra_chain_cert(certificate)
+            link = Link(OpenSSLPeer(context, True), asking).pump()
+            if ends:
+                self.assertIsInstance(link.server_app.reason, ProtocolViolation)
+            else:
+                self.assertEqual(made.spki, link.server.facts.peer_spki)
+
     def test_policies(self) -> None:
         """Each policy accepts what it is for, and says what it was."""
         lone = self_signed()
@@ -466,6 +485,20 @@ class MutualTests(TLSTestCase):
         self.assertEqual(LAN_ALPN, facts.alpn)
         self.assertEqual(facts.peer_spki, server.identity.fingerprints()[0])
         self.assertEqual(there.peer_spki, client.identity.fingerprints()[0])
+
+    def test_long_chain(self) -> None:
+        """Authorities between a node and the one that both trust may be some, but not many."""
+        gateway = self.node("cloudconnect:gateway/g1", "service")
+        authority = self.authority
+        for number in range(8):
+            authority = Authority(f"between {number}", authority)
+            issued = authority.issue_node("cloudconnect:service/main")
+            link = Link(self.node("", "gateway", issued=issued), gateway)
+            if number < 4:
+                self.assert_works(link)
+            else:
+                link.pump()
+                self.assertIsInstance(link.server_app.reason, CertificateUntrusted)
 
     def test_client_refuses(self) -> None:
         """The client refuses another role, another name, another authority's node."""

@@ -18,14 +18,17 @@ from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.accounts.database import Database
 from cloudconnect.provider.accounts.tables import untold_table
 
-#: Warnings that are kept of one job: the first ones.
+#: Warnings that are kept of one job: the first ones. One that says that a line was only cut makes
+#: room for one that says that something was changed: whoever can do the one can do the other.
 OF_JOB_MAX: Final = 16
-#: Warnings that are kept of one tenant, so that it can push out nobody else's: the newest.
+#: Warnings that are kept of one tenant, so that it can push out nobody else's: the newest, before
+#: those that say that a line was only cut.
 OF_TENANT_MAX: Final = 256
 #: Seconds after which nobody goes on with a job any more.
 MEMORY_SECONDS: Final = 30 * 86400.0
 
 _u = untold_table.c
+_CUT: Final = WarningKind.TRUNCATED
 
 
 class UntoldAccounts(Database):
@@ -34,28 +37,34 @@ class UntoldAccounts(Database):
     def keep_untold(self, tenant: str, job: str, warnings: Iterable[SecurityWarning]) -> None:
         """Keep warnings of a job until they are told; the same one once.
 
-        :param job: 32 hexadecimal digits
+        :param job: 32 hexadecimal digits that stand for it
         """
         now = time.time()
         with self._writing() as connection:
             mine = sa.select(_u.warning).where(_u.tenant == tenant, _u.job == job)
             known = [_read(text) for text in connection.execute(mine).scalars()]
             for warning in warnings:
-                if len(known) < OF_JOB_MAX and warning.add_to(known):
-                    connection.execute(
-                        untold_table.insert().values(
-                            tenant=tenant,
-                            job=job,
-                            session=warning.session,
-                            kind=warning.kind.value,
-                            kept=now,
-                            warning=json.dumps(warning.as_dict()),
-                        )
+                if not warning.add_to(known):
+                    continue
+                if len(known) > OF_JOB_MAX and (
+                    warning.kind is _CUT or not _make_room(connection, tenant, job)
+                ):
+                    known.pop()
+                    continue
+                connection.execute(
+                    untold_table.insert().values(
+                        tenant=tenant,
+                        job=job,
+                        session=warning.session,
+                        kind=warning.kind.value,
+                        kept=now,
+                        warning=json.dumps(warning.as_dict()),
                     )
+                )
             newest = (
                 sa.select(_u.id)
                 .where(_u.tenant == tenant)
-                .order_by(_u.id.desc())
+                .order_by(_u.kind == _CUT.value, _u.id.desc())
                 .limit(OF_TENANT_MAX)
             )
             old = sa.and_(_u.tenant == tenant, _u.id.not_in(newest.scalar_subquery()))
@@ -88,7 +97,7 @@ class UntoldAccounts(Database):
         """
         mine = [_u.tenant == tenant, _u.session == session]
         if warning is None:
-            mine.append(_u.kind == WarningKind.TRUNCATED.value)
+            mine.append(_u.kind == _CUT.value)
         with self._writing() as connection:
             rows = connection.execute(sa.select(_u.id, _u.warning).where(*mine)).all()
             numbers = [
@@ -97,6 +106,15 @@ class UntoldAccounts(Database):
                 if warning is None or _read(row.warning).subject == warning.subject
             ]
             connection.execute(untold_table.delete().where(_u.id.in_(numbers)))
+
+
+def _make_room(connection: sa.Connection, tenant: str, job: str) -> bool:
+    """Forget one that says that a line was only cut; whether there was one."""
+    cut = sa.select(sa.func.min(_u.id)).where(
+        _u.tenant == tenant, _u.job == job, _u.kind == _CUT.value
+    )
+    gone = untold_table.delete().where(_u.id == cut.scalar_subquery())
+    return connection.execute(gone).rowcount == 1
 
 
 def _read(text: str) -> SecurityWarning:

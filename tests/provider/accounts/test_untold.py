@@ -65,6 +65,21 @@ class UntoldTests(AccountsCase):
         self.assertEqual((1, 2), (len(self.of()), len(self.of(job=OTHER))))
         self.assertEqual([warning()], self.of("other"))
 
+    def test_cut_makes_room(self) -> None:
+        """Lines that were only cut push out nothing that was changed, of the same job or of
+        another one: whoever changes bytes can cut as many lines before and behind as he likes."""
+        cuts = [warning(WarningKind.TRUNCATED, f"{number:02x}") for number in range(40)]
+        for each in cuts:
+            self.accounts.keep_untold("acme", JOB, [each])
+        self.accounts.keep_untold("acme", JOB, [warning(), warning(), warning(session="02")])
+        kept = self.of()
+        self.assertEqual(untold.OF_JOB_MAX, len(kept))
+        self.assertEqual([warning(), warning(session="02")], kept[-2:])
+        self.patch(untold, "OF_TENANT_MAX", 3)
+        self.accounts.keep_untold("acme", OTHER, cuts[:5])
+        self.assertEqual([warning(), warning(session="02")], self.of())
+        self.assertEqual(1, len(self.of(job=OTHER)))
+
     def test_old(self) -> None:
         """What nobody has asked for in a long time is not told any more, and goes."""
         self.accounts.keep_untold("acme", JOB, [warning()])
