@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role, SessionKind
 from cloudconnect.commands.lan import OfferKeyA
-from cloudconnect.errors import Busy, MovedOn, NotFound, NotReachable
+from cloudconnect.errors import Busy, NotFound, NotReachable
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
 from cloudconnect.provider.access import Login
@@ -207,8 +207,8 @@ class Starts:
             await waited
 
     def _mover_for(self, ask: Ask, movers: list[BoundedAMP]) -> BoundedAMP:
-        """The mover of a new session: for a backup the one that writes to the repository already,
-        because the tenant's quota is counted there, or else the one with the fewest sessions."""
+        """The mover of a new session: for a backup the one that writes to the repository already
+        (``docs/protocol.rst``, section 10), or else the one with the fewest sessions."""
         if ask.kind is SessionKind.BACKUP:
             for live in self._sessions.writing_to(ask.repository):
                 if live.parts[0].link in self._nodes.movers:
@@ -226,8 +226,6 @@ class Starts:
             except NotReachable as error:
                 self._nodes.lose_if_gone(part, error)
                 raise
-            except Busy as error:  # one that we have lost takes backups still; soon it will not
-                raise MovedOn(str(error)) from None
 
 
 def _follow(ended: Deferred[None]) -> Deferred[None]:

@@ -10,7 +10,7 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.commands.lan import WithdrawSession
 from cloudconnect.commands.links import link_in_process
-from cloudconnect.errors import Busy, MovedOn, NotReachable, WarningKind
+from cloudconnect.errors import Busy, NotReachable, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.movers import MoverPlace
 from cloudconnect.provider.starting import HANDOVER_SECONDS
@@ -180,14 +180,6 @@ class MoverTests(NodesCase):
         two, _ = self.add_mover("b")
         self.start()
         self.assertEqual((1, False), (len(two.offers), link in self.service.nodes.movers))
-
-    def test_still_writing(self) -> None:
-        """Where another mover has the repository that the service has lost, the job is asked to
-        come again: that is over soon."""
-        one, link = self.add_mover("a")
-        one.refuse = Busy("another mover takes backups of it")
-        self.failure_of(self.begin(), MovedOn)
-        self.assertIn(link, self.service.nodes.movers)
 
     def test_leaving(self) -> None:
         """A mover that is to stop gets no new sessions; its tenants are asked to move on, and one

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from cloudconnect.repository.packs import ENTRY_SIZE
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import packs_table, reservations_table
+from tests.repository.killing import in_child, kill_before_step
 from tests.repository.repositories import RepositoryCase, blob, name_of
-from tests.repository.test_store import in_child, kill_before_step
 
 JOB, OTHER_JOB = b"j" * 16, b"k" * 16
 NUMBERS = range(3)

@@ -23,8 +23,8 @@ from cloudconnect.repository.references import references_name
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import points_table, repository_table
+from tests.repository.killing import in_child, kill_before_step
 from tests.repository.repositories import RepositoryCase, blob, failing, name_of
-from tests.repository.test_store import in_child, kill_before_step
 
 DAY = 86400.0
 YEAR = 365 * DAY

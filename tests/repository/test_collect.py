@@ -25,6 +25,7 @@ from cloudconnect.repository.tables import (
     points_table,
     repository_table,
 )
+from tests.repository.killing import in_child, kill_before_step
 from tests.repository.repositories import (
     RepositoryCase,
     blob,
@@ -34,7 +35,6 @@ from tests.repository.repositories import (
     name_of,
     record,
 )
-from tests.repository.test_store import in_child, kill_before_step
 
 DAY = 86400.0
 

@@ -15,8 +15,8 @@ from cloudconnect.repository.packs import ENTRY_SIZE, OVERHEAD
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.sweeping import Sweeper
 from cloudconnect.repository.tables import packs_table, reservations_table
+from tests.repository.killing import in_child, kill_before_step
 from tests.repository.repositories import RepositoryCase, blob, keys, name_of, record
-from tests.repository.test_store import in_child, kill_before_step
 
 JOB, OTHER_JOB = b"j" * 16, b"k" * 16
 #: Jobs that race.

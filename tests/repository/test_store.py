@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from cloudconnect.content.atrest import EncryptionMode, describe
 from cloudconnect.errors import (
-    NoSpace,
-    NotFound,
     Refused,
     StoredDataDamaged,
-    UsageError,
 )
-from cloudconnect.keys import MasterKey
 from cloudconnect.repository import packs
 from cloudconnect.repository.descriptions import DESCRIPTION
-from cloudconnect.repository.opening import CATALOGUE
 from cloudconnect.repository.store import Repository
 from cloudconnect.wire.frames import StoredBlob
+from tests.repository.killing import in_child, kill_before_step
 from tests.repository.repositories import (
     DESCRIBED,
     REPOSITORY,
     RepositoryCase,
     blob,
-    failing,
     flip,
     keys,
     name_of,
@@ -46,309 +37,9 @@ from tests.repository.repositories import (
 PUBLISHED = b"published".ljust(32)
 
 
-def in_child(work: Callable[[Callable[[bytes], None]], None]) -> tuple[bytes, int]:
-    """Run ``work`` in a process of its own; what it said, and its wait status.
-
-    ``work`` gets a function that says something to this process.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(reading)
-            work(lambda octets: os.write(writing, octets) and None)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        said = pipe.read()
-    return said, os.waitpid(child, 0)[1]
-
-
-def kill_before_step(kill_at: int, repository: Repository) -> None:
-    """Let this process die by SIGKILL before its step of that number, from here on.
-
-    A step is a call that changes the disk, or says something, or the moment after a commit.
-    """
-    done = [0]
-
-    def step() -> None:
-        if done[0] == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done[0] += 1
-
-    def stepping(real: Callable[..., Any]) -> Callable[..., Any]:
-        def stepped(*arguments: Any, **options: Any) -> Any:
-            step()
-            return real(*arguments, **options)
-
-        return stepped
-
-    for name in ("fsync", "link", "unlink", "write"):
-        setattr(os, name, stepping(getattr(os, name)))
-    dialect = repository.catalogue.engine.dialect
-    commit = stepping(dialect.do_commit)
-
-    def committed(connection: Any) -> None:
-        commit(connection)
-        step()
-
-    dialect.do_commit = committed  # type: ignore[method-assign]
-
-
 def numbers(said: bytes) -> set[bytes]:
     """The ids that a child said were durable."""
     return {said[at : at + 32] for at in range(0, len(said), 32)}
-
-
-class OpeningTests(RepositoryCase):
-    """Repositories are made once, and opened where they are."""
-
-    def test_create_and_open(self) -> None:
-        """What was described at its making is known at its opening."""
-        self.created().close()
-        repository = self.opened()
-        self.assertEqual(repository.description, DESCRIBED)
-        self.assertEqual(repository.points(), [])
-        self.assertEqual(set(repository.statistics().values()), {0})
-
-    def test_create_twice(self) -> None:
-        """A repository is not made over another, the same one neither."""
-        repository = self.created()
-        repository.add(blob(1))
-        repository.flush()
-        self.assertRaises(Refused, self.created)
-        other = describe(MasterKey(b"x" * 32), b"o" * 16, EncryptionMode.TENANT, ())
-        self.assertRaises(Refused, Repository.create, self.directory, other)
-        self.assertEqual(self.opened().have([name_of(1)]), [True])
-
-    def test_create_after_crash(self) -> None:
-        """Making goes on where it was killed between the description and the catalogue."""
-        self.created().close()
-        for name in os.listdir(self.directory):
-            if name.startswith(CATALOGUE):
-                (self.directory / name).unlink()
-        self.assertEqual(self.created().description, DESCRIBED)
-
-    def test_nothing_there(self) -> None:
-        """What is not there is not found, and not made by looking."""
-        self.assertRaises(NotFound, Repository.open, self.directory)
-        self.assertFalse(self.directory.exists())
-        self.directory.mkdir()
-        self.assertRaises(NotFound, Repository.open, self.directory)
-
-    def test_symbolic_link(self) -> None:
-        """A link to a repository is not one."""
-        self.created().close()
-        link = Path(self.mktemp())
-        link.symlink_to(self.directory.absolute())
-        self.assertRaises(NotFound, Repository.open, link)
-
-    def test_newer_format(self) -> None:
-        """A repository of a newer release is refused."""
-        repository = self.created()
-        with repository.catalogue.writing() as connection:
-            connection.exec_driver_sql("UPDATE repository SET format_version = 2")
-        self.assertRaises(UsageError, self.opened)
-
-    def test_bad_description(self) -> None:
-        """A description that cannot be read is an error, not a default."""
-        repository = self.created()
-        with repository.catalogue.writing() as connection:
-            connection.exec_driver_sql("UPDATE repository SET description = x'a0'")
-        self.assertRaises(StoredDataDamaged, self.opened)
-
-    def test_catalogue_missing(self) -> None:
-        """A repository without its catalogue is damaged, never empty."""
-        self.created().close()
-        (self.directory / CATALOGUE).unlink()
-        error = self.assertRaises(StoredDataDamaged, self.opened)
-        self.assertIn("recover", str(error))
-
-    def test_catalogue_in_place_of_another(self) -> None:
-        """An empty catalogue in its place is damaged too."""
-        self.created().close()
-        (self.directory / CATALOGUE).write_bytes(b"")
-        self.assertRaises(StoredDataDamaged, self.opened)
-
-    def test_read_only(self) -> None:
-        """A repository can be read where nothing can be written, and then is not."""
-        repository = self.created()
-        repository.add(blob(1))
-        repository.flush()
-        self.published(repository, b"p" * 16, 0)
-        repository.close()
-        before = {path: path.stat().st_mtime_ns for path in self.directory.rglob("*")}
-        repository = self.opened(read_only=True)
-        self.assertEqual(list(repository.read([name_of(1)])), [blob(1)])
-        self.assertEqual(repository.point(b"p" * 16).arrival, 1)
-        self.assertEqual([], repository.flush())  # there is nothing, and a session asks so
-        self.assertRaises(Refused, repository.add, blob(2))
-        repository.close()
-        after = {path: path.stat().st_mtime_ns for path in self.directory.rglob("*")}
-        changed = {path.name for path in before if before[path] != after.get(path)}
-        self.assertLessEqual(changed, {f"{CATALOGUE}-shm", f"{CATALOGUE}-wal"})
-
-    def test_context(self) -> None:
-        """As a context, it is closed at the end; closed, it stores nothing."""
-        with self.created() as repository:
-            repository.add(blob(1))
-        self.assertRaises(Refused, repository.add, blob(2))
-        self.assertEqual(self.files("temporary"), [])
-        self.assertEqual(self.opened().have([name_of(1)]), [False])
-
-
-class StoringTests(RepositoryCase):
-    """Blobs become durable a pack at a time, in the order that was promised."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(packs, "PACK_ENTRIES_MAX", 3)
-        self.repository = self.created()
-
-    def test_durable_ids(self) -> None:
-        """Ids are returned when their pack closes, each once."""
-        got = [self.repository.add(blob(number)) for number in range(7)]
-        ids = [name_of(number) for number in range(7)]
-        self.assertEqual(got, [[], [], ids[:3], [], [], ids[3:6], []])
-        self.assertEqual(self.repository.flush(), ids[6:])
-        self.assertEqual(self.repository.flush(), [])
-        self.assertEqual(len(self.files("packs")), 3)
-
-    def test_have(self) -> None:
-        """A blob need not be sent from when it was taken; for others, from when it is durable."""
-        other = self.opened()
-        ids = [name_of(1), name_of(2), name_of(1)]
-        self.repository.add(blob(1))
-        self.assertEqual(self.repository.have(ids), [True, False, True])
-        self.assertEqual(other.have(ids), [False, False, False])
-        self.repository.flush()
-        self.assertEqual(other.have(ids), [True, False, True])
-        self.assertEqual(self.repository.have([]), [])
-
-    def test_kinds_apart(self) -> None:
-        """Chunks of manifests lie in packs of their own."""
-        for number in range(4):
-            self.repository.add(blob(number), ("chunk", "manifest")[number % 2])
-        self.repository.flush()
-        places = self.repository.catalogue.locate(map(name_of, range(4)))
-        names = [places[name_of(number)][0] for number in range(4)]
-        kinds = [places[name_of(number)][1].kind for number in range(4)]
-        self.assertEqual(kinds, [0, 1, 0, 1])
-        self.assertEqual((names[0], names[1]), (names[2], names[3]))
-        self.assertNotEqual(names[0], names[1])
-
-    def test_twice(self) -> None:
-        """A blob that comes again while its pack is open takes no room again."""
-        self.repository.add(blob(1))
-        self.repository.add(blob(1))
-        self.assertEqual(self.repository.flush(), [name_of(1)])
-        self.assertEqual(self.repository.statistics()["blobs"], 1)
-
-    def test_not_read_before(self) -> None:
-        """What is not durable is not read."""
-        self.repository.add(blob(1))
-        self.assertRaises(StoredDataDamaged, list, self.repository.read([name_of(1)]))
-        self.repository.flush()
-        self.assertEqual(list(self.repository.read([name_of(1)])), [blob(1)])
-
-    def test_streamed(self) -> None:
-        """A pack is not held in memory while it fills: its bytes are in the temporary file."""
-        self.repository.add(blob(1, 2 << 20))
-        (path,) = self.files("temporary")
-        self.assertGreaterEqual(path.stat().st_size, 2 << 20)
-
-    def test_index_after_pack(self) -> None:
-        """When the index is written, the pack has its name already."""
-        packs_then: list[int] = []
-        real = self.repository.catalogue.engine.dialect.do_commit
-
-        def commit(connection: Any) -> None:
-            packs_then.append(len(self.files("packs")))
-            real(connection)
-
-        self.patch(self.repository.catalogue.engine.dialect, "do_commit", commit)
-        self.repository.add(blob(1))
-        self.repository.flush()
-        self.assertEqual(packs_then, [1])
-
-    def test_fsync_error(self) -> None:
-        """After EIO from fsync nothing is acknowledged, and nothing more is stored."""
-        self.repository.add(blob(1))
-        call, calls = failing(OSError(errno.EIO, "I/O error"), os.fsync)
-        patch = self.patch(os, "fsync", call)
-        self.assertRaises(OSError, self.repository.flush)
-        patch.restore()
-        self.assertEqual(len(calls), 1)
-        for attempt in (
-            self.repository.flush,
-            lambda: self.repository.add(blob(2)),
-            lambda: self.published(self.repository, b"p" * 16, 0),
-        ):
-            self.assertRaises(Refused, attempt)
-        self.assertEqual(self.files("packs") if (self.directory / "packs").exists() else [], [])
-        self.assertEqual(self.repository.have([name_of(1)]), [False])
-        self.assertEqual(self.files("temporary"), [])
-
-    def test_fsync_error_in_add(self) -> None:
-        """So too where the pack was closed because it was full."""
-        self.repository.add(blob(1))
-        self.repository.add(blob(2), "manifest")
-        self.repository.add(blob(3))
-        patch = self.patch(os, "fsync", failing(OSError(errno.EIO, "I/O error"), os.fsync)[0])
-        self.assertRaises(OSError, self.repository.add, blob(4))
-        patch.restore()
-        self.assertRaises(Refused, self.repository.flush)
-        self.assertRaises(Refused, self.repository.begin_references)
-        there = self.repository.have([name_of(number) for number in range(1, 5)])
-        self.assertEqual(there, [False] * 4)
-        self.assertEqual(self.files("temporary"), [])
-
-    def test_catalogue_full(self) -> None:
-        """A catalogue that cannot grow fails the store; the pack without an index does no harm."""
-        with self.repository.catalogue.reading() as connection:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
-        self.patch(packs, "PACK_ENTRIES_MAX", 1000)
-        for number in range(900):
-            self.repository.add(blob(number))
-        self.assertRaises(NoSpace, self.repository.flush)
-        self.assertEqual(len(self.files("packs")), 1)
-        repository = self.opened()
-        self.assertEqual(repository.have([name_of(5)]), [False])
-        repository.add(blob(5))
-        repository.flush()
-        self.assertEqual(list(repository.read([name_of(5)])), [blob(5)])
-
-    def test_disk_full(self) -> None:
-        """A full disk is NoSpace, and what was durable before can still be read."""
-        for number in range(3):
-            self.repository.add(blob(number))
-        self.patch(os, "write", failing(OSError(errno.ENOSPC, "full"), os.write)[0])
-        self.repository.add(blob(5))
-        self.assertRaises(NoSpace, self.repository.flush)
-        self.assertEqual(list(self.repository.read([name_of(1)])), [blob(1)])
-
-    def test_statistics(self) -> None:
-        """Packs and blobs are counted, and their bytes."""
-        for number in range(4):
-            self.repository.add(blob(number, 1000))
-        self.repository.flush()
-        found = self.repository.statistics()
-        sizes = [path.stat().st_size for path in self.files("packs")]
-        self.assertEqual(
-            found,
-            {
-                "packs": 2,
-                "bytes_stored": sum(sizes),
-                "bytes_counted": sum(sizes),
-                "blobs": 4,
-                "bytes_plain": 4000,
-                "points": 0,
-            },
-        )
 
 
 class KilledTests(RepositoryCase):

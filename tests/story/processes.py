@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -331,11 +332,17 @@ def listens(process: Process, listener: str) -> int:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now: for what must be written down before it is opened."""
-    with socket.socket() as chosen:
-        chosen.bind((LOOPBACK, 0))
-        port: int = chosen.getsockname()[1]
-    return port
+    """A port that nobody listens on now: for what must be written down before it is opened.
+
+    None of those that the system gives to whoever asks for any, or connects: it could be gone
+    before it is opened.
+    """
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, max(given, 20_000))
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind((LOOPBACK, port))
+            return port
 
 
 async def stop_cleanly(case: StoryCase, process: Process) -> None:

@@ -32,8 +32,6 @@ REGISTERED = re.compile(rb"registered with the service")
 class MemoryTests(StoryCase):
     """Ten tenants back up at the same time through one accelerator in a process of its own."""
 
-    forked = False  # its memory is measured
-
     async def test_ten_sessions(self) -> None:
         """All succeed, and the accelerator has never had more than 300 MiB of memory."""
         provider, back_end, port = Provider(self), free_port(), free_port()
@@ -59,7 +57,9 @@ class MemoryTests(StoryCase):
         )
         self.assertStatus(done, 0)
         accelerator = SeparateAccelerator(self, Path(directory))
+        self.forked = False  # its memory is measured
         await accelerator.start(REGISTERED)
+        self.forked = True
         running = []
         for number, token in enumerate(tokens):
             line = Line(self, provider, provider.port, token)
