@@ -148,10 +148,15 @@ class Authentication(CommandLocator):
 
     async def _wait_for(self, login: str) -> None:
         """Wait as long as earlier failures cost: guesses at all machines of a tenant count
-        together."""
+        together.
+
+        :raises NotReachable: nobody is there any more, for whom anything would be looked up
+        """
         service, (tenant, _) = self._service, split_login(login)
         delay = service.logins.attempts.delay(tenant, self._channel.address())
         await deferLater(service.reactor, delay)
+        if not self._channel.is_up:
+            raise NotReachable("the control channel is gone")
 
     async def _refused(self, login: str, refused: LoginRefused) -> None:
         """Count a failure, warn of it, and keep that unless there were many."""
