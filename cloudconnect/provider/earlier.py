@@ -105,16 +105,16 @@ class EarlierWarnings:
         name = name_of(label, job)
         for warning in self._unwritten.pop((tenant, name), []):
             notify(warning).addCallback(self._or_again, tenant, name, warning)
-        for number, warning in await self._run(self._accounts.untold_of, tenant, name):
-            notify(warning).addCallback(self._told, number)
+        for warning in await self._run(self._accounts.untold_of, tenant, name):
+            notify(warning).addCallback(self._told, tenant, name, warning)
 
     def _or_again(self, has: bool, tenant: str, job: str, warning: SecurityWarning) -> None:
         if not has:
             self._remember(tenant, job, [warning])
 
-    def _told(self, has: bool, number: int) -> None:
+    def _told(self, has: bool, tenant: str, job: str, warning: SecurityWarning) -> None:
         if has:
-            self._write(self._accounts.spend_untold, number)
+            self._write(self._accounts.spend_untold, tenant, job, warning)
 
     def _write(self, call: Callable[..., None], *arguments: Any) -> Deferred[Any]:
         def unwritten(failure: Failure) -> None:

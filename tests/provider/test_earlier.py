@@ -62,6 +62,24 @@ class EarlierTests(AccountsCase):
             self.assertEqual([], self.told(label="other"))
             self.assertEqual([warning()], self.told())
 
+    def test_answered_late(self) -> None:
+        """A tenant that answers twice, late, does not take another one's warning with it, whatever
+        number that has got by then."""
+        answers: list[Deferred[bool]] = []
+
+        def notify(warning: SecurityWarning) -> Deferred[bool]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.keep(warning())
+        for _ in range(2):
+            telling = self.earlier.tell("acme", "default", JOB, notify)
+            self.successResultOf(Deferred.fromCoroutine(telling))
+        answers[0].callback(True)
+        self.successResultOf(self.earlier.keep("victim", "default", JOB, [warning()]))
+        answers[1].callback(True)
+        self.assertEqual([warning()], self.told("victim"))
+
     def test_not_heard(self) -> None:
         """A tenant that is gone before it has said that it has a warning is told it again."""
         self.hears = False

@@ -92,7 +92,7 @@ class ReportsTests(AccountsCase):
         """A warning that the tenant does not answer is on the disk at once."""
         of = self.session(hears=False)
         self.successResultOf(self.reports.warned(self.warning(of)))
-        ((_, kept),) = self.accounts.untold_of("acme", name_of(of.label, of.job))
+        (kept,) = self.accounts.untold_of("acme", name_of(of.label, of.job))
         self.assertEqual((self.warning(of), []), (kept, of.told))
 
     def test_tenant_warns_without_end(self) -> None:

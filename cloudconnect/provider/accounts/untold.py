@@ -58,7 +58,7 @@ class UntoldAccounts(Database):
                         session=warning.session,
                         kind=warning.kind.value,
                         kept=now,
-                        warning=json.dumps(warning.as_dict()),
+                        warning=_written(warning),
                     )
                 )
             newest = (
@@ -72,20 +72,24 @@ class UntoldAccounts(Database):
                 untold_table.delete().where(sa.or_(old, _u.kept < now - MEMORY_SECONDS))
             )
 
-    def untold_of(self, tenant: str, job: str) -> list[tuple[int, SecurityWarning]]:
-        """What a tenant was not told yet of a job's sessions, each with its number."""
+    def untold_of(self, tenant: str, job: str) -> list[SecurityWarning]:
+        """What a tenant was not told yet of a job's sessions."""
         query = (
-            sa.select(_u.id, _u.warning)
+            sa.select(_u.warning)
             .where(_u.tenant == tenant, _u.job == job, _u.kept >= time.time() - MEMORY_SECONDS)
             .order_by(_u.id)
         )
         with self._engine.connect() as connection:
-            return [(row.id, _read(row.warning)) for row in connection.execute(query)]
+            return [_read(text) for text in connection.execute(query).scalars()]
 
-    def spend_untold(self, number: int) -> None:
-        """A tenant was told the warning of this number."""
+    def spend_untold(self, tenant: str, job: str, warning: SecurityWarning) -> None:
+        """A tenant was told this warning.
+
+        Not by its number: that may be another one's by the time at which the tenant answers.
+        """
+        told = (_u.tenant == tenant, _u.job == job, _u.warning == _written(warning))
         with self._writing() as connection:
-            connection.execute(untold_table.delete().where(_u.id == number))
+            connection.execute(untold_table.delete().where(*told))
 
     def spend_of_session(
         self, tenant: str, session: str, warning: SecurityWarning | None = None
@@ -115,6 +119,10 @@ def _make_room(connection: sa.Connection, tenant: str, job: str) -> bool:
     )
     gone = untold_table.delete().where(_u.id == cut.scalar_subquery())
     return connection.execute(gone).rowcount == 1
+
+
+def _written(warning: SecurityWarning) -> str:
+    return json.dumps(warning.as_dict())
 
 
 def _read(text: str) -> SecurityWarning:

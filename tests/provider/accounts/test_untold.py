@@ -22,7 +22,7 @@ class UntoldTests(AccountsCase):
     """What a tenant is to be told yet."""
 
     def of(self, tenant: str = "acme", job: str = JOB) -> list[SecurityWarning]:
-        return [found for _, found in self.accounts.untold_of(tenant, job)]
+        return self.accounts.untold_of(tenant, job)
 
     def test_kept(self) -> None:
         """Each warning of a job once, as it was, also for another process; of no other job or
@@ -38,8 +38,10 @@ class UntoldTests(AccountsCase):
     def test_spent(self) -> None:
         """One that was told is gone, and no other one."""
         self.accounts.keep_untold("acme", JOB, [warning(), warning(session="02")])
-        (number, _), _ = self.accounts.untold_of("acme", JOB)
-        self.accounts.spend_untold(number)
+        for whose in (("other", JOB), ("acme", OTHER)):
+            self.accounts.spend_untold(*whose, warning())
+        self.assertEqual(2, len(self.of()))
+        self.accounts.spend_untold("acme", JOB, warning())
         self.assertEqual([warning(session="02")], self.of())
 
     def test_session_told(self) -> None:
