@@ -159,9 +159,7 @@ class NodeAccounts(Database):
         :raises Refused: its certificate was taken back, or another one was issued since
         """
         c = nodes_table.c
-        present = nodes_table.update().where(
-            _is(role, name), c.revoked.is_(None), c.spki == shown
-        )
+        present = nodes_table.update().where(_is(role, name), c.revoked.is_(None), c.spki == shown)
         with self._writing() as connection:
             if connection.execute(present.values(next_spki=spki)).rowcount != 1:
                 raise Refused(f"the certificate of node {name} is not valid any more")
