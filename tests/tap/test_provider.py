@@ -25,7 +25,7 @@ from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initia
 from cloudconnect.config.renewal import prepare_next, renew
 from cloudconnect.errors import Busy, WarningKind
 from cloudconnect.events import SecurityWarning
-from cloudconnect.provider.alarms.alarms import delivery
+from cloudconnect.provider.alarms import delivery
 from cloudconnect.tap.provider import Options, ProviderProcess, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.provider.alarms.alarms import jumps
+from cloudconnect.provider.alarms import jumps
 from cloudconnect.provider.alarms.jumps import FLOOR, HISTORY_MIN, JumpWatch, is_jump, usual
 from tests.provider.stage import StageCase
 

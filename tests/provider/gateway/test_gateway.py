@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from cloudconnect.commands.lan import DrainGateway, PublishRoute, ReportLoad, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
+from cloudconnect.provider.gateway import gateway as gateway_module
 from cloudconnect.provider.gateway.gateway import Bounds, Gateway
-from cloudconnect.provider.gateway.gateway import gateway as gateway_module
 from cloudconnect.settings import LOAD_SECONDS, PREAMBLE_SECONDS
 from cloudconnect.testing import Flood, Recorder, flood_bytes
 from cloudconnect.transports.memory import MemoryEndpoint

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from cloudconnect.errors import NoSpace
 from cloudconnect.events import SecurityWarning
+from cloudconnect.provider.service import earlier
 from cloudconnect.provider.service.earlier import EarlierWarnings
-from cloudconnect.provider.service.service import earlier
 from tests.provider.accounts.case import AccountsCase
 from tests.provider.accounts.test_untold import warning
 
