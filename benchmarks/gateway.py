@@ -84,8 +84,8 @@ def serve_gateway(front: int, back: int, user: str) -> None:
     from twisted.internet import reactor
     from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
-    from cloudconnect.provider.gateway import Gateway
-    from cloudconnect.provider.relay import Relays, RelayTo
+    from cloudconnect.provider.gateway.gateway import Gateway
+    from cloudconnect.provider.gateway.relay import Relays, RelayTo
     from cloudconnect.tap.processes import harden
 
     harden()

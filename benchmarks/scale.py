@@ -45,7 +45,7 @@ from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys  # noqa: 
 from cloudconnect.content.description import describe  # noqa: E402
 from cloudconnect.keys import MasterKey, Password  # noqa: E402
 from cloudconnect.provider.accounts import Accounts  # noqa: E402
-from cloudconnect.provider.administration import Administration  # noqa: E402
+from cloudconnect.provider.admin.administration import Administration  # noqa: E402
 from cloudconnect.settings import PREAMBLE_SECONDS  # noqa: E402
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id  # noqa: E402
 from cloudconnect.transports.trust import TrustPolicy  # noqa: E402

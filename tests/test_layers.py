@@ -208,10 +208,10 @@ class CheckerTests(SynchronousTestCase):
         """Siblings in storage and among the roles may not know each other, lower layers may."""
         line = "from cloudconnect.repository.store import Repository"
         self.assertEqual(1, len(objections(line, "cloudconnect.backup.upload")))
-        self.assertEqual([], objections(line, "cloudconnect.provider.mover"))
+        self.assertEqual([], objections(line, "cloudconnect.provider.data_mover.mover"))
         line = "from cloudconnect.content.chunking import Chunker"
         self.assertEqual(1, len(objections(line, "cloudconnect.wire.frames")))
-        line = "from cloudconnect.provider.service import Service"
+        line = "from cloudconnect.provider.service.service import Service"
         self.assertEqual(1, len(objections(line, "cloudconnect.tenant.jobs")))
         self.assertEqual([], objections(line, "cloudconnect.cli.main"))
 

@@ -15,9 +15,9 @@ from cloudconnect.cli.directories import debug_option, directory_option, json_op
 from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.errors import ExitCode
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.audit import AuditLog, kept_head
-from cloudconnect.provider.audit_chain import Head, read, verify
-from cloudconnect.provider.auditing import admin_entry, append_now
+from cloudconnect.provider.audit.auditing import admin_entry, append_now
+from cloudconnect.provider.audit.chain import Head, read, verify
+from cloudconnect.provider.audit.log import AuditLog, kept_head
 
 
 @click.command()

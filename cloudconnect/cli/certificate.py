@@ -25,7 +25,7 @@ from cloudconnect.config.renewal import (
     shown,
 )
 from cloudconnect.errors import ExitCode, Refused
-from cloudconnect.provider.expiry import due
+from cloudconnect.provider.alarms.expiry import due
 
 
 @click.group()

@@ -31,7 +31,7 @@ from cloudconnect.content.slots import Argon2Costs, make_slot
 from cloudconnect.errors import CloudConnectError, ExitCode, UsageError, WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import MasterKey, Password
-from cloudconnect.provider.tenant_acts import REMOVED
+from cloudconnect.provider.admin.tenant_acts import REMOVED
 from cloudconnect.settings import PUBLIC_PORT
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.transports.hosts import is_address, split_host_port

@@ -15,8 +15,8 @@ from cloudconnect.cli.provider_nodes import all_nodes, note, state_of
 from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load
-from cloudconnect.provider.node_acts import check_name
-from cloudconnect.provider.planning import DEFAULT_POOL
+from cloudconnect.provider.admin.node_acts import check_name
+from cloudconnect.provider.service.planning import DEFAULT_POOL
 from cloudconnect.transports.nodes import GATEWAY
 
 

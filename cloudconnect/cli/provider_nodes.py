@@ -17,7 +17,7 @@ from cloudconnect.commands.enrolling import NodeInvitation
 from cloudconnect.config.joining import SPOKEN
 from cloudconnect.config.provider import load
 from cloudconnect.errors import NotFound, UsageError
-from cloudconnect.provider.expiry import due
+from cloudconnect.provider.alarms.expiry import due
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeName

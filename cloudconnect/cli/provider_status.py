@@ -19,9 +19,9 @@ from cloudconnect.commands.admin import ShowStatus
 from cloudconnect.config.endings import endings
 from cloudconnect.config.provider import load
 from cloudconnect.errors import ExitCode
-from cloudconnect.provider.health import certificate_rows
-from cloudconnect.provider.needs import needs
-from cloudconnect.provider.node_renewal import NodeCertificates
+from cloudconnect.provider.admin.health import certificate_rows
+from cloudconnect.provider.admin.needs import needs
+from cloudconnect.provider.nodes.renewal import NodeCertificates
 
 
 @click.command()

@@ -15,12 +15,12 @@ from cloudconnect.commands.box import BoundedCommand
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import CloudConnectError, LocalError
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.admin_socket import admin_answers
-from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.audit import AuditLog
-from cloudconnect.provider.auditing import act_name, admin_entry, append_now, is_act
-from cloudconnect.provider.reach import RestingProvider
-from cloudconnect.provider.reserve import Reserve
+from cloudconnect.provider.admin.administration import Administration
+from cloudconnect.provider.admin.reach import RestingProvider
+from cloudconnect.provider.admin.socket import admin_answers
+from cloudconnect.provider.audit.auditing import act_name, admin_entry, append_now, is_act
+from cloudconnect.provider.audit.log import AuditLog
+from cloudconnect.provider.data_mover.reserve import Reserve
 
 
 class ActsHere:

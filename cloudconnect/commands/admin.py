@@ -174,7 +174,7 @@ class Freeze(BoundedCommand):
 
 
 class ShowStatus(BoundedCommand):
-    """How the provider is, as a map (:mod:`cloudconnect.provider.health`).
+    """How the provider is, as a map (:mod:`cloudconnect.provider.admin.health`).
 
     ``seconds``: warnings and trouble of so long.
     """

@@ -10,9 +10,9 @@ from cryptography import x509
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
-from cloudconnect.provider.delivery import Way
-from cloudconnect.provider.mail import Mail
-from cloudconnect.provider.webhook import Webhook
+from cloudconnect.provider.alarms.delivery import Way
+from cloudconnect.provider.alarms.mail import Mail
+from cloudconnect.provider.alarms.webhook import Webhook
 from cloudconnect.transports.hosts import split_host_port
 
 #: Longest key or password file, in bytes ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cloudconnect.provider.gateway import Bounds
+from cloudconnect.provider.gateway.gateway import Bounds
 
 #: The settings that bound what a gateway lets in, with the least and the most that each may be.
 BOUNDS: Final = {

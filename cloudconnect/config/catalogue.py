@@ -29,7 +29,7 @@ from cloudconnect.config.rebuilding import (
     repositories_in,
 )
 from cloudconnect.errors import NotFound, StoredDataDamaged, UsageError
-from cloudconnect.provider.audit_chain import segments
+from cloudconnect.provider.audit.chain import segments
 from cloudconnect.repository.opening import CATALOGUE
 
 #: The list of what a backup holds, written last: without it, it is none.

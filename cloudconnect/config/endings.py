@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 
 from cloudconnect.config.provider import ProviderSettings
-from cloudconnect.provider.expiry import Ending
+from cloudconnect.provider.alarms.expiry import Ending
 
 
 def endings(settings: ProviderSettings) -> Iterator[Ending]:

@@ -15,8 +15,8 @@ from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.gateway import Bounds
-from cloudconnect.provider.planning import DEFAULT_POOL
+from cloudconnect.provider.gateway.gateway import Bounds
+from cloudconnect.provider.service.planning import DEFAULT_POOL
 from cloudconnect.settings import (
     ADDRESS_CONNECTIONS_MAX,
     CONNECTIONS_MAX,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cloudconnect.provider.delivery import Delivery
+from cloudconnect.provider.alarms.delivery import Delivery
 
 
 class AlarmsWaiting(Collector):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cloudconnect.provider.expiry import Ending
+from cloudconnect.provider.alarms.expiry import Ending
 
 
 class CertificateEnds(Collector):

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.metrics.certificates import CertificateEnds
 from cloudconnect.metrics.labels import TENANTS_MAX, BoundedLabels
-from cloudconnect.provider.expiry import Ending
+from cloudconnect.provider.alarms.expiry import Ending
 from cloudconnect.provider.watching import SessionEnd, Watcher
 
 #: Names of events, states and acts that have series of their own: more than there are.

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.sessions.role import TargetRole
 
 

@@ -27,28 +27,28 @@ from cloudconnect.commands.notice import Notice
 from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.admin_socket import AdminFactory
-from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.control import ControlFactory
-from cloudconnect.provider.departures import Departures
-from cloudconnect.provider.enrolment import EnrolmentTarget
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.health import Health
-from cloudconnect.provider.lan import NodeFactory
-from cloudconnect.provider.lan_answers import GatewayEnd, ServiceEnd
-from cloudconnect.provider.maintenance import Intervals
-from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.movers import WAIT_SECONDS, MoverPlace
-from cloudconnect.provider.node_renewal import NodeCertificates, NodeRenewals
+from cloudconnect.provider.admin.administration import Administration
+from cloudconnect.provider.admin.health import Health
+from cloudconnect.provider.admin.socket import AdminFactory
+from cloudconnect.provider.control.control import ControlFactory
+from cloudconnect.provider.data_mover.maintenance import Intervals
+from cloudconnect.provider.data_mover.mover import TargetDataMover
+from cloudconnect.provider.data_mover.reserve import Reserve
+from cloudconnect.provider.data_mover.storage import host_name, storage_of
+from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.gateway.relay import Relays, RelayTo
+from cloudconnect.provider.nodes.answers import GatewayEnd, ServiceEnd
+from cloudconnect.provider.nodes.enrolment import EnrolmentTarget
+from cloudconnect.provider.nodes.lan import NodeFactory
+from cloudconnect.provider.nodes.movers import WAIT_SECONDS, MoverPlace
+from cloudconnect.provider.nodes.renewal import NodeCertificates, NodeRenewals
 from cloudconnect.provider.one_thread import OneThread
 from cloudconnect.provider.overseeing import oversee
 from cloudconnect.provider.places import Places
-from cloudconnect.provider.planning import HERE, GatewayPlace
 from cloudconnect.provider.readiness import readiness
-from cloudconnect.provider.relay import Relays, RelayTo
-from cloudconnect.provider.reserve import Reserve
-from cloudconnect.provider.service import CloudConnectService
-from cloudconnect.provider.storage import host_name, storage_of
+from cloudconnect.provider.service.departures import Departures
+from cloudconnect.provider.service.planning import HERE, GatewayPlace
+from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.provider.ways import backend_factory, dial_from
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole

@@ -11,12 +11,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.audit import AuditLog
-from cloudconnect.provider.auditing import Auditor
-from cloudconnect.provider.expected import FORGOTTEN_SECONDS, ExpectedBackups, told_name
-from cloudconnect.provider.jumps import JumpWatch
+from cloudconnect.provider.alarms.expected import FORGOTTEN_SECONDS, ExpectedBackups, told_name
+from cloudconnect.provider.alarms.jumps import JumpWatch
+from cloudconnect.provider.audit.auditing import Auditor
+from cloudconnect.provider.audit.log import AuditLog
 from cloudconnect.provider.one_thread import OneThread
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.provider.usage import UsageRecorder, keep_measured
 
 

@@ -11,12 +11,12 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 
-from cloudconnect.provider.access import GRACE_DAYS
-from cloudconnect.provider.enrolment import Signer
-from cloudconnect.provider.gateway import Bounds
-from cloudconnect.provider.maintenance import Intervals
-from cloudconnect.provider.seeding import FillCache
-from cloudconnect.provider.tenant_acts import REMOVED_DAYS
+from cloudconnect.provider.admin.tenant_acts import REMOVED_DAYS
+from cloudconnect.provider.data_mover.maintenance import Intervals
+from cloudconnect.provider.data_mover.seeding import FillCache
+from cloudconnect.provider.gateway.gateway import Bounds
+from cloudconnect.provider.nodes.enrolment import Signer
+from cloudconnect.provider.service.access import GRACE_DAYS
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.tls import MutualTLS

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.reserve import Reserve
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.data_mover.reserve import Reserve
+from cloudconnect.provider.service.service import CloudConnectService
 
 
 def readiness(

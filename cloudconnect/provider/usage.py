@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloudconnect.errors import CloudConnectError, UsageError
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.provider.values import Values
 
 #: Seconds from one measuring to the next; of a day the largest counts.

@@ -11,9 +11,9 @@ from twisted.internet.interfaces import (
 )
 
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.planning import HERE
-from cloudconnect.provider.relay import PROXY_LOCAL
+from cloudconnect.provider.data_mover.mover import TargetDataMover
+from cloudconnect.provider.gateway.relay import PROXY_LOCAL
+from cloudconnect.provider.service.planning import HERE
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS

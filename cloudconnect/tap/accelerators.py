@@ -17,7 +17,7 @@ from cloudconnect.errors import UsageError
 if TYPE_CHECKING:  # a tenant's command starts without the provider's modules
     from cloudconnect.accelerator.target import TargetAccelerator
     from cloudconnect.config.provider import ProviderSettings
-    from cloudconnect.provider.seeding import FillCache
+    from cloudconnect.provider.data_mover.seeding import FillCache
 
 GIB: Final = 1 << 30
 

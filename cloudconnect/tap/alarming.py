@@ -12,9 +12,9 @@ from twisted.logger import Logger
 from cloudconnect.config.alarming import ways
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.alarms import EVENTS, Alarms
-from cloudconnect.provider.delivery import Delivery
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.alarms.alarms import EVENTS, Alarms
+from cloudconnect.provider.alarms.delivery import Delivery
+from cloudconnect.provider.service.service import CloudConnectService
 
 #: The settings that are about alarms.
 SETTINGS: Final = tuple(

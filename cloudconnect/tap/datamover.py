@@ -11,11 +11,11 @@ from typing import Any
 
 from cloudconnect.config.mover import MoverSettings, load
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.maintenance import Intervals
-from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.registrations import MoverRegistration
-from cloudconnect.provider.reserve import Reserve
-from cloudconnect.provider.storage import host_name, storage_of
+from cloudconnect.provider.data_mover.maintenance import Intervals
+from cloudconnect.provider.data_mover.mover import TargetDataMover
+from cloudconnect.provider.data_mover.reserve import Reserve
+from cloudconnect.provider.data_mover.storage import host_name, storage_of
+from cloudconnect.provider.nodes.registrations import MoverRegistration
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tap.processes import listening_endpoint
 from cloudconnect.tap.separate import RoleOptions, RoleProcess, make_process, role_parameters

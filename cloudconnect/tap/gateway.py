@@ -13,9 +13,9 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.gateway import GatewaySettings, load
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.registrations import GatewayRegistration
-from cloudconnect.provider.relay import Relays, RelayTo
+from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.gateway.relay import Relays, RelayTo
+from cloudconnect.provider.nodes.registrations import GatewayRegistration
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
 from cloudconnect.tap.separate import RoleOptions, make_process, role_parameters

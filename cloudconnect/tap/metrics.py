@@ -18,9 +18,9 @@ from cloudconnect.metrics.endpoint import Checks, MetricsSite
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
 from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
-from cloudconnect.provider.delivery import Delivery
-from cloudconnect.provider.expiry import Ending
-from cloudconnect.provider.gateway import Gateway
+from cloudconnect.provider.alarms.delivery import Delivery
+from cloudconnect.provider.alarms.expiry import Ending
+from cloudconnect.provider.gateway.gateway import Gateway
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.tap.processes import endpoint_from
 from cloudconnect.transports.listening import Listener

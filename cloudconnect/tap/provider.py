@@ -29,9 +29,9 @@ from cloudconnect.config.provider import (
 )
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
+from cloudconnect.provider.alarms.expiry import Ending, ExpiryWatch
 from cloudconnect.provider.assembly import EmbeddedProvider
-from cloudconnect.provider.expiry import Ending, ExpiryWatch
-from cloudconnect.provider.maintenance import Intervals
+from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS

@@ -24,7 +24,7 @@ from cloudconnect.config.endings import node_endings
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.node_renewal import adopt_next, is_due, keep_own, next_tls, renew
 from cloudconnect.errors import CloudConnectError, UsageError
-from cloudconnect.provider.expiry import LOOK_SECONDS, ExpiryWatch
+from cloudconnect.provider.alarms.expiry import LOOK_SECONDS, ExpiryWatch
 from cloudconnect.provider.looking import Looking
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.reloading import ChangeWatch

@@ -20,7 +20,7 @@ from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.errors import UsageError
 from cloudconnect.metrics.roles import GatewayLoad, RoleSessions
-from cloudconnect.provider.gateway import Gateway
+from cloudconnect.provider.gateway.gateway import Gateway
 from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics

@@ -18,7 +18,7 @@ from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.config.wan import AcceleratorSettings, Side, load
 from cloudconnect.errors import NotReachable, UsageError
-from cloudconnect.provider.relay import PROXY_LOCAL
+from cloudconnect.provider.gateway.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tap.accelerators import GIB, caches_in
 from cloudconnect.tap.processes import listening_endpoint

@@ -1,5 +1,5 @@
 """Tests of :mod:`cloudconnect.accelerator.registration`; with the service's end, over TLS:
-:mod:`tests.provider.test_lan`."""
+:mod:`tests.provider.nodes.test_lan`."""
 
 from __future__ import annotations
 

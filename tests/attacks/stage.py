@@ -43,7 +43,7 @@ from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.admin.administration import Administration
 from cloudconnect.provider.assembly import EmbeddedProvider
 from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of, caches_in

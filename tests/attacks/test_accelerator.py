@@ -13,7 +13,7 @@ from cloudconnect.errors import (
     NotReachable,
     Truncated,
 )
-from cloudconnect.provider.planning import HERE
+from cloudconnect.provider.service.planning import HERE
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.settings import CLOSE_SECONDS
 from cloudconnect.wire.frames import FrameKind

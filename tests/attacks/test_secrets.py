@@ -157,7 +157,9 @@ class SecretsTests(StoryCase):
         self.assertLessEqual(_LARGE, names)
         pids = [serving.transport.pid, relaying.transport.pid]  # type: ignore[union-attr]
         memory = b"".join(_memory(pids[1]))
-        self.assertIn(b"cloudconnect.provider.gateway", memory, "the search finds nothing at all")
+        self.assertIn(
+            b"cloudconnect.provider.gateway.gateway", memory, "the search finds nothing at all"
+        )
         said = {
             "logs": b"".join(bytes(p.out) + bytes(p.err) for p in self.processes),
             "command lines": b"".join(self.lines),

@@ -7,7 +7,7 @@ from cryptography import x509
 from cloudconnect.config.provider import load
 from cloudconnect.config.renewal import next_pin
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.followers import keep_known
+from cloudconnect.provider.service.followers import keep_known
 from tests.certificates import self_signed
 from tests.cli.test_provider import VERIFIER, DirectoryCase
 

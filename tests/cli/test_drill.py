@@ -26,7 +26,7 @@ from cloudconnect.cli.flipping import Flipper
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.data_mover.mover import TargetDataMover
 from tests.attacks.stage import Stage
 from tests.crash.ledger import ROOT
 

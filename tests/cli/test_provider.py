@@ -22,7 +22,7 @@ from cloudconnect.config.provider import load, running
 from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import Administration
+from cloudconnect.provider.admin.administration import Administration
 from cloudconnect.provider.assembly import EmbeddedProvider
 from cloudconnect.provider.places import Places
 from cloudconnect.settings import PAGE_ROWS_MAX

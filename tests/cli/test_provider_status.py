@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.cli.provider_status import status_lines
 from tests.cli.test_provider import DirectoryCase
-from tests.provider.test_needs import NODE, WELL
+from tests.provider.admin.test_needs import NODE, WELL
 
 
 class StatusTests(DirectoryCase):

@@ -9,7 +9,7 @@ from cloudconnect.cli.tenants import tenant_text
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import NoSpace
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.acts import RepositoryActs
+from cloudconnect.provider.data_mover.acts import RepositoryActs
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from cloudconnect.wire.scram import TOKEN_PREFIX

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.config.alarming import ways
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.mail import Mail
-from cloudconnect.provider.webhook import Webhook
+from cloudconnect.provider.alarms.mail import Mail
+from cloudconnect.provider.alarms.webhook import Webhook
 from tests.certificates import self_signed
 
 

@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.metrics.alarms import AlarmsWaiting
-from cloudconnect.provider.delivery import COLLECT_SECONDS, Delivery
-from tests.provider.test_delivery import ALARM, Somebody
+from cloudconnect.provider.alarms.delivery import COLLECT_SECONDS, Delivery
+from tests.provider.alarms.test_delivery import ALARM, Somebody
 
 
 class WaitingTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from prometheus_client.exposition import generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.metrics.certificates import CertificateEnds
-from cloudconnect.provider.expiry import Ending
+from cloudconnect.provider.alarms.expiry import Ending
 
 
 class EndsTests(SynchronousTestCase):

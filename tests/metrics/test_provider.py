@@ -14,7 +14,7 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.metrics.labels import TENANTS_MAX
 from cloudconnect.metrics.process import process_registry
 from cloudconnect.metrics.provider import ProviderMetrics
-from cloudconnect.provider.expiry import Ending
+from cloudconnect.provider.alarms.expiry import Ending
 from cloudconnect.provider.watching import SessionEnd
 from tests.provider.stage import StageCase, idle
 

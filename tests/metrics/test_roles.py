@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.accelerator.target import TargetAccelerator
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.metrics.roles import GatewayLoad, NodesSeen, RoleSessions
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.movers import MoverPlace
+from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.nodes.movers import MoverPlace
 from cloudconnect.transports.memory import MemoryEndpoint
 from tests.provider.stage import StageCase
 

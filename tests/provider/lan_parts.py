@@ -12,10 +12,10 @@ from cloudconnect.commands.lan import (
     EndSession,
 )
 from cloudconnect.events import SecurityWarning
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan import NodeFactory
-from cloudconnect.provider.planning import GatewayPlace
-from cloudconnect.provider.registrations import GatewayRegistration
+from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.nodes.lan import NodeFactory
+from cloudconnect.provider.nodes.registrations import GatewayRegistration
+from cloudconnect.provider.service.planning import GatewayPlace
 from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import NodeName, NodeTrust

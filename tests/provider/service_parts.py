@@ -20,7 +20,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
-from cloudconnect.provider.planning import Ask, GatewayPlace
+from cloudconnect.provider.service.planning import Ask, GatewayPlace
 from cloudconnect.sessions.package import KeyAPackage
 from tests.provider.stage import TENANT, StageCase
 

@@ -21,8 +21,8 @@ from cloudconnect.commands.links import link_in_process
 from cloudconnect.commands.tunnel import DeliverKeyB, prologue
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.keys import IntegrityKey, KeyA, KeyB, Secret, frame_key, key_b_context
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.mover import TargetDataMover
+from cloudconnect.provider.data_mover.mover import TargetDataMover
+from cloudconnect.provider.gateway.gateway import Gateway
 from cloudconnect.repository.store import Repository
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.sessions.package import KeyAPackage

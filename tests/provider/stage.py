@@ -59,13 +59,13 @@ from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.administration import Administration
-from cloudconnect.provider.control import ControlFactory
-from cloudconnect.provider.gateway import Gateway
-from cloudconnect.provider.lan_answers import ServiceEnd
-from cloudconnect.provider.mover import TargetDataMover
-from cloudconnect.provider.planning import HERE, GatewayPlace
-from cloudconnect.provider.service import CloudConnectService
+from cloudconnect.provider.admin.administration import Administration
+from cloudconnect.provider.control.control import ControlFactory
+from cloudconnect.provider.data_mover.mover import TargetDataMover
+from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.nodes.answers import ServiceEnd
+from cloudconnect.provider.service.planning import HERE, GatewayPlace
+from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.provider.ways import here_to
 from cloudconnect.sessions.acceptance import RoleTarget
 from cloudconnect.tenant.accelerated import OwnAccelerator

@@ -1,4 +1,4 @@
-"""Tests of log-ins by certificate (:mod:`cloudconnect.provider.authenticating`), over real TLS."""
+"""Tests of log-ins by certificate, over real TLS in memory."""
 
 from __future__ import annotations
 

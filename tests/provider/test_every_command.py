@@ -41,9 +41,9 @@ from cloudconnect.errors import (
     NotFound,
 )
 from cloudconnect.keys import Password
-from cloudconnect.provider.access import NEEDS, NEEDS_LEASE, Act
 from cloudconnect.provider.accounts.credentials import CAPABILITIES
-from cloudconnect.provider.control import ControlProtocol
+from cloudconnect.provider.control.control import ControlProtocol
+from cloudconnect.provider.service.access import NEEDS, NEEDS_LEASE, Act
 from tests.provider.control_parts import START, WARNING, Client, ControlCase
 from tests.provider.stage import ENDED, TENANT, Tenant
 

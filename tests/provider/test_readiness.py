@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 
+from cloudconnect.provider.data_mover.reserve import Reserve
 from cloudconnect.provider.readiness import readiness
-from cloudconnect.provider.reserve import Reserve
 from tests.provider.stage import StageCase
 
 

@@ -17,8 +17,8 @@ from cloudconnect.provider.usage import (
     read_months,
     usage_rows,
 )
+from tests.provider.audit.test_log import Kept
 from tests.provider.stage import StageCase
-from tests.provider.test_audit import Kept
 
 DAY = 86400.0
 #: 2026-11-01, 00:00 UTC.

@@ -9,7 +9,7 @@ from twisted.internet.protocol import Protocol
 
 from cloudconnect.errors import UsageError
 from cloudconnect.interfaces import IRelayTarget
-from cloudconnect.provider.planning import HERE
+from cloudconnect.provider.service.planning import HERE
 from cloudconnect.provider.ways import backend_factory, dial_from
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.switch import FactoryTarget, SayingEndpoint

@@ -19,8 +19,8 @@ from tests.attacks.fields import Way
 from tests.attacks.rules import Flip, at_payload
 from tests.attacks.stage import make_files
 from tests.certificates import self_signed
-from tests.provider.test_mail import MailServer
-from tests.provider.test_webhook import Hook
+from tests.provider.alarms.test_mail import MailServer
+from tests.provider.alarms.test_webhook import Hook
 from tests.story.processes import Line, Provider, StoryCase, in_front_of
 
 reactor: Any = _reactor

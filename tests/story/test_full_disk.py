@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest
 
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.reserve import SIZE as RESERVE
+from cloudconnect.provider.data_mover.reserve import SIZE as RESERVE
 from tests.story.processes import Line, Provider, StoryCase
 
 #: Bytes of the file system: room for the reserve, for what must stay free, and for some backups.

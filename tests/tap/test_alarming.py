@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.config.provider import ProviderSettings
 from cloudconnect.errors import NotReachable, UsageError, WarningKind
 from cloudconnect.events import SecurityWarning
-from cloudconnect.provider.delivery import COLLECT_SECONDS, RETRY_SECONDS
+from cloudconnect.provider.alarms.delivery import COLLECT_SECONDS, RETRY_SECONDS
 from cloudconnect.provider.watching import Watchers
 from cloudconnect.tap import alarming
 from cloudconnect.tap.alarming import DELIVERED, SETTINGS, UNDELIVERED, Alarming

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from cloudconnect.config.mover import CONFIGURATION, MoverSettings
 from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import initialize
-from cloudconnect.provider.storage import STORAGE_FILE
+from cloudconnect.provider.data_mover.storage import STORAGE_FILE
 from cloudconnect.tap.datamover import MoverProcess, Options, makeService
 from tests.tap.test_provider import LOOPBACK, StoppingReactor
 

@@ -20,7 +20,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.protocols.wire import Echo
-from cloudconnect.provider.gateway import Gateway
+from cloudconnect.provider.gateway.gateway import Gateway
 from cloudconnect.transports.switch import FactoryTarget
 
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])

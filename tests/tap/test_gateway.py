@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import initialize
 from cloudconnect.errors import Refused
-from cloudconnect.provider.relay import RelayTo
+from cloudconnect.provider.gateway.relay import RelayTo
 from cloudconnect.tap.gateway import GatewayProcess, Options, makeService
 from tests.tap.test_provider import LOOPBACK, StoppingReactor
 

@@ -25,12 +25,12 @@ from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, initia
 from cloudconnect.config.renewal import prepare_next, renew
 from cloudconnect.errors import Busy, WarningKind
 from cloudconnect.events import SecurityWarning
-from cloudconnect.provider import delivery
+from cloudconnect.provider.alarms import delivery
 from cloudconnect.tap.provider import Options, ProviderProcess, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from tests.provider.test_webhook import Hook
+from tests.provider.alarms.test_webhook import Hook
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.config.certificates import load_certificate
 from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.errors import NotReachable
-from cloudconnect.provider.expiry import LOOK_SECONDS
+from cloudconnect.provider.alarms.expiry import LOOK_SECONDS
 from cloudconnect.tap.renewing import CertificateKeeper, own_keeper, watch_certificates
 from cloudconnect.transports.nodes import NodeName
 

@@ -1,8 +1,8 @@
-"""Tests of :mod:`cloudconnect.provider.mover` with as many sessions as it can have at a time."""
+"""Tests of a data mover with as many sessions as it can have at a time."""
 
 from __future__ import annotations
 
-from cloudconnect.provider import mover
+from cloudconnect.provider.data_mover import mover
 from tests.tenant.test_moving import MovingCase
 
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from cloudconnect.commands.lan import DrainGateway
 from cloudconnect.errors import MovedOn, NotReachable
 from cloudconnect.keys import Password
-from cloudconnect.provider.planning import GatewayPlace
+from cloudconnect.provider.service.planning import GatewayPlace
 from cloudconnect.settings import HANG_SECONDS, PING_SECONDS, SILENCE_SECONDS
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.transports.nodes import GATEWAY

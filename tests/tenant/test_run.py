@@ -28,7 +28,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
-from cloudconnect.provider import planning
+from cloudconnect.provider.service import planning
 from cloudconnect.sessions import acceptance
 from cloudconnect.settings import ORPHAN_SECONDS
 from cloudconnect.tenant import plan, run

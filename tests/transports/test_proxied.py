@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from cloudconnect.errors import ProtocolViolation
-from cloudconnect.provider.relay import PROXY_LOCAL, proxy_header
+from cloudconnect.provider.gateway.relay import PROXY_LOCAL, proxy_header
 from cloudconnect.testing import MemoryPair, Recorder
 from cloudconnect.transports.proxied import (
     REST_MAX,

@@ -1,0 +1,1 @@
+"""Layer 4: the audit log, whose lines are one chain."""

@@ -1,0 +1,167 @@
+"""Layer 4: writes the audit log: one file a month in a folder, whose lines are one chain.
+
+What the chain is, and how it is followed, is in :mod:`cloudconnect.provider.audit.chain`. The head
+is kept in the accounts data base; a line is durable before the head that names it.
+
+Whoever can change both the files and the data base can write another history: an admin who must be
+able to prove something writes the head down elsewhere now and then (``provider audit`` prints it).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cloudconnect.errors import UsageError
+from cloudconnect.provider.audit.chain import (
+    LINE_MAX,
+    Entry,
+    Head,
+    heads_of,
+    line_of,
+    place_of,
+    segments,
+)
+from cloudconnect.provider.values import Values
+
+#: Name of the head among the provider's values.
+HEAD: Final = "audit-head"
+
+
+class AuditLog:
+    """Appends to the audit log in ``folder``; every method blocks.
+
+    Several processes may append: a lock makes one wait for the other, and what another one wrote is
+    looked at first.
+
+    :param folder: made at the first line
+    :param heads: keeps the head
+    """
+
+    def __init__(self, folder: Path, heads: Values) -> None:
+        self._folder = folder
+        self._heads = heads
+        self._tail: tuple[Head, Path, int] | None = None
+
+    @property
+    def head(self) -> Head:
+        """The head that is kept."""
+        return kept_head(self._heads)
+
+    def append(self, entries: Sequence[Entry]) -> Head:
+        """Write lines; durable when this returns.
+
+        :return: the new head
+        :raises OSError: they could not be written
+        :raises NoSpace: the head could not be kept; the next call does that
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(self._folder / "lock"):
+            head = self._last()
+            lines = []
+            for entry in entries:
+                line = line_of(entry, head)
+                lines.append(line)
+                head = Head(head.number + 1, hashlib.sha256(line).hexdigest())
+            path = self._folder / time.strftime("%Y-%m.jsonl", time.gmtime())
+            known = segments(self._folder)
+            if known and known[-1].name > path.name:  # the clock has gone back
+                path = known[-1]
+            size = _write(path, b"".join(line + b"\n" for line in lines))
+            self._tail = (head, path, size)
+            self._heads.keep_value(HEAD, str(head).encode())
+        return head
+
+    def _last(self) -> Head:
+        """Behind what to go on: the last whole line, or the head where lines are missing."""
+        if self._tail is not None:
+            head = self._followed(*self._tail)
+            if head is not None:
+                return head
+        kept, last, found = self.head, Head(), False
+        for path in reversed(segments(self._folder)):
+            _drop_torn(path)
+            numbered = list(heads_of(path))
+            found = found or any(head == kept for head in numbered)
+            if last.number == 0 and numbered:
+                last = numbered[-1]
+            if numbered and numbered[0].number <= kept.number:
+                break
+        # Going on behind the head leaves the gap for everybody to see.
+        return last if found or kept.number == 0 else kept
+
+    def _followed(self, head: Head, path: Path, size: int) -> Head | None:
+        """The last line, where others have only added to what we know; else None."""
+        known, kept = segments(self._folder), self.head
+        if not known or known[-1] != path or path.stat().st_size < size:
+            return None
+        with path.open("rb") as file:
+            file.seek(size)
+            while line := file.readline(LINE_MAX):
+                number, previous = place_of(line)
+                if (number, previous) != (head.number + 1, head.digest) or line[-1:] != b"\n":
+                    return None
+                head = Head(head.number + 1, hashlib.sha256(line[:-1]).hexdigest())
+        return head if head == kept else None
+
+
+def kept_head(heads: Values) -> Head:
+    """The head that the data base holds; what cannot be read is none."""
+    try:
+        return Head.parse((heads.value(HEAD) or b"").decode("ascii"))
+    except (UsageError, UnicodeDecodeError):
+        return Head()
+
+
+def _drop_torn(path: Path) -> None:
+    """Cut off a last line that a crash has left without its end: no head names it."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - LINE_MAX)
+        file.seek(start)
+        end = file.read().rfind(b"\n") + 1
+        if start + end < size and (end or not start):
+            file.truncate(start + end)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write(path: Path, octets: bytes) -> int:
+    """Append and make durable; the file's size then."""
+    fresh = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        written = 0
+        while written < len(octets):
+            written += os.write(descriptor, octets[written:])
+        os.fsync(descriptor)
+        size = os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+    if fresh:
+        _sync_folder(path.parent)
+    return size
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

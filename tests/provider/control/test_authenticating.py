@@ -1,0 +1,208 @@
+"""Tests of :mod:`cloudconnect.provider.control.authenticating`:
+log-ins, over real TLS in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloudconnect.commands.control import (
+    AuthenticateFinal,
+    AuthenticateFirst,
+    ListPoints,
+)
+from cloudconnect.errors import (
+    LoginRefused,
+    ProtocolViolation,
+    Refused,
+)
+from cloudconnect.keys import Password
+from cloudconnect.settings import (
+    AUTHENTICATION_SECONDS,
+    TOKEN_ITERATIONS_MIN,
+)
+from cloudconnect.wire.scram import make_token
+from tests.provider.control_parts import LIST, ControlCase
+from tests.provider.stage import TENANT
+
+
+class LoginTests(ControlCase):
+    """The log-in."""
+
+    def test_answer(self) -> None:
+        """Who knows the token is told what it has here."""
+        token = self.provider.add_tenant(TENANT, modes=["tenant", "none"])
+        final = self.log_in(self.client(), TENANT, token)
+        self.assertEqual(
+            (1, b"p" * 16, b"", ["tenant", "none"]),
+            tuple(final[name] for name in ("version", "provider", "repository", "modes")),
+        )
+
+    def test_repository(self) -> None:
+        """And its repository's description, once there is one."""
+        tenant = self.connected()
+        final = self.log_in(self.client(), TENANT, tenant.token)
+        self.assertEqual(tenant.description.encode(), final["repository"])
+
+    def test_wrong_password(self) -> None:
+        """Another password is refused, an event kept, and no command answered afterwards."""
+        self.provider.add_tenant(TENANT)
+        client = self.client()
+        with self.assertRaises(LoginRefused):
+            self.log_in(client, TENANT, make_token())
+        (row,) = self.provider.events(type="warning")
+        self.assertEqual(("authentication_failed", TENANT), (row["name"], row["tenant"]))
+        self.failure_of(client.call(ListPoints, **LIST), LoginRefused)
+
+    def test_unknown_like_known(self) -> None:
+        """A tenant that does not exist is answered like one whose password is wrong: the same
+        messages, error, text, events and delays."""
+        self.provider.add_tenant(TENANT)
+        seen: list[Any] = []
+        known = [n for n in ("nobody", "nobody2", "nobody3", "nobody4") if self.is_token_like(n)]
+        for tenant in (TENANT, known[0]):
+            client = self.client()
+            scram = client.scram(tenant, make_token())
+            calls = len(self.reactor.getDelayedCalls())
+            message = self.reactor.result_of(self.first(client, scram))["message"]
+            parts = dict(part.split("=", 1) for part in message.split(","))
+            final = client.call(AuthenticateFinal, message=scram.final(message))
+            error = self.failure_of(final, LoginRefused)
+            row = self.provider.events(type="warning", tenant=tenant)[-1]
+            seen.append(
+                (
+                    sorted(parts),
+                    parts["i"],
+                    [len(parts[name]) for name in ("r", "s")],
+                    str(error).replace(tenant, "*"),
+                    row["name"],
+                    len(self.reactor.getDelayedCalls()) - calls,
+                    self.provider.service.logins.attempts.delay(tenant, "elsewhere"),
+                )
+            )
+            self.provider.service.logins.attempts.succeeded(tenant, "192.0.2.7")
+        self.assertEqual(seen[0], seen[1])
+
+    def is_token_like(self, name: str) -> bool:
+        return self.provider.service.logins.decoy_iterations(name) == TOKEN_ITERATIONS_MIN
+
+    def test_unknown_is_always_the_same(self) -> None:
+        """The salt of a name that does not exist does not change from one time to the next."""
+        salts = set()
+        for _ in range(2):
+            client = self.client()
+            scram = client.scram("nobody", make_token())
+            message = self.reactor.result_of(self.first(client, scram))["message"]
+            salts.add(message.split(",")[1])
+        self.assertEqual(1, len(salts))
+
+    def test_delays(self) -> None:
+        """Failures cost growing delays, of that address and no other."""
+        self.provider.add_tenant(TENANT)
+        for _ in range(3):
+            with self.assertRaises(LoginRefused):
+                self.slow_log_in(make_token())
+        client = self.client()
+        asked = self.first(client, client.scram(TENANT, make_token()))
+        self.reactor.pass_time(1.9, 0.1)
+        self.assertNoResult(asked)
+        self.reactor.pass_time(0.2, 0.1)
+        self.successResultOf(asked)
+        self.assertEqual(0.0, self.provider.service.logins.attempts.delay(TENANT, "198.51.100.1"))
+
+    def slow_log_in(self, password: Password) -> None:
+        """Log in, waiting as long as it takes."""
+        client = self.client()
+        scram = client.scram(TENANT, password)
+        asked = self.first(client, scram)
+        self.reactor.pass_time(11)
+        message = self.successResultOf(asked)["message"]
+        final = client.call(AuthenticateFinal, message=scram.final(message))
+        self.reactor.result_of(final)
+
+    def test_success_forgets(self) -> None:
+        """Who logs in after failures does not wait the next time."""
+        token = self.provider.add_tenant(TENANT)
+        for _ in range(2):
+            with self.assertRaises(LoginRefused):
+                self.slow_log_in(make_token())
+        self.slow_log_in(Password(token.reveal()))
+        self.assertEqual(0.0, self.provider.service.logins.attempts.delay(TENANT, "192.0.2.7"))
+
+    def test_too_late(self) -> None:
+        """Who does not log in within its time is closed, and who did is not."""
+        token = self.provider.add_tenant(TENANT)
+        late, good = self.client(), self.client()
+        self.log_in(good, TENANT, token)
+        scram = late.scram(TENANT, make_token())
+        self.reactor.result_of(self.first(late, scram))
+        self.reactor.pass_time(AUTHENTICATION_SECONDS + 1)
+        self.assertIsNotNone(late.reason)
+        self.assertIsNone(good.reason)
+
+    def test_other_channel(self) -> None:
+        """A log-in that was made for another TLS connection does not fit this one: what a man in
+        the middle passes on is worth nothing."""
+        token = self.provider.add_tenant(TENANT)
+        client, other = self.client(), self.client()
+        scram = other.scram(TENANT, Password(token.reveal()))
+        message = self.reactor.result_of(self.first(client, scram))["message"]
+        final = client.call(AuthenticateFinal, message=scram.final(message))
+        self.failure_of(final, LoginRefused)
+
+    def test_order(self) -> None:
+        """The second message does not come first, nor the first one twice."""
+        token = self.provider.add_tenant(TENANT)
+        client = self.client()
+        final = client.call(AuthenticateFinal, message="c=biws,r=x,p=x")
+        self.failure_of(final, ProtocolViolation)
+        scram = client.scram(TENANT, Password(token.reveal()))
+        self.reactor.result_of(self.first(client, scram))
+        again = client.scram(TENANT, Password(token.reveal()))
+        self.failure_of(self.first(client, again), ProtocolViolation)
+
+    def test_again(self) -> None:
+        """Who is logged in does not become somebody else."""
+        client = self.logged_in()
+        self.provider.add_tenant("other")
+        scram = client.scram("other", make_token())
+        self.failure_of(self.first(client, scram), ProtocolViolation)
+
+    def test_versions(self) -> None:
+        """Without a common protocol version there is no log-in, and both sides' are named."""
+        self.provider.add_tenant(TENANT)
+        for versions in ([], [2, 3], [0]):
+            client = self.client()
+            scram = client.scram(TENANT, make_token())
+            error = self.failure_of(self.first(client, scram, versions), Refused)
+            self.assertIn("[1]", str(error))
+        for versions in (["1"], [None], [[1]]):
+            client = self.client()
+            scram = client.scram(TENANT, make_token())
+            self.failure_of(self.first(client, scram, versions), ProtocolViolation)
+
+    def test_newer_tenant(self) -> None:
+        """A newer tenant is answered with the highest version that both speak."""
+        token = self.provider.add_tenant(TENANT)
+        client = self.client()
+        scram = client.scram(TENANT, Password(token.reveal()))
+        message = self.reactor.result_of(self.first(client, scram, [1, 2, 3]))["message"]
+        final = client.call(AuthenticateFinal, message=scram.final(message))
+        self.assertEqual(1, self.reactor.result_of(final)["version"])
+
+    def test_garbage(self) -> None:
+        """What is no message of SCRAM is refused as any wrong log-in."""
+        self.provider.add_tenant(TENANT)
+        for message in ("", "n,,n=acme,r=x", "p=tls-exporter,,n=,r=", "\0" * 100):
+            client = self.client()
+            asked = client.call(AuthenticateFirst, message=message, versions=[1])
+            self.failure_of(asked, LoginRefused)
+
+    def test_secrets(self) -> None:
+        """Neither token nor what proves it is in the log or in what is kept."""
+        tenant = self.connected()
+        with self.assertRaises(LoginRefused):
+            self.log_in(self.client(), TENANT, make_token())
+        verifier = self.provider.accounts.verifier(TENANT)
+        assert verifier is not None
+        self.assert_unsaid(tenant.token.reveal(), verifier.stored_key, verifier.server_key)
