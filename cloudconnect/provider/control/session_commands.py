@@ -163,9 +163,10 @@ class SessionCommands(CommandLocator):
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:
         """The tenant saw something on the way."""
         (told,) = read_warnings([warning])
-        live = self._service.sessions.of(
-            self._channel.logged_in().tenant, bytes.fromhex(told.session)
-        )
+        login = self._channel.logged_in()
+        live = self._service.sessions.of(login.tenant, bytes.fromhex(told.session))
+        if live.label != login.label:  # it could also use up what is taken of that session
+            raise ContextMismatch("the session was started with another credential")
         return self._service.reports.warned_by_tenant(live, told).addCallback(lambda _: {})
 
 

@@ -113,6 +113,18 @@ class CommandTests(ControlCase):
         self.assertEqual([], self.provider.names(type="warning"))
         self.assertEqual([], self.acme.warnings)
 
+    def test_warning_of_a_sibling(self) -> None:
+        """Nor another machine of the tenant's in a session of this one."""
+        session = self.started(self.acme)
+        _, token = self.provider.administration.tenants.add_credential(TENANT, "other", None)
+        assert token is not None
+        other = self.acme.make_manager()
+        self.addCleanup(lambda: self.reactor.result_of(other.close()))
+        self.reactor.result_of(other.log_in(f"{TENANT}/other", token))
+        warning = {**WARNING.as_dict(), "session": session.hex()}
+        self.failure_of(other.control.call(Warn, warning=warning), ContextMismatch)
+        self.assertEqual([], self.provider.names(type="warning"))
+
     def test_warning(self) -> None:
         """A warning of its own session is kept."""
         session = self.started(self.acme)
