@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -188,14 +188,19 @@ def install_node_certificate(
     known = directory / "ca.pem"
     try:
         made = x509.load_pem_x509_certificate(certificate)
-        issuer = x509.load_pem_x509_certificate(authority).public_key()
+        issuer = x509.load_pem_x509_certificate(authority)
+        made.verify_directly_issued_by(issuer)
         ours = made.public_key() == key.public_key()
         ours = ours and node_named_in(made) == NodeName(role, name)
         if known.exists():
-            ours = ours and load_certificate(known).public_key() == issuer
-    except (ValueError, UsageError, CertificateUntrusted):
+            ours = ours and load_certificate(known).public_key() == issuer.public_key()
+    except (ValueError, TypeError, InvalidSignature, UsageError, CertificateUntrusted):
         ours = False
     if not ours:
         raise UsageError("the provider has sent a certificate that is not this node's")
-    write_file(directory / "ca.pem", authority, 0o644)
-    write_file(directory / f"{prefix}certificate.pem", certificate, 0o600)
+    # As they were read: behind the first one there could be others, which nobody has looked at.
+    for path, found, mode in (
+        (directory / "ca.pem", issuer, 0o644),
+        (directory / f"{prefix}certificate.pem", made, 0o600),
+    ):
+        write_file(path, found.public_bytes(Encoding.PEM), mode)

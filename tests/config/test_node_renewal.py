@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,16 @@ class DueTests(NodeCase):
 class RenewTests(NodeCase):
     """A node gets its next certificate from the service."""
 
-    def renew(self, show: Any = None, authority: Path | None = None) -> Deferred[x509.Certificate]:
+    def renew(
+        self,
+        show: Any = None,
+        authority: Path | None = None,
+        said: Callable[[bytes], bytes] = lambda issuer: issuer,
+    ) -> Deferred[x509.Certificate]:
         async def ask(request: bytes) -> tuple[bytes, bytes]:
             where = authority or self.authority
             certificate, issuer, _ = sign_node_request(where, NODE.role, NODE.name, request)
-            return certificate, issuer
+            return certificate, said(issuer)
 
         async def let_in() -> None:
             if show is not None:
@@ -115,6 +121,19 @@ class RenewTests(NodeCase):
         self.failureResultOf(self.renew(authority=other), UsageError)
         self.assertEqual(before, self.pin())
         self.assertFalse(adopt_next(self.node))
+
+    def test_smuggled(self) -> None:
+        """Nor is a certificate that the node's own authority has not issued, though that is shown
+        beside it, or another authority behind it."""
+        before, other = self.pin(), Path(self.mktemp())
+        other.mkdir()
+        make_node_ca(other)
+        ours = (self.node / "ca.pem").read_bytes()
+        theirs = (other / "ca.pem").read_bytes()
+        self.failureResultOf(self.renew(authority=other, said=lambda _: ours), UsageError)
+        self.assertEqual(before, self.pin())
+        self.successResultOf(self.renew(said=lambda issuer: issuer + theirs))
+        self.assertEqual(ours, (self.node / "ca.pem").read_bytes())
 
     def test_crashes(self) -> None:
         """A process that dies behind any of its steps finds a pair at its next start: the old one,
