@@ -34,6 +34,9 @@ EVENTS: Final = frozenset(
 QUIET: Final = frozenset({WarningKind.TRUNCATED, WarningKind.AUTHENTICATION_FAILED})
 #: So many refused log-ins of one tenant within :data:`AGAIN_SECONDS` are an alarm.
 LOGINS: Final = 10
+#: Alarms of refused log-ins within :data:`AGAIN_SECONDS`, each of one tenant: with more than these it
+#: is one of all. A stranger can think of names without end, and must not bury what else there is.
+LOGIN_ALARMS_MAX: Final = 20
 #: The same alarm is told again after so many seconds at the earliest.
 AGAIN_SECONDS: Final = 3600.0
 #: Alarms that are remembered for that.
@@ -83,6 +86,7 @@ class Alarms(Watcher):
         self.deliver: list[Callable[[Alarm], None]] = []
         self._told: dict[tuple[str, ...], tuple[float, int]] = {}
         self._refused: dict[str, tuple[float, int]] = {}
+        self._login_alarms = (-AGAIN_SECONDS, 0)
 
     def happened(self, event: SessionEvent, tenant: str, reported_by: str) -> None:
         """An event may be one."""
@@ -122,7 +126,14 @@ class Alarms(Watcher):
         if count + 1 == LOGINS:
             text = f"{LOGINS} log-ins were refused within an hour, the last from {warning.peer}"
             alarm = attrs.evolve(_of(warning), text=text)
-            self._raise((warning.kind.value, warning.tenant), alarm)
+            began, alarms = self._login_alarms
+            if now - began > AGAIN_SECONDS:
+                began, alarms = now, 0
+            self._login_alarms = (began, alarms + 1)
+            if alarms >= LOGIN_ALARMS_MAX:
+                text = f"log-ins as many tenants are refused, the last from {warning.peer}"
+                alarm = attrs.evolve(alarm, tenant="", text=text)
+            self._raise((warning.kind.value, alarm.tenant), alarm)
 
     def _raise(self, subject: tuple[str, ...], alarm: Alarm) -> None:
         now = self._seconds()

@@ -9,7 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
-from cloudconnect.provider.alarms.alarms import AGAIN_SECONDS, LOGINS, Alarm, Alarms, alarm_text
+from cloudconnect.provider.alarms.alarms import (
+    AGAIN_SECONDS,
+    LOGIN_ALARMS_MAX,
+    LOGINS,
+    Alarm,
+    Alarms,
+    alarm_text,
+)
 
 
 def warning(kind: WarningKind = WarningKind.TAMPERED, **parts: Any) -> SecurityWarning:
@@ -74,6 +81,18 @@ class AlarmTests(SynchronousTestCase):
         for _ in range(LOGINS - 1):
             self.alarms.warned(warning(WarningKind.AUTHENTICATION_FAILED, tenant="acme"))
         self.assertEqual(1, len(self.told))
+
+    def test_logins_of_many(self) -> None:
+        """Whoever thinks of ever new tenants buries no other alarm under theirs."""
+        for round_number in range(2):
+            for number in range(200):
+                for _ in range(LOGINS):
+                    name = f"tenant-{round_number}-{number}"
+                    self.alarms.warned(warning(WarningKind.AUTHENTICATION_FAILED, tenant=name))
+            self.assertEqual((round_number + 1) * (LOGIN_ALARMS_MAX + 1), len(self.told))
+            self.assertEqual("", self.told[-1].tenant)
+            self.assertIn("as many tenants", self.told[-1].text)
+            self.clock.advance(AGAIN_SECONDS + 1)
 
     def test_text(self) -> None:
         """Lines for a person, in which nothing moves a cursor."""
