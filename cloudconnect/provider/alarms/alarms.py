@@ -34,8 +34,8 @@ EVENTS: Final = frozenset(
 QUIET: Final = frozenset({WarningKind.TRUNCATED, WarningKind.AUTHENTICATION_FAILED})
 #: So many refused log-ins of one tenant within :data:`AGAIN_SECONDS` are an alarm.
 LOGINS: Final = 10
-#: Alarms of refused log-ins within :data:`AGAIN_SECONDS`, each of one tenant: with more than these it
-#: is one of all. A stranger can think of names without end, and must not bury what else there is.
+#: Alarms of refused log-ins within :data:`AGAIN_SECONDS`, each of one tenant: with more than these
+#: it is one of all. A stranger can think of names without end, and must not bury all else.
 LOGIN_ALARMS_MAX: Final = 20
 #: The same alarm is told again after so many seconds at the earliest.
 AGAIN_SECONDS: Final = 3600.0
