@@ -20,6 +20,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
+from cloudconnect.provider.service.access import Login
 from cloudconnect.provider.service.planning import Ask, GatewayPlace
 from cloudconnect.sessions.package import KeyAPackage
 from tests.provider.stage import TENANT, StageCase
@@ -122,7 +123,9 @@ class ServiceCase(StageCase):
         }
         return Ask(**{**fields, **changes})
 
-    def begin(self, tenant: str = TENANT, **changes: Any) -> Deferred[Any]:
+    def begin(
+        self, tenant: str = TENANT, login: Login | None = None, **changes: Any
+    ) -> Deferred[Any]:
         """Start a session."""
         return Deferred.fromCoroutine(
             self.service.starts.start(
@@ -131,6 +134,7 @@ class ServiceCase(StageCase):
                 lambda session, role: b"exported for " + role.encode() + b" " + session,
                 "192.0.2.1",
                 self.tell,
+                login=login,
             )
         )
 

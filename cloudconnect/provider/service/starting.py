@@ -186,11 +186,11 @@ class Starts:
         Not those of another credential of the tenant's: that one may have learned the job's id.
         """
         for live in self._sessions:
-            if (live.tenant, live.job) != (tenant, job):
+            if (live.tenant, live.job, live.label) != (tenant, job, label):
                 continue
             if live.ending:
                 await DeferredList([live.ended])
-            elif live.orphaned is not None or live.label == label:
+            else:
                 await self._endings.end(live, "interrupted", {})
 
     async def _handed_over(self, repository: bytes) -> None:

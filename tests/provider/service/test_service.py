@@ -14,7 +14,9 @@ from cloudconnect.commands.lan import WithdrawSession
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Busy, NotReachable, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.provider.accounts.credentials import CAPABILITIES
 from cloudconnect.provider.nodes.movers import MoverPlace
+from cloudconnect.provider.service.access import Login
 from cloudconnect.provider.service.starting import HANDOVER_SECONDS
 from cloudconnect.settings import ORPHAN_SECONDS
 from tests.provider.service_parts import ServiceCase, ToldMover
@@ -84,6 +86,17 @@ class TakeOverTests(NodesCase):
         self.assertEqual("interrupted", self.state(first))
         self.assertEqual(("started", "started"), (self.state(other), self.state(again)))
         self.failure_of(self.begin(), Busy)
+
+    def test_of_another_machine(self) -> None:
+        """A Start with another credential ends nothing of a job whose id that machine has learned,
+        also where the session's control channel is lost for the moment."""
+        other = Login(TENANT, 5, "other", frozenset(CAPABILITIES))
+        session = self.start(job=b"1" * 16)
+        self.service.endings.orphan([session])
+        self.start(job=b"1" * 16, login=other)
+        self.assertEqual([], self.mover.ends)
+        self.start(job=b"1" * 16)
+        self.assertEqual([(session, "unreported")], self.mover.ends)
 
     def test_while_it_starts(self) -> None:
         """One that is only being started ends too, and nobody gets its keys."""
