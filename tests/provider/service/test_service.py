@@ -61,7 +61,9 @@ class NodesCase(ServiceCase):
         self.service.nodes.left(link)
         self.service.endings.role_lost(link)
 
-    def begin(self, tenant: str = TENANT, **changes: Any) -> Deferred[Any]:
+    def begin(
+        self, tenant: str = TENANT, login: Login | None = None, **changes: Any
+    ) -> Deferred[Any]:
         return Deferred.fromCoroutine(
             self.service.starts.start(
                 tenant,
@@ -70,6 +72,7 @@ class NodesCase(ServiceCase):
                 "192.0.2.1",
                 self.tell,
                 lambda session, lost, text: self.moved.append((session, lost)),
+                login=login,
             )
         )
 
@@ -91,12 +94,13 @@ class TakeOverTests(NodesCase):
         """A Start with another credential ends nothing of a job whose id that machine has learned,
         also where the session's control channel is lost for the moment."""
         other = Login(TENANT, 5, "other", frozenset(CAPABILITIES))
+        mover, _ = self.add_mover("a")
         session = self.start(job=b"1" * 16)
         self.service.endings.orphan([session])
         self.start(job=b"1" * 16, login=other)
-        self.assertEqual([], self.mover.ends)
+        self.assertEqual([], mover.ends)
         self.start(job=b"1" * 16)
-        self.assertEqual([(session, "unreported")], self.mover.ends)
+        self.assertEqual([(session, "unreported")], mover.ends)
 
     def test_while_it_starts(self) -> None:
         """One that is only being started ends too, and nobody gets its keys."""
