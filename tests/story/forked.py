@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ class ForkedTransport:
         self.pid = pid
         self._protocol = protocol
         self._status: int | None = None
+        # Whoever forked it waits for it, so its id may be another one's before that is told here.
+        self._handle = -1
+        with contextlib.suppress(ProcessLookupError):
+            self._handle = os.pidfd_open(pid)
         self._open = set(streams)
         for name, descriptor in streams.items():
             ProcessReader(reactor, self, name, descriptor)
@@ -42,9 +48,12 @@ class ForkedTransport:
 
     def signalProcess(self, number: int) -> None:
         """Send it a signal."""
-        if self._status is not None:
+        if self._handle < 0:
             raise ProcessExitedAlready
-        os.kill(self.pid, number)
+        try:
+            signal.pidfd_send_signal(self._handle, number)
+        except ProcessLookupError:
+            raise ProcessExitedAlready from None
 
     def childDataReceived(self, name: int, data: bytes) -> None:
         self._protocol.childDataReceived(name, data)
@@ -56,14 +65,17 @@ class ForkedTransport:
     def has_ended(self, status: int) -> None:
         """It has, with this status, or minus the number of a signal."""
         self._status = status
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
         self._look()
 
     def _look(self) -> None:
         status = self._status
         if status is not None and not self._open:
             self._open.add(-1)  # that was all
-            signal = -status if status < 0 else None
-            error = ProcessTerminated(None if signal else status, signal) if status else None
+            number = -status if status < 0 else None
+            error = ProcessTerminated(None if number else status, number) if status else None
             self._protocol.processEnded(Failure(error or ProcessDone(None)))
 
 
