@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -33,9 +33,16 @@ def report_error(text: str, reason: str, code: ExitCode, as_json: bool) -> None:
             "reason": reason,
             "message": text,
         }
-        print(json.dumps(fields), file=sys.stderr)
+        write_line(fields, sys.stderr)
     else:
         click.echo(f"cloudconnect: {printable(text)}", err=True)
+
+
+def write_line(fields: dict[str, Any], stream: TextIO) -> None:
+    """Write an object as one line of JSON, whole, whichever threads write beside this one."""
+    # print() would write the end of the line by itself, behind what another thread has written.
+    stream.write(json.dumps(fields) + "\n")
+    stream.flush()
 
 
 def printable(text: str) -> str:
@@ -128,7 +135,7 @@ class Console:
         """One thing of a listing, or the summary: shown with ``--quiet`` too where it was asked."""
         self._clear()
         if self.as_json:
-            print(json.dumps({"message_type": message_type, **fields}), flush=True)
+            write_line({"message_type": message_type, **fields}, sys.stdout)
         elif text:
             click.echo(text)
 

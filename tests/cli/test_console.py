@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from typing import Any
 
 from hypothesis import given, settings
@@ -144,6 +146,37 @@ class OutputTests(CommandCase):
             fields,
         )
         self.assertEqual("", self.out.text())
+
+
+class _Writes(io.StringIO):
+    """Remembers what each write was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+class LineTests(CommandCase):
+    """Lines of JSON while several threads have something to say."""
+
+    def test_whole(self) -> None:
+        """A line goes out with its end at once, so that nothing of another thread comes between."""
+        out, err = _Writes(), _Writes()
+        self.patch(sys, "stdout", out)
+        self.patch(sys, "stderr", err)
+        console = Console(as_json=True)
+        console.happened(EVENT)
+        console.warned(WARNING)
+        console.record("row", {"n": 1}, "")
+        report_error("why", "failed", ExitCode.FAILED, True)
+        self.assertEqual((3, 1), (len(out.writes), len(err.writes)))
+        for text in (*out.writes, *err.writes):
+            self.assertEqual("\n", text[-1])
+            self.assertIsInstance(json.loads(text), dict)
 
 
 class ProgressTests(CommandCase):

@@ -282,7 +282,7 @@ class Gateways:
             for route in routes:
                 call: Deferred[Any] = link.call(RetireRoute, route=route)
                 call.addErrback(
-                    lambda f: self._log.warn("gateway did not retire a route: {f}", f=f)
+                    lambda f: self._log.warn("gateway did not retire a route: {f.value}", f=f)
                 )
 
 
