@@ -182,11 +182,14 @@ class Maintenance(Service):
             pass  # we are stopping
         except Busy as error:  # an admin has asked for the same
             self._log.info("repository {r}: {why}", r=repository.hex(), why=str(error))
-        except CloudConnectError as error:
-            await self._failed(repository, str(error) or error.reason)
-        except Exception:
-            self._log.failure("tending repository {r} failed", r=repository.hex())
-            await self._failed(repository, "an internal error; see the provider's log")
+        except Exception as error:
+            if not self._acts.folder(repository).exists():  # whatever that looked like from inside
+                self._log.info("repository {r} was removed meanwhile", r=repository.hex())
+            elif isinstance(error, CloudConnectError):
+                await self._failed(repository, str(error) or error.reason)
+            else:
+                self._log.failure("tending repository {r} failed", r=repository.hex())
+                await self._failed(repository, "an internal error; see the provider's log")
 
     async def _expire(self, repository: bytes, owner: Owner) -> None:
         acts, tenant = self._acts, owner.tenant

@@ -7,12 +7,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import Busy, Cancelled, NoSpace, Refused, StoredDataDamaged
+from cloudconnect.errors import Busy, Cancelled, NoSpace, NotFound, Refused, StoredDataDamaged
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.data_mover.maintenance import (
     FINDINGS_MAX,
@@ -49,6 +50,7 @@ class Repositories:
         self.threads: set[int] = set()
         self.began = threading.Event()
         self.waits = False
+        self.gone: set[bytes] = set()
         self.released = False  # and a collection leaves what is held
         self.held = False
 
@@ -59,6 +61,9 @@ class Repositories:
             raise self.errors[what, repository]
 
     read_only = False
+
+    def folder(self, repository: bytes) -> Path:
+        return Path("/nowhere" if repository in self.gone else "/")
 
     def look_at_reserve(self) -> None:
         self._do("reserve", b"")
@@ -237,6 +242,17 @@ class RoundTests(MaintenanceCase):
         self.assertEqual(3, len(texts))
         self.assertIn("a list is gone", texts[0])
         self.assertNotIn("a bug", texts[2])
+
+    def test_removed_meanwhile(self) -> None:
+        """A repository that went while it was tended has not failed, however that showed."""
+        for error in (OSError(5, "disk I/O error"), NotFound("none"), StoredDataDamaged("missing")):
+            self.acts.errors = {("expire", ONE): error, ("scrub", ONE): error}
+            self.acts.gone = {ONE}
+            self.acts.done.clear()
+            self.round()
+            self.assertEqual(1, self.acts.done["expire", ONE])
+            self.assertEqual(1, self.acts.done["scrub", TWO])
+        self.assertNotIn("maintenance_failed", self.names())
 
     def test_full_disk(self) -> None:
         """Where retention fails, as on a full disk, garbage is collected all the same."""
