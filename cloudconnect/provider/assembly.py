@@ -90,6 +90,7 @@ class EmbeddedProvider(MultiService):
     :param places: where everything lies and listens
     :ivar service: the Cloud Connect service
     :ivar usage: knows how much each tenant has stored
+    :ivar forgetting: forgets what happened long ago
     :ivar readiness: looks at what must work for a backup
     :ivar listening: where what listens, by its name in the log
     :ivar health: looks at how all of it is
@@ -201,7 +202,9 @@ class EmbeddedProvider(MultiService):
             ]
         self.service = service
         self.readiness = readiness(service, accounts, thread.run, reserve)
-        self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
+        self.usage, self.forgetting, watching = oversee(
+            reactor, service, accounts, thread.run, places.audit, places.keep
+        )
         self.listening: dict[str, str] = {}
         self.health = Health(
             service,

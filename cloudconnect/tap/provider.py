@@ -19,6 +19,7 @@ from cloudconnect.commands.notice import Notice
 from cloudconnect.config.bounds import bounds_of
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.history import KEPT, keep_of
 from cloudconnect.config.node_certificates import sign_node_request
 from cloudconnect.config.provider import (
     CONFIGURATION,
@@ -44,7 +45,9 @@ from cloudconnect.tap.renewing import begin_with_own, own_keeper
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, NodeName
 
 #: Settings that are used without a new start.
-RELOADED = frozenset({"hosts", "advertise", "moving_to", "certificate", "key", *ALARM_SETTINGS})
+RELOADED = frozenset(
+    {"hosts", "advertise", "moving_to", "certificate", "key", *KEPT, *ALARM_SETTINGS}
+)
 #: The service as a node of the provider's LAN.
 OWN = NodeName(SERVICE, "service")
 
@@ -142,6 +145,7 @@ class ProviderProcess(Service):
                 accelerator=accelerator_of(self._reactor, settings),
                 grace_days=settings.grace_days,
                 removed_days=settings.removed_days,
+                keep=keep_of(settings),
                 intervals=Intervals(
                     maintenance_hours=settings.maintenance_hours,
                     gc_hours=settings.gc_hours,
@@ -202,6 +206,7 @@ class ProviderProcess(Service):
         notice = Notice(pins=() if pin is None else (pin,), address=settings.moving_to)
         for wrong in self._provider.reload(settings.identity, settings.advertise, notice):
             self._log.error("not used: {why}", why=str(wrong))
+        self._provider.forgetting.keep = keep_of(settings)
         if self._alarming is not None:
             self._alarming.apply(settings)
         names = [field.name for field in attrs.fields(ProviderSettings)]

@@ -144,6 +144,19 @@ class ProcessTests(TestCase):
         first.transport.abortConnection()
 
     @inlineCallbacks
+    def test_kept_days(self) -> Any:
+        """How long what is kept holds from the moment on at which the configuration says so."""
+        process = self.start()
+        yield self.ready
+        provider = process._provider
+        self.assertEqual(400, provider.forgetting.keep.events_days)
+        self.assertTrue(provider.forgetting.running)
+        path = self.settings.directory / CONFIGURATION
+        path.write_text(path.read_text().replace("events_days = 400", "events_days = 90"))
+        process.reload()
+        self.assertEqual(90, provider.forgetting.keep.events_days)
+
+    @inlineCallbacks
     def test_alarms(self) -> Any:
         """Alarms go where the configuration says, from the moment on at which it says so."""
         process = self.start()
