@@ -1,7 +1,7 @@
 """Layer 4: what happened long ago is forgotten: events, warnings, sessions, lines of the audit log.
 
-By the hour, in slices of a few rows each: others get their turn in between, and the data base is
-written by them too. Days are those in which a provider runs
+By the hour, in a thread of its own, and in slices of a few rows each: nobody waits for longer than
+one of them to write into the data base. Days are those in which a provider runs
 (:mod:`cloudconnect.provider.accounts.clock`), so a clock that jumps makes nobody forget. What a
 tenant has more of than its share, and what nobody's is, is thinned where it is crowded
 (:mod:`cloudconnect.provider.accounts.history`), and that is said by an event.
@@ -63,7 +63,7 @@ class Forgetting(Looking):
     :param reactor: clock
     :param service: keeps what was done
     :param accounts: the accounts data base
-    :param in_accounts_thread: runs a blocking call there and fires with its result
+    :param in_thread: runs a blocking call in a thread of its own and fires with its result
     :param forget_lines: forgets whole segments of the audit log up to a line; fires when it has
     :ivar keep: how long what is kept; it may be changed while this runs
     """
@@ -75,7 +75,7 @@ class Forgetting(Looking):
         reactor: Any,
         service: CloudConnectService,
         accounts: Accounts,
-        in_accounts_thread: Callable[..., Deferred[Any]],
+        in_thread: Callable[..., Deferred[Any]],
         forget_lines: Callable[[int], Deferred[Any]] | None = None,
         keep: Keep | None = None,
         now: Callable[[], float] = time.time,
@@ -83,7 +83,7 @@ class Forgetting(Looking):
         super().__init__(reactor, ROUND_SECONDS, lambda: Deferred.fromCoroutine(self._round()))
         self._service = service
         self._accounts = accounts
-        self._run = in_accounts_thread
+        self._run = in_thread
         self._forget_lines = forget_lines
         self._now = now
         self.keep = keep or Keep()

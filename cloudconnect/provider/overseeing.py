@@ -72,5 +72,7 @@ def oversee(
     )
     for watcher in (expected, JumpWatch(service)):
         service.watchers.add(watcher)
-    forgetting = Forgetting(reactor, service, accounts, run, forget_lines, keep)
-    return usage, forgetting, [*found, usage, expected, forgetting]
+    # It looks at many rows at once, which nobody who logs in shall wait for.
+    history = OneThread(reactor, "history")
+    forgetting = Forgetting(reactor, service, accounts, history.run, forget_lines, keep)
+    return usage, forgetting, [*found, usage, expected, history, forgetting]

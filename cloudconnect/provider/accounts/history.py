@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import sqlalchemy as sa
@@ -50,13 +50,13 @@ class Crowd:
 
     :ivar values: what they have in common, column by column
     :ivar block: where they stand
-    :ivar first: the number of the first to go
+    :ivar before: how many stay before the first that is to go
     :ivar count: how many are to go
     """
 
     values: tuple[str, ...]
     block: int
-    first: int
+    before: int
     count: int
 
 
@@ -83,8 +83,9 @@ class HistoryAccounts(ClockAccounts):
         return self._forget(history, old.order_by(t.c.seq).limit(most))
 
     def crowds(self, history: History, tenant: str | None, most: int) -> list[Crowd]:
-        """What is to go of a tenant's rows, so that about ``most`` stay; empty where there are not
-        more.
+        """What is to go of a tenant's rows where there are more than ``most``.
+
+        Then a tenth more goes, so that not every row that comes is one too many again.
 
         :param tenant: None for the rows of nobody who is a tenant now
         """
@@ -100,31 +101,17 @@ class HistoryAccounts(ClockAccounts):
                 .group_by(*common, sa.text("block"))
             )
             groups = connection.execute(grouped).all()
-            level = max(CROWD_MIN, fair_level([group.size for group in groups], most))
+            level = max(CROWD_MIN, fair_level((group.size for group in groups), most - most // 10))
             return [
                 Crowd(
                     values=tuple(group[: len(common)]),
                     block=group.block,
-                    first=self._middle(connection, history, tenant, group, level // 2),
+                    before=level // 2,
                     count=group.size - level,
                 )
                 for group in groups
                 if group.size > level
             ]
-
-    def _middle(
-        self,
-        connection: sa.Connection,
-        history: History,
-        tenant: str | None,
-        group: Any,
-        before: int,
-    ) -> int:
-        t = _table(history)
-        values = tuple(group[: len(_common(history))])
-        query = sa.select(t.c.seq).where(*_of(history, tenant, values, group.block))
-        found = connection.execute(query.order_by(t.c.seq).offset(before).limit(1)).scalar()
-        return found or 0
 
     def forget_crowd(self, history: History, tenant: str | None, crowd: Crowd, most: int) -> int:
         """Forget of the middle of a crowd; how many went.
@@ -132,10 +119,9 @@ class HistoryAccounts(ClockAccounts):
         :param most: rows that go at one call at most
         """
         t = _table(history)
-        middle = sa.select(t.c.seq).where(
-            *_of(history, tenant, crowd.values, crowd.block), t.c.seq >= crowd.first
-        )
-        return self._forget(history, middle.order_by(t.c.seq).limit(min(most, crowd.count)))
+        middle = sa.select(t.c.seq).where(*_of(history, tenant, crowd.values, crowd.block))
+        slice_ = middle.order_by(t.c.seq).offset(crowd.before).limit(min(most, crowd.count))
+        return self._forget(history, slice_)
 
     def forget_untold(self, seconds: float) -> None:
         """Forget warnings of jobs that nobody has gone on with for so many seconds, by the
