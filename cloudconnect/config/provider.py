@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 from OpenSSL import SSL
 
-from cloudconnect.config.bounds import BOUNDS
+from cloudconnect.config.bounds import BOUNDS, TENDING
 from cloudconnect.config.certificates import make_server_certificate
 from cloudconnect.config.history import DEFAULT, KEPT, bounds_of_kept, check_kept
 from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
@@ -210,7 +210,7 @@ class ProviderSettings:
             f"alarm_mail_server = {quoted(self.alarm_mail_server)}",
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
-            *(f"{name} = {getattr(self, name)}" for name in _TENDING),
+            *(f"{name} = {getattr(self, name)}" for name in TENDING),
             "# Days in which a tenant may still restore when its lease has ended, and in which one",
             "# that was removed can come back.",
             *(f"{name} = {getattr(self, name)}" for name in _TENANTS),
@@ -231,10 +231,9 @@ class ProviderSettings:
 
 
 #: The settings that are numbers, with the least and the most that each may be.
-_TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 _CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
 _TENANTS = {"grace_days": (0, 3650), "removed_days": (1, 3650)}
-_NUMBERS = {**_TENDING, **_TENANTS, **bounds_of_kept(), **_CACHES, **BOUNDS}
+_NUMBERS = {**TENDING, **_TENANTS, **bounds_of_kept(), **_CACHES, **BOUNDS}
 
 
 def quoted(text: str) -> str:
