@@ -1,6 +1,7 @@
 """Layer 6: makes the directories of WAN accelerators that run in processes of their own.
 
-``provider wan enroll`` for the provider's side, ``wan init`` and ``wan client`` for a tenant's.
+``provider wan enroll`` for the provider's side; for a tenant's ``wan init``, and ``wan client`` and
+``wan remove`` for each machine.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from cloudconnect.cli.provider_nodes import note, note_ports
 from cloudconnect.cli.wan_cache import wan
 from cloudconnect.config import provider as provider_directory
 from cloudconnect.config import wan as accelerator_directory
-from cloudconnect.transports.nodes import ACCELERATOR
+from cloudconnect.errors import UsageError
+from cloudconnect.transports.nodes import ACCELERATOR, JOB_MANAGER, NodeName
 
 
 @click.command("enroll")
@@ -101,3 +103,21 @@ def client(name: str, directory: Path, output: Path, as_json: bool) -> None:
         f"{made} is for machine {name}: it holds a key. There, with this accelerator's address:\n"
         f"  export CLOUDCONNECT_WAN_ACCELERATOR=HOST:PORT CLOUDCONNECT_WAN_NODE={made}",
     )
+
+
+@wan.command()
+@click.argument("name")
+@_own_directory
+@json_option
+def remove(name: str, directory: Path, as_json: bool) -> None:
+    """Take the certificate of the machine NAME back: from the next session on it is not let in.
+
+    The accelerator may run. To let the machine in again make another folder with wan client.
+    """
+    settings = accelerator_directory.load(directory)
+    if settings.side is not accelerator_directory.Side.SOURCE:
+        raise UsageError(f"{settings.directory} has the provider's accelerator: it has no clients")
+    node = NodeName(JOB_MANAGER, name)
+    settings.machines.remove(node.name)
+    text = f"Machine {name} is not let in any more."
+    Console(as_json).record("client", {"name": name, "removed": True}, text)

@@ -33,21 +33,22 @@ from cloudconnect.transports.nodes import SERVICE, NodeName
 
 
 def renew_over_lan(
-    reactor: Any, directory: Path, service: tuple[str, int]
+    reactor: Any, directory: Path, service: tuple[str, int], issuer: str = SERVICE
 ) -> Awaitable[x509.Certificate]:
     """Get the next certificate of the node in ``directory`` from the service, and use it.
 
     :param service: host and port of the service's LAN port
+    :param issuer: the role of who has the authority there
     :raises CloudConnectError: it could not be had; all is as it was
     """
     place = HostnameEndpoint(reactor, *service, CONNECT_SECONDS)
 
     async def ask(request: bytes) -> tuple[bytes, bytes]:
-        shown = wrap_client_endpoint(lan_tls(directory, SERVICE), place, reactor)
+        shown = wrap_client_endpoint(lan_tls(directory, issuer), place, reactor)
         return await renew_node(reactor, shown, request)
 
     async def show() -> None:
-        await show_node(reactor, wrap_client_endpoint(next_tls(directory, SERVICE), place, reactor))
+        await show_node(reactor, wrap_client_endpoint(next_tls(directory, issuer), place, reactor))
 
     return renew(directory, ask, show)
 

@@ -78,7 +78,8 @@ class AcceleratorProcess(RoleProcess):
             source = SourceAccelerator(reactor, caches, self.endpoint)
             node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
             begin_with_own(settings.authority, settings.directory, node)
-            lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
+            managers = ManagerFactory(reactor, source, settings.machines)
+            lines = settings.tls.server_factory(managers, reactor)
             self._lines = lines
             own_keeper(
                 reactor, settings.authority, settings.directory, node, lines.reload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloudconnect.config.wan import Side, load
+from cloudconnect.errors import Refused
 from tests.cli.commands import CommandCase
 
 
@@ -44,6 +45,22 @@ class NodeTests(CommandCase):
         self.assertIn(f"CLOUDCONNECT_WAN_NODE={machine}", done.out)
         self.assertTrue((machine / "key.pem").is_file())
         self.assertEqual(2, self.call(*words).status)
+
+    def test_remove(self) -> None:
+        """A machine is removed, and comes back with another folder; of the provider's accelerator
+        there is none to remove."""
+        directory = self.home / "branch"
+        self.call("wan", "init", "--directory", str(directory))
+        words = ("laptop", "--directory", str(directory))
+        self.call("wan", "client", *words, "--output", str(self.home / "one"))
+        identity = load(directory).machines
+        done = self.call("wan", "remove", *words, "--json")
+        self.assertEqual((0, True), (done.status, done.lines()[0]["removed"]))
+        self.assertRaises(Refused, identity.admit, "laptop", "SPKI-SHA256:any")
+        self.assertEqual(2, self.call("wan", "remove", "No Name", *words[1:]).status)
+        settings = load(directory).to_toml().replace('"source"', '"target"')
+        (directory / "wan.toml").write_text(settings + 'service = "a:1"\nbackend = "b:2"\n')
+        self.assertEqual(2, self.call("wan", "remove", *words).status)
 
     def test_for_programs(self) -> None:
         """Programs are told of both in a line each."""
