@@ -50,7 +50,8 @@ from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.wire.scram import ScramClient, split_login
+from cloudconnect.wire.login import split_login
+from cloudconnect.wire.scram_client import ScramClient
 
 #: A control channel on which nothing comes back for so many seconds is not used any more.
 PROBE_SECONDS = 5.0
