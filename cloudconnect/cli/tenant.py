@@ -20,6 +20,7 @@ import attrs
 import click
 
 from cloudconnect.cli.console import Console
+from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.opening import OwnProcess
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
@@ -78,6 +79,7 @@ class TenantSettings:
     :ivar retry: seconds to try to go on when the line breaks
     :ivar kit: the recovery kit whose master key is used in the place of a passphrase, or None
     :ivar stretch: derives the key of a key slot
+    :ivar dialled: a connection to the provider that was opened ahead of time, or None
     :ivar accept_expired: the provider's certificate may have expired, where a fingerprint matches
     """
 
@@ -89,6 +91,7 @@ class TenantSettings:
     retry: float = RETRY_SECONDS
     kit: Kit | None = None
     stretch: Stretch = stretch
+    dialled: Dialled | None = None
     accept_expired: bool = False
 
     @property
@@ -201,8 +204,10 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
         }
         settings = resolve(**shared, fresh=fresh)
         process = click.get_current_context().find_root().obj
-        if isinstance(process, OwnProcess) and process.ahead is not None:
-            settings = attrs.evolve(settings, stretch=process.ahead.stretch)
+        if isinstance(process, OwnProcess):
+            settings = attrs.evolve(settings, dialled=process.dialled)
+            if process.ahead is not None:
+                settings = attrs.evolve(settings, stretch=process.ahead.stretch)
         return function(settings, **values)
 
     for option in reversed(_OPTIONS):

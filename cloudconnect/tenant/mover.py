@@ -7,7 +7,7 @@ reading) in a worker thread. It never sees the tenant's login password.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,18 +17,18 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.amp import CommandLocator
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.backup.pacing import PacedPipe
 from cloudconnect.commands.lan import HandKeyB
 from cloudconnect.errors import ContextMismatch
 from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
-from cloudconnect.transports.blocking import BlockingPipe
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.line import tune
-from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameReader, FrameWriter
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.pacing import PacedPipe
 
 _T = TypeVar("_T")
 
@@ -106,6 +106,11 @@ class SourceDataMover(CommandLocator):
 
         :raises Tampered, Truncated, NotReachable: the stream did not come up
         """
+        # Here, as they are wanted only behind the log-in.
+        from cloudconnect.backup.pacing import PacedPipe
+        from cloudconnect.transports.blocking import BlockingPipe
+        from cloudconnect.transports.stream import RecordStream
+
         handed = self._handed[session]
         preamble = Preamble(ConnectionKind.KEY_B_STREAM, handed.route)
         recipe = RecordStream(
