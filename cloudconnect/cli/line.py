@@ -46,6 +46,7 @@ from cloudconnect.errors import (
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
 from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
@@ -70,8 +71,8 @@ OWN_END_DAYS: Final = 14
 LOG_IN_SECONDS: Final = 60.0
 
 
-@attrs.frozen
-class Unlocked:
+@attrs.frozen(repr=False)
+class Unlocked(Shown):
     """A repository that was unlocked.
 
     :ivar keys: of all its generations
@@ -85,8 +86,8 @@ class Unlocked:
     slot: KeySlot | None
 
 
-@attrs.frozen
-class Line:
+@attrs.frozen(repr=False)
+class Line(Shown):
     """A control channel with a tenant logged in, which is made anew where it broke."""
 
     reactor: Any

@@ -25,6 +25,7 @@ from cloudconnect.config.profile import Profile, state_folder, write_private
 from cloudconnect.content.slots import Argon2Costs, KeySlot, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
+from cloudconnect.shown import Shown
 
 #: The file in which salt and costs are remembered; longer ones are not read.
 SLOT_FILE: Final = "slot"
@@ -62,8 +63,8 @@ class StretchAhead:
             self._made = stretch(*self._asked)
 
 
-@attrs.frozen
-class OwnProcess:
+@attrs.frozen(repr=False)
+class OwnProcess(Shown):
     """What the root context of a command holds that has the process for itself.
 
     :ivar ahead: the key that is being derived, or None

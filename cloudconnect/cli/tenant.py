@@ -32,6 +32,7 @@ from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
 from cloudconnect.content.slots import Stretch, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.retrying import RETRY_SECONDS
 from cloudconnect.transports.identity import ServerIdentity
 
@@ -69,8 +70,8 @@ _OPTIONS: Final = [
 ]
 
 
-@attrs.frozen(kw_only=True)
-class TenantSettings:
+@attrs.frozen(kw_only=True, repr=False)
+class TenantSettings(Shown):
     """What a command knows after options, environment and profile were put together.
 
     :ivar profile: the three of them in one

@@ -43,6 +43,7 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     SILENCE_SECONDS,
 )
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -57,8 +58,8 @@ from cloudconnect.wire.scram_client import ScramClient
 PROBE_SECONDS = 5.0
 
 
-@attrs.frozen
-class Account:
+@attrs.frozen(repr=False)
+class Account(Shown):
     """What the provider says after the log-in.
 
     :ivar provider: the provider's 16 bytes, which caches hang on

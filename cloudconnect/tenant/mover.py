@@ -20,6 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from cloudconnect.commands.lan import HandKeyB
 from cloudconnect.errors import ContextMismatch
 from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
+from cloudconnect.shown import Shown
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.line import tune
 from cloudconnect.transports.switch import PreambleEndpoint
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-@attrs.frozen
-class Rates:
+@attrs.frozen(repr=False)
+class Rates(Shown):
     """How fast a session may use the line.
 
     :ivar upload: bytes a second, or 0 for no limit
@@ -49,8 +50,8 @@ class Rates:
 UNLIMITED = Rates()
 
 
-@attrs.define(eq=False)
-class _Handed:
+@attrs.define(eq=False, repr=False)
+class _Handed(Shown):
     """What the job manager handed over for one session."""
 
     tenant: str

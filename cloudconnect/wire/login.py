@@ -16,6 +16,7 @@ import attrs
 from cloudconnect.errors import LoginRefused, UsageError
 from cloudconnect.keys import KEY_SIZE, Password
 from cloudconnect.settings import PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
+from cloudconnect.shown import Shown
 
 #: The channel binding type (RFC 9266).
 BINDING_TYPE: Final = "tls-exporter"
@@ -74,8 +75,8 @@ def is_token(password: Password) -> bool:
     return _TOKEN.fullmatch(password.reveal().decode("utf-8", "replace")) is not None
 
 
-@attrs.frozen
-class Verifier:
+@attrs.frozen(repr=False)
+class Verifier(Shown):
     """What a provider stores to check a login password (RFC 5802, section 3).
 
     Whoever reads it can try guesses, and ``server_key`` lets them pose as the provider to this

@@ -7,13 +7,15 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.shown import Shown
+
 #: Days before the end at which it is told; 0: it has ended.
 DAYS: Final = (30, 14, 3, 0)
 DAY: Final = 86400.0
 
 
-@attrs.frozen
-class Ending:
+@attrs.frozen(repr=False)
+class Ending(Shown):
     """A certificate and its end.
 
     :ivar name: what it is, for a person, such as ``the provider's certificate``
