@@ -342,8 +342,7 @@ def look(
     """
     try:
         greet(channel, keys, description, "read", heads)
-        channel.finish()
-        channel.expect_end()
+        channel.end()
     except BaseException as error:
         channel.abort(error if isinstance(error, Exception) else Cancelled())
         raise

@@ -72,6 +72,7 @@ class BackupOptions(Shown):
     :ivar dry_run: look and count, send nothing
     :ivar compression: level 0 (none) to 19; None: one that follows the line
     :ivar cache: folder for what is known of unchanged files, or None
+    :ivar round_trip: seconds to the repository and back, or None where that is not known
     """
 
     paths: tuple[bytes, ...] = ()
@@ -81,6 +82,7 @@ class BackupOptions(Shown):
     dry_run: bool = False
     compression: int | None = LEVEL_DEFAULT
     cache: Path | None = None
+    round_trip: float | None = None
 
     def __attrs_post_init__(self) -> None:
         if bool(self.paths) is (self.stdin is not None):

@@ -94,7 +94,10 @@ def backup(
     rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
 
     def options(
-        stdin: StandardInput | None, cache: Path | None, compression: int | None = level
+        stdin: StandardInput | None,
+        cache: Path | None,
+        round_trip: float | None = None,
+        compression: int | None = level,
     ) -> BackupOptions:
         return BackupOptions(
             paths=sources,
@@ -104,6 +107,7 @@ def backup(
             dry_run=choices["dry_run"],
             compression=compression,
             cache=cache,
+            round_trip=round_trip,
         )
 
     if choices["dry_run"]:
@@ -170,7 +174,7 @@ async def _back_up(
             channel,
             keys,
             description,
-            options(stdin, cache, *way_taken.compression),
+            options(stdin, cache, line.manager.round_trip, *way_taken.compression),
             labels,
             session,
             show,

@@ -101,10 +101,15 @@ class SourceDataMover(CommandLocator):
             handed.forget()
 
     async def open(
-        self, session: bytes, endpoint: IStreamClientEndpoint, rates: Rates
+        self,
+        session: bytes,
+        endpoint: IStreamClientEndpoint,
+        rates: Rates,
+        ending: Callable[[], None] = lambda: None,
     ) -> FrameChannel:
         """Open the session's stream; Key B is dropped once it is up.
 
+        :param ending: called when nothing but the stream's ends is due any more
         :raises Tampered, Truncated, NotReachable: the stream did not come up
         """
         # Here, as they are wanted only behind the log-in.
@@ -130,6 +135,7 @@ class SourceDataMover(CommandLocator):
             paced,
             FrameWriter(frame_key(key, session, 0, 0), 0),
             FrameReader(frame_key(key, session, 0, 1), 0),
+            lambda: self._reactor.callFromThread(ending),
         )
         self.forget(session)
         return channel
