@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTim
 
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import HANDSHAKE_SECONDS
+from cloudconnect.shown import Shown
 from cloudconnect.transports.hosts import is_address
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeTrust
