@@ -18,7 +18,6 @@ from cloudconnect.cli.console import printable
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.config.profile import Profile, load, save, state_folder, write_private
 from cloudconnect.errors import CloudConnectError, UsageError
-from cloudconnect.provider.alarms.ending import due, ending_text
 from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.jobmanager import JobManager
 
@@ -99,6 +98,9 @@ def _note(settings: TenantSettings, saved: Profile | None, account: Account) -> 
 
 def _tell_end(settings: TenantSettings, manager: JobManager, account: Account) -> None:
     """Say 30, 14 and 3 days before that the provider's certificate will end; then always."""
+    # Not at the start of every command: it is wanted only once the line stands.
+    from cloudconnect.provider.alarms.ending import due, ending_text
+
     try:
         ends, now = manager.certificate_ends, time.time()
         days = due(ends, now)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 import click
@@ -25,16 +25,17 @@ from cloudconnect.cli.opening import OwnProcess
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
 from cloudconnect.cli.values import parse_duration
-from cloudconnect.config.client_certificates import client_identity
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
 from cloudconnect.content.atrest import EncryptionMode
-from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
 from cloudconnect.content.slots import Stretch, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 from cloudconnect.shown import Shown
 from cloudconnect.tenant.retrying import RETRY_SECONDS
-from cloudconnect.transports.identity import ServerIdentity
+
+if TYPE_CHECKING:
+    from cloudconnect.content.kit import Kit
+    from cloudconnect.transports.identity import ServerIdentity
 
 _T = TypeVar("_T")
 
@@ -139,6 +140,8 @@ class TenantSettings(Shown):
         profile = self.profile
         if not profile.certificate:
             return None
+        from cloudconnect.config.client_certificates import client_identity  # for few
+
         return client_identity(profile.certificate, profile.certificate_key)
 
     def login_password(self) -> Password | None:
@@ -325,6 +328,8 @@ def read_kit(path: Path) -> Kit:
 
     :raises UsageError: there is none, or it is mistyped
     """
+    from cloudconnect.content.kit import KIT_MAX, parse_kit  # for few
+
     octets = read_bounded(path, "recovery kit", KIT_MAX)
     try:
         return parse_kit(octets.decode())
