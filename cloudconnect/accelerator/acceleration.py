@@ -141,7 +141,9 @@ class Acceleration:
         self._pool = pool
         self._exchange = exchange
         self._tell = ended
-        self._line = Line(levels or LevelController(LEVEL_MIN, LEVEL_MAX, LEVEL_FIRST), reactor.seconds())
+        self._line = Line(
+            levels or LevelController(LEVEL_MIN, LEVEL_MAX, LEVEL_FIRST), reactor.seconds()
+        )
         self.near = Side(self._turn)
         self.far = Side(self._turn)
         self._turning = self._turn_again = False
