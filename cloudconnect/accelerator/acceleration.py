@@ -47,8 +47,8 @@ from cloudconnect.transports.layer import Octets
 LEVEL_MAX: Final = 9
 #: ... and the lowest: level 1 does without long distances, and is hardly faster.
 LEVEL_MIN: Final = 2
-#: Where it begins: the first megabytes are what a short session waits for, and level 3 takes half as
-#: long again. A line that is slow soon raises it.
+#: Where it begins: the first megabytes are what a short session waits for, and level 3 takes half
+#: as long again. A line that is slow soon raises it.
 LEVEL_FIRST: Final = 2
 #: What the mover sent goes on its way once nothing more has come for so many seconds: it may wait
 #: for an answer, and a batch for each piece of a fast stream would cost bytes ...
@@ -141,7 +141,9 @@ class Acceleration:
         self._pool = pool
         self._exchange = exchange
         self._tell = ended
-        self._line = Line(levels or LevelController(LEVEL_MIN, LEVEL_MAX, LEVEL_FIRST), reactor.seconds())
+        self._line = Line(
+            levels or LevelController(LEVEL_MIN, LEVEL_MAX, LEVEL_FIRST), reactor.seconds()
+        )
         self.near = Side(self._turn)
         self.far = Side(self._turn)
         self._turning = self._turn_again = False

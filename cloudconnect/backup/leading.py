@@ -32,6 +32,7 @@ from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import Cancelled, HeadMoved, ProtocolViolation, UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
     FLAG_PART,
@@ -75,8 +76,8 @@ JOIN_SECONDS: Final = 5.0
 _LAST: Final = (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS)
 
 
-@attrs.define
-class _Waiting:
+@attrs.define(repr=False)
+class _Waiting(Shown):
     """A batch whose entries are not all in the manifest.
 
     :ivar entries: those that are not
@@ -87,8 +88,8 @@ class _Waiting:
     questions: int = 0
 
 
-@attrs.frozen
-class _Question:
+@attrs.frozen(repr=False)
+class _Question(Shown):
     """A HAVE that was sent.
 
     :ivar waiting: the batch that it is of, or None for manifest chunks
@@ -100,8 +101,8 @@ class _Question:
     waiting: _Waiting | None
 
 
-@attrs.frozen
-class _Failure:
+@attrs.frozen(repr=False)
+class _Failure(Shown):
     error: BaseException
 
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
 
-from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.beside import import_beside
 from cloudconnect.cli.following import follow, moved
 from cloudconnect.cli.logging_in import dial, dial_next, log_in, log_in_there, note_end, trust_of
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.config.client_certificates import certificate_end
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -40,12 +40,16 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
-from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.heads import KnownHeads
+    from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
 
@@ -55,8 +59,8 @@ HEADS_FILE: Final = "heads"
 BUSY_SECONDS: Final = 5.0
 
 
-@attrs.frozen
-class Unlocked:
+@attrs.frozen(repr=False)
+class Unlocked(Shown):
     """A repository that was unlocked.
 
     :ivar keys: of all its generations
@@ -70,8 +74,8 @@ class Unlocked:
     slot: KeySlot | None
 
 
-@attrs.frozen
-class Line:
+@attrs.frozen(repr=False)
+class Line(Shown):
     """A control channel with a tenant logged in, which is made anew where it broke."""
 
     reactor: Any
@@ -142,6 +146,8 @@ class Line:
 
     def heads(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
         """What this machine has seen of the repository, for a dialogue to be held against it."""
+        from cloudconnect.backup.heads import Anchor, KnownHeads
+
         console, kit = self.settings.console, self.settings.kit
 
         def note(text: str) -> None:
@@ -163,6 +169,8 @@ class Line:
 
         :param job_id: of the job that it belongs to; one of its own where it is None
         """
+        from cloudconnect.backup.heads import look
+
         heads = self.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
@@ -321,6 +329,7 @@ def on_line(
     passphrase: bool = True,
     login: Password | None = None,
     first: Callable[[Any, Interrupt], Coroutine[Any, Any, TenantSettings]] | None = None,
+    wanted: Sequence[str] = (),
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -330,6 +339,7 @@ def on_line(
     :param login: the login password, where it is known already; where it is not, the settings have
         it, or a certificate
     :param first: what is to be done before; its settings say where to log in
+    :param wanted: modules that ``work`` imports (:mod:`cloudconnect.cli.beside`)
     """
     # What is wrong with these is said before anybody is asked for a secret.
     _ = (settings.tenant, trust_of(settings))
@@ -339,14 +349,18 @@ def on_line(
     opened = settings.kit is not None
     phrase = settings.passphrase() if passphrase and sealed and not opened else None
     if identity is not None:
+        from cloudconnect.config.client_certificates import certificate_end
+
         note_end(settings, certificate_end(Path(identity.certificate_path)))
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
         found = settings if first is None else await first(reactor, interrupt)
-        manager = dial(reactor, found, identity, interrupt)
+        manager = dial(reactor, found, identity, interrupt, settings.dialled)
+        logging_in = Deferred.fromCoroutine(log_in(reactor, found, manager, password, interrupt))
+        imported = import_beside(reactor, wanted)
         try:
             try:
-                account = await log_in(reactor, found, manager, password, interrupt)
+                account = await logging_in
             except NotReachable:
                 if not found.profile.next_provider:
                     raise
@@ -354,6 +368,7 @@ def on_line(
                 there, manager = dial_next(reactor, found, identity, interrupt)
                 account = await log_in_there(there, manager, password)
                 moved(found, account)
+            await imported
             await follow(found, manager, account)
             line = Line(
                 reactor,

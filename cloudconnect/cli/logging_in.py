@@ -10,14 +10,19 @@ import time
 from typing import Any, Final
 
 import attrs
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudconnect.cli.console import local_time
+from cloudconnect.cli.dialled_endpoint import DialledEndpoint
+from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.following import say
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings
 from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.errors import ContextMismatch, NotReachable
 from cloudconnect.keys import Password
+from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.jobmanager import JobManager
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
@@ -32,12 +37,17 @@ LOG_IN_SECONDS: Final = 60.0
 
 
 def dial(
-    reactor: Any, settings: TenantSettings, identity: ServerIdentity | None, interrupt: Interrupt
+    reactor: Any,
+    settings: TenantSettings,
+    identity: ServerIdentity | None,
+    interrupt: Interrupt,
+    dialled: Dialled | None = None,
 ) -> JobManager:
-    """A job manager for the provider that settings name; nothing is connected yet.
+    """A job manager for the provider that settings name.
 
     :param identity: the certificate to log in with, where it is not a password
     :param interrupt: ends what the job manager does
+    :param dialled: a connection that was opened ahead of time, wherever it leads
     """
     made = JobManager(
         reactor,
@@ -48,6 +58,7 @@ def dial(
         learned=lambda told: remember_gateways(os.environ, settings.address, told),
         happened=settings.console.happened,
         warned=settings.console.warned,
+        dial=lambda host, port: _endpoint(reactor, dialled, host, port),
     )
     interrupt.call = made.cancel
     return made
@@ -74,6 +85,17 @@ async def log_in_there(
     if account.provider.hex() != settings.profile.provider_id:
         raise ContextMismatch(f"another provider answers at {settings.profile.provider}") from None
     return account
+
+
+def _endpoint(reactor: Any, dialled: Dialled | None, host: str, port: int) -> IStreamClientEndpoint:
+    """How to connect: by the connection that was opened ahead of time, or as the reactor does."""
+
+    def anew() -> IStreamClientEndpoint:
+        return HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
+
+    if dialled is None or dialled.place != (host, port):
+        return anew()
+    return DialledEndpoint(reactor, dialled, anew)
 
 
 async def log_in(

@@ -40,7 +40,7 @@ option = click.option(
 )
 
 
-@attrs.define
+@attrs.define(repr=False)
 class WAN(Wanted):
     """WAN acceleration of one command.
 

@@ -92,7 +92,7 @@ def _renewal(
 def _tell_end(line: Line, folder: Path) -> None:
     """Say when this machine's certificate for the accelerator will end within 30 days."""
     from cloudconnect.config.endings import node_endings
-    from cloudconnect.provider.alarms.expiry import due, ending_text
+    from cloudconnect.provider.alarms.ending import due, ending_text
 
     for ending in node_endings(folder):
         now = time.time()

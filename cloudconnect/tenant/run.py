@@ -49,6 +49,7 @@ from cloudconnect.errors import (
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyB, key_b_confirmation
 from cloudconnect.settings import PROTOCOL_VERSIONS
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import OwnAccelerator, read_counts
 from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.gateways import FirstThatConnects, KnownGateways, Place
@@ -68,8 +69,8 @@ from cloudconnect.wire.preamble import ROUTE_SIZE, ConnectionKind, Preamble
 _T = TypeVar("_T")
 
 
-@attrs.frozen(kw_only=True)
-class Surroundings:
+@attrs.frozen(kw_only=True, repr=False)
+class Surroundings(Shown):
     """What a session takes from its job manager.
 
     :ivar control: the control channel
