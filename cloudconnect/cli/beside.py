@@ -30,6 +30,8 @@ BACKUP: Final = (*_HEADS, "cloudconnect.backup.upload")
 CHECK: Final = (*_HEADS, "cloudconnect.backup.check")
 READ: Final = (*_HEADS, "cloudconnect.backup.reading")
 RESTORE: Final = (*_HEADS, "cloudconnect.backup.restore")
+#: What the tenant's own accelerator takes.
+ACCELERATOR: Final = ("cloudconnect.accelerator.source", "cloudconnect.tap.accelerators")
 
 
 def import_beside(reactor: Any, names: Sequence[str]) -> Deferred[None]:

@@ -56,6 +56,6 @@ class BesideTests(TestCase):
 
     def test_named(self) -> None:
         """Every module that a command names is one."""
-        named: Any = (beside.BACKUP, beside.CHECK, beside.READ, beside.RESTORE)
+        named: Any = (beside.BACKUP, beside.CHECK, beside.READ, beside.RESTORE, beside.ACCELERATOR)
         for name in {name for names in named for name in names}:
             self.assertIsNotNone(importlib.util.find_spec(name), name)
