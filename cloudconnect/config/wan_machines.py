@@ -97,7 +97,13 @@ class Machines:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             machines = self._read()
             yield machines
-            write_private(self._directory / _FILE, json.dumps(machines, indent=1).encode())
+            following = self._directory / f"{_FILE}.next"
+            write_private(following, json.dumps(machines, indent=1).encode())
+            # Of whom the directory is: root's own would keep the accelerator's user from it.
+            owner = os.fstat(descriptor)
+            if os.geteuid() == 0:
+                os.chown(following, owner.st_uid, owner.st_gid)
+            following.replace(self._directory / _FILE)
         finally:
             os.close(descriptor)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from cloudconnect.config.node_certificates import install_node_certificate, make_node_request
 from cloudconnect.config.wan import add_client, initialize
@@ -88,6 +89,15 @@ class MachineTests(SynchronousTestCase):
         self.machines.admit("desktop", spki_in(other))
         path = self.settings.directory / "machines.json"
         self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
+
+    def test_owner(self) -> None:
+        """Where root changes it, it stays readable for whom the directory belongs to."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root gives files away")
+        os.chown(self.settings.directory, 12345, 12345)
+        self.machines.remove("laptop")
+        found = (self.settings.directory / "machines.json").stat()
+        self.assertEqual((12345, 12345), (found.st_uid, found.st_gid))
 
     def test_unreadable(self) -> None:
         """Where it cannot be read who was removed nobody is let in."""
