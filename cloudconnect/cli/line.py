@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudconnect.cli.beside import import_beside
@@ -458,6 +457,8 @@ def _endpoint(reactor: Any, dialled: Dialled | None, host: str, port: int) -> IS
     """How to connect: by the connection that was opened ahead of time, or as the reactor does."""
 
     def anew() -> IStreamClientEndpoint:
+        from twisted.internet.endpoints import HostnameEndpoint  # with every kind that there is
+
         return HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
 
     if dialled is None or dialled.place != (host, port):

@@ -9,7 +9,6 @@ import resource
 import sys
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
@@ -68,6 +67,8 @@ def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
 
     :raises UsageError: it describes none
     """
+    from twisted.internet.endpoints import serverFromString  # a tenant's command listens nowhere
+
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except (ValueError, TypeError) as error:
