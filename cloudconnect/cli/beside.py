@@ -31,6 +31,20 @@ BACKUP: Final = (*_HEADS, "cloudconnect.backup.upload")
 CHECK: Final = (*_HEADS, "cloudconnect.backup.check")
 READ: Final = (*_HEADS, "cloudconnect.backup.reading")
 RESTORE: Final = (*_HEADS, "cloudconnect.backup.restore")
+#: What an accelerator in the command's own process takes.
+_WAN: Final = (
+    "cloudconnect.accelerator.source",
+    "cloudconnect.cli.own_cache",
+    "cloudconnect.tap.accelerators",
+)
+
+
+def through(choice: str, names: Sequence[str]) -> Sequence[str]:
+    """``names``, and what WAN acceleration takes where it is certain.
+
+    :param choice: of ``--wan``: with ``auto``, whether it can help shows only behind the log-in
+    """
+    return (*names, *_WAN) if choice == "on" else names
 
 
 def import_beside(reactor: Any, names: Sequence[str]) -> Deferred[None]:

@@ -150,7 +150,9 @@ def restore(
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier, (way, line.manager.saved)
 
-    result, session, saved = on_line(settings, work, wanted=beside.RESTORE)
+    result, session, saved = on_line(
+        settings, work, wanted=beside.through(choices["wan"], beside.RESTORE)
+    )
     _report(console, result, session, target, dry_run, saved)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)
