@@ -125,7 +125,7 @@ def backup(
                 (stdin_name, command_name, words),
                 (label, job, tags),
             ),
-            wanted=beside.through(choices["wan"], beside.BACKUP),
+            wanted=(*beside.BACKUP, *wan.wanted_beside(settings.mode, choices["wan"])),
         )
     _report(console, result, session, saved, notes)
     unread = result.unreadable.count

@@ -19,7 +19,6 @@ from cloudconnect.cli.importing import uncollected
 
 #: What every session takes.
 _SESSION: Final = (
-    "twisted.internet.endpoints",
     "cloudconnect.tenant.run",
     "cloudconnect.transports.blocking",
     "cloudconnect.transports.stream",
@@ -31,20 +30,8 @@ BACKUP: Final = (*_HEADS, "cloudconnect.backup.upload")
 CHECK: Final = (*_HEADS, "cloudconnect.backup.check")
 READ: Final = (*_HEADS, "cloudconnect.backup.reading")
 RESTORE: Final = (*_HEADS, "cloudconnect.backup.restore")
-#: What an accelerator in the command's own process takes.
-_WAN: Final = (
-    "cloudconnect.accelerator.source",
-    "cloudconnect.cli.own_cache",
-    "cloudconnect.tap.accelerators",
-)
-
-
-def through(choice: str, names: Sequence[str]) -> Sequence[str]:
-    """``names``, and what WAN acceleration takes where it is certain.
-
-    :param choice: of ``--wan``: with ``auto``, whether it can help shows only behind the log-in
-    """
-    return (*names, *_WAN) if choice == "on" else names
+#: What the tenant's own accelerator takes.
+ACCELERATOR: Final = ("cloudconnect.accelerator.source", "cloudconnect.tap.accelerators")
 
 
 def import_beside(reactor: Any, names: Sequence[str]) -> Deferred[None]:

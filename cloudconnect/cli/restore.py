@@ -150,9 +150,8 @@ def restore(
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier, (way, line.manager.saved)
 
-    result, session, saved = on_line(
-        settings, work, wanted=beside.through(choices["wan"], beside.RESTORE)
-    )
+    wanted = (*beside.RESTORE, *wan.wanted_beside(settings.mode, choices["wan"]))
+    result, session, saved = on_line(settings, work, wanted=wanted)
     _report(console, result, session, target, dry_run, saved)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)

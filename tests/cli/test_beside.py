@@ -54,20 +54,8 @@ class BesideTests(TestCase):
             await import_beside(reactor, names)
         self.assertEqual([], self.names())
 
-    def test_wan(self) -> None:
-        """What accelerators take is imported only where the command certainly uses one."""
-        for choice in ("auto", "off"):
-            self.assertEqual(beside.BACKUP, beside.through(choice, beside.BACKUP))
-        more = set(beside.through("on", beside.BACKUP)) - set(beside.BACKUP)
-        self.assertIn("cloudconnect.accelerator.source", more)
-
     def test_named(self) -> None:
         """Every module that a command names is one."""
-        named: Any = (
-            beside.CHECK,
-            beside.READ,
-            beside.RESTORE,
-            beside.through("on", beside.BACKUP),
-        )
+        named: Any = (beside.BACKUP, beside.CHECK, beside.READ, beside.RESTORE, beside.ACCELERATOR)
         for name in {name for names in named for name in names}:
             self.assertIsNotNone(importlib.util.find_spec(name), name)
