@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudconnect.cli.beside import import_beside
-from cloudconnect.cli.console import local_time
-from cloudconnect.cli.dialled_endpoint import DialledEndpoint
-from cloudconnect.cli.dialling import Dialled
-from cloudconnect.cli.following import follow, moved, say
+from cloudconnect.cli.following import follow, moved
+from cloudconnect.cli.logging_in import dial, dial_next, log_in, log_in_there, note_end, trust_of
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
     EncryptionMode,
@@ -44,14 +40,12 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
-from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
-from cloudconnect.transports.trust import TrustPolicy
 
 if TYPE_CHECKING:
     from cloudconnect.backup.heads import KnownHeads
@@ -63,11 +57,6 @@ _T = TypeVar("_T")
 HEADS_FILE: Final = "heads"
 #: A command that waits for a free task asks again after so many seconds.
 BUSY_SECONDS: Final = 5.0
-#: From so many days before its end on, every command says when this machine's certificate ends.
-OWN_END_DAYS: Final = 14
-#: A first log-in that breaks off is tried again for so long, in seconds, and not longer than
-#: ``--retry`` says: by then a provider is up again, and somebody may be waiting at a terminal.
-LOG_IN_SECONDS: Final = 60.0
 
 
 @attrs.frozen(repr=False)
@@ -333,38 +322,6 @@ class Line(Shown):
             self.settings.console.happened(event)
 
 
-async def _log_in(
-    reactor: Any,
-    settings: TenantSettings,
-    manager: JobManager,
-    password: Password | None,
-    interrupt: Interrupt,
-) -> Account:
-    """The first log-in: where the provider has answered and the line broke then, because it is just
-    being restarted, it is tried again for a while."""
-    try:
-        return await manager.log_in(settings.tenant, password)
-    except NotReachable:
-        limit = min(settings.retry, LOG_IN_SECONDS)
-        if not manager.answered or limit <= 0:
-            raise
-
-    def told(interruption: Interruption) -> None:
-        settings.console.note(f"log-in interrupted: {interruption.error}; trying again")
-
-    async def nothing() -> None:
-        """Each attempt connects by itself."""
-
-    retrying = Retrying(reactor, limit, told, lambda: interrupt.happened)
-
-    def stop() -> None:
-        retrying.interrupt()
-        manager.cancel()
-
-    interrupt.call = stop
-    return await retrying.run(Journey(), lambda: manager.log_in(settings.tenant, password), nothing)
-
-
 def on_line(
     settings: TenantSettings,
     work: Callable[[Line, Interrupt], Coroutine[Any, Any, _T]],
@@ -385,52 +342,31 @@ def on_line(
     :param wanted: modules that ``work`` imports (:mod:`cloudconnect.cli.beside`)
     """
     # What is wrong with these is said before anybody is asked for a secret.
-    tenant, _ = settings.tenant, _trust(settings)
+    _ = (settings.tenant, trust_of(settings))
     identity = None if login else settings.identity()
     password = login or settings.login_password()
     sealed = settings.mode is EncryptionMode.TENANT
     opened = settings.kit is not None
     phrase = settings.passphrase() if passphrase and sealed and not opened else None
-    console = settings.console
     if identity is not None:
         from cloudconnect.config.client_certificates import certificate_end
 
-        _note_end(settings, certificate_end(Path(identity.certificate_path)))
+        note_end(settings, certificate_end(Path(identity.certificate_path)))
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
-        def dialling(found: TenantSettings) -> JobManager:
-            made = JobManager(
-                reactor,
-                *found.address,
-                _trust(found),
-                identity=identity,
-                gateways=remembered_gateways(os.environ, found.address),
-                learned=lambda told: remember_gateways(os.environ, found.address, told),
-                happened=console.happened,
-                warned=console.warned,
-                dial=lambda host, port: _endpoint(reactor, settings.dialled, host, port),
-            )
-            interrupt.call = made.cancel
-            return made
-
         found = settings if first is None else await first(reactor, interrupt)
-        manager = dialling(found)
-        logging_in = Deferred.fromCoroutine(_log_in(reactor, found, manager, password, interrupt))
+        manager = dial(reactor, found, identity, interrupt, settings.dialled)
+        logging_in = Deferred.fromCoroutine(log_in(reactor, found, manager, password, interrupt))
         imported = import_beside(reactor, wanted)
         try:
             try:
                 account = await logging_in
             except NotReachable:
-                profile = found.profile
-                if not profile.next_provider:
+                if not found.profile.next_provider:
                     raise
-                # It has announced that it would move; the same provider must answer there.
                 await manager.close()
-                there = attrs.evolve(profile, provider=profile.next_provider)
-                manager = dialling(attrs.evolve(found, profile=there))
-                account = await manager.log_in(tenant, password)
-                if account.provider.hex() != profile.provider_id:
-                    raise ContextMismatch(f"another provider answers at {there.provider}") from None
+                there, manager = dial_next(reactor, found, identity, interrupt)
+                account = await log_in_there(there, manager, password)
                 moved(found, account)
             await imported
             await follow(found, manager, account)
@@ -451,35 +387,3 @@ def on_line(
             await manager.close()
 
     return settings.run(lined)
-
-
-def _endpoint(reactor: Any, dialled: Dialled | None, host: str, port: int) -> IStreamClientEndpoint:
-    """How to connect: by the connection that was opened ahead of time, or as the reactor does."""
-
-    def anew() -> IStreamClientEndpoint:
-        from twisted.internet.endpoints import HostnameEndpoint  # with every kind that there is
-
-        return HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
-
-    if dialled is None or dialled.place != (host, port):
-        return anew()
-    return DialledEndpoint(reactor, dialled, anew)
-
-
-def _note_end(settings: TenantSettings, ends: float) -> None:
-    """Say when this machine's certificate ends, where that is near: the provider will refuse it."""
-    now = time.time()
-    if ends - now < OWN_END_DAYS * 86400:
-        verb = "expires" if ends > now else "has expired, or the clock is wrong: it ended"
-        text = f"the certificate of this machine {verb} on {local_time(ends)}"
-        say(settings, "own_certificate_expires", text)
-
-
-def _trust(settings: TenantSettings) -> TrustPolicy:
-    profile = settings.profile
-    return TrustPolicy(
-        settings.address[0],
-        ca_file=profile.ca or None,
-        fingerprints=profile.fingerprints,
-        accept_expired=settings.accept_expired,
-    )

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from cloudconnect.cli.administering import Acts, administrate
+from cloudconnect.cli.agreement import agreement_options, new_settings
 from cloudconnect.cli.console import Console, local_time
 from cloudconnect.cli.credentials import can_option, capabilities_of, credential, label_option
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.tenants import tenant
-from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
+from cloudconnect.cli.values import parse_duration
 from cloudconnect.commands.admin import Invite, SwitchTenant
 from cloudconnect.config.invitation import InvitationText
 from cloudconnect.config.profile import write_private
@@ -29,14 +30,7 @@ from cloudconnect.settings import PUBLIC_PORT
 @can_option
 @click.option("--for", "good_for", default="7d", show_default=True, help="How long it is good.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write it there, mode 0600.")
-@click.option("--quota", metavar="SIZE", help="Of a new tenant, as the next ones: tenant add.")
-@click.option("--soft-quota", metavar="SIZE", help="Warn when more than this is stored.")
-@click.option("--lease", metavar="YYYY-MM-DD", help="Last day of the lease.")
-@click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time; 4 by default.")
-@click.option("--bandwidth", metavar="RATE", help="Such as 20MB/s, over all its sessions.")
-@click.option("--expect-every", metavar="TIME", help="Such as 26h: when a backup is due.")
-@click.option("--encryption", metavar="MODES", help="At-rest modes allowed; tenant by default.")
-@click.option("--pool", metavar="NAME", help="The pool of gateways that it uses.")
+@agreement_options
 @json_option
 @debug_option
 def tenant_invite(
@@ -52,10 +46,12 @@ def tenant_invite(
 ) -> None:
     """Invite a machine of a tenant; the tenant is made where there is none of this name.
 
+    What is agreed, from --quota to --pool, can be said of a new tenant only.
+
     Prints one text with all that the machine needs: cloudconnect connect --invite FILE reads it. It
     is good once, and the machine then has a login password of its own, which nobody else knows.
     """
-    settings = _new_settings(choices)
+    settings = new_settings(choices)
     provider = load(directory)
     seconds = int(parse_duration(good_for))
 
@@ -95,22 +91,6 @@ def tenant_invite(
         return
     console.say(f"{new}The invitation, good once, until {until}; hand it over on a safe way:")
     console.record("invitation", {**fields, "text": text}, text.rstrip())
-
-
-def _new_settings(choices: dict[str, Any]) -> dict[str, Any]:
-    """What was said of a new tenant."""
-    readers: dict[str, tuple[str, Any]] = {
-        "quota": ("quota", parse_size),
-        "soft_quota": ("soft_quota", parse_size),
-        "lease": ("lease_end", str),
-        "max_tasks": ("max_tasks", int),
-        "bandwidth": ("bandwidth", parse_rate),
-        "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
-        "encryption": ("modes", capabilities_of),
-        "pool": ("pool", str),
-    }
-    given = {option: value for option, value in choices.items() if value is not None}
-    return {readers[option][0]: readers[option][1](value) for option, value in given.items()}
 
 
 def addresses(provider: ProviderSettings) -> tuple[str, ...]:

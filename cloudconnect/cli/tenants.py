@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cloudconnect.cli.administering import Acts, administrate, listed
+from cloudconnect.cli.agreement import READERS, agreement_options, new_settings
 from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.retention import rules_text
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
-from cloudconnect.cli.values import parse_duration, parse_rate, parse_size
+from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import AddTenant, Freeze, SetTenant, ShowTenant
 from cloudconnect.config.provider import load
 from cloudconnect.content.retention import RetentionPolicy
@@ -34,43 +36,20 @@ def tenant() -> None:
 @click.argument("name")
 @directory_option
 @click.option("--password-file", type=click.Path(path_type=Path), help="The login password.")
-@click.option("--quota", metavar="SIZE", help="Such as 50GB; no limit where it is left out.")
-@click.option("--lease", metavar="YYYY-MM-DD", help="Last day of the lease.")
-@click.option("--max-tasks", type=click.IntRange(1), help="Tasks at the same time; 4 by default.")
-@click.option("--encryption", default="tenant", show_default=True, help="At-rest modes allowed.")
-@click.option("--soft-quota", metavar="SIZE", help="Warn when more than this is stored.")
-@click.option("--bandwidth", metavar="RATE", help="Such as 20MB/s, over all its sessions.")
-@click.option("--expect-every", metavar="TIME", help="Such as 26h: when a backup is due.")
-@click.option("--pool", metavar="NAME", help="The pool of gateways that it uses.")
+@agreement_options
 @json_option
 @debug_option
 def tenant_add(
     name: str,
     directory: Path,
     password_file: Path | None,
-    quota: str | None,
-    lease: str | None,
-    max_tasks: int | None,
-    encryption: str,
-    soft_quota: str | None,
-    bandwidth: str | None,
-    expect_every: str | None,
-    pool: str | None,
     as_json: bool,
     debug: bool,
+    **choices: Any,
 ) -> None:
     """Make a tenant. Without --password-file a token of 256 bits is made and printed once."""
     password = _password(name, password_file)
-    settings: dict[str, Any] = {
-        "quota": None if quota is None else parse_size(quota),
-        "lease_end": lease,
-        "max_tasks": max_tasks,
-        "modes": [mode.strip() for mode in encryption.split(",")],
-        "soft_quota": None if soft_quota is None else parse_size(soft_quota),
-        "bandwidth": None if bandwidth is None else parse_rate(bandwidth),
-        "expect_every": None if expect_every is None else int(parse_duration(expect_every)),
-        "pool": pool,
-    }
+    settings, lease = new_settings(choices), choices["lease"]
     asked = {"name": name, "password": password, "settings": settings}
     made = administrate(directory, lambda acts: acts.call(AddTenant, **asked), debug)
     console = Console(as_json)
@@ -177,16 +156,6 @@ def tenant_set(
 
 def _settings(choices: dict[str, Any]) -> dict[str, Any]:
     """What was named of the options of ``tenant set``, as the acts take it."""
-    readers: dict[str, tuple[str, Any]] = {
-        "quota": ("quota", parse_size),
-        "soft_quota": ("soft_quota", parse_size),
-        "bandwidth": ("bandwidth", parse_rate),
-        "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
-        "pool": ("pool", str),
-        "lease": ("lease_end", str),
-        "max_tasks": ("max_tasks", int),
-        "encryption": ("modes", lambda text: [mode.strip() for mode in text.split(",")]),
-    }
     rules: dict[str, tuple[str, Any]] = {
         "bin_days": ("bin_days", int),
         "bin_size": ("bin_bytes", parse_size),
@@ -196,7 +165,7 @@ def _settings(choices: dict[str, Any]) -> dict[str, Any]:
         "keep_at_most": ("ceiling", lambda text: RetentionPolicy.parse(text).as_map()),
     }
 
-    def read(named: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+    def read(named: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         given = {option: choices[option] for option in named if choices[option] is not None}
         return {
             named[option][0]: None
@@ -205,7 +174,7 @@ def _settings(choices: dict[str, Any]) -> dict[str, Any]:
             for option, value in given.items()
         }
 
-    settings, changed = read(readers), read(rules)
+    settings, changed = read(READERS), read(rules)
     return {**settings, "rules": changed} if changed else settings
 
 

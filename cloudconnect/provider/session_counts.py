@@ -10,11 +10,14 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from cloudconnect.provider.values import Values
+
+#: Bytes that one session can have sent; who says more is not believed at all.
+SENT_MAX: Final = 1 << 60
 
 
 @attrs.frozen
@@ -45,16 +48,20 @@ def counts_of(session: Mapping[str, Any]) -> SessionCounts:
     :param session: ``kind`` and ``summary``, as the accounts list it
     """
     sent = session["summary"].get("bytes_sent", 0)
-    said = sent if type(sent) is int and sent >= 0 else 0
+    said = sent if type(sent) is int and 0 <= sent <= SENT_MAX else 0
     kind = {"backup": "backups", "restore": "restores"}.get(session["kind"], "other_sessions")
     return attrs.evolve(SessionCounts(bytes_sent=said), **{kind: 1})
 
 
 def count_sessions(sessions: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, SessionCounts]]:
-    """What sessions count, by month and tenant."""
+    """What sessions count, by month and tenant; what is of no month counts nothing."""
     months: dict[str, dict[str, SessionCounts]] = {}
     for session in sessions:
-        tenants = months.setdefault(month_of(session["started"]), {})
+        try:
+            month = month_of(session["started"])
+        except (ValueError, OverflowError, OSError):  # of a clock that was beyond all calendars
+            continue
+        tenants = months.setdefault(month, {})
         tenant = session["tenant"]
         tenants[tenant] = tenants.get(tenant, SessionCounts()) + counts_of(session)
     return months

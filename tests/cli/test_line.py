@@ -10,8 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from cloudconnect.cli.line import BUSY_SECONDS, LOG_IN_SECONDS, Line, _log_in
-from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.line import BUSY_SECONDS, Line
 from cloudconnect.cli.tenant import TenantSettings, resolve
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import Profile, save
@@ -27,12 +26,9 @@ from cloudconnect.content.kit import Kit
 from cloudconnect.errors import (
     Busy,
     Cancelled,
-    CloudConnectError,
     ContextMismatch,
-    LoginRefused,
     NoAccelerator,
     NotFound,
-    NotReachable,
     StoredDataDamaged,
     Truncated,
     UsageError,
@@ -332,64 +328,3 @@ class LineTests(CommandCase):
         self.assertEqual(["here", "job", "", ("published",)], self.successResultOf(asked))
         refused = self.line(manager=Shelf(0, 1), retry="0s").points()
         self.failureResultOf(Deferred.fromCoroutine(refused), Truncated)
-
-
-class Door(Manager):
-    """A job manager whose log-ins end with these errors, and at last succeed."""
-
-    def __init__(self, answered: bool, *errors: CloudConnectError) -> None:
-        super().__init__(0)
-        self.answered = answered
-        self.errors = list(errors)
-        self.asked = 0
-
-    async def log_in(self, tenant: str, password: Password) -> str:
-        self.asked += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return "in"
-
-
-class LogInTests(CommandCase):
-    """The first log-in of a command."""
-
-    def log_in(self, door: Door, retry: str = "5m") -> Deferred[Any]:
-        self.clock = Clock()
-        settings = resolve(**{**NOTHING, "tenant": "acme", "retry": retry})
-        asking = _log_in(
-            self.clock,
-            settings,
-            door,  # type: ignore[arg-type]
-            Password(b"secret"),
-            Interrupt(),
-        )
-        return Deferred.fromCoroutine(asking)
-
-    def test_again(self) -> None:
-        """Where the provider has answered and the line breaks then, it is tried again."""
-        door = Door(True, Truncated("cut"), NotReachable("not up yet"))
-        asked = self.log_in(door)
-        self.clock.pump([1.0] * 10)
-        self.assertEqual("in", self.successResultOf(asked))
-        self.assertEqual(3, door.asked)
-
-    def test_not_there(self) -> None:
-        """One that never answered is told at once, and so is where nothing is to be retried."""
-        self.failureResultOf(self.log_in(Door(False, NotReachable("refused"))), NotReachable)
-        self.failureResultOf(self.log_in(Door(True, Truncated("cut")), "0s"), Truncated)
-
-    def test_refused(self) -> None:
-        """A login that is refused is not tried a second time."""
-        door = Door(True, Truncated("cut"), LoginRefused("no"))
-        asked = self.log_in(door)
-        self.clock.pump([1.0] * 10)
-        self.failureResultOf(asked, LoginRefused)
-        self.assertEqual(2, door.asked)
-
-    def test_not_for_ever(self) -> None:
-        """It is given up after a minute."""
-        door = Door(True, *(Truncated("cut") for _ in range(100)))
-        asked = self.log_in(door)
-        # In small steps: a clock that goes by the second makes each pause longer by part of one.
-        self.clock.pump([0.02] * int((LOG_IN_SECONDS + 1) / 0.02))
-        self.failureResultOf(asked, NotReachable, Truncated)

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.commands.lan import Register, RetireRoute
+from cloudconnect.commands.gateways import Register, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NotReachable, ProtocolViolation, Refused
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands import registering
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import Register, RetireRoute
+from cloudconnect.commands.gateways import Register, RetireRoute
 from cloudconnect.commands.registering import Registration
 from cloudconnect.errors import Refused
 from cloudconnect.transports.memory import MemoryEndpoint

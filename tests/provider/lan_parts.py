@@ -8,9 +8,7 @@ from typing import Any
 from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import (
-    EndSession,
-)
+from cloudconnect.commands.lan import EndSession
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.gateway.gateway import Gateway
 from cloudconnect.provider.nodes.lan import NodeFactory

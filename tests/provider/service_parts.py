@@ -13,7 +13,8 @@ from twisted.protocols.amp import CommandLocator
 from cloudconnect.commands.control import (
     SessionKind,
 )
-from cloudconnect.commands.lan import EndSession, OfferKeyA, PublishRoute, RetireRoute
+from cloudconnect.commands.gateways import PublishRoute, RetireRoute
+from cloudconnect.commands.lan import EndSession, OfferKeyA
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import (
     CloudConnectError,

@@ -33,12 +33,14 @@ class CountTests(SynchronousTestCase):
             session(NOVEMBER, "backup", {"bytes_sent": 5}),
             session(NOVEMBER, "backup", {"bytes_sent": "many"}),
             session(NOVEMBER, "restore", {"bytes_sent": -5}),
+            session(NOVEMBER, "restore", {"bytes_sent": 10**4000}),
             session(NOVEMBER, "check", {}),
+            session(1e15, "backup", {}),
         ]
         self.assertEqual(
             {
                 "2026-10": {"acme": SessionCounts(1, 0, 0, 7)},
-                "2026-11": {"acme": SessionCounts(2, 1, 1, 5)},
+                "2026-11": {"acme": SessionCounts(2, 2, 1, 5)},
             },
             count_sessions(sessions),
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from cloudconnect.commands.lan import DrainGateway
+from cloudconnect.commands.gateways import DrainGateway
 from cloudconnect.errors import MovedOn, NotReachable
 from cloudconnect.keys import Password
 from cloudconnect.provider.service.planning import GatewayPlace

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ import attrs
 
 from cloudconnect.errors import UsageError
 
+#: What a file of the log is called, without its ending.
+_SEGMENT: Final = re.compile(r"\d{4}-\d\d(-\d{4})?")
 #: What the first line names as the one before it.
 GENESIS: Final = "0" * 64
 #: Longest line that is read, in bytes; what is written stays far below.
@@ -94,7 +97,7 @@ def bounded(value: Any) -> Any:
 
 def segments(folder: Path) -> list[Path]:
     """The files of the log, oldest first: of one month, or further ones of a month."""
-    found = [*folder.glob("????-??.jsonl"), *folder.glob("????-??-????.jsonl")]
+    found = [path for path in folder.glob("????-??*.jsonl") if _SEGMENT.fullmatch(path.stem)]
     return sorted(found, key=lambda path: path.stem)
 
 

@@ -1,9 +1,9 @@
 """Layer 4: what is done to the repositories of a mover beside sessions: keeping and removing.
 
 Every method blocks, opens the repository for itself and closes it again, and may be called in any
-thread; none needs a key. The mover calls them for the service (:mod:`cloudconnect.commands.lan`),
-its maintenance by the hour (:mod:`cloudconnect.provider.data_mover.maintenance`), and the command
-line where no provider runs.
+thread; none needs a key. The mover calls them for the service
+(:mod:`cloudconnect.commands.keeping`), its maintenance by the hour
+(:mod:`cloudconnect.provider.data_mover.maintenance`), and the command line where no provider runs.
 """
 
 from __future__ import annotations

@@ -16,27 +16,28 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.commands.lan import (
+from cloudconnect.commands.keeping import (
     AskOwner,
     CollectGarbage,
     DeleteRepositoryPoints,
-    DescribeRepository,
     GetRepositoryRetention,
-    HasRepository,
-    ListRepositoryPoints,
     LockRepositoryPoints,
-    MakeRepository,
-    MeasureRepository,
     PreviewRepositoryRetention,
-    RemoveRepository,
-    ReplaceRepositoryDescription,
-    ReportEvent,
-    ReportWarning,
     ScrubRepository,
-    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
+)
+from cloudconnect.commands.lan import ReportEvent, ReportWarning
+from cloudconnect.commands.repositories import (
+    DescribeRepository,
+    HasRepository,
+    ListRepositoryPoints,
+    MakeRepository,
+    MeasureRepository,
+    RemoveRepository,
+    ReplaceRepositoryDescription,
+    SeedCache,
     WithdrawSession,
 )
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription

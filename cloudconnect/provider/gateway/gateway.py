@@ -30,7 +30,7 @@ from twisted.protocols.amp import CommandLocator
 from zope.interface import implementer
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import DrainGateway, PublishRoute, ReportLoad, RetireRoute
+from cloudconnect.commands.gateways import DrainGateway, PublishRoute, ReportLoad, RetireRoute
 from cloudconnect.errors import Refused
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.gateway.relay import Relays, RelayTo, join_in_memory

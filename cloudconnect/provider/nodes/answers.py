@@ -15,15 +15,9 @@ from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
-from cloudconnect.commands.lan import (
-    AskOwner,
-    Register,
-    RegisterAccelerator,
-    RegisterMover,
-    ReportEvent,
-    ReportLoad,
-    ReportWarning,
-)
+from cloudconnect.commands.gateways import Register, ReportLoad
+from cloudconnect.commands.keeping import AskOwner
+from cloudconnect.commands.lan import RegisterAccelerator, RegisterMover, ReportEvent, ReportWarning
 from cloudconnect.commands.renewing import RenewNode, ShowNode
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.provider.nodes.movers import MoverPlace

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import DrainGateway, PublishRoute, RetireRoute
+from cloudconnect.commands.gateways import DrainGateway, PublishRoute, RetireRoute
 from cloudconnect.errors import NotReachable, Refused
 from cloudconnect.provider.gateway.load import Load
 from cloudconnect.provider.service.planning import DEFAULT_POOL, HERE, GatewayPlace, Part

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP, BoundedCommand
-from cloudconnect.commands.lan import HasRepository
+from cloudconnect.commands.repositories import HasRepository
 from cloudconnect.errors import CloudConnectError, NotReachable, Refused
 from cloudconnect.provider.service.planning import HERE
 from cloudconnect.settings import COMMAND_SECONDS

@@ -10,10 +10,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import (
-    Register,
-    RegisterMover,
-)
+from cloudconnect.commands.gateways import Register
+from cloudconnect.commands.lan import RegisterMover
 from cloudconnect.commands.registering import Registration
 from cloudconnect.provider.data_mover.mover import TargetDataMover
 from cloudconnect.provider.service.planning import DEFAULT_POOL

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from cloudconnect.commands.lan import RemoveRepository
+from cloudconnect.commands.repositories import RemoveRepository
 from cloudconnect.errors import CloudConnectError
 from cloudconnect.provider.accounts import Accounts, Tenant
 from cloudconnect.provider.service.service import CloudConnectService

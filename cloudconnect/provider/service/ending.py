@@ -12,7 +12,8 @@ from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role, SessionKind
-from cloudconnect.commands.lan import EndSession, WithdrawSession
+from cloudconnect.commands.lan import EndSession
+from cloudconnect.commands.repositories import WithdrawSession
 from cloudconnect.errors import CloudConnectError, NotReachable, Refused, SecurityError, Tampered
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.accounts import Accounts

@@ -11,19 +11,18 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedCommand
-from cloudconnect.commands.lan import (
+from cloudconnect.commands.keeping import (
     CollectGarbage,
     DeleteRepositoryPoints,
     GetRepositoryRetention,
     LockRepositoryPoints,
-    MeasureRepository,
     PreviewRepositoryRetention,
     ScrubRepository,
-    SeedCache,
     SetRepositoryRetention,
     SetRules,
     UndeleteRepositoryPoints,
 )
+from cloudconnect.commands.repositories import MeasureRepository, SeedCache
 from cloudconnect.errors import CloudConnectError, NotFound, Refused
 from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.nodes.known import Nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloudconnect.commands.lan import (
+from cloudconnect.commands.repositories import (
     DescribeRepository,
     ListRepositoryPoints,
     MakeRepository,

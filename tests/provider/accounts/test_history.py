@@ -137,6 +137,18 @@ class OldTests(HistoryCase):
             {"acme": SessionCounts(1, 0, 0, 10)}, forgotten_counts(self.accounts, "2026-10")
         )
 
+    def test_summaries(self) -> None:
+        """Whatever a tenant says of its sessions, and whatever the clock said, they go."""
+        for number, started in enumerate((NOVEMBER, NOVEMBER, 1e15)):
+            name = f"{number:032x}"
+            self.start(name, started=started)
+            self.accounts.session_ended(name, "done", {"bytes_sent": 10**4299 * 9})
+        self.start()
+        self.assertEqual(3, self.forget(History.SESSIONS, 3))
+        self.assertEqual(
+            {"acme": SessionCounts(2, 0, 0, 0)}, forgotten_counts(self.accounts, "2026-11")
+        )
+
     def test_all_or_nothing(self) -> None:
         """Where a session's count cannot be kept, the session stays."""
         self.start()
@@ -217,13 +229,26 @@ class CrowdTests(HistoryCase):
         self.assertLessEqual(len(reporters), 20)
 
     def test_many_crowds(self) -> None:
-        """However little room there is, of each crowd the first and the last row stay."""
+        """Where there is little room, of each crowd the first and the last row stay."""
         for name in ("one", "two", "three"):
             self.event(name, count=5)
         self.event("last", "other")
-        self.assertEqual(9, self.thin(History.EVENTS, "acme", 1))
+        self.assertEqual(9, self.thin(History.EVENTS, "acme", 6))
         for name in ("one", "two", "three"):
             self.assertEqual(["0", "4"], [row["text"] for row in self.rows(name=name)])
+
+    def test_invented_names(self) -> None:
+        """A node that invents a name for each event makes no crowds so, and pushes out nothing that
+        others have reported."""
+        self.event("points_deleted")
+        for number in range(60):
+            event = SessionEvent(time=1.0, name=f"name{number}", session="", text="")
+            self.accounts.keep_event(event, "acme", "target-wan")
+        self.event("last", "other")
+        self.thin(History.EVENTS, "acme", 20)
+        kept = self.rows(tenant="acme")
+        self.assertTrue(12 <= len(kept) <= 20, len(kept))
+        self.assertEqual("points_deleted", kept[0]["name"])
 
     def test_nobody(self) -> None:
         """What strangers cause under names that they invent is one tenant's share in all, and

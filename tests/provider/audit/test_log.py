@@ -117,6 +117,14 @@ class SegmentTests(AuditCase):
         AuditLog(self.folder, self.kept).append([Entry(actor="admin", act="another process")])
         self.assertEqual((10, []), verify(self.folder, kept_head(self.kept)))
 
+    def test_other_files(self) -> None:
+        """What is called otherwise is none of its segments."""
+        for name in ("2001-01-abcd.jsonl", "2001-01-00001.jsonl", "abcd-ef.jsonl", "2001-01.txt"):
+            (self.folder / name).write_bytes(b"something else\n")
+        self.assertEqual(4, len(self.names()))
+        self.log.append([Entry(actor="admin", act="goes on")])
+        self.assertEqual((10, []), verify(self.folder, kept_head(self.kept)))
+
     def test_after_the_month(self) -> None:
         """A further segment of a month stands before the next month's."""
         for path in segments(self.folder):

@@ -7,11 +7,11 @@ from typing import Any
 
 from twisted.internet.defer import DeferredList
 
-from cloudconnect.commands.lan import (
+from cloudconnect.commands.lan import OfferKeyA
+from cloudconnect.commands.repositories import (
     DescribeRepository,
     ListRepositoryPoints,
     MakeRepository,
-    OfferKeyA,
 )
 from cloudconnect.content.atrest import EncryptionMode, describe
 from cloudconnect.errors import (

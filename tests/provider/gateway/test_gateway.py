@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from cloudconnect.commands.lan import DrainGateway, PublishRoute, ReportLoad, RetireRoute
+from cloudconnect.commands.gateways import DrainGateway, PublishRoute, ReportLoad, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
 from cloudconnect.provider.gateway import gateway as gateway_module

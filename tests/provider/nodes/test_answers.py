@@ -9,13 +9,8 @@ from twisted.internet.defer import succeed
 
 from cloudconnect.accelerator.registration import AcceleratorRegistration
 from cloudconnect.commands.control import Role, SessionKind
-from cloudconnect.commands.lan import (
-    AskOwner,
-    EndSession,
-    RegisterAccelerator,
-    ReportEvent,
-    ReportWarning,
-)
+from cloudconnect.commands.keeping import AskOwner
+from cloudconnect.commands.lan import EndSession, RegisterAccelerator, ReportEvent, ReportWarning
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import ContextMismatch, ProtocolViolation, Refused, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent

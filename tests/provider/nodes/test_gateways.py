@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
-from cloudconnect.commands.lan import DrainGateway, PublishRoute
+from cloudconnect.commands.gateways import DrainGateway, PublishRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import Refused
 from cloudconnect.provider.gateway.load import SESSION_WEIGHT, Load

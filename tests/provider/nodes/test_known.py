@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role
-from cloudconnect.commands.lan import PublishRoute, RetireRoute
+from cloudconnect.commands.gateways import PublishRoute, RetireRoute
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import NoAccelerator, NotReachable, Refused
 from cloudconnect.provider.nodes.known import ANSWER_SECONDS, Nodes

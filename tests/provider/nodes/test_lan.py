@@ -7,15 +7,9 @@ from typing import Any, ClassVar
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.commands.lan import (
-    AskOwner,
-    Register,
-    RegisterAccelerator,
-    RegisterMover,
-    ReportEvent,
-    ReportLoad,
-    ReportWarning,
-)
+from cloudconnect.commands.gateways import Register, ReportLoad
+from cloudconnect.commands.keeping import AskOwner
+from cloudconnect.commands.lan import RegisterAccelerator, RegisterMover, ReportEvent, ReportWarning
 from cloudconnect.commands.renewing import RenewNode, ShowNode
 from cloudconnect.errors import Refused
 from cloudconnect.provider.nodes.lan import NodeFactory

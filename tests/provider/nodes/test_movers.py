@@ -10,8 +10,8 @@ from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import HasRepository
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.repositories import HasRepository
 from cloudconnect.errors import NotFound, NotReachable, Refused
 from cloudconnect.provider.nodes.movers import WAIT_SECONDS, MoverPlace, Movers
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from cloudconnect.commands.lan import (
-    PublishRoute,
-)
+from cloudconnect.commands.gateways import PublishRoute
 from cloudconnect.provider.service.planning import GatewayPlace
 from tests.certificates import Authority
 from tests.provider.lan_parts import ADVERTISED, BACKEND, LanCase

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.commands.lan import WithdrawSession
 from cloudconnect.commands.links import link_in_process
+from cloudconnect.commands.repositories import WithdrawSession
 from cloudconnect.errors import Busy, NotReachable, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.accounts.credentials import CAPABILITIES
