@@ -24,6 +24,10 @@ OPEN_FOLDERS_MAX: Final = 128
 NAME_MAX: Final = 255
 #: How temporary names begin.
 TEMPORARY: Final = b".cloudconnect-"
+#: The mode of a folder that was made here, until it is left: nobody else can enter it, and the
+#: sticky bit, which means nothing there, says that what is in it may not be whole
+#: (:mod:`cloudconnect.backup.unfinished`). Some file systems ignore it.
+UNFINISHED: Final = 0o1700
 
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,6 +50,13 @@ def parts_of(path: bytes) -> Parts:
     ):
         raise UnsafePath("a name in a path is empty, dotted, or too long")
     return parts
+
+
+def is_unfinished(status: os.stat_result) -> bool:
+    """Whether it is a folder that a restore has made and not left."""
+    # A folder in one that says so gets the set-group-id bit from it.
+    mode = stat.S_IMODE(status.st_mode) & ~stat.S_ISGID
+    return mode == UNFINISHED and stat.S_ISDIR(status.st_mode)
 
 
 class PathParts:
@@ -151,8 +162,9 @@ class Target:
 
         The descriptor is valid until the next call.
 
-        :param make: called for each folder that is missing: it is then made, with mode 0700, and
-            what this returns is called when it is left; None: do not make any
+        :param make: called for each folder that is missing: it is then made, with the mode
+            :data:`UNFINISHED`, and what this returns is called when it is left; also called for
+            each that another restore has left so; None: do not make any
         :param replace: where something else than a folder has the last name, remove that
         :raises FileNotFoundError: one is missing
         :raises NotADirectoryError: something else, such as a link, has the name of one
@@ -195,7 +207,7 @@ class Target:
     def fresh(self) -> _Folder | None:
         """The folder entered last, if it was made here and not left since; None otherwise.
 
-        Nobody else has been in it, as it has the mode 0700 until it is left.
+        Nobody else has been in it, as it has the mode :data:`UNFINISHED` until it is left.
         """
         folder = self._branch[-1] if self._branch else None
         return folder if folder is not None and folder.fresh else None
@@ -211,6 +223,16 @@ class Target:
             status = os.fstat(descriptor)
             if status.st_uid == self._user and status.st_mode & 0o700 != 0o700:
                 os.chmod(descriptor, stat.S_IMODE(status.st_mode) | 0o700)  # noqa: PTH101
+
+    def status(self, parts: Parts) -> os.stat_result | None:
+        """What has the place ``parts`` now; None: nothing, or it cannot be looked at.
+
+        :param parts: at least one
+        """
+        try:
+            return os.lstat(parts[-1], dir_fd=self.enter(parts[:-1]))
+        except (OSError, UnsafePath):
+            return None
 
     @contextlib.contextmanager
     def beside(self, parts: Parts) -> Iterator[int]:
@@ -244,7 +266,7 @@ class Target:
         # Nobody else has been in a folder that was made just now: nothing is looked for in it.
         if make is not None and self.fresh is not None:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=above)
+                os.mkdir(name, UNFINISHED, dir_fd=above)
                 fresh, leave = True, make(parts)
         try:
             descriptor = os.open(name, _FOLDER, dir_fd=above)
@@ -260,16 +282,18 @@ class Target:
             if in_the_way:
                 os.unlink(name, dir_fd=above)
             leave = make(parts)
-            os.mkdir(name, 0o700, dir_fd=above)
+            os.mkdir(name, UNFINISHED, dir_fd=above)
             descriptor = os.open(name, _FOLDER, dir_fd=above)
             fresh = True
         status = os.fstat(descriptor)
         self._folders += 1
         folder = _Folder(name, descriptor, (status.st_dev, status.st_ino), self._folders)
+        unfinished = is_unfinished(status)
+        if unfinished and make is not None and not fresh:
+            leave = make(parts)
         folder.leave = leave
         # What was opened may not be what was made: somebody else may write to the folder above.
-        private = stat.S_IMODE(status.st_mode) & 0o077 == 0
-        folder.fresh = fresh and private and status.st_uid == self._user
+        folder.fresh = fresh and unfinished and status.st_uid == self._user
         return folder
 
     def _descriptor(self, depth: int) -> int:

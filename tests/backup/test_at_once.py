@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from typing import Any
 
 from cloudconnect.backup import at_once as at_once_module
@@ -51,19 +52,20 @@ class WhereTests(RestoreCase):
         self.assertEqual(compare_trees(self.top, self.target + b"/source"), [])
 
     def test_new_folders(self) -> None:
-        """In new folders all but large files; with choices that would keep half a file, none."""
-        self.check([b"large"])
+        """In new folders all but large files, whatever is to happen to what is there."""
+        for overwrite in Overwrite:
+            self.check([b"large"], overwrite=overwrite)
+            shutil.rmtree(self.target)
 
-    def test_if_changed(self) -> None:
-        """Likewise where files are replaced whose time differs."""
-        self.check([b"large"], overwrite=Overwrite.IF_CHANGED)
-
-    def test_never(self) -> None:
-        """Where what is there would be kept, also half a file, files get their names when whole."""
-        self.check([b"large", b"one", b"two", b"three"], overwrite=Overwrite.NEVER)
+    def test_further_names(self) -> None:
+        """Files with further names get their own when they are whole."""
+        os.link(self.top + b"/a/one", self.top + b"/a/one-too")
+        age_tree(self.top)
+        self.point = self.place.backup(self.top).point
+        self.check([b"large", b"one"])
 
     def test_verify(self) -> None:
-        """So they do where they are read back first."""
+        """So do files that are read back first."""
         self.check([b"large", b"one", b"two", b"three"], verify=True)
 
     def test_folder_that_was_there(self) -> None:
