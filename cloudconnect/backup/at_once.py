@@ -94,7 +94,32 @@ class AtOnce:
             return None
         return True
 
-    def leave(self, path: bytes, entry: Entry | None, descriptor: int, number: int) -> None:
+    def link(self, step: Step, target: Target, parent: int) -> bool:
+        """Make a symbolic link under its own name, unless that may not be done in its folder.
+
+        :param target: which is in the link's folder
+        :param parent: that folder's descriptor
+        :return: whether it is there
+        :raises OSError: it cannot be made
+        """
+        folder, entry, name = target.fresh, step.entry, step.parts[-1]
+        if (
+            not self._may
+            or folder is None
+            or folder.owner != (entry.uid, entry.gid)
+            or entry.xattrs
+            or step.group
+        ):
+            return False
+        assert entry.target is not None
+        try:
+            os.symlink(entry.target, name, dir_fd=parent)
+        except FileExistsError:
+            return False
+        self._metadata.set_time_of_link(entry, parent, name)
+        return True
+
+    def leave(self, path: bytes, entry: Entry | None, descriptor: int, target: Target) -> None:
         """Give a folder its metadata, once all files in it are made.
 
         Where the process has ended before its time nobody knows what it has left of the last files,
@@ -103,29 +128,31 @@ class AtOnce:
         :param path: of the folder
         :param entry: its metadata; None: nothing is known of it
         :param descriptor: of the folder; it may be closed afterwards
-        :param number: the folder's
+        :param target: which is leaving it
         """
-        maker = self._maker
+        maker, number, inherits = self._maker, target.leaving, target.inherits
         if maker is None or not (maker.broken or maker.has(number)):
-            self._finish_folder(path, entry, descriptor)
+            self._finish_folder(path, entry, descriptor, inherits)
         elif not maker.broken:
             kept = os.dup(descriptor)
-            maker.afterwards(lambda: self._finish_and_close(path, entry, kept, maker))
+            maker.afterwards(lambda: self._finish_and_close(path, entry, kept, inherits))
 
-    def _finish_folder(self, path: bytes, entry: Entry | None, descriptor: int) -> None:
+    def _finish_folder(
+        self, path: bytes, entry: Entry | None, descriptor: int, inherits: bool
+    ) -> None:
         try:
             if entry is None:
                 os.chmod(descriptor, 0o700)
             else:
-                self._metadata.apply(entry, descriptor)
+                self._metadata.apply(entry, descriptor, inherits)
         except OSError as error:
             self._result.problems.add(path, error.strerror or str(error))
 
     def _finish_and_close(
-        self, path: bytes, entry: Entry | None, descriptor: int, maker: FileMaker[Step]
+        self, path: bytes, entry: Entry | None, descriptor: int, inherits: bool
     ) -> None:
-        if not maker.broken:
-            self._finish_folder(path, entry, descriptor)
+        if self._maker is not None and not self._maker.broken:
+            self._finish_folder(path, entry, descriptor, inherits)
         os.close(descriptor)
 
     def write_again(self, write: Callable[[Step], None]) -> None:

@@ -174,6 +174,14 @@ class MetadataWriter:
         except (OSError, OverflowError) as error:
             self._failed(entry, "times", error)
 
+    def set_time_of_link(self, entry: Entry, parent: int, name: bytes) -> None:
+        """Likewise of the symbolic link ``name`` in the folder ``parent``."""
+        times = (entry.mtime_ns, entry.mtime_ns)
+        try:
+            os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+        except (OSError, OverflowError) as error:
+            self._failed(entry, "times", error)
+
     def apply_to_name(self, entry: Entry, parent: int, name: bytes) -> None:
         """Apply everything to ``name`` in the folder ``parent``, which is no file or folder.
 

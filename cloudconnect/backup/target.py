@@ -97,7 +97,7 @@ class _Folder:
         the target goes elsewhere
     :ivar number: its own: no folder of the same target has had it
     :ivar fresh: it was made here and not left since, so nobody else has been in it
-    :ivar owner: user and group that files made in it get; None: nobody has looked
+    :ivar owner: user and group that new things in it get; None: nobody has looked
     """
 
     __slots__ = (
@@ -130,6 +130,7 @@ class Target:
     :param path: of the folder; links on the way to it are followed, as the user gave it
     :param create: make it if it is not there
     :ivar leaving: the number of the folder that is being left, while its action is called
+    :ivar inherits: whether that may have an access control list from the folder above
     :raises OSError: it cannot be opened or made
     """
 
@@ -140,10 +141,12 @@ class Target:
         self._branch: list[_Folder] = []
         self._present: Parts | None = None  # where the branch leads, once it is there
         self._user = os.geteuid()
+        self._group = os.getegid()
         self._prefix = TEMPORARY + os.urandom(8).hex().encode() + b"-"
         self._count = 0
         self._folders = 0
         self.leaving = 0
+        self.inherits = True
 
     def close(self) -> None:
         """Leave all folders and close them."""
@@ -196,11 +199,17 @@ class Target:
 
     def passes_on(self) -> bool:
         """Whether new files in the folder entered last get an access control list from it."""
-        if not self._branch:
+        return self._passes_on(len(self._branch))
+
+    def _passes_on(self, depth: int) -> bool:
+        if not depth:
             return passes_on(self._root)
-        folder = self._branch[-1]
+        folder = self._branch[depth - 1]
         if folder.passes_on is None:
-            folder.passes_on = passes_on(self._descriptor(len(self._branch)))
+            if folder.fresh and depth > 1 and self._branch[depth - 2].fresh:
+                folder.passes_on = self._passes_on(depth - 1)  # it has what it got from there
+            else:
+                folder.passes_on = passes_on(self._descriptor(depth))
         return folder.passes_on
 
     @property
@@ -294,6 +303,9 @@ class Target:
         folder.leave = leave
         # What was opened may not be what was made: somebody else may write to the folder above.
         folder.fresh = fresh and unfinished and status.st_uid == self._user
+        if folder.fresh and status.st_gid == self._group:
+            # Whether new things get the group of this process or that of their folder.
+            folder.owner = (self._user, self._group)
         return folder
 
     def _descriptor(self, depth: int) -> int:
@@ -318,6 +330,7 @@ class Target:
                 if folder.leave is not None:
                     try:
                         descriptor = self._descriptor(len(self._branch))
+                        self.inherits = not folder.fresh or self._passes_on(len(self._branch))
                     except (OSError, UnsafePath):
                         descriptor = -1
                     self.leaving = folder.number

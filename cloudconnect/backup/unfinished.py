@@ -73,22 +73,38 @@ class UnfinishedFolders:
 
     def may_be_cut(self, entry: Entry, parts: Parts, status: os.stat_result) -> bool:
         """Whether what is in a place may be what a killed restore, or a machine that has stopped,
-        has left of a file that is written under its own name.
+        has left of a file or symbolic link that is written under its own name.
 
         :param status: of what is there
         """
+        if status.st_nlink != 1:
+            return False
+        if entry.type is EntryType.SYMLINK:
+            return (
+                stat.S_ISLNK(status.st_mode)
+                and status.st_mtime_ns != entry.mtime_ns
+                and parts[:-1] in self._doubtful
+                and self._leads_to(parts) == entry.target
+            )
         if (
             entry.type is not EntryType.FILE
             or entry.link is not None
             or not is_small(entry)
             or not stat.S_ISREG(status.st_mode)
-            or status.st_nlink != 1
             or status.st_size > entry.size
         ):
             return False
         if status.st_mtime_ns == entry.mtime_ns:
             return status.st_size < entry.size  # it got its time, but not its content
         return parts[:-1] in self._doubtful
+
+    def _leads_to(self, parts: Parts) -> bytes | None:
+        """Where the symbolic link in this place leads."""
+        assert self._target is not None
+        try:
+            return os.readlink(parts[-1], dir_fd=self._target.enter(parts[:-1]))
+        except (OSError, UnsafePath):
+            return None
 
     def made(self, parts: Parts) -> None:
         """Something is there as it should be."""

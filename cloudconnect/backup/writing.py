@@ -280,7 +280,7 @@ class TreeWriter:
                 problems.add(path, "it was moved while the restore ran")
             elif not stays:
                 assert self._target is not None
-                self._at_once.leave(path, entry, descriptor, self._target.leaving)
+                self._at_once.leave(path, entry, descriptor, self._target)
 
         return apply
 
@@ -378,6 +378,8 @@ class TreeWriter:
 
     def _special(self, step: Step, target: Target) -> None:
         parent = target.enter(step.parts[:-1], self._make)
+        if step.entry.type is EntryType.SYMLINK and self._at_once.link(step, target, parent):
+            return
         temporary = target.temporary_name()
         status = place_special(step.entry, parent, temporary, step.parts[-1], self._metadata)
         self._placed(step, status)
