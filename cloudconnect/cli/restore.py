@@ -15,6 +15,7 @@ from cloudconnect.backup.reading import PointReader
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import wan
+from cloudconnect.cli.allocator import keep_freed_memory
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
@@ -147,6 +148,7 @@ def restore(
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier, (way, line.manager.saved)
 
+    keep_freed_memory()
     result, session, saved = on_line(settings, work)
     _report(console, result, session, target, dry_run, saved)
     if result.damaged:
