@@ -1,7 +1,8 @@
 # Two commands on a fresh machine: `make quickstart` and `make test`.
 # Each target makes .venv and installs what it needs when that is missing; nothing is done by hand.
 #
-#   make quickstart [SOURCE=/some/folder]   a real backup and restore on loopback
+#   make quickstart [SOURCE=/some/folder]   a real backup and restore on loopback, of the package by
+#                                           default
 #   make test                               the whole test suite
 #   make lint | docs | wheel-check | clean  for developers
 #   make crash [SECONDS=600] [SEED=1] [CAMPAIGN=kills]
@@ -24,6 +25,8 @@ SECONDS ?= 600
 SEED ?= 1
 CAMPAIGN ?= all
 TARGET ?= all
+# Small, and always there: the whole folder has .venv, and after a test run gigabytes of its files.
+SOURCE ?= cloudconnect
 export SOURCE
 
 # One after the other also under -j: the targets share the virtual environment.
@@ -35,7 +38,7 @@ help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 quickstart: $(VENV)/.installed-base
-	@$(VENV)/bin/cloudconnect quickstart $${SOURCE:+"$$SOURCE"}
+	@$(VENV)/bin/cloudconnect quickstart "$$SOURCE"
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m twisted.trial -j$(JOBS) $(TESTS)

@@ -13,10 +13,11 @@ from typing import Any
 import attrs
 
 from cloudconnect.errors import WarningKind
+from cloudconnect.shown import Shown
 
 
-@attrs.frozen(kw_only=True)
-class SessionEvent:
+@attrs.frozen(kw_only=True, repr=False)
+class SessionEvent(Shown):
     """One step of a session.
 
     :ivar time: seconds since 1970 on the clock of the side that saw it
@@ -33,8 +34,8 @@ class SessionEvent:
     fields: dict[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
-class SecurityWarning:
+@attrs.frozen(kw_only=True, repr=False)
+class SecurityWarning(Shown):
     """Something was changed, or somebody is not who they should be (``docs/protocol.rst``, 9).
 
     :ivar time: seconds since 1970 on the clock of the side that saw it

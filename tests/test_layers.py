@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WORDS = {"errors", "interfaces", "keys", "settings", "events"}
+WORDS = {"errors", "interfaces", "keys", "settings", "events", "shown"}
 BYTES = {"wire", "content", "dedup"}
 STORAGE = {"repository", "backup", "cache"}
 ROLES = {"provider", "tenant", "accelerator"}

@@ -47,6 +47,9 @@ from cloudconnect.transports.layer import Octets
 LEVEL_MAX: Final = 9
 #: ... and the lowest: level 1 does without long distances, and is hardly faster.
 LEVEL_MIN: Final = 2
+#: Where it begins: the first megabytes are what a short session waits for, and level 3 takes half
+#: as long again. A line that is slow soon raises it.
+LEVEL_FIRST: Final = 2
 #: What the mover sent goes on its way once nothing more has come for so many seconds: it may wait
 #: for an answer, and a batch for each piece of a fast stream would cost bytes ...
 QUIET_SECONDS: Final = 0.002
@@ -119,7 +122,7 @@ class Acceleration:
         passed on and both connections are closed; else with what went wrong and where: ``"near"``,
         ``"far"``, ``"codec"``, or ``""`` after :meth:`abort`. The exchange is closed by then
     :param levels: chooses the compression level; by default one from ``LEVEL_MIN`` to
-        ``LEVEL_MAX``, 3 at first
+        ``LEVEL_MAX``, ``LEVEL_FIRST`` at first
     :ivar near: the protocol for the connection to the mover
     :ivar far: the protocol for the line to the other accelerator
     """
@@ -138,7 +141,9 @@ class Acceleration:
         self._pool = pool
         self._exchange = exchange
         self._tell = ended
-        self._line = Line(levels or LevelController(LEVEL_MIN, LEVEL_MAX), reactor.seconds())
+        self._line = Line(
+            levels or LevelController(LEVEL_MIN, LEVEL_MAX, LEVEL_FIRST), reactor.seconds()
+        )
         self.near = Side(self._turn)
         self.far = Side(self._turn)
         self._turning = self._turn_again = False

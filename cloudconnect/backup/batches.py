@@ -10,6 +10,7 @@ import attrs
 
 from cloudconnect.content.manifest import Entry, encode_pieces
 from cloudconnect.content.runs import ids_of
+from cloudconnect.shown import Shown
 
 #: How often a byte counts that the repository has asked for. What it was only asked about hides
 #: round trips; what waits to be compressed and sent hides nothing, and takes memory.
@@ -22,8 +23,8 @@ class Stopped(Exception):
     """The other side of the pipeline has ended; so does this one."""
 
 
-@attrs.define
-class Outgoing:
+@attrs.define(repr=False)
+class Outgoing(Shown):
     """A finished entry; not changed by anybody.
 
     :ivar encoded: for the manifest; empty where a file that was to be read again cannot be, and for

@@ -16,12 +16,13 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     VERIFY_IDS_MAX,
 )
+from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel, raise_failure
 from cloudconnect.wire.frames import Coding, Frame, FrameKind, decode_body, encode_body
 
 
-@attrs.frozen
-class Limits:
+@attrs.frozen(repr=False)
+class Limits(Shown):
     """What the repository takes.
 
     :ivar ids: most ids in one HAVE or GET

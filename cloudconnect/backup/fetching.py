@@ -373,7 +373,9 @@ class Fetcher:
         if self._receiver.ident is None:
             self.abort(LocalError("no restore point was opened"))
             return
-        self._channel.finish()
+        with self._changed:
+            last = not self._questions
+        self._channel.finish(last)
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._failure)
         self._openers.shutdown()

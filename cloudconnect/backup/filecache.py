@@ -35,6 +35,7 @@ from blake3 import blake3
 
 from cloudconnect.backup.longentries import LONG_SCHEMA, LongEntries
 from cloudconnect.content.manifest import Entry
+from cloudconnect.shown import Shown
 
 #: How old the last change must be when a file is read, in nanoseconds: the coarsest clock of a file
 #: system that is in use, FAT's.
@@ -66,8 +67,8 @@ CREATE TABLE rows (
 _Record = tuple[bytes, bytes, bytes]
 
 
-@attrs.define
-class Remembered:
+@attrs.define(repr=False)
+class Remembered(Shown):
     """An unchanged file; not changed by anybody.
 
     :ivar entry: its encoded manifest entry; empty for a long one

@@ -6,10 +6,11 @@ import attrs
 
 from cloudconnect.backup.options import LISTED_MAX
 from cloudconnect.errors import UsageError
+from cloudconnect.shown import Shown
 
 
-@attrs.frozen(kw_only=True)
-class CheckOptions:
+@attrs.frozen(kw_only=True, repr=False)
+class CheckOptions(Shown):
     """How thorough a check is.
 
     :ivar read_data: fetch, open and compare every chunk
@@ -34,8 +35,8 @@ class CheckOptions:
         return int.from_bytes(name[:8], "big") % total == number - 1
 
 
-@attrs.frozen
-class Damage:
+@attrs.frozen(repr=False)
+class Damage(Shown):
     """Something that cannot be restored as it was.
 
     :ivar point: the restore point's 16 bytes
@@ -48,8 +49,8 @@ class Damage:
     reason: str
 
 
-@attrs.define(kw_only=True)
-class CheckResult:
+@attrs.define(kw_only=True, repr=False)
+class CheckResult(Shown):
     """What a check found.
 
     :ivar points: restore points checked

@@ -20,6 +20,7 @@ import attrs
 from cloudconnect.content.heads import Chain
 from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import StoredDataDamaged, UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 
 #: Largest file, in bytes: of some 5 million points.
@@ -33,8 +34,8 @@ _LABEL: Final = b"cloudconnect/1 known heads"
 _MAC_SIZE: Final = 32
 
 
-@attrs.frozen
-class Known:
+@attrs.frozen(repr=False)
+class Known(Shown):
     """What is remembered.
 
     :ivar chain: how far it was seen

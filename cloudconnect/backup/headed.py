@@ -15,6 +15,7 @@ import attrs
 from cloudconnect.backup.dialogue import expect
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import ProtocolViolation
+from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameKind, decode_body, encode_body
 
@@ -27,8 +28,8 @@ WORD_MAX: Final = 16
 Exchange = Callable[[bytes], dict[str, Any]]
 
 
-@attrs.frozen
-class Page:
+@attrs.frozen(repr=False)
+class Page(Shown):
     """A part of the chain, and where it ends.
 
     :ivar number: of the newest head; 0 where there is none
@@ -43,8 +44,8 @@ class Page:
     live: int
 
 
-@attrs.frozen
-class Fate:
+@attrs.frozen(repr=False)
+class Fate(Shown):
     """What became of a head's point, as the repository says.
 
     :ivar number: the head's

@@ -30,6 +30,7 @@ from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.heads import Chain, HeadKind, SignedHead, first_chain
 from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import Busy, Cancelled, StoredDataDamaged, UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameKind
 
@@ -44,8 +45,8 @@ _DIGEST_SIZE: Final = 32
 _UNKNOWN: Final = bytes(_DIGEST_SIZE)
 
 
-@attrs.frozen
-class Anchor:
+@attrs.frozen(repr=False)
+class Anchor(Shown):
     """A head that somebody wrote down: in the recovery kit.
 
     :ivar number: its number; 0 for a repository that had none
@@ -341,8 +342,7 @@ def look(
     """
     try:
         greet(channel, keys, description, "read", heads)
-        channel.finish()
-        channel.expect_end()
+        channel.end()
     except BaseException as error:
         channel.abort(error if isinstance(error, Exception) else Cancelled())
         raise

@@ -32,6 +32,7 @@ from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import Cancelled, HeadMoved, ProtocolViolation, UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
     FLAG_PART,
@@ -44,8 +45,12 @@ from cloudconnect.wire.frames import (
     unpack_bitmap,
 )
 
-#: Bytes of file content that may be under way between the source and the wire.
+#: Bytes of file content that may be under way between the source and the wire ...
 IN_FLIGHT_BYTES: Final = 24 << 20
+#: ... and over a line where each answer takes its time ...
+IN_FLIGHT_BYTES_FAR: Final = 48 << 20
+#: ... of so many seconds there and back.
+FAR_SECONDS: Final = 0.005
 #: Where so many times as much of a batch is not wanted, the rest is copied out of the blocks that
 #: were read, so that these need not wait for it to be sent.
 SPARSE: Final = 2
@@ -71,8 +76,8 @@ JOIN_SECONDS: Final = 5.0
 _LAST: Final = (FrameKind.POINTED, FrameKind.FAIL, FrameKind.TOTALS)
 
 
-@attrs.define
-class _Waiting:
+@attrs.define(repr=False)
+class _Waiting(Shown):
     """A batch whose entries are not all in the manifest.
 
     :ivar entries: those that are not
@@ -83,8 +88,8 @@ class _Waiting:
     questions: int = 0
 
 
-@attrs.frozen
-class _Question:
+@attrs.frozen(repr=False)
+class _Question(Shown):
     """A HAVE that was sent.
 
     :ivar waiting: the batch that it is of, or None for manifest chunks
@@ -96,8 +101,8 @@ class _Question:
     waiting: _Waiting | None
 
 
-@attrs.frozen
-class _Failure:
+@attrs.frozen(repr=False)
+class _Failure(Shown):
     error: BaseException
 
 
@@ -132,7 +137,8 @@ class Upload:
         self._path = b""
         self._inbox: SimpleQueue[Batch | Frame | _Failure | None] = SimpleQueue()
         self._frame_slots = threading.Semaphore(FRAMES_MAX)
-        self._budget = Budget(IN_FLIGHT_BYTES, IN_FLIGHT_BATCHES)
+        far = options.round_trip is not None and options.round_trip >= FAR_SECONDS
+        self._budget = Budget(IN_FLIGHT_BYTES_FAR if far else IN_FLIGHT_BYTES, IN_FLIGHT_BATCHES)
         self._references = ReferenceList()
         self._request = 0
         self._questions: deque[_Question] = deque()

@@ -19,6 +19,7 @@ from blake3 import blake3
 from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.manifest import Entry, EntryDecoder, encode_pieces
 from cloudconnect.errors import StoredDataDamaged
+from cloudconnect.shown import Shown
 
 #: What the cache's data base has for them.
 LONG_SCHEMA: Final = """
@@ -35,8 +36,8 @@ _DAY: Final = 86400
 _CHECK_SIZE: Final = 16
 
 
-@attrs.frozen
-class LongEntries:
+@attrs.frozen(repr=False)
+class LongEntries(Shown):
     """The long entries in a data base.
 
     :ivar database: with :data:`LONG_SCHEMA`, in no transaction

@@ -15,6 +15,7 @@ from cloudconnect.backup.walk import Unreadable
 from cloudconnect.content.compression import LEVEL_DEFAULT
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import UsageError
+from cloudconnect.shown import Shown
 
 #: Most paths that a result lists, so that a broken disk does not fill the memory; all are counted.
 LISTED_MAX: Final = 10_000
@@ -29,8 +30,8 @@ def read_path_list(data: bytes) -> list[bytes]:
     return [path for path in data.split(b"\0" if b"\0" in data else b"\n") if path]
 
 
-@attrs.frozen
-class StandardInput:
+@attrs.frozen(repr=False)
+class StandardInput(Shown):
     """Bytes that are backed up as one file.
 
     :ivar name: its path in the restore point; ``/`` in front is added where it is missing
@@ -44,8 +45,8 @@ class StandardInput:
     check: Callable[[], None] = lambda: None
 
 
-@attrs.frozen(kw_only=True)
-class Labels:
+@attrs.frozen(kw_only=True, repr=False)
+class Labels(Shown):
     """What a restore point is found by; the provider sees it.
 
     :ivar host: the machine's name
@@ -60,8 +61,8 @@ class Labels:
     job_id: bytes
 
 
-@attrs.frozen(kw_only=True)
-class BackupOptions:
+@attrs.frozen(kw_only=True, repr=False)
+class BackupOptions(Shown):
     """What to back up, and how.
 
     :ivar paths: sources (:func:`~cloudconnect.backup.walk.absolute` makes them)
@@ -71,6 +72,7 @@ class BackupOptions:
     :ivar dry_run: look and count, send nothing
     :ivar compression: level 0 (none) to 19; None: one that follows the line
     :ivar cache: folder for what is known of unchanged files, or None
+    :ivar round_trip: seconds to the repository and back, or None where that is not known
     """
 
     paths: tuple[bytes, ...] = ()
@@ -80,6 +82,7 @@ class BackupOptions:
     dry_run: bool = False
     compression: int | None = LEVEL_DEFAULT
     cache: Path | None = None
+    round_trip: float | None = None
 
     def __attrs_post_init__(self) -> None:
         if bool(self.paths) is (self.stdin is not None):
@@ -95,8 +98,8 @@ class Overwrite(enum.Enum):
     NEVER = "never"
 
 
-@attrs.frozen(kw_only=True)
-class RestoreOptions:
+@attrs.frozen(kw_only=True, repr=False)
+class RestoreOptions(Shown):
     """What to restore, and where to.
 
     :ivar target: folder below which the absolute source paths are made again; it is made if need
@@ -126,8 +129,8 @@ class RestoreOptions:
             raise UsageError("a number of components to strip is not negative")
 
 
-@attrs.frozen(kw_only=True)
-class Progress:
+@attrs.frozen(kw_only=True, repr=False)
+class Progress(Shown):
     """How far a backup or restore is.
 
     :ivar files: entries done
@@ -150,8 +153,8 @@ class Progress:
     bytes_total: int | None = None
 
 
-@attrs.define
-class Reports:
+@attrs.define(repr=False)
+class Reports(Shown):
     """A list of paths with reasons that counts on when it is full.
 
     :ivar listed: the first ones, at most LISTED_MAX
@@ -171,8 +174,8 @@ class Reports:
         return self.count > 0
 
 
-@attrs.define(kw_only=True)
-class BackupResult:
+@attrs.define(kw_only=True, repr=False)
+class BackupResult(Shown):
     """What came of a backup.
 
     :ivar point: the restore point's 16 bytes; empty after a dry run
@@ -215,8 +218,8 @@ class BackupResult:
     seconds: float = 0.0
 
 
-@attrs.define(kw_only=True)
-class RestoreResult:
+@attrs.define(kw_only=True, repr=False)
+class RestoreResult(Shown):
     """What came of a restore.
 
     :ivar record: the restore point

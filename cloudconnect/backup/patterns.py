@@ -36,6 +36,7 @@ from typing import Final
 import attrs
 
 from cloudconnect.errors import UsageError
+from cloudconnect.shown import Shown
 
 #: Longest pattern, in bytes: longer than any path that the kernel takes in one call.
 PATTERN_MAX: Final = 8192
@@ -54,8 +55,8 @@ def read_patterns(data: bytes) -> list[bytes]:
     return found
 
 
-@attrs.frozen
-class _Pattern:
+@attrs.frozen(repr=False)
+class _Pattern(Shown):
     """One pattern, translated.
 
     :ivar meant: False where the pattern began with ``!``

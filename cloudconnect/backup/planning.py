@@ -20,6 +20,7 @@ from cloudconnect.backup.target import Parts, PathParts, Target
 from cloudconnect.backup.unfinished import UnfinishedFolders
 from cloudconnect.content.manifest import Entry, EntryType, Run
 from cloudconnect.errors import UnsafePath
+from cloudconnect.shown import Shown
 
 #: Runs of a file that are one step.
 RUNS_STEP: Final = 64
@@ -29,8 +30,8 @@ IN_PARTIAL: Final = b""
 _DEVICES: Final = (EntryType.CHARACTER, EntryType.BLOCK)
 
 
-@attrs.define
-class Step:
+@attrs.define(repr=False)
+class Step(Shown):
     """Something to make; a file of many runs takes several steps, one behind the other.
 
     :ivar parts: where, below the target

@@ -100,8 +100,7 @@ def read_paths(
         for request, point in enumerate(points, 1):
             record = fetch_record(channel, keys, description, point, request, heads)
             yield point, keys.open_private(point, record.private)
-        channel.finish()
-        channel.expect_end()
+        channel.end()
     except BaseException as error:
         channel.abort(error if isinstance(error, Exception) else CloudConnectError("ended"))
         raise

@@ -25,6 +25,7 @@ from cloudconnect.backup.planning import IN_PARTIAL, Step
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import UnsafePath
+from cloudconnect.shown import Shown
 
 #: Files of up to so many bytes are read at once.
 SMALL: Final = 1 << 20
@@ -36,8 +37,8 @@ NAMES_MAX: Final = 4096
 _LOOK_RUNS: Final = 64
 
 
-@attrs.define
-class _Waiting:
+@attrs.define(repr=False)
+class _Waiting(Shown):
     """A step whose pieces are being compared.
 
     :ivar pieces: one for each run, or none at all
@@ -53,8 +54,8 @@ class _Waiting:
         return None not in [piece.good for piece in self.pieces]
 
 
-@attrs.define
-class _Large:
+@attrs.define(repr=False)
+class _Large(Shown):
     """A large file of which some steps are still to come.
 
     :ivar existing: descriptor of the file that is to be replaced, or None

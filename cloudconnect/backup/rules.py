@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from cloudconnect.backup.patterns import PathPatterns
+from cloudconnect.shown import Shown
 
 #: What a folder holds that says of itself that it is a cache (https://bford.info/cachedir/).
 CACHE_TAG: Final = b"CACHEDIR.TAG"
@@ -19,8 +20,8 @@ CACHE_TAG: Final = b"CACHEDIR.TAG"
 CACHE_TAG_SIGNATURE: Final = b"Signature: 8a477f597d28d172789f06886806bc55"
 
 
-@attrs.frozen
-class ExcludeRules:
+@attrs.frozen(repr=False)
+class ExcludeRules(Shown):
     """What is left out.
 
     :ivar patterns: paths that are left out, folders with everything below them

@@ -144,8 +144,7 @@ class BackupRun:
             raise
         finally:
             upload.close()
-        channel.finish()
-        channel.expect_end()
+        channel.end()
         self._result.bytes_sent = channel.bytes_sent
         self._result.bytes_received = channel.bytes_received
 

@@ -24,6 +24,7 @@ import attrs
 
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.errors import UsageError
+from cloudconnect.shown import Shown
 
 #: Folders of one branch that are held open at once; what lies further up is opened again through
 #: ``..`` on the way back. Far below the usual limit of 1024 descriptors.
@@ -35,8 +36,8 @@ _NOATIME: Final = getattr(os, "O_NOATIME", 0)
 _ON_THE_WAY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@attrs.frozen(slots=True)
-class Unreadable:
+@attrs.frozen(slots=True, repr=False)
+class Unreadable(Shown):
     """Something that could not be backed up, and why.
 
     :ivar path: absolute

@@ -16,7 +16,7 @@ from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.errors import ExitCode
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.audit.auditing import admin_entry, append_now
-from cloudconnect.provider.audit.chain import Head, read, verify
+from cloudconnect.provider.audit.chain import Head, beginning, read, verify
 from cloudconnect.provider.audit.log import AuditLog, kept_head
 
 
@@ -53,9 +53,18 @@ def audit(
         accounts.close()
     for problem in wrong:
         console.note(f"SECURITY WARNING audit log: {problem}")
-    fields = {"lines": lines, "head": str(head), "wrong": wrong, "intact": not wrong}
+    first = beginning(settings.audit).number + 1
+    fields = {
+        "lines": lines,
+        "first": first,
+        "head": str(head),
+        "wrong": wrong,
+        "intact": not wrong,
+    }
     state = "BROKEN" if wrong else "intact"
-    console.record("audit_verified", fields, f"{lines} lines, the chain is {state}; head {head}")
+    since = "" if first == 1 else f" from number {first} on (older ones are not kept)"
+    text = f"{lines} lines{since}, the chain is {state}; head {head}"
+    console.record("audit_verified", fields, text)
     return ExitCode.SECURITY_WARNING if wrong else ExitCode.DONE
 
 

@@ -19,8 +19,7 @@ from cloudconnect.backup.options import (
     Progress,
     StandardInput,
 )
-from cloudconnect.backup.upload import BackupRun
-from cloudconnect.cli import wan
+from cloudconnect.cli import beside, wan
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import ReadOnce
@@ -95,7 +94,10 @@ def backup(
     rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
 
     def options(
-        stdin: StandardInput | None, cache: Path | None, compression: int | None = level
+        stdin: StandardInput | None,
+        cache: Path | None,
+        round_trip: float | None = None,
+        compression: int | None = level,
     ) -> BackupOptions:
         return BackupOptions(
             paths=sources,
@@ -105,6 +107,7 @@ def backup(
             dry_run=choices["dry_run"],
             compression=compression,
             cache=cache,
+            round_trip=round_trip,
         )
 
     if choices["dry_run"]:
@@ -122,6 +125,7 @@ def backup(
                 (stdin_name, command_name, words),
                 (label, job, tags),
             ),
+            wanted=(*beside.BACKUP, *wan.wanted_beside(settings.mode, choices["wan"])),
         )
     _report(console, result, session, saved, notes)
     unread = result.unreadable.count
@@ -137,6 +141,8 @@ async def _back_up(
     labelled: tuple[str, str, tuple[str, ...]],
 ) -> tuple[BackupResult, str, tuple[wan.WAN, dict[str, Any]], list[str]]:
     """One job; the command behind standard input is started only once the keys are open."""
+    from cloudconnect.backup.upload import BackupRun
+
     description, keys = line.keys()
     cache = cache_folder(os.environ, line.account.provider, description.repository)
     console = line.settings.console
@@ -168,7 +174,7 @@ async def _back_up(
             channel,
             keys,
             description,
-            options(stdin, cache, *way_taken.compression),
+            options(stdin, cache, line.manager.round_trip, *way_taken.compression),
             labels,
             session,
             show,
@@ -217,6 +223,8 @@ async def _back_up(
 
 def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
     """Look and count, with keys that nobody will need."""
+    from cloudconnect.backup.upload import BackupRun
+
     repository = bytes(16)
     master = MasterKey.generate()
     description = describe(master, repository, EncryptionMode.TENANT, ())

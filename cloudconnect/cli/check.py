@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from cloudconnect.backup.check import CheckRun
 from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
 from cloudconnect.backup.options import Progress
+from cloudconnect.cli import beside
 from cloudconnect.cli.allocator import keep_freed_memory
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
@@ -72,6 +72,8 @@ def check(
         keep_freed_memory()
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[CheckResult, str] | None:
+        from cloudconnect.backup.check import CheckRun
+
         description, keys = line.keys()
         wanted = [row["point"] for row in await chosen_points(line, points, host, job, deleted)]
         identifier = ""
@@ -111,7 +113,7 @@ def check(
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier
 
-    done = on_line(settings, work)
+    done = on_line(settings, work, wanted=beside.CHECK)
     if done is None:
         console.say("There are no such restore points.")
         return int(ExitCode.DONE)

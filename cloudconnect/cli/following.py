@@ -98,8 +98,8 @@ def _note(settings: TenantSettings, saved: Profile | None, account: Account) -> 
 
 def _tell_end(settings: TenantSettings, manager: JobManager, account: Account) -> None:
     """Say 30, 14 and 3 days before that the provider's certificate will end; then always."""
-    # Not at the start of every command: it comes with all of the provider.
-    from cloudconnect.provider.alarms.expiry import due, ending_text
+    # Not at the start of every command: it is wanted only once the line stands.
+    from cloudconnect.provider.alarms.ending import due, ending_text
 
     try:
         ends, now = manager.certificate_ends, time.time()

@@ -13,7 +13,7 @@ from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.content.heads import Chain
 from cloudconnect.content.kit import Kit
 from cloudconnect.keys import MasterKey
-from cloudconnect.wire.scram import split_login
+from cloudconnect.wire.login import split_login
 
 #: What the kit is worth, by who can read the repository anyway.
 _WORTH: Final = {

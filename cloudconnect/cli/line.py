@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 
-from cloudconnect.backup.heads import Anchor, KnownHeads, look
+from cloudconnect.cli.beside import import_beside
 from cloudconnect.cli.console import local_time
+from cloudconnect.cli.dialled_endpoint import DialledEndpoint
+from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.following import follow, moved, say
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.tenant import TenantSettings, host_label
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.config.client_certificates import certificate_end
 from cloudconnect.config.known_gateways import remember_gateways, remembered_gateways
 from cloudconnect.config.profile import state_folder
 from cloudconnect.content.atrest import (
@@ -41,13 +45,18 @@ from cloudconnect.errors import (
 )
 from cloudconnect.events import SessionEvent
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.settings import CONNECT_SECONDS
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
 from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.heads import KnownHeads
+    from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
 
@@ -62,8 +71,8 @@ OWN_END_DAYS: Final = 14
 LOG_IN_SECONDS: Final = 60.0
 
 
-@attrs.frozen
-class Unlocked:
+@attrs.frozen(repr=False)
+class Unlocked(Shown):
     """A repository that was unlocked.
 
     :ivar keys: of all its generations
@@ -77,8 +86,8 @@ class Unlocked:
     slot: KeySlot | None
 
 
-@attrs.frozen
-class Line:
+@attrs.frozen(repr=False)
+class Line(Shown):
     """A control channel with a tenant logged in, which is made anew where it broke."""
 
     reactor: Any
@@ -149,6 +158,8 @@ class Line:
 
     def heads(self, description: RepositoryDescription, keys: RepositoryKeys) -> KnownHeads:
         """What this machine has seen of the repository, for a dialogue to be held against it."""
+        from cloudconnect.backup.heads import Anchor, KnownHeads
+
         console, kit = self.settings.console, self.settings.kit
 
         def note(text: str) -> None:
@@ -170,6 +181,8 @@ class Line:
 
         :param job_id: of the job that it belongs to; one of its own where it is None
         """
+        from cloudconnect.backup.heads import look
+
         heads = self.heads(description, keys)
 
         def dialogue(channel: FrameChannel, session: bytes) -> None:
@@ -360,6 +373,7 @@ def on_line(
     passphrase: bool = True,
     login: Password | None = None,
     first: Callable[[Any, Interrupt], Coroutine[Any, Any, TenantSettings]] | None = None,
+    wanted: Sequence[str] = (),
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -369,6 +383,7 @@ def on_line(
     :param login: the login password, where it is known already; where it is not, the settings have
         it, or a certificate
     :param first: what is to be done before; its settings say where to log in
+    :param wanted: modules that ``work`` imports (:mod:`cloudconnect.cli.beside`)
     """
     # What is wrong with these is said before anybody is asked for a secret.
     tenant, _ = settings.tenant, _trust(settings)
@@ -379,6 +394,8 @@ def on_line(
     phrase = settings.passphrase() if passphrase and sealed and not opened else None
     console = settings.console
     if identity is not None:
+        from cloudconnect.config.client_certificates import certificate_end
+
         _note_end(settings, certificate_end(Path(identity.certificate_path)))
 
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
@@ -392,15 +409,18 @@ def on_line(
                 learned=lambda told: remember_gateways(os.environ, found.address, told),
                 happened=console.happened,
                 warned=console.warned,
+                dial=lambda host, port: _endpoint(reactor, settings.dialled, host, port),
             )
             interrupt.call = made.cancel
             return made
 
         found = settings if first is None else await first(reactor, interrupt)
         manager = dialling(found)
+        logging_in = Deferred.fromCoroutine(_log_in(reactor, found, manager, password, interrupt))
+        imported = import_beside(reactor, wanted)
         try:
             try:
-                account = await _log_in(reactor, found, manager, password, interrupt)
+                account = await logging_in
             except NotReachable:
                 profile = found.profile
                 if not profile.next_provider:
@@ -413,6 +433,7 @@ def on_line(
                 if account.provider.hex() != profile.provider_id:
                     raise ContextMismatch(f"another provider answers at {there.provider}") from None
                 moved(found, account)
+            await imported
             await follow(found, manager, account)
             line = Line(
                 reactor,
@@ -431,6 +452,17 @@ def on_line(
             await manager.close()
 
     return settings.run(lined)
+
+
+def _endpoint(reactor: Any, dialled: Dialled | None, host: str, port: int) -> IStreamClientEndpoint:
+    """How to connect: by the connection that was opened ahead of time, or as the reactor does."""
+
+    def anew() -> IStreamClientEndpoint:
+        return HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
+
+    if dialled is None or dialled.place != (host, port):
+        return anew()
+    return DialledEndpoint(reactor, dialled, anew)
 
 
 def _note_end(settings: TenantSettings, ends: float) -> None:

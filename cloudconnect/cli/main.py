@@ -42,6 +42,8 @@ _COMMANDS: Final = {
 }
 #: Commands that open a repository, most often with the passphrase that the profile names.
 _OPENING: Final = frozenset(("backup", "check", "diff", "dump", "find", "ls", "restore"))
+#: Commands that connect to a provider, and ask nobody anything before.
+_CONNECTING: Final = _OPENING | {"events", "points", "session", "snapshots", "status"}
 _ALIASES: Final = {"snapshots": "points"}
 
 
@@ -116,15 +118,21 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _own_process(arguments: list[str]) -> Any:
     """What the context of a command holds that has the process for itself.
 
-    Where it will open a repository, what takes longest in that begins before its modules are
-    imported (:mod:`cloudconnect.cli.opening`).
+    Where it will connect, and open a repository, what takes longest in that begins before its
+    modules are imported (:mod:`cloudconnect.cli.foreseen`).
     """
-    if not arguments or arguments[0] not in _OPENING:
+    command = arguments[0] if arguments else ""
+    if command not in _CONNECTING:
         return True
     with uncollected():
+        from cloudconnect.cli.dialling import dial
+        from cloudconnect.cli.foreseen import foreseen
+
+        profile = foreseen(arguments, os.environ)
+        dialled = dial(profile, arguments, os.environ)
         from cloudconnect.cli.opening import OwnProcess, begin
 
-    return OwnProcess(begin(arguments, os.environ))
+    return OwnProcess(begin(profile, os.environ) if command in _OPENING else None, dialled)
 
 
 def _os_error_text(error: OSError) -> str:

@@ -38,8 +38,11 @@ def node() -> None:
 )
 @click.option("--repositories", default="", help="Mover: their folder, where movers share it.")
 @click.option("--keys", default="", help="Mover: the folder of the provider's keys of them.")
+@json_option
 @debug_option
-def join(directory: Path, token_file: Path | None, debug: bool, **place: str) -> None:
+def join(
+    directory: Path, token_file: Path | None, as_json: bool, debug: bool, **place: str
+) -> None:
     """Become the node that the token is for: make its directory, and get its certificate.
 
     The token is what cloudconnect provider node enroll has printed. It is read from a file or from
@@ -61,9 +64,12 @@ def join(directory: Path, token_file: Path | None, debug: bool, **place: str) ->
         run(work, debug)
     finally:
         invitation.secret.forget()
-    click.echo(
-        f"This is {invitation.role} {invitation.name} now; {directory.absolute()} holds its key.\n"
-        f"Next: twist {PROCESSES[invitation.role]} --directory {directory.absolute()}"
+    role, name = invitation.role, invitation.name
+    Console(as_json).record(
+        "node",
+        {"role": role, "name": name, "directory": str(directory.absolute())},
+        f"This is {role} {name} now; {directory.absolute()} holds its key.\n"
+        f"Next: twist {PROCESSES[role]} --directory {directory.absolute()}",
     )
 
 

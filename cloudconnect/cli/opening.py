@@ -13,44 +13,23 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
-from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, state_folder, write_private
+from cloudconnect.config.profile import Profile, state_folder, write_private
 from cloudconnect.content.slots import Argon2Costs, KeySlot, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
+from cloudconnect.shown import Shown
 
 #: The file in which salt and costs are remembered; longer ones are not read.
 SLOT_FILE: Final = "slot"
 SLOT_FILE_MAX: Final = 1024
-
-#: Options, and variables, that say more of the repository or its passphrase than the profile does,
-#: or that nothing is opened: then nothing begins early.
-_OTHERWISE: Final = (
-    "--profile",
-    "--provider",
-    "--tenant",
-    "--passphrase-file",
-    "--key-file",
-    "--kit",
-    "--encryption",
-    "--dry-run",
-    "--help",
-    "-h",
-)
-_VARIABLES: Final = (
-    "CLOUDCONNECT_PROVIDER",
-    "CLOUDCONNECT_TENANT",
-    "CLOUDCONNECT_PASSPHRASE_FILE",
-    "CLOUDCONNECT_PASSPHRASE_COMMAND",
-    "CLOUDCONNECT_KEY_FILE",
-    "CLOUDCONNECT_ENCRYPTION",
-)
 
 
 class StretchAhead:
@@ -84,31 +63,30 @@ class StretchAhead:
             self._made = stretch(*self._asked)
 
 
-@attrs.frozen
-class OwnProcess:
+@attrs.frozen(repr=False)
+class OwnProcess(Shown):
     """What the root context of a command holds that has the process for itself.
 
     :ivar ahead: the key that is being derived, or None
+    :ivar dialled: the connection that is being opened, or None
     """
 
     ahead: StretchAhead | None = attrs.field(repr=False)
+    dialled: Dialled | None = None
 
 
-def begin(arguments: Sequence[str], environment: Mapping[str, str]) -> StretchAhead | None:
+def begin(profile: Profile | None, environment: Mapping[str, str]) -> StretchAhead | None:
     """Begin, where the profile tells which passphrase and the last command which salt.
 
-    :param arguments: of the command line, the command's name included
+    :param profile: by which the command will go, as
+        :func:`~cloudconnect.cli.foreseen.foreseen` has found it
     :return: None where they do not; whatever is wrong with them, the command will say
     """
-    if any(environment.get(name) for name in _VARIABLES):
+    if profile is None or profile.encryption != "tenant":
         return None
-    if any(word.split("=")[0] in _OTHERWISE for word in arguments):
+    if not (profile.provider_id and profile.repository):
         return None
     with contextlib.suppress(UsageError, ValueError, OSError):
-        name = environment.get("CLOUDCONNECT_PROFILE") or DEFAULT_PROFILE
-        profile = load(environment, name) or Profile()
-        if profile.encryption != "tenant" or not (profile.provider_id and profile.repository):
-            return None
         ids = (bytes.fromhex(text) for text in (profile.provider_id, profile.repository))
         known = recall(state_folder(environment, *ids))
         if known is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudconnect.backup.heads import KnownHeads
-from cloudconnect.backup.reading import PointReader
-from cloudconnect.backup.records import read_paths
 from cloudconnect.backup.walk import absolute
+from cloudconnect.cli import beside
 from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
@@ -23,6 +21,9 @@ from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.heads import KnownHeads
 
 #: The word for the newest point of this host and job.
 LATEST = "latest"
@@ -69,6 +70,8 @@ def points(
 
 async def _made_of(line: Line, rows: list[dict[str, Any]], wanted: bytes) -> list[dict[str, Any]]:
     """Those of ``rows`` that were made of ``wanted``, or of a folder that it is in."""
+    from cloudconnect.backup.records import read_paths
+
     description, keys = line.keys()
     points = [bytes.fromhex(row["point"]) for row in rows]
 
@@ -208,6 +211,8 @@ def ls(
     shown = Shown()
 
     async def work(line: Line, interrupt: object) -> None:
+        from cloudconnect.backup.reading import PointReader
+
         description, keys = line.keys()
         row = await find_point(line, point, host, job)
 
@@ -229,7 +234,7 @@ def ls(
 
         await line.session(SessionKind.READ, new_job_id(), row["host"], row["job"], dialogue)
 
-    on_line(settings, work)
+    on_line(settings, work, wanted=beside.READ)
     if files + others == 0 and wanted is not None:
         raise NotFound(
             f"{path} is not in this restore point: cloudconnect find looks through all of them"

@@ -14,7 +14,7 @@ import click
 from cloudconnect.cli.console import Console
 from cloudconnect.cli.directories import directory_option, json_option
 from cloudconnect.cli.importing import LazyGroup
-from cloudconnect.config.provider import ProviderSettings, initialize, load, running
+from cloudconnect.config.provider import ProviderSettings, check_roles, initialize, load, running
 from cloudconnect.errors import Busy
 
 #: Command -> module and name.
@@ -95,15 +95,20 @@ def _print_fingerprints(settings: ProviderSettings, console: Console) -> None:
 @provider.command()
 @directory_option
 @click.option("--listen", metavar="ENDPOINT", help="In place of provider.toml's.")
-def serve(directory: Path, listen: str | None) -> None:
+@click.option("--roles", metavar="ROLE,...", help="Likewise: of service,gateway,mover,wan.")
+def serve(directory: Path, listen: str | None, roles: str | None) -> None:
     """Run the provider: the same as twist cloudconnect-provider --directory DIR."""
     from twisted.application.twist._twist import Twist
 
     settings = load(directory)
+    if roles is not None:
+        check_roles(roles.split(","))
     try:
         with running(settings):
             pass
     except Busy:
         raise Busy(f"a provider runs on {settings.directory} already; stop it first") from None
     words = ["twist", "--log-format=text", "cloudconnect-provider", "--directory", str(directory)]
-    Twist.main(words + (["--listen", listen] if listen else []))
+    words += ["--listen", listen] if listen else []
+    words += ["--roles", roles] if roles is not None else []
+    Twist.main(words)

@@ -11,7 +11,7 @@ from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
-from cloudconnect.cli.provider_nodes import all_nodes, note, state_of
+from cloudconnect.cli.provider_nodes import all_nodes, note, note_ports, state_of
 from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load
@@ -33,6 +33,7 @@ def gateway() -> None:
 @click.option("--advertise", default="", metavar="HOST:PORT", help="What tenants are told.")
 @click.option("--listen", default="tcp:6180", show_default=True, help="Endpoint string.")
 @click.option("--pool", default=DEFAULT_POOL, show_default=True, help="For the tenants of which.")
+@json_option
 def gateway_enroll(
     name: str,
     directory: Path,
@@ -41,6 +42,7 @@ def gateway_enroll(
     advertise: str,
     listen: str,
     pool: str,
+    as_json: bool,
 ) -> None:
     """Make the directory of a gateway; carry it to the gateway's host on a safe way."""
     settings = load(directory)
@@ -48,16 +50,15 @@ def gateway_enroll(
     made = enroll(settings, name, output, service, listen, advertise, pool)
     note(directory, GATEWAY, name, made.directory)
     write_down(settings, "gateway_enroll", name=name, service=service, advertise=advertise)
-    click.echo(
+    console = Console(as_json)
+    fields = {"name": name, "directory": str(made.directory), "service": service, "pool": pool}
+    console.record(
+        "gateway",
+        {**fields, "advertise": advertise, "state": "enrolled"},
         f"Gateway {name} is in {made.directory}: it holds the gateway's key.\n"
-        f"There: twist cloudconnect-gateway --directory {made.directory}"
+        f"There: twist cloudconnect-gateway --directory {made.directory}",
     )
-    if not (settings.lan_listen and settings.backend_listen and settings.backend_address):
-        click.echo(
-            f"Set lan_listen, backend_listen and backend_address in {settings.directory}/"
-            "provider.toml and restart the provider, so that the gateway can register.",
-            err=True,
-        )
+    note_ports(console, settings, "the gateway can register")
 
 
 @gateway.command("list")

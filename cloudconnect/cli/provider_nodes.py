@@ -15,7 +15,7 @@ from cloudconnect.cli.values import parse_duration
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.commands.enrolling import NodeInvitation
 from cloudconnect.config.joining import SPOKEN
-from cloudconnect.config.provider import load
+from cloudconnect.config.provider import ProviderSettings, load
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.provider.alarms.expiry import due
 from cloudconnect.transports.hosts import split_host_port
@@ -62,11 +62,7 @@ def enroll(
 
     text = administrate(directory, work, debug).to_text()
     console = Console(as_json)
-    if not (settings.lan_listen and settings.backend_listen and settings.backend_address):
-        console.note(
-            f"Set lan_listen, backend_listen and backend_address in {settings.directory}/"
-            "provider.toml and restart the provider, so that the node can join."
-        )
+    note_ports(console, settings, "the node can join")
     console.note(f"On its host: cloudconnect node join --directory {name} < the file with this:")
     console.record("node_token", {"role": role, "name": name, "token": text}, text)
 
@@ -104,6 +100,18 @@ def state_of(row: dict[str, Any]) -> str:
     if "connected" not in row:
         return "enrolled"
     return "connected" if row["connected"] else "away"
+
+
+def note_ports(console: Console, settings: ProviderSettings, what: str) -> None:
+    """Say what a provider lacks before nodes can reach it.
+
+    :param what: cannot be before
+    """
+    if not (settings.lan_listen and settings.backend_listen and settings.backend_address):
+        console.note(
+            f"Set lan_listen, backend_listen and backend_address in {settings.directory}/"
+            f"provider.toml and restart the provider, so that {what}."
+        )
 
 
 def note(directory: Path, role: str, name: str, made: Path) -> None:

@@ -7,10 +7,14 @@ chain of heads, which only this tenant's key signs, vouches for its record.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cloudconnect.backup.options import BackupResult
-from cloudconnect.backup.upload import BackupRun
 from cloudconnect.cli.line import Line
 from cloudconnect.errors import NotAllowed
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.upload import BackupRun
 
 
 class Offers:

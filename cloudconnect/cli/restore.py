@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.patterns import PathPatterns
-from cloudconnect.backup.reading import PointReader
-from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.walk import absolute
-from cloudconnect.cli import wan
+from cloudconnect.cli import beside, wan
 from cloudconnect.cli.allocator import keep_freed_memory
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
@@ -31,6 +29,9 @@ from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.backup.reading import PointReader
 
 
 @click.command()
@@ -112,6 +113,8 @@ def restore(
     async def work(
         line: Line, interrupt: Interrupt
     ) -> tuple[RestoreResult, str, tuple[wan.WAN, dict[str, Any]]]:
+        from cloudconnect.backup.restore import RestoreRun
+
         description, keys = line.keys()
         row = await find_point(line, point, host, job, until)
         identifier = ""
@@ -149,7 +152,8 @@ def restore(
         return result, identifier, (way, line.manager.saved)
 
     keep_freed_memory()
-    result, session, saved = on_line(settings, work)
+    wanted = (*beside.RESTORE, *wan.wanted_beside(settings.mode, choices["wan"]))
+    result, session, saved = on_line(settings, work, wanted=wanted)
     _report(console, result, session, target, dry_run, saved)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)
@@ -237,6 +241,8 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
     written, journey = Shown(), Journey()
 
     async def work(line: Line, interrupt: Interrupt) -> None:
+        from cloudconnect.backup.reading import PointReader
+
         description, keys = line.keys()
         row = await find_point(line, point, host, job)
 
@@ -258,7 +264,7 @@ def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -
         labels = (row["host"], row["job"])
         await line.session(SessionKind.READ, new_job_id(), *labels, dialogue, journey=journey)
 
-    on_line(settings, work)
+    on_line(settings, work, wanted=beside.READ)
 
 
 def _find(reader: PointReader, wanted: bytes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from cloudconnect.config.reading import read_bounded as read_bounded
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 
@@ -12,25 +13,6 @@ from cloudconnect.keys import Password
 SECRET_MAX: Final = 4096
 #: Longest key file, in bytes.
 KEY_FILE_MAX: Final = 1 << 20
-
-
-def read_bounded(path: Path, what: str, limit: int) -> bytes:
-    """The content of a small file.
-
-    :param what: what an error calls it
-    :param limit: most bytes that it may have
-    :raises UsageError: it cannot be read, is empty or too long
-    """
-    try:
-        with path.open("rb") as file:
-            octets = file.read(limit + 1)
-    except OSError as error:
-        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}") from None
-    if len(octets) > limit:
-        raise UsageError(f"{what}: {path} has more than {limit} bytes")
-    if not octets:
-        raise UsageError(f"{what}: {path} is empty")
-    return octets
 
 
 def as_password(octets: bytes, what: str) -> Password:

@@ -14,25 +14,28 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 import click
 
 from cloudconnect.cli.console import Console
+from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.opening import OwnProcess
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
 from cloudconnect.cli.values import parse_duration
-from cloudconnect.config.client_certificates import client_identity
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
 from cloudconnect.content.atrest import EncryptionMode
-from cloudconnect.content.kit import KIT_MAX, Kit, parse_kit
 from cloudconnect.content.slots import Stretch, stretch
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.retrying import RETRY_SECONDS
-from cloudconnect.transports.identity import ServerIdentity
+
+if TYPE_CHECKING:
+    from cloudconnect.content.kit import Kit
+    from cloudconnect.transports.identity import ServerIdentity
 
 _T = TypeVar("_T")
 
@@ -68,8 +71,8 @@ _OPTIONS: Final = [
 ]
 
 
-@attrs.frozen(kw_only=True)
-class TenantSettings:
+@attrs.frozen(kw_only=True, repr=False)
+class TenantSettings(Shown):
     """What a command knows after options, environment and profile were put together.
 
     :ivar profile: the three of them in one
@@ -78,6 +81,7 @@ class TenantSettings:
     :ivar retry: seconds to try to go on when the line breaks
     :ivar kit: the recovery kit whose master key is used in the place of a passphrase, or None
     :ivar stretch: derives the key of a key slot
+    :ivar dialled: a connection to the provider that was opened ahead of time, or None
     :ivar accept_expired: the provider's certificate may have expired, where a fingerprint matches
     """
 
@@ -89,6 +93,7 @@ class TenantSettings:
     retry: float = RETRY_SECONDS
     kit: Kit | None = None
     stretch: Stretch = stretch
+    dialled: Dialled | None = None
     accept_expired: bool = False
 
     @property
@@ -135,6 +140,8 @@ class TenantSettings:
         profile = self.profile
         if not profile.certificate:
             return None
+        from cloudconnect.config.client_certificates import client_identity  # for few
+
         return client_identity(profile.certificate, profile.certificate_key)
 
     def login_password(self) -> Password | None:
@@ -201,8 +208,10 @@ def tenant_command(function: Callable[..., Any], fresh: bool = False) -> Callabl
         }
         settings = resolve(**shared, fresh=fresh)
         process = click.get_current_context().find_root().obj
-        if isinstance(process, OwnProcess) and process.ahead is not None:
-            settings = attrs.evolve(settings, stretch=process.ahead.stretch)
+        if isinstance(process, OwnProcess):
+            settings = attrs.evolve(settings, dialled=process.dialled)
+            if process.ahead is not None:
+                settings = attrs.evolve(settings, stretch=process.ahead.stretch)
         return function(settings, **values)
 
     for option in reversed(_OPTIONS):
@@ -319,6 +328,8 @@ def read_kit(path: Path) -> Kit:
 
     :raises UsageError: there is none, or it is mistyped
     """
+    from cloudconnect.content.kit import KIT_MAX, parse_kit  # for few
+
     octets = read_bounded(path, "recovery kit", KIT_MAX)
     try:
         return parse_kit(octets.decode())

@@ -36,6 +36,7 @@ from cloudconnect.settings import PUBLIC_PORT
 @click.option("--bandwidth", metavar="RATE", help="Such as 20MB/s, over all its sessions.")
 @click.option("--expect-every", metavar="TIME", help="Such as 26h: when a backup is due.")
 @click.option("--encryption", metavar="MODES", help="At-rest modes allowed; tenant by default.")
+@click.option("--pool", metavar="NAME", help="The pool of gateways that it uses.")
 @json_option
 @debug_option
 def tenant_invite(
@@ -106,6 +107,7 @@ def _new_settings(choices: dict[str, Any]) -> dict[str, Any]:
         "bandwidth": ("bandwidth", parse_rate),
         "expect_every": ("expect_every", lambda text: int(parse_duration(text))),
         "encryption": ("modes", capabilities_of),
+        "pool": ("pool", str),
     }
     given = {option: value for option, value in choices.items() if value is not None}
     return {readers[option][0]: readers[option][1](value) for option, value in given.items()}

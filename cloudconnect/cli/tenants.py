@@ -41,6 +41,7 @@ def tenant() -> None:
 @click.option("--soft-quota", metavar="SIZE", help="Warn when more than this is stored.")
 @click.option("--bandwidth", metavar="RATE", help="Such as 20MB/s, over all its sessions.")
 @click.option("--expect-every", metavar="TIME", help="Such as 26h: when a backup is due.")
+@click.option("--pool", metavar="NAME", help="The pool of gateways that it uses.")
 @json_option
 @debug_option
 def tenant_add(
@@ -54,6 +55,7 @@ def tenant_add(
     soft_quota: str | None,
     bandwidth: str | None,
     expect_every: str | None,
+    pool: str | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -67,6 +69,7 @@ def tenant_add(
         "soft_quota": None if soft_quota is None else parse_size(soft_quota),
         "bandwidth": None if bandwidth is None else parse_rate(bandwidth),
         "expect_every": None if expect_every is None else int(parse_duration(expect_every)),
+        "pool": pool,
     }
     asked = {"name": name, "password": password, "settings": settings}
     made = administrate(directory, lambda acts: acts.call(AddTenant, **asked), debug)

@@ -15,7 +15,8 @@ from cloudconnect.cli.console import Console, aligned, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import ShowTenant
 from cloudconnect.errors import CloudConnectError
-from cloudconnect.provider.usage import check_month, month_of
+from cloudconnect.provider.session_counts import month_of
+from cloudconnect.provider.usage import check_month
 
 #: The columns, in this order.
 COLUMNS: Final = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import attrs
 import click
 from twisted.internet.defer import maybeDeferred
 
+from cloudconnect.cli import beside
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
 from cloudconnect.cli.wan_shared import shared_accelerator
@@ -40,7 +41,7 @@ option = click.option(
 )
 
 
-@attrs.define
+@attrs.define(repr=False)
 class WAN(Wanted):
     """WAN acceleration of one command.
 
@@ -92,6 +93,16 @@ class WAN(Wanted):
         if ways:
             text += f"; saved {', '.join(ways)}"
         return text if self.plain else f"{text} ({self.why})"
+
+
+def wanted_beside(mode: EncryptionMode, choice: str) -> Sequence[str]:
+    """Modules that :func:`accelerated` will want, if the provider offers accelerators and the line
+    is a long one.
+
+    :param choice: ``auto``, ``on`` or ``off``
+    """
+    may = choice == "on" or (choice == "auto" and mode is not EncryptionMode.TENANT)
+    return beside.ACCELERATOR if may else ()
 
 
 @asynccontextmanager

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from twisted.internet.endpoints import HostnameEndpoint
 
 from cloudconnect.cli.console import printable
 from cloudconnect.cli.line import Line
-from cloudconnect.errors import UsageError
+from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tenant.shared import SharedAccelerator
 from cloudconnect.transports.hosts import split_host_port
+from cloudconnect.transports.nodes import ACCELERATOR
 
 
 def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelerator | None:
@@ -37,7 +41,9 @@ def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelera
         if not (folder / name).is_file():
             raise UsageError(f"{folder} has no {name}: make it with cloudconnect wan client")
     host, port = split_host_port(profile.wan_accelerator)
-    _tell_end(line, folder)
+    renew = _renewal(line, folder, (host, port))
+    if renew is None:
+        _tell_end(line, folder)
     return SharedAccelerator(
         line.reactor,
         HostnameEndpoint(line.reactor, host, port, CONNECT_SECONDS),
@@ -46,13 +52,47 @@ def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelera
         profile.wan_accelerator,
         cache,
         streams,
+        renew,
     )
+
+
+def _renewal(
+    line: Line, folder: Path, place: tuple[str, int]
+) -> Callable[[], Awaitable[None]] | None:
+    """What renews this machine's certificate for the accelerator; None where it is not due, or who
+    runs this command may not change it."""
+    from cloudconnect.config.certificates import load_certificate
+    from cloudconnect.config.node_renewal import adopt_next, is_due
+
+    if not os.access(folder, os.W_OK):
+        return None
+    adopt_next(folder)  # a command before this one may have died amid it
+
+    def due() -> bool:
+        return is_due(load_certificate(folder / "certificate.pem"), time.time())
+
+    async def renew() -> None:
+        from cloudconnect.tap.renewing import renew_over_lan
+
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if due():
+                await renew_over_lan(line.reactor, folder, place, ACCELERATOR)
+        except BlockingIOError:
+            pass  # another command does it
+        except (CloudConnectError, OSError):
+            _tell_end(line, folder)
+        finally:
+            os.close(descriptor)
+
+    return renew if due() else None
 
 
 def _tell_end(line: Line, folder: Path) -> None:
     """Say when this machine's certificate for the accelerator will end within 30 days."""
     from cloudconnect.config.endings import node_endings
-    from cloudconnect.provider.alarms.expiry import due, ending_text
+    from cloudconnect.provider.alarms.ending import due, ending_text
 
     for ending in node_endings(folder):
         now = time.time()

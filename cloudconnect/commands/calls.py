@@ -10,10 +10,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.protocols import amp
 
 from cloudconnect.errors import CloudConnectError, NotReachable
+from cloudconnect.shown import Shown
 
 
-@attrs.define
-class Call:
+@attrs.define(repr=False)
+class Call(Shown):
     """One of them.
 
     :ivar command: what was called

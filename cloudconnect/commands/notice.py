@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import attrs
 
 from cloudconnect.errors import ProtocolViolation, UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.trust import parse_fingerprint
 
@@ -20,8 +21,8 @@ PINS_MAX: Final = 4
 ADDRESS_MAX: Final = 270
 
 
-@attrs.frozen(kw_only=True)
-class Notice:
+@attrs.frozen(kw_only=True, repr=False)
+class Notice(Shown):
     """What will hold from some day on.
 
     :ivar pins: ``SPKI-SHA256:`` fingerprints of the keys that the provider will use next

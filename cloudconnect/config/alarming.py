@@ -8,6 +8,7 @@ from typing import Any
 from cryptography import x509
 
 from cloudconnect.config.provider import ProviderSettings
+from cloudconnect.config.reading import read_bounded
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.alarms.delivery import Way
@@ -75,12 +76,4 @@ def _file(settings: ProviderSettings, name: str, limit: int) -> bytes | None:
     """The content of the file that a setting names, or None where it names none."""
     if not getattr(settings, name):
         return None
-    path = settings.directory / Path(getattr(settings, name))
-    try:
-        with path.open("rb") as file:
-            octets = file.read(limit + 1)
-    except OSError as error:
-        raise UsageError(f"{name}: {path} cannot be read: {error.strerror}") from None
-    if not octets or len(octets) > limit:
-        raise UsageError(f"{name}: {path} is empty, or has more than {limit} bytes")
-    return octets
+    return read_bounded(settings.directory / Path(getattr(settings, name)), name, limit)

@@ -1,9 +1,13 @@
-"""Layer 5: the settings that bound what a gateway lets in, in whichever file they stand."""
+"""Layer 5: settings that stand in more than one file.
+
+What a gateway lets in, and how often a mover tends what is stored.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.gateway.gateway import Bounds
 
 #: The settings that bound what a gateway lets in, with the least and the most that each may be.
@@ -13,6 +17,8 @@ BOUNDS: Final = {
     "address_connections": (1, 1_000_000),
     "tenant_connections": (1, 1_000_000),
 }
+#: The settings that say how often a mover tends what is stored, likewise.
+TENDING: Final = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 
 
 def bounds_of(settings: Any) -> Bounds:
@@ -23,3 +29,8 @@ def bounds_of(settings: Any) -> Bounds:
         of_tenant=settings.tenant_connections,
         line_rate=settings.line_rate,
     )
+
+
+def intervals_of(settings: Any) -> Intervals:
+    """How often a mover tends what is stored, by the settings named in :data:`TENDING`."""
+    return Intervals(**{name: getattr(settings, name) for name in TENDING})

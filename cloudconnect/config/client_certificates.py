@@ -27,6 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
 from cloudconnect.config.profile import write_private
+from cloudconnect.config.reading import read_bounded
 from cloudconnect.errors import UsageError
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.keyfiles import check_private
@@ -107,14 +108,9 @@ def _key_of(certificate: x509.Certificate, path: Path) -> CertificatePublicKeyTy
 
 def _read(path: Path) -> x509.Certificate:
     try:
-        with path.open("rb") as file:
-            octets = file.read(CERTIFICATE_MAX + 1)
-    except OSError as error:
-        raise UsageError(f"certificate {path} cannot be read: {error.strerror}") from None
-    if len(octets) > CERTIFICATE_MAX:
-        raise UsageError(f"certificate {path} has more than {CERTIFICATE_MAX} bytes")
-    try:
-        return x509.load_pem_x509_certificates(octets)[0]
+        return x509.load_pem_x509_certificates(read_bounded(path, "certificate", CERTIFICATE_MAX))[
+            0
+        ]
     except ValueError:
         raise UsageError(f"{path} does not hold a certificate in PEM") from None
 

@@ -17,7 +17,7 @@ from cloudconnect.config.profile import quoted, split_provider
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 from cloudconnect.transports.trust import parse_fingerprint
-from cloudconnect.wire.scram import DEFAULT_LABEL, is_login_name, is_token
+from cloudconnect.wire.login import DEFAULT_LABEL, is_login_name, is_token
 
 #: Names the form of the text.
 FORMAT: Final = "cloudconnect-invitation-1"

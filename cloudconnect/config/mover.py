@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from cloudconnect.config.bounds import TENDING
 from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.provider import quoted
 from cloudconnect.config.reading import read_settings
@@ -22,8 +23,6 @@ from cloudconnect.transports.tls import MutualTLS
 CONFIGURATION: Final = "mover.toml"
 #: Port that a data mover listens on, where nothing else is said.
 MOVER_PORT: Final = 6184
-#: The numbers, with the least and the most that each may be.
-_NUMBERS: Final = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +77,7 @@ class MoverSettings:
             f"keys = {quoted(self.keys)}",
             "# How often it tends what is stored: hours from one round to the next and from one",
             "# collection of garbage to the next, days in which all of it is read once.",
-            *(f"{name} = {getattr(self, name)}" for name in _NUMBERS),
+            *(f"{name} = {getattr(self, name)}" for name in TENDING),
         ]
         return "\n".join(lines) + "\n"
 
@@ -94,7 +93,7 @@ def load(directory: Path) -> MoverSettings:
         path,
         MoverSettings,
         f"there is no data mover in {directory}: make it with cloudconnect node join",
-        _NUMBERS,
+        TENDING,
     )
     try:
         settings = MoverSettings(directory=directory, **values)

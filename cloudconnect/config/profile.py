@@ -20,14 +20,15 @@ import attrs
 
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import PUBLIC_PORT
+from cloudconnect.shown import Shown
 
 #: The profile that is used where none is named.
 DEFAULT_PROFILE = "default"
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
-@attrs.frozen(kw_only=True)
-class Profile:
+@attrs.frozen(kw_only=True, repr=False)
+class Profile(Shown):
     """How to reach one provider as one tenant.
 
     :ivar provider: ``HOST`` or ``HOST:PORT``

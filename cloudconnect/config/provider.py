@@ -17,8 +17,9 @@ from pathlib import Path
 import attrs
 from OpenSSL import SSL
 
-from cloudconnect.config.bounds import BOUNDS
+from cloudconnect.config.bounds import BOUNDS, TENDING
 from cloudconnect.config.certificates import make_server_certificate
+from cloudconnect.config.history import DEFAULT, KEPT, bounds_of_kept, check_kept
 from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import Busy, UsageError
@@ -70,6 +71,13 @@ class ProviderSettings:
     :ivar scrub_days: days in which all that is stored is read and compared once, 1 to 365
     :ivar grace_days: days after the end of a lease in which its tenant may restore, 0 to 3,650
     :ivar removed_days: days that a removed tenant stays in the bin, 1 to 3,650
+    :ivar events_days: days, of those in which the provider runs, in which events and security
+        warnings are kept, 30 to 3,650; 0: for ever
+    :ivar sessions_days: likewise sessions, 180 to 3,650; 0: for ever
+    :ivar audit_days: likewise the audit log, 30 to 3,650; 0: for ever
+    :ivar tenant_events: events that are kept of one tenant, and as many of its security warnings,
+        1,000 to 100,000,000
+    :ivar tenant_sessions: sessions that are kept of one tenant, likewise
     :ivar wan_caches: folder of the WAN accelerator's block caches
     :ivar wan_cache_gb: GiB that one tenant's cache may take, 0 to 10,000; 0: no accelerator in the
         provider's own process
@@ -108,6 +116,11 @@ class ProviderSettings:
     scrub_days: int = 30
     grace_days: int = 30
     removed_days: int = 30
+    events_days: int = DEFAULT.events_days
+    sessions_days: int = DEFAULT.sessions_days
+    audit_days: int = DEFAULT.audit_days
+    tenant_events: int = DEFAULT.tenant_events
+    tenant_sessions: int = DEFAULT.tenant_sessions
     wan_caches: str = "wan"
     wan_cache_gb: int = 4
     wan_caches_gb: int = 100
@@ -197,10 +210,14 @@ class ProviderSettings:
             f"alarm_mail_server = {quoted(self.alarm_mail_server)}",
             "# How often the provider tends what is stored: hours from one round to the next and",
             "# from one collection of garbage to the next, days in which all of it is read once.",
-            *(f"{name} = {getattr(self, name)}" for name in _TENDING),
+            *(f"{name} = {getattr(self, name)}" for name in TENDING),
             "# Days in which a tenant may still restore when its lease has ended, and in which one",
             "# that was removed can come back.",
             *(f"{name} = {getattr(self, name)}" for name in _TENANTS),
+            "# Days, of those in which the provider runs, in which events and security warnings,",
+            "# sessions, and the audit log are kept (0: for ever); events, security warnings and",
+            "# sessions that are kept of one tenant.",
+            *(f"{name} = {getattr(self, name)}" for name in KEPT),
             "# WAN acceleration: where its block caches lie, best on another disk than this",
             "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",
             f"wan_caches = {quoted(self.wan_caches)}",
@@ -214,10 +231,9 @@ class ProviderSettings:
 
 
 #: The settings that are numbers, with the least and the most that each may be.
-_TENDING = {"maintenance_hours": (1, 24), "gc_hours": (1, 720), "scrub_days": (1, 365)}
 _CACHES = {"wan_cache_gb": (0, 10_000), "wan_caches_gb": (1, 100_000)}
 _TENANTS = {"grace_days": (0, 3650), "removed_days": (1, 3650)}
-_NUMBERS = {**_TENDING, **_TENANTS, **_CACHES, **BOUNDS}
+_NUMBERS = {**TENDING, **_TENANTS, **bounds_of_kept(), **_CACHES, **BOUNDS}
 
 
 def quoted(text: str) -> str:
@@ -252,6 +268,10 @@ def load(directory: Path) -> ProviderSettings:
     )
     if not values.get("hosts"):
         raise UsageError(f"{path}: hosts names nothing that tenants connect to")
+    try:
+        check_kept(values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     if values.get("moving_to"):
         split_host_port(values["moving_to"])
     if "roles" in values:

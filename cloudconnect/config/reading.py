@@ -1,4 +1,4 @@
-"""Layer 5: a TOML file of settings, read and checked."""
+"""Layer 5: small files, and TOML files of settings, read and checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ from typing import Any
 import attrs
 
 from cloudconnect.errors import UsageError
+
+
+def read_bounded(path: Path, what: str, limit: int) -> bytes:
+    """The content of a small file.
+
+    :param what: what an error calls it
+    :param limit: most bytes that it may have
+    :raises UsageError: it cannot be read, is empty or too long
+    """
+    try:
+        with path.open("rb") as file:
+            octets = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    if len(octets) > limit:
+        raise UsageError(f"{what}: {path} has more than {limit} bytes")
+    if not octets:
+        raise UsageError(f"{what}: {path} is empty")
+    return octets
 
 
 def read_settings(

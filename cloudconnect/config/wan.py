@@ -17,6 +17,7 @@ from cloudconnect.config.gateway import lan_tls
 from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.config.reading import read_settings
+from cloudconnect.config.wan_machines import Machines
 from cloudconnect.errors import UsageError
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.nodes import ACCELERATOR, JOB_MANAGER, SERVICE
@@ -79,6 +80,11 @@ class AcceleratorSettings:
     def authority(self) -> Path:
         """At the tenant: folder of the small authority."""
         return self.directory / "lan"
+
+    @property
+    def machines(self) -> Machines:
+        """At the tenant: who is taken, and with which certificate."""
+        return Machines(self.directory, self.authority)
 
     def to_toml(self) -> str:
         """As it is written."""
@@ -155,7 +161,8 @@ def add_client(settings: AcceleratorSettings, name: str, directory: Path) -> Pat
         raise UsageError(f"{settings.directory} has the provider's accelerator: it has no clients")
     directory = directory.absolute()
     _make(directory)
-    issue_node_certificate(settings.authority, name, JOB_MANAGER, directory)
+    identity = issue_node_certificate(settings.authority, name, JOB_MANAGER, directory)
+    settings.machines.issued(name, identity.fingerprints()[0])
     return directory
 
 

@@ -17,6 +17,7 @@ from pyfastcdc import FastCDC
 
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.settings import CHUNK_MAX
+from cloudconnect.shown import Shown
 
 #: The one algorithm that this release knows.
 ALGORITHM: Final = "fastcdc-2020"
@@ -32,8 +33,8 @@ _BOUNDS: Final = {
 }
 
 
-@attrs.frozen
-class ChunkingParameters:
+@attrs.frozen(repr=False)
+class ChunkingParameters(Shown):
     """How a repository's content is cut; fixed when the repository is made.
 
     :ivar algorithm: ``fastcdc-2020``

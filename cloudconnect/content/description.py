@@ -25,6 +25,7 @@ from cloudconnect.errors import (
     WrongPassphrase,
 )
 from cloudconnect.keys import KEY_SIZE, MasterKey, Password
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 
 #: The version that this release writes; it reads every version up to this one.
@@ -44,8 +45,8 @@ _WRAPPED_SIZE: Final = KEY_SIZE + OVERHEAD
 _PURPOSE: Final = b"description"
 
 
-@attrs.frozen
-class PreviousMaster:
+@attrs.frozen(repr=False)
+class PreviousMaster(Shown):
     """A master key that the repository had before, sealed for whoever has the newest one.
 
     :ivar public_key: what its restore points are signed with, 32 bytes
@@ -74,8 +75,8 @@ class PreviousMaster:
             raise ProtocolViolation(f"an earlier master key cannot be used: {error}") from error
 
 
-@attrs.frozen(kw_only=True)
-class RepositoryDescription:
+@attrs.frozen(kw_only=True, repr=False)
+class RepositoryDescription(Shown):
     """What a repository is.
 
     :ivar repository: its 16 bytes

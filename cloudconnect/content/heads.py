@@ -18,6 +18,7 @@ import attrs
 from cloudconnect.content import subkeys
 from cloudconnect.content.subkeys import IDENTIFIER_SIZE, RepositoryKeys
 from cloudconnect.errors import ProtocolViolation, StoredDataDamaged
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 
 #: The version that this release writes and reads.
@@ -41,8 +42,8 @@ class HeadKind(StrEnum):
     DESCRIPTION = "description"
 
 
-@attrs.frozen(kw_only=True)
-class HeadEntry:
+@attrs.frozen(kw_only=True, repr=False)
+class HeadEntry(Shown):
     """One link of the chain.
 
     :ivar repository: its 16 bytes
@@ -104,8 +105,8 @@ class HeadEntry:
             raise ProtocolViolation(f"a head cannot be used: {error}") from error
 
 
-@attrs.frozen
-class SignedHead:
+@attrs.frozen(repr=False)
+class SignedHead(Shown):
     """An entry as it is sent and stored.
 
     :ivar encoded: the bytes that were signed
@@ -129,8 +130,8 @@ class SignedHead:
         return hashlib.sha256(self.encoded).digest()
 
 
-@attrs.frozen(kw_only=True)
-class Chain:
+@attrs.frozen(kw_only=True, repr=False)
+class Chain(Shown):
     """How far a chain has come.
 
     :ivar repository: its 16 bytes

@@ -29,6 +29,7 @@ import attrs
 from cloudconnect.content.subkeys import IDENTIFIER_SIZE, EncryptionMode
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import KEY_SIZE, MasterKey
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 
 #: The version of this form.
@@ -52,8 +53,8 @@ _WHOLE_SIZE: Final = 10
 _NAMES: Final = ("version", "provider", "tenant", "pin", "repository", "encryption", "head")
 
 
-@attrs.frozen(kw_only=True)
-class Kit:
+@attrs.frozen(kw_only=True, repr=False)
+class Kit(Shown):
     """What stands in a recovery kit.
 
     :ivar provider: ``HOST:PORT``

@@ -27,6 +27,7 @@ from cloudconnect.settings import (
     MANIFEST_PIECE_RUNS,
     MANIFEST_RUNS_MAX,
 )
+from cloudconnect.shown import Shown
 
 __all__ = [
     "Entry",
@@ -62,8 +63,8 @@ class EntryType(StrEnum):
     SOCKET = "s"
 
 
-@attrs.frozen
-class Entry:
+@attrs.frozen(repr=False)
+class Entry(Shown):
     """One file, directory or other thing.
 
     :ivar path: absolute, as the system's bytes

@@ -14,6 +14,7 @@ import attrs
 from cloudconnect.content.subkeys import IDENTIFIER_SIZE, EncryptionMode
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.settings import POINT_RECORD_MAX
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 from cloudconnect.wire.frames import ID_SIZE, split_ids
 
@@ -32,8 +33,8 @@ LABELS_BYTES_MAX: Final = 40_000
 _WORD_MAX: Final = (1 << 63) - 1  # what a signed 64-bit column holds
 
 
-@attrs.frozen(kw_only=True)
-class PointRecord:
+@attrs.frozen(kw_only=True, repr=False)
+class PointRecord(Shown):
     """What a restore point is.
 
     :ivar point: its 16 bytes

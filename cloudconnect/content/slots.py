@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from cloudconnect.errors import ProtocolViolation, WrongPassphrase
 from cloudconnect.keys import KEY_SIZE, MasterKey, Password
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 
 #: Most iterations of Argon2id that are computed for a slot that somebody else stored.
@@ -46,8 +47,8 @@ class SlotKind(StrEnum):
     OPEN = "open"
 
 
-@attrs.frozen
-class Argon2Costs:
+@attrs.frozen(repr=False)
+class Argon2Costs(Shown):
     """What one guess at a passphrase costs; the defaults are RFC 9106's second recommendation.
 
     :ivar iterations: passes over the memory, 1 to 64
@@ -68,8 +69,8 @@ class Argon2Costs:
             raise ValueError(f"a key slot asks for {self.memory_kib} KiB of memory for Argon2id")
 
 
-@attrs.frozen
-class KeySlot:
+@attrs.frozen(repr=False)
+class KeySlot(Shown):
     """One way to a repository's master key.
 
     :ivar identifier: 16 hexadecimal digits, random: what ``key remove`` names

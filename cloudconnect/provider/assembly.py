@@ -35,8 +35,9 @@ from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.data_mover.mover import TargetDataMover
 from cloudconnect.provider.data_mover.reserve import Reserve
 from cloudconnect.provider.data_mover.storage import host_name, storage_of
-from cloudconnect.provider.gateway.gateway import Gateway
+from cloudconnect.provider.gateway.gateway import Bounds, Gateway
 from cloudconnect.provider.gateway.relay import Relays, RelayTo
+from cloudconnect.provider.keep import Keep
 from cloudconnect.provider.nodes.answers import GatewayEnd, ServiceEnd
 from cloudconnect.provider.nodes.enrolment import EnrolmentTarget
 from cloudconnect.provider.nodes.lan import NodeFactory
@@ -90,6 +91,7 @@ class EmbeddedProvider(MultiService):
     :param places: where everything lies and listens
     :ivar service: the Cloud Connect service
     :ivar usage: knows how much each tenant has stored
+    :ivar forgetting: forgets what happened long ago
     :ivar readiness: looks at what must work for a backup
     :ivar listening: where what listens, by its name in the log
     :ivar health: looks at how all of it is
@@ -124,6 +126,7 @@ class EmbeddedProvider(MultiService):
             mover = TargetDataMover(
                 reactor, places.repositories, places.keys, reserve, places.intervals
             )
+        self._mover = mover
         self._control = control = _control_tls(places.identity).server_factory(
             ControlFactory(service), reactor
         )
@@ -149,7 +152,7 @@ class EmbeddedProvider(MultiService):
             endpoint = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
             return RelayTo(endpoint, backend, relays)
 
-        gateway = Gateway(
+        self._gateway = gateway = Gateway(
             reactor, places.public, resolve, "service", relays=relays, bounds=places.bounds
         )
         for role in roles:
@@ -162,7 +165,9 @@ class EmbeddedProvider(MultiService):
         gateway_end.link, gateway.line = link_in_process(reactor, gateway_end, gateway)
         public = "gateway" in places.roles
         service.nodes.add_gateway(gateway_end.link, GatewayPlace(HERE, public=public))
-        administration = Administration(accounts, places.repositories, reserve, places.removed_days)
+        self._administration = administration = Administration(
+            accounts, places.repositories, reserve, places.removed_days
+        )
         self._listeners: list[Gateway | Listener] = [gateway] if public else []
         if places.admin_socket is not None:
             self._listeners.append(
@@ -201,7 +206,9 @@ class EmbeddedProvider(MultiService):
             ]
         self.service = service
         self.readiness = readiness(service, accounts, thread.run, reserve)
-        self.usage, watching = oversee(reactor, service, accounts, thread.run, places.audit)
+        self.usage, self.forgetting, watching = oversee(
+            reactor, service, accounts, thread.run, places.audit, places.keep
+        )
         self.listening: dict[str, str] = {}
         self.health = Health(
             service,
@@ -241,6 +248,21 @@ class EmbeddedProvider(MultiService):
         self.service.nodes.advertise(advertise)
         self.service.tenants.notice = notice
         return wrong
+
+    def use(
+        self, bounds: Bounds, intervals: Intervals, keep: Keep, grace_days: int, removed_days: int
+    ) -> None:
+        """Take other limits while everything runs; see :class:`~.places.Places` for what they are.
+
+        What is there stays: connections, sessions, tenants that are removed already.
+        """
+        self._gateway.change(bounds)
+        if self._mover is not None:
+            self._mover.maintenance.change(intervals)
+        self.health.scrub_days = intervals.scrub_days
+        self.forgetting.keep = keep
+        self.service.tenants.grace_days = grace_days
+        self._administration.tenants.removed_days = removed_days
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, end the sessions, then what they need: in this order.

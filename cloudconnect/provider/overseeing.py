@@ -1,4 +1,7 @@
-"""Layer 4: what looks on while a provider works, put together: audit, usage, expected backups."""
+"""Layer 4: what looks on while a provider works, put together.
+
+The audit log, usage, expected backups, and what forgets all of it after its days.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from cloudconnect.provider.alarms.expected import FORGOTTEN_SECONDS, ExpectedBac
 from cloudconnect.provider.alarms.jumps import JumpWatch
 from cloudconnect.provider.audit.auditing import Auditor
 from cloudconnect.provider.audit.log import AuditLog
+from cloudconnect.provider.forgetting import Forgetting, forgetter
+from cloudconnect.provider.keep import Keep
 from cloudconnect.provider.one_thread import OneThread
 from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.provider.usage import UsageRecorder, keep_measured
@@ -26,16 +31,22 @@ def oversee(
     accounts: Accounts,
     in_accounts_thread: Callable[..., Deferred[Any]],
     audit: Path | None,
-) -> tuple[UsageRecorder, list[Service]]:
+    keep: Keep,
+) -> tuple[UsageRecorder, Forgetting, list[Service]]:
     """Have a service watched.
 
     :param audit: folder of the audit log, or None for none
-    :return: what knows how much is stored, and all services to start behind the accounts thread
+    :param keep: how long what happened is kept
+    :return: what knows how much is stored, what forgets, and all services to start behind the
+        accounts thread
     """
     run, found = in_accounts_thread, list[Service]()
+    forget_lines = None
     if audit is not None:
         thread = OneThread(reactor, "audit log")  # it waits for the disk, and nobody for it
-        auditor = Auditor(AuditLog(audit, accounts), thread.run, reactor)
+        log = AuditLog(audit, accounts)
+        auditor = Auditor(log, thread.run, reactor)
+        forget_lines = forgetter(log, thread.run)
         service.watchers.add(auditor)
         found += [thread, auditor]
 
@@ -61,4 +72,7 @@ def oversee(
     )
     for watcher in (expected, JumpWatch(service)):
         service.watchers.add(watcher)
-    return usage, [*found, usage, expected]
+    # It looks at many rows at once, which nobody who logs in shall wait for.
+    history = OneThread(reactor, "history")
+    forgetting = Forgetting(reactor, service, accounts, history.run, forget_lines, keep)
+    return usage, forgetting, [*found, usage, expected, history, forgetting]

@@ -15,6 +15,7 @@ from cloudconnect.provider.admin.tenant_acts import REMOVED_DAYS
 from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.data_mover.seeding import FillCache
 from cloudconnect.provider.gateway.gateway import Bounds
+from cloudconnect.provider.keep import Keep
 from cloudconnect.provider.nodes.enrolment import Signer
 from cloudconnect.provider.service.access import GRACE_DAYS
 from cloudconnect.sessions.role import TargetRole
@@ -52,6 +53,7 @@ class Places:
     :ivar removed_days: days that a removed tenant stays in the bin
     :ivar accelerator: makes the target WAN accelerator of this process, with what fills its caches,
         or None for none
+    :ivar keep: how long what happened is kept
     :ivar bounds: what the gateway of this process lets in
     """
 
@@ -73,4 +75,5 @@ class Places:
     grace_days: int = GRACE_DAYS
     removed_days: int = REMOVED_DAYS
     accelerator: Callable[[Dial], tuple[TargetRole, FillCache]] | None = None
+    keep: Keep = attrs.field(factory=Keep)
     bounds: Bounds = attrs.field(factory=Bounds)

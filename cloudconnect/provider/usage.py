@@ -2,8 +2,8 @@
 
 A few times a day the provider measures what every tenant has stored; of a month there is kept, for
 each tenant, the sum of its days, so that a bill can go by the average, by the most, or by what is
-there now. Sessions and bytes sent come from the sessions that are kept anyway. Months are those of
-UTC.
+there now. Sessions and bytes sent come from the sessions that are kept anyway, and from what is
+counted of those that were (:mod:`cloudconnect.provider.session_counts`). Months are those of UTC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -23,6 +23,7 @@ from twisted.logger import Logger
 
 from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.provider.service.service import CloudConnectService
+from cloudconnect.provider.session_counts import SessionCounts, month_of
 from cloudconnect.provider.values import Values
 
 #: Seconds from one measuring to the next; of a day the largest counts.
@@ -66,11 +67,6 @@ class Month:
         return round((self.total + self.today) / days) if days else 0
 
 
-def month_of(moment: float) -> str:
-    """The month of a moment in seconds since 1970, as ``YYYY-MM``."""
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m")
-
-
 def check_month(month: str) -> str:
     """``month`` where it is one.
 
@@ -103,42 +99,26 @@ def keep_measured(values: Values, moment: float, stored: Mapping[str, int]) -> N
 
 
 def usage_rows(
-    months: Mapping[str, Month], sessions: Iterable[Mapping[str, Any]], month: str
+    months: Mapping[str, Month], counts: Mapping[str, SessionCounts], month: str
 ) -> list[dict[str, Any]]:
     """One row for each tenant that had something stored, or a session, in a month.
 
-    :param sessions: those that are kept, as the accounts list them
+    :param counts: what the sessions of the month count, by tenant
     """
-    rows: dict[str, dict[str, Any]] = {}
-
-    def row(tenant: str) -> dict[str, Any]:
+    rows = []
+    for tenant in sorted({*months, *counts}):
         measured = months.get(tenant, Month())
-        return rows.setdefault(
-            tenant,
+        rows.append(
             {
                 "tenant": tenant,
                 "month": month,
                 "days_measured": measured.days + (measured.day != 0),
                 "bytes_average": measured.average,
                 "bytes_most": measured.most,
-                "backups": 0,
-                "restores": 0,
-                "other_sessions": 0,
-                "bytes_sent": 0,
-            },
+                **attrs.asdict(counts.get(tenant, SessionCounts())),
+            }
         )
-
-    for tenant in months:
-        row(tenant)
-    for session in sessions:
-        if month_of(session["started"]) != month:
-            continue
-        kind = {"backup": "backups", "restore": "restores"}.get(session["kind"], "other_sessions")
-        of_tenant = row(session["tenant"])
-        of_tenant[kind] += 1
-        sent = session["summary"].get("bytes_sent", 0)  # the tenant's word: shown, not billed
-        of_tenant["bytes_sent"] += sent if type(sent) is int and sent >= 0 else 0
-    return [rows[tenant] for tenant in sorted(rows)]
+    return rows
 
 
 class UsageRecorder(Service):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cloudconnect.config.mover import MoverSettings, load
+from cloudconnect.config.bounds import TENDING, intervals_of
+from cloudconnect.config.mover import CONFIGURATION, MoverSettings, load
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.data_mover.mover import TargetDataMover
 from cloudconnect.provider.data_mover.reserve import Reserve
 from cloudconnect.provider.data_mover.storage import host_name, storage_of
@@ -28,7 +28,8 @@ class Options(RoleOptions):
     """The options of ``twist cloudconnect-datamover``."""
 
     role = "mover"
-    optParameters = role_parameters(role, "cloudconnect node join", "mover.toml")
+    file = CONFIGURATION
+    optParameters = role_parameters(role, "cloudconnect node join", file)
 
     def load(self, directory: Path) -> MoverSettings:
         """See :meth:`RoleOptions.load`."""
@@ -42,6 +43,8 @@ class MoverProcess(RoleProcess):
     :raises UsageError: something in its directory cannot be used
     """
 
+    used = frozenset(TENDING)
+
     def __init__(self, reactor: Any, settings: MoverSettings, listen: str) -> None:
         super().__init__(reactor)
         repositories = settings.directory / settings.repositories
@@ -49,16 +52,12 @@ class MoverProcess(RoleProcess):
             storage = storage_of(repositories)
         except (OSError, ValueError) as error:
             raise UsageError(f"the repositories cannot be used: {error}") from None
-        mover = TargetDataMover(
+        self._mover = mover = TargetDataMover(
             reactor,
             repositories,
             settings.directory / settings.keys,
             Reserve(repositories.parent / "reserve"),
-            Intervals(
-                maintenance_hours=settings.maintenance_hours,
-                gc_hours=settings.gc_hours,
-                scrub_days=settings.scrub_days,
-            ),
+            intervals_of(settings),
         )
         registration = MoverRegistration(
             reactor, self.to_service(settings), mover, settings.backend, storage, host_name()
@@ -70,6 +69,10 @@ class MoverProcess(RoleProcess):
         # The peer's real address comes in front, in a PROXY protocol header.
         place = ProxiedEndpoint(listening_endpoint(reactor, listen))
         self.consist_of(mover, Listener(place, factory, "data mover"), registration)
+
+    def use(self, settings: MoverSettings) -> None:
+        """See :meth:`.NodeProcess.use`: how often what is stored is tended."""
+        self._mover.maintenance.change(intervals_of(settings))
 
 
 def makeService(options: Options) -> MoverProcess:

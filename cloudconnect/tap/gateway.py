@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import MultiService
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.config.gateway import GatewaySettings, load
+from cloudconnect.config.bounds import BOUNDS
+from cloudconnect.config.gateway import CONFIGURATION, GatewaySettings, load
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.provider.gateway.gateway import Gateway
@@ -18,7 +18,7 @@ from cloudconnect.provider.gateway.relay import Relays, RelayTo
 from cloudconnect.provider.nodes.registrations import GatewayRegistration
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.processes import harden, listening_endpoint, stop_with
-from cloudconnect.tap.separate import RoleOptions, make_process, role_parameters
+from cloudconnect.tap.separate import NodeProcess, RoleOptions, make_process, role_parameters
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.hosts import split_host_port
 
@@ -27,15 +27,18 @@ class Options(RoleOptions):
     """The options of ``twist cloudconnect-gateway``."""
 
     role = "gateway"
-    optParameters = role_parameters(role, "provider gateway enroll", "gateway.toml")
+    file = CONFIGURATION
+    optParameters = role_parameters(role, "provider gateway enroll", file)
 
     def load(self, directory: Path) -> GatewaySettings:
         """See :meth:`RoleOptions.load`."""
         return load(directory)
 
 
-class GatewayProcess(MultiService):
+class GatewayProcess(NodeProcess):
     """A gateway and its line to the service."""
+
+    used = frozenset({*BOUNDS, "advertise", "pool"})
 
     _log = Logger()
 
@@ -52,7 +55,7 @@ class GatewayProcess(MultiService):
         )
         self._gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         host, port = settings.service_address
-        registration = GatewayRegistration(
+        self._registration = registration = GatewayRegistration(
             reactor,
             wrap_client_endpoint(
                 settings.tls, HostnameEndpoint(reactor, host, port, CONNECT_SECONDS), reactor
@@ -63,6 +66,13 @@ class GatewayProcess(MultiService):
             settings.pool,
         )
         registration.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def use(self, settings: GatewaySettings) -> None:
+        """See :meth:`.NodeProcess.use`: what is let in, and for whom."""
+        if settings.advertise:
+            split_host_port(settings.advertise)
+        self._gateway.change(settings.bounds)
+        self._registration.change(settings.advertise, settings.pool)
 
     def _registered(self, service: str, line: BoundedAMP) -> None:
         self._gateway.serve_tls_from(service)

@@ -16,9 +16,10 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError as OptionError
 
 from cloudconnect.commands.notice import Notice
-from cloudconnect.config.bounds import bounds_of
+from cloudconnect.config.bounds import BOUNDS, TENDING, bounds_of, intervals_of
 from cloudconnect.config.endings import endings
 from cloudconnect.config.gateway import lan_tls
+from cloudconnect.config.history import KEPT, keep_of
 from cloudconnect.config.node_certificates import sign_node_request
 from cloudconnect.config.provider import (
     CONFIGURATION,
@@ -31,7 +32,6 @@ from cloudconnect.config.renewal import next_pin
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.alarms.expiry import Ending, ExpiryWatch
 from cloudconnect.provider.assembly import EmbeddedProvider
-from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.places import Places
 from cloudconnect.tap.accelerators import accelerator_of
 from cloudconnect.tap.alarming import SETTINGS as ALARM_SETTINGS
@@ -39,12 +39,14 @@ from cloudconnect.tap.alarming import Alarming
 from cloudconnect.tap.inheriting import inherited_endpoint
 from cloudconnect.tap.metrics import MetricsPort, provider_registry
 from cloudconnect.tap.processes import endpoint_from, harden, listening_endpoint, stop_with
-from cloudconnect.tap.reloading import ChangeWatch
+from cloudconnect.tap.reloading import ChangeWatch, changed_settings, tell_late
 from cloudconnect.tap.renewing import begin_with_own, own_keeper
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER, SERVICE, NodeName
 
 #: Settings that are used without a new start.
-RELOADED = frozenset({"hosts", "advertise", "moving_to", "certificate", "key", *ALARM_SETTINGS})
+RELOADED = frozenset(
+    {"hosts", "advertise", "moving_to", "certificate", "key", "grace_days", "removed_days"}
+).union(KEPT, BOUNDS, TENDING, ALARM_SETTINGS)
 #: The service as a node of the provider's LAN.
 OWN = NodeName(SERVICE, "service")
 
@@ -142,11 +144,8 @@ class ProviderProcess(Service):
                 accelerator=accelerator_of(self._reactor, settings),
                 grace_days=settings.grace_days,
                 removed_days=settings.removed_days,
-                intervals=Intervals(
-                    maintenance_hours=settings.maintenance_hours,
-                    gc_hours=settings.gc_hours,
-                    scrub_days=settings.scrub_days,
-                ),
+                keep=keep_of(settings),
+                intervals=intervals_of(settings),
             ),
         )
         port = await self._provider.listen()
@@ -202,13 +201,17 @@ class ProviderProcess(Service):
         notice = Notice(pins=() if pin is None else (pin,), address=settings.moving_to)
         for wrong in self._provider.reload(settings.identity, settings.advertise, notice):
             self._log.error("not used: {why}", why=str(wrong))
+        self._provider.use(
+            bounds_of(settings),
+            intervals_of(settings),
+            keep_of(settings),
+            settings.grace_days,
+            settings.removed_days,
+        )
         if self._alarming is not None:
             self._alarming.apply(settings)
-        names = [field.name for field in attrs.fields(ProviderSettings)]
-        changed = [n for n in names if getattr(before, n) != getattr(settings, n)]
-        late = sorted(set(changed) - RELOADED)
-        if late and self._read_again:  # else it is what the command line says in their place
-            self._log.warn("{names}: used from the next start on", names=", ".join(late))
+        if self._read_again:  # else it is what the command line says in their place
+            tell_late(self._log, changed_settings(before, settings), RELOADED)
         self._settings, self._read_again = settings, True
         self._log.info("certificates and settings were read again")
         if self._expiry is not None and self._expiry.running:

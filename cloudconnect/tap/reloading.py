@@ -1,24 +1,85 @@
 """Layer 6: notices that a process's files were changed: by SIGHUP, or from the system (inotify).
 
-Nothing is polled. Where the system cannot tell, SIGHUP and ``provider reload`` still do.
+Nothing is polled. Where the system cannot tell, SIGHUP and ``provider reload`` still do. What was
+changed in a file of settings and can be used while the process runs is used, and the log says what
+waits for the next start.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 
+from cloudconnect.errors import UsageError
+
 #: Files are often changed one after the other: it is looked at them when nothing has changed for so
 #: many seconds.
 SETTLE_SECONDS: Final = 1.0
+
+
+def changed_settings(before: Any, after: Any) -> list[str]:
+    """The names of the settings in which two attrs objects of one class differ."""
+    names = [field.name for field in attrs.fields(type(before))]
+    return sorted(name for name in names if getattr(before, name) != getattr(after, name))
+
+
+def tell_late(log: Logger, changed: Iterable[str], used: Collection[str]) -> None:
+    """Say which of the settings that were changed need a new start.
+
+    :param used: those that do not
+    """
+    late = [name for name in changed if name not in used]
+    if late:
+        log.warn("{names}: used from the next start on", names=", ".join(late))
+
+
+class SettingsFile:
+    """The settings of a process that runs.
+
+    :param settings: those that hold: an attrs object
+    :param load: reads them again; raises :class:`UsageError` where they cannot be used
+    :param used: the names of those that are used without a new start
+    :param use: takes the settings as they are now
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Any,
+        load: Callable[[], Any],
+        used: Collection[str],
+        use: Callable[[Any], None],
+    ) -> None:
+        self._settings = settings
+        self._load = load
+        self._used = used
+        self._use = use
+
+    def read_again(self) -> None:
+        """Use what was changed and can be used; what cannot changes nothing, and is logged."""
+        try:
+            settings = self._load()
+            changed = changed_settings(self._settings, settings)
+            now = [name for name in changed if name in self._used]
+            if now:
+                self._use(settings)
+        except UsageError as error:
+            self._log.error("not read again: {why}", why=str(error))
+            return
+        self._settings = settings
+        if now:
+            self._log.info("{names}: used from now on", names=", ".join(now))
+        tell_late(self._log, changed, self._used)
 
 
 class ChangeWatch(Service):

@@ -27,27 +27,28 @@ from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.provider.alarms.expiry import LOOK_SECONDS, ExpiryWatch
 from cloudconnect.provider.looking import Looking
 from cloudconnect.settings import CONNECT_SECONDS
-from cloudconnect.tap.reloading import ChangeWatch
+from cloudconnect.tap.reloading import ChangeWatch, SettingsFile
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.nodes import SERVICE, NodeName
 
 
 def renew_over_lan(
-    reactor: Any, directory: Path, service: tuple[str, int]
+    reactor: Any, directory: Path, service: tuple[str, int], issuer: str = SERVICE
 ) -> Awaitable[x509.Certificate]:
     """Get the next certificate of the node in ``directory`` from the service, and use it.
 
     :param service: host and port of the service's LAN port
+    :param issuer: the role of who has the authority there
     :raises CloudConnectError: it could not be had; all is as it was
     """
     place = HostnameEndpoint(reactor, *service, CONNECT_SECONDS)
 
     async def ask(request: bytes) -> tuple[bytes, bytes]:
-        shown = wrap_client_endpoint(lan_tls(directory, SERVICE), place, reactor)
+        shown = wrap_client_endpoint(lan_tls(directory, issuer), place, reactor)
         return await renew_node(reactor, shown, request)
 
     async def show() -> None:
-        await show_node(reactor, wrap_client_endpoint(next_tls(directory, SERVICE), place, reactor))
+        await show_node(reactor, wrap_client_endpoint(next_tls(directory, issuer), place, reactor))
 
     return renew(directory, ask, show)
 
@@ -132,14 +133,21 @@ def keep_certificate(reactor: Any, process: Any, directory: Path, service: tuple
     CertificateKeeper(reactor, look).setServiceParent(process)  # type: ignore[no-untyped-call]
 
 
-def watch_certificates(
-    reactor: Any, process: Any, directory: Path, reread: Callable[[], Any]
+def watch_files(
+    reactor: Any,
+    process: Any,
+    directory: Path,
+    reread: Callable[[], Any],
+    configuration: str,
+    settings: SettingsFile,
 ) -> None:
-    """Have a node's process notice other certificates, also by SIGHUP, and tell its log 30, 14 and
-    3 days before they end.
+    """Have a node's process notice other certificates and settings, also by SIGHUP, and tell its
+    log 30, 14 and 3 days before certificates end.
 
     :param process: its ``MultiService``
-    :param reread: reads them again; what dials the service reads them for each line anyhow
+    :param reread: reads certificates again; what dials the service reads them for each line anyhow
+    :param configuration: name of the file of settings
+    :param settings: what it says
     """
     log = Logger(__name__)
     ends = ExpiryWatch(
@@ -149,6 +157,7 @@ def watch_certificates(
     )
 
     def changed() -> None:
+        settings.read_again()
         try:
             reread()
         except UsageError as error:
@@ -157,6 +166,7 @@ def watch_certificates(
         log.info("certificates were read again")
         ends.look()
 
-    paths = [directory / name for name in ("certificate.pem", "key.pem", "ca.pem")]
+    names = ("certificate.pem", "key.pem", "ca.pem", configuration)
+    paths = [directory / name for name in names]
     for child in (ends, ChangeWatch(reactor, paths, changed)):
         child.setServiceParent(process)  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ of them a line to the Cloud Connect service, which is told of the port once it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -25,11 +25,12 @@ from cloudconnect.sessions.role import TargetRole
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tap.metrics import METRICS_OPTION, add_metrics
 from cloudconnect.tap.processes import harden, stop_with
-from cloudconnect.tap.renewing import keep_certificate, watch_certificates
+from cloudconnect.tap.reloading import SettingsFile
+from cloudconnect.tap.renewing import keep_certificate, watch_files
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.listening import Listener
 
-_P = TypeVar("_P", bound=MultiService)
+_P = TypeVar("_P", bound="NodeProcess")
 
 #: How such a process is started.
 SYNOPSIS: Final = "--directory DIR [--listen ENDPOINT]"
@@ -53,11 +54,13 @@ class RoleOptions(UsageOptions):
     """The options of one role's process.
 
     :cvar role: what it is called
+    :cvar file: of its settings
     :ivar settings: what lies there
     """
 
     synopsis = SYNOPSIS
     role: ClassVar[str]
+    file: ClassVar[str]
 
     def load(self, directory: Path) -> Any:
         """The settings in a directory.
@@ -76,7 +79,25 @@ class RoleOptions(UsageOptions):
             raise OptionError(str(error)) from None
 
 
-class RoleProcess(MultiService):
+class NodeProcess(MultiService):
+    """A process whose files may change while it runs.
+
+    :cvar used: names of the settings that are used without a new start
+    """
+
+    used: ClassVar[Collection[str]] = ()
+
+    def use(self, settings: Any) -> None:
+        """Use other settings from now on, as far as they are among :attr:`used`."""
+
+    def reread(self) -> None:
+        """Read certificates again, where that is not done for each line.
+
+        :raises UsageError: they cannot be used; the old ones stay
+        """
+
+
+class RoleProcess(NodeProcess):
     """A role while its process runs.
 
     :param reactor: clock and connections
@@ -102,12 +123,6 @@ class RoleProcess(MultiService):
         for child in (role, listener):
             child.setServiceParent(self)
         self._order = [listener, role, *([] if registration is None else [registration])]
-
-    def reread(self) -> None:
-        """Read certificates again, where that is not done for each line.
-
-        :raises UsageError: they cannot be used; the old ones stay
-        """
 
     def endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         """The way to somebody of the own LAN."""
@@ -170,8 +185,10 @@ def make_process(
         process = make(reactor, settings, options["listen"] or settings.listen)
         if at_provider:
             keep_certificate(reactor, process, settings.directory, settings.service_address)
-        reread = process.reread if isinstance(process, RoleProcess) else lambda: None
-        watch_certificates(reactor, process, settings.directory, reread)
+        again = SettingsFile(
+            settings, lambda: options.load(settings.directory), process.used, process.use
+        )
+        watch_files(reactor, process, settings.directory, process.reread, options.file, again)
         shown = [GatewayLoad(child) for child in process if isinstance(child, Gateway)]
         roles = [child for child in process if isinstance(child, TargetRole)]
         add_metrics(

@@ -16,7 +16,7 @@ from cloudconnect.accelerator.managers import ManagerFactory
 from cloudconnect.accelerator.registration import AcceleratorRegistration
 from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.accelerator.target import TargetAccelerator
-from cloudconnect.config.wan import AcceleratorSettings, Side, load
+from cloudconnect.config.wan import CONFIGURATION, AcceleratorSettings, Side, load
 from cloudconnect.errors import NotReachable, UsageError
 from cloudconnect.provider.gateway.relay import PROXY_LOCAL
 from cloudconnect.sessions.acceptance import RoleTarget
@@ -36,7 +36,8 @@ class Options(RoleOptions):
     """The options of ``twist cloudconnect-wan``."""
 
     role = "accelerator"
-    optParameters = role_parameters(role, "provider wan enroll, or wan init", "wan.toml")
+    file = CONFIGURATION
+    optParameters = role_parameters(role, "provider wan enroll, or wan init", file)
 
     def load(self, directory: Path) -> AcceleratorSettings:
         """See :meth:`RoleOptions.load`."""
@@ -77,7 +78,8 @@ class AcceleratorProcess(RoleProcess):
             source = SourceAccelerator(reactor, caches, self.endpoint)
             node = NodeName(ACCELERATOR, ACCELERATOR)  # it has the tenant's authority itself
             begin_with_own(settings.authority, settings.directory, node)
-            lines = settings.tls.server_factory(ManagerFactory(reactor, source), reactor)
+            managers = ManagerFactory(reactor, source, settings.machines)
+            lines = settings.tls.server_factory(managers, reactor)
             self._lines = lines
             own_keeper(
                 reactor, settings.authority, settings.directory, node, lines.reload

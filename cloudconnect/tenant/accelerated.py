@@ -13,6 +13,7 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import ReportEvent, ReportWarning
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.shown import Shown
 
 #: What adds up over sessions.
 SUMMED: Final = frozenset(
@@ -30,8 +31,8 @@ SUMMED: Final = frozenset(
 )
 
 
-@attrs.frozen
-class OwnAccelerator:
+@attrs.frozen(repr=False)
+class OwnAccelerator(Shown):
     """The source WAN accelerator that a session goes through.
 
     :ivar link: the job manager's end of its LAN link to it
@@ -52,8 +53,8 @@ class OwnAccelerator:
         return self
 
 
-@attrs.define
-class Wanted:
+@attrs.define(repr=False)
+class Wanted(Shown):
     """Whether the sessions of a job go through accelerators.
 
     :ivar used: whether the next one does

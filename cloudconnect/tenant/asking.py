@@ -26,7 +26,7 @@ from cloudconnect.commands.control import (
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.tenant.control import ControlLine
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.login import Verifier
 
 #: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
 #: answer must come before the line is taken for dead.

@@ -43,6 +43,7 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     SILENCE_SECONDS,
 )
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.endpoints import wrap_client_endpoint
@@ -50,14 +51,15 @@ from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.wire.scram import ScramClient, split_login
+from cloudconnect.wire.login import split_login
+from cloudconnect.wire.scram_client import ScramClient
 
 #: A control channel on which nothing comes back for so many seconds is not used any more.
 PROBE_SECONDS = 5.0
 
 
-@attrs.frozen
-class Account:
+@attrs.frozen(repr=False)
+class Account(Shown):
     """What the provider says after the log-in.
 
     :ivar provider: the provider's 16 bytes, which caches hang on

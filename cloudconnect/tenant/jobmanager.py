@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
@@ -41,12 +41,14 @@ from cloudconnect.tenant.control import Account
 from cloudconnect.tenant.gateways import Place
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
-from cloudconnect.tenant.run import SessionRun, Surroundings
 from cloudconnect.tenant.shared import SharedAccelerator
 from cloudconnect.tenant.verdict import TAMPERING, security_error
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
+
+if TYPE_CHECKING:
+    from cloudconnect.tenant.run import SessionRun
 
 _T = TypeVar("_T")
 
@@ -146,6 +148,9 @@ class JobManager(AskingLine):
         :raises SecurityError: something was changed on the way; nothing was published
         :raises CloudConnectError: anything else by name
         """
+        # Here, as it is wanted only behind the log-in.
+        from cloudconnect.tenant.run import SessionRun, Surroundings
+
         if wan and self._accelerator is None:
             raise LocalError("there is no own accelerator for this session")
         own = await self._accelerator.ready() if wan and self._accelerator is not None else None

@@ -7,7 +7,7 @@ reading) in a worker thread. It never sees the tenant's login password.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,24 +17,25 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.amp import CommandLocator
 from twisted.python.threadpool import ThreadPool
 
-from cloudconnect.backup.pacing import PacedPipe
 from cloudconnect.commands.lan import HandKeyB
 from cloudconnect.errors import ContextMismatch
 from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
-from cloudconnect.transports.blocking import BlockingPipe
+from cloudconnect.shown import Shown
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.line import tune
-from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import FrameReader, FrameWriter
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
 
+if TYPE_CHECKING:
+    from cloudconnect.backup.pacing import PacedPipe
+
 _T = TypeVar("_T")
 
 
-@attrs.frozen
-class Rates:
+@attrs.frozen(repr=False)
+class Rates(Shown):
     """How fast a session may use the line.
 
     :ivar upload: bytes a second, or 0 for no limit
@@ -49,8 +50,8 @@ class Rates:
 UNLIMITED = Rates()
 
 
-@attrs.define(eq=False)
-class _Handed:
+@attrs.define(eq=False, repr=False)
+class _Handed(Shown):
     """What the job manager handed over for one session."""
 
     tenant: str
@@ -100,12 +101,22 @@ class SourceDataMover(CommandLocator):
             handed.forget()
 
     async def open(
-        self, session: bytes, endpoint: IStreamClientEndpoint, rates: Rates
+        self,
+        session: bytes,
+        endpoint: IStreamClientEndpoint,
+        rates: Rates,
+        ending: Callable[[], None] = lambda: None,
     ) -> FrameChannel:
         """Open the session's stream; Key B is dropped once it is up.
 
+        :param ending: called when nothing but the stream's ends is due any more
         :raises Tampered, Truncated, NotReachable: the stream did not come up
         """
+        # Here, as they are wanted only behind the log-in.
+        from cloudconnect.backup.pacing import PacedPipe
+        from cloudconnect.transports.blocking import BlockingPipe
+        from cloudconnect.transports.stream import RecordStream
+
         handed = self._handed[session]
         preamble = Preamble(ConnectionKind.KEY_B_STREAM, handed.route)
         recipe = RecordStream(
@@ -124,6 +135,7 @@ class SourceDataMover(CommandLocator):
             paced,
             FrameWriter(frame_key(key, session, 0, 0), 0),
             FrameReader(frame_key(key, session, 0, 1), 0),
+            lambda: self._reactor.callFromThread(ending),
         )
         self.forget(session)
         return channel

@@ -9,6 +9,7 @@ import attrs
 from cloudconnect.commands.control import TARGET_HOPS, Role
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.keys import KeyA
+from cloudconnect.shown import Shown
 from cloudconnect.wire.preamble import ROUTE_SIZE
 
 _FIELDS: Final = {"role": str, "route": bytes, "gateways": list, "versions": list, "limits": dict}
@@ -19,8 +20,8 @@ _SPOKEN: Final = {
 }
 
 
-@attrs.frozen
-class Target:
+@attrs.frozen(repr=False)
+class Target(Shown):
     """A role at the provider that takes part in a session.
 
     :ivar role: which

@@ -25,6 +25,7 @@ from cloudconnect.errors import (
     Refused,
     Truncated,
 )
+from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel
 
 _T = TypeVar("_T")
@@ -93,8 +94,8 @@ class Journey:
         return farther
 
 
-@attrs.frozen
-class Interruption:
+@attrs.frozen(repr=False)
+class Interruption(Shown):
     """A session was interrupted, and another will be tried.
 
     :ivar error: what has ended it

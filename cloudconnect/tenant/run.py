@@ -15,10 +15,12 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import (
@@ -47,6 +49,7 @@ from cloudconnect.errors import (
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.keys import KeyB, key_b_confirmation
 from cloudconnect.settings import PROTOCOL_VERSIONS
+from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import OwnAccelerator, read_counts
 from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.gateways import FirstThatConnects, KnownGateways, Place
@@ -66,8 +69,8 @@ from cloudconnect.wire.preamble import ROUTE_SIZE, ConnectionKind, Preamble
 _T = TypeVar("_T")
 
 
-@attrs.frozen(kw_only=True)
-class Surroundings:
+@attrs.frozen(kw_only=True, repr=False)
+class Surroundings(Shown):
     """What a session takes from its job manager.
 
     :ivar control: the control channel
@@ -118,6 +121,7 @@ class SessionRun:
         self._control_error: ControlTampered | None = None
         self._moved: MovedOn | None = None
         self._over = False
+        self._ending: Deferred[None] = Deferred()
         self.notes: list[str] = []
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, int] = {}
@@ -169,9 +173,7 @@ class SessionRun:
             channel = await self._open_stream(rates)
             if self._moved is not None:  # while there was no stream to end
                 raise self._moved
-            result = await mover.run(lambda c: dialogue(c, self.identifier), channel)
-            # Before the end is reported: a tunnel that was changed spoils the session to the last.
-            await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
+            result = await self._talk(lambda c: dialogue(c, self.identifier), channel, tunnels)
         except Exception as error:
             mover.abort(error)
             if isinstance(error, NotReachable):  # another one may do better
@@ -188,6 +190,43 @@ class SessionRun:
         if verdict is not None:
             raise verdict
         return result
+
+    async def _talk(
+        self,
+        dialogue: Callable[[FrameChannel], _T],
+        channel: FrameChannel,
+        tunnels: dict[Role, TunnelClient],
+    ) -> _T:
+        """The dialogue, and beside its last words the ends of all other lines.
+
+        They end before the end is reported: a tunnel that was changed spoils the session to the
+        last.
+        """
+        mover = self._around.mover
+        ended = Deferred.fromCoroutine(self._end_lines(tunnels))
+        ended.addErrback(self._ended_badly)
+        try:
+            result = await mover.run(dialogue, channel)
+        except Exception:
+            ended.addErrback(lambda _: None)  # what the dialogue says of it counts
+            ended.cancel()
+            raise
+        self._say_ending()
+        await ended
+        return result
+
+    def _say_ending(self) -> None:
+        if not self._ending.called:
+            self._ending.callback(None)
+
+    async def _end_lines(self, tunnels: dict[Role, TunnelClient]) -> None:
+        await self._ending
+        await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
+
+    def _ended_badly(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, Exception):
+            self._around.mover.abort(failure.value)
+        return failure
 
     def _endpoint(self, target: Target) -> IStreamClientEndpoint:
         """Where a target's connections go: the first gateway that takes them."""
@@ -316,7 +355,9 @@ class SessionRun:
         own = self._around.accelerator
         endpoint = self._endpoint(self._targets[Role.TARGET_MOVER]) if own is None else own.endpoint
         try:
-            channel = await self._around.mover.open(self.identifier, endpoint, rates)
+            channel = await self._around.mover.open(
+                self.identifier, endpoint, rates, self._say_ending
+            )
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
         self._channel = channel

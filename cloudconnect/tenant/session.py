@@ -18,10 +18,11 @@ from automat import TypeMachineBuilder
 from cloudconnect.errors import KeyBUnconfirmed
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import IntegrityKey, KeyA, KeyB
+from cloudconnect.shown import Shown
 
 
-@attrs.define(eq=False)
-class TenantSession:
+@attrs.define(eq=False, repr=False)
+class TenantSession(Shown):
     """The data of a session; only the machine changes its keys.
 
     :ivar identifier: the session's 16 bytes

@@ -6,6 +6,7 @@ one before: what an accelerator that was started anew has forgotten is not asked
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.endpoints import connectProtocol
@@ -30,6 +31,7 @@ class SharedAccelerator:
     :param address: what an error calls it
     :param cache: as :class:`OwnAccelerator` has it
     :param streams: likewise
+    :param renew: renews what is due of ``tls`` before the first line; it raises nothing
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class SharedAccelerator:
         address: str,
         cache: bytes,
         streams: int,
+        renew: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
@@ -49,6 +52,7 @@ class SharedAccelerator:
         self._address = address
         self._cache = cache
         self._streams = streams
+        self._renew = renew
         self._link: BoundedAMP | None = None
 
     async def ready(self) -> OwnAccelerator:
@@ -58,6 +62,9 @@ class SharedAccelerator:
         :raises ProviderNotTrusted: something else is
         """
         self.close()
+        renew, self._renew = self._renew, None
+        if renew is not None:
+            await renew()
         link = BoundedAMP(self._reactor, locator=self._reports)
         lines = wrap_client_endpoint(self._tls, self._endpoint, self._reactor)
         try:

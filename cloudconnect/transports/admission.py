@@ -62,6 +62,14 @@ class Admission:
         self._all = 0
         self._of: Counter[str] = Counter()
 
+    def change(self, most: int, most_of_one: int) -> None:
+        """Let in no more than this from now on; who is there stays.
+
+        :param most: connections that there may be
+        :param most_of_one: that there may be of one address
+        """
+        self._most, self._most_of_one = most, most_of_one
+
     @property
     def count(self) -> int:
         """How many there are."""

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from cloudconnect.errors import UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.transports.trust import certificate_fingerprint, spki_fingerprint
 
 _Parsed = TypeVar("_Parsed")
@@ -33,8 +34,8 @@ def _parse_key(data: bytes) -> Any:
     return load_pem_private_key(data, None)
 
 
-@attrs.frozen
-class ServerIdentity:
+@attrs.frozen(repr=False)
+class ServerIdentity(Shown):
     """A certificate with its chain, and the key that it is for; files, read when they are used.
 
     :ivar certificate_path: PEM file, this side's certificate first

@@ -40,6 +40,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from cloudconnect.shown import Shown
 from cloudconnect.transports.closing import IHalfCloseTransport, as_failure
 from cloudconnect.transports.flow import ProducerSlot
 
@@ -54,8 +55,8 @@ PIECES_IN_A_TURN = 8
 
 
 @implementer(IAddress)
-@attrs.frozen
-class MemoryAddress:
+@attrs.frozen(repr=False)
+class MemoryAddress(Shown):
     """Where an end of a connection in memory is.
 
     :ivar name: any text

@@ -16,6 +16,7 @@ import attrs
 from cryptography import x509
 
 from cloudconnect.errors import CertificateUntrusted, HostnameMismatch, UsageError
+from cloudconnect.shown import Shown
 from cloudconnect.transports.trust import Problem, Verdict, spki_fingerprint
 
 #: The URI scheme of node names.
@@ -38,8 +39,8 @@ def _check_word(instance: object, attribute: attrs.Attribute[str], value: str) -
         )
 
 
-@attrs.frozen
-class NodeName:
+@attrs.frozen(repr=False)
+class NodeName(Shown):
     """Which node this is.
 
     :ivar role: what it does, such as ``gateway``: 1 to 64 of ``[a-z0-9._-]``
@@ -92,8 +93,8 @@ def _parse_roles(roles: Iterable[str]) -> frozenset[str]:
     return found
 
 
-@attrs.frozen
-class NodeTrust:
+@attrs.frozen(repr=False)
+class NodeTrust(Shown):
     """Which nodes are trusted at the other end of a LAN link.
 
     :ivar ca_file: PEM file with the authority that issues the nodes' certificates

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IProtocol, IReactorTime
 
 from cloudconnect.keys import Secret
 from cloudconnect.settings import RECORD_PAYLOAD_MAX
+from cloudconnect.shown import Shown
 from cloudconnect.transports.recipe import Recipe
 from cloudconnect.transports.stream_layer import RecordStreamLayer
 from cloudconnect.wire.records import RecordHandshake
@@ -22,8 +23,8 @@ from cloudconnect.wire.records import RecordHandshake
 __all__ = ["RecordStream", "RecordStreamLayer"]
 
 
-@attrs.frozen(eq=False)
-class RecordStream(Recipe):
+@attrs.frozen(eq=False, repr=False)
+class RecordStream(Recipe, Shown):
     """How both sides of a record stream are made.
 
     Secret and context alone give secrecy and integrity of each connection, in both directions, but

@@ -33,6 +33,7 @@ from zope.interface import implementer
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.interfaces import IRelayTarget
 from cloudconnect.settings import PREAMBLE_SECONDS
+from cloudconnect.shown import Shown
 from cloudconnect.transports.admission import Admission, holder_of
 from cloudconnect.transports.descriptor import hear_loss
 from cloudconnect.transports.recipe import LayerFactory
@@ -245,8 +246,8 @@ class FirstBytesFactory(Factory):
 
 
 @implementer(IRelayTarget)
-@attrs.frozen
-class FactoryTarget:
+@attrs.frozen(repr=False)
+class FactoryTarget(Shown):
     """A target in this process: protocols that a factory builds.
 
     :ivar factory: builds a protocol for each connection; one that builds None refuses it
@@ -288,8 +289,8 @@ class _Writer(Protocol):
 
 
 @implementer(IStreamClientEndpoint)
-@attrs.frozen
-class SayingEndpoint:
+@attrs.frozen(repr=False)
+class SayingEndpoint(Shown):
     """Connects, writes some bytes, and puts the wanted protocol directly on the transport.
 
     :ivar endpoint: an ``IStreamClientEndpoint``
@@ -311,8 +312,8 @@ class SayingEndpoint:
 
 
 @implementer(IStreamClientEndpoint)
-@attrs.frozen
-class PreambleEndpoint:
+@attrs.frozen(repr=False)
+class PreambleEndpoint(Shown):
     """Connects, writes a preamble, and puts the wanted protocol directly on the transport.
 
     :ivar endpoint: an ``IStreamClientEndpoint``

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTim
 
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import HANDSHAKE_SECONDS
+from cloudconnect.shown import Shown
 from cloudconnect.transports.hosts import is_address
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.nodes import NodeTrust
@@ -77,7 +78,7 @@ class TLSServerFactory(LayerFactory):
         self._make_context = make
 
 
-class _TLSRecipe(Recipe):
+class _TLSRecipe(Recipe, Shown):
     """What both recipes have in common: one context serves many connections."""
 
     name = TLSLayer.name
@@ -137,7 +138,7 @@ class _TLSRecipe(Recipe):
         return layer
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PinnedTLS(_TLSRecipe):
     """TLS 1.3 in which the server shows a certificate and the client judges it.
 
@@ -182,7 +183,7 @@ class PinnedTLS(_TLSRecipe):
         return AnyClient() if self.asking else None
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class MutualTLS(_TLSRecipe):
     """TLS 1.3 between nodes of one LAN: each shows a certificate of the authority that both trust.
 

@@ -29,6 +29,7 @@ from cloudconnect.errors import (
     ProtocolViolation,
 )
 from cloudconnect.settings import HANDSHAKE_BYTES_MAX
+from cloudconnect.shown import Shown
 from cloudconnect.transports.layer import EndingLayer
 from cloudconnect.transports.tls_errors import after_handshake, in_handshake
 from cloudconnect.transports.tls_groups import is_allowed
@@ -43,8 +44,8 @@ _RECORD: Final = 1 << 14
 _OUTPUT: Final = 1 << 17
 
 
-@attrs.frozen
-class TLSFacts:
+@attrs.frozen(repr=False)
+class TLSFacts(Shown):
     """What a TLS handshake came to.
 
     :ivar version: ``TLSv1.3``

@@ -29,6 +29,7 @@ from cloudconnect.errors import (
     HostnameMismatch,
     UsageError,
 )
+from cloudconnect.shown import Shown
 from cloudconnect.transports.hosts import is_address, names_in, parse_host
 
 _FINGERPRINT: Final = re.compile(r"(?i)(SPKI-SHA256|SHA256):([0-9a-f]{64})")
@@ -96,8 +97,8 @@ def parse_fingerprint(text: str) -> str:
     return f"{found[1].upper()}:{found[2].lower()}"
 
 
-@attrs.frozen
-class Problem:
+@attrs.frozen(repr=False)
+class Problem(Shown):
     """Something that OpenSSL finds wrong with a chain.
 
     :ivar code: OpenSSL's number
@@ -112,8 +113,8 @@ class Problem:
         return words if self.depth == 0 else f"{words} (at its authority, {self.depth} up)"
 
 
-@attrs.frozen
-class Verdict:
+@attrs.frozen(repr=False)
+class Verdict(Shown):
     """Why a peer is trusted.
 
     :ivar checked_by: ``ca``, ``pin`` or ``ca+pin``
@@ -140,8 +141,8 @@ class Policy(enum.Enum):
     CA_AND_PIN = "ca+pin"
 
 
-@attrs.frozen
-class AnyClient:
+@attrs.frozen(repr=False)
+class AnyClient(Shown):
     """How a server looks at the certificate that a client may show: it is known by its key alone.
 
     Who signed it does not count, and neither does its time here, so that one that has expired is
@@ -164,8 +165,8 @@ class AnyClient:
         return Verdict("")
 
 
-@attrs.frozen
-class TrustPolicy:
+@attrs.frozen(repr=False)
+class TrustPolicy(Shown):
     """How a tenant knows its provider.
 
     :ivar host: host name or IP address that the certificate must be for

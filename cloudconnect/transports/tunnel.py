@@ -18,6 +18,7 @@ from zope.interface import Attribute, implementer
 from cloudconnect.errors import KeyARejected, Tampered, Truncated
 from cloudconnect.keys import Secret
 from cloudconnect.settings import RECORD_SECONDS, TUNNEL_PAYLOAD_MAX
+from cloudconnect.shown import Shown
 from cloudconnect.transports.layer import EndingLayer, IHalfCloseTransport
 from cloudconnect.transports.recipe import Recipe
 from cloudconnect.wire.noise import (
@@ -226,8 +227,8 @@ def framed(message: bytes) -> bytes:
     return len(message).to_bytes(LENGTH_SIZE, "big") + message
 
 
-@attrs.frozen(eq=False)
-class NoiseTunnel(Recipe):
+@attrs.frozen(eq=False, repr=False)
+class NoiseTunnel(Recipe, Shown):
     """How both sides of a tunnel are made: ``Noise_NNpsk0_25519_AESGCM_SHA256``.
 
     The protocol inside finds :class:`INoiseTunnelTransport` as its transport.

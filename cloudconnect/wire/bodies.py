@@ -14,6 +14,7 @@ import attrs
 
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.settings import CHUNK_MAX
+from cloudconnect.shown import Shown
 
 _CHUNK_PREFIX: Final = struct.Struct(">32sIB32s")
 
@@ -36,8 +37,8 @@ class Coding(enum.IntEnum):
     SEALED_ZSTD = 0x11
 
 
-@attrs.frozen
-class StoredBlob:
+@attrs.frozen(repr=False)
+class StoredBlob(Shown):
     """A chunk of file content or of a manifest, as it is sent and stored.
 
     :ivar id: its name, 32 bytes, keyed by the tenant

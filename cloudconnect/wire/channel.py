@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from cloudconnect.errors import (
@@ -48,15 +48,24 @@ class FrameChannel:
     :param pipe: the bytes below; the channel is the only one to use it
     :param writer: makes the frames of this side's direction
     :param reader: verifies those of the peer's
+    :param ending: called once, in a thread that sends, when nothing but the two ends is due any
+        more: what else belongs to the session may be ended beside them
     """
 
-    def __init__(self, pipe: IBytePipe, writer: FrameWriter, reader: FrameReader) -> None:
+    def __init__(
+        self,
+        pipe: IBytePipe,
+        writer: FrameWriter,
+        reader: FrameReader,
+        ending: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pipe = pipe
         self._writer = writer
         self._reader = reader
         self._sending = threading.Lock()
         self._frames: deque[Frame] = deque()
         self._totals_seen = False
+        self._ending = ending
 
     @property
     def bytes_sent(self) -> int:
@@ -151,15 +160,26 @@ class FrameChannel:
             self._check_totals(frame)
         return frame
 
-    def finish(self) -> None:
+    def finish(self, last: bool = False) -> None:
         """Send TOTALS and end this direction; nothing can be sent afterwards.
 
+        :param last: the peer owes nothing but its end either
         :raises CloudConnectError: the pipe has ended
         """
         with self._sending:
             body = encode_body(bytes=self._writer.bytes, frames=self._writer.frames)
             self._pipe.write(*self._writer.encode(FrameKind.TOTALS, 0, body))
             self._pipe.finish()
+        if last:
+            self._ending()
+
+    def end(self) -> None:
+        """:meth:`finish`, where the peer owes nothing but its end, and :meth:`expect_end`.
+
+        :raises CloudConnectError: as these say
+        """
+        self.finish(last=True)
+        self.expect_end()
 
     def expect_end(self) -> None:
         """Wait for the peer's TOTALS, unless they were received already, and for the end.

@@ -20,6 +20,7 @@ from blake3 import blake3
 from cloudconnect.errors import CloudConnectError, FrameMismatch, Truncated
 from cloudconnect.keys import Subkey
 from cloudconnect.settings import CHUNK_MAX, FRAME_BODY_MAX, IDS_MAX, VERIFY_IDS_MAX
+from cloudconnect.shown import Shown
 from cloudconnect.wire import canonical
 from cloudconnect.wire.bodies import (
     CHUNK_PREFIX_SIZE,
@@ -127,8 +128,8 @@ _BOUNDS: Final = {
 _FLAGS: Final = {FrameKind.POINT: FLAG_PART, FrameKind.CHUNK: FLAG_MANIFEST}
 
 
-@attrs.frozen
-class Frame:
+@attrs.frozen(repr=False)
+class Frame(Shown):
     """A frame whose tag was verified.
 
     :ivar body: its bytes; a view is valid for as long as it is kept

@@ -12,6 +12,7 @@ from typing import Final, Literal, Self
 import attrs
 
 from cloudconnect.errors import ProtocolViolation
+from cloudconnect.shown import Shown
 
 #: How a preamble begins.
 MAGIC: Final = b"CCN1"
@@ -41,8 +42,8 @@ def _check_route(instance: object, attribute: object, value: bytes) -> None:
         raise ValueError(f"a route id has {ROUTE_SIZE} bytes, not {len(value)}")
 
 
-@attrs.frozen
-class Preamble:
+@attrs.frozen(repr=False)
+class Preamble(Shown):
     """What a data connection says of itself, in clear, before anything else.
 
     :ivar kind: which protocol follows

@@ -12,6 +12,7 @@ import attrs
 
 from cloudconnect.errors import CloudConnectError, Truncated
 from cloudconnect.settings import RECORD_PAYLOAD_MAX, RECORD_PAYLOAD_PLAIN
+from cloudconnect.shown import Shown
 from cloudconnect.wire.agreement import BEGIN_SIZE, HELLO_SIZE, WELCOME_SIZE, RecordHandshake
 from cloudconnect.wire.protection import (
     HEADER_SIZE,
@@ -42,34 +43,34 @@ __all__ = [
 ]
 
 
-@attrs.frozen
-class DataReceived:
+@attrs.frozen(repr=False)
+class DataReceived(Shown):
     """Verified payload, never empty."""
 
     data: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class EndReceived:
+@attrs.frozen(repr=False)
+class EndReceived(Shown):
     """The peer has sent all its data, and all of it has been received."""
 
 
-@attrs.frozen
-class AbortReceived:
+@attrs.frozen(repr=False)
+class AbortReceived(Shown):
     """The peer gives up; ``code`` is its reason, 0 to 65535. Nothing it sends later is read."""
 
     code: int
 
 
-@attrs.frozen
-class PingReceived:
+@attrs.frozen(repr=False)
+class PingReceived(Shown):
     """The peer wants the 8 bytes back in a PONG."""
 
     octets: bytes
 
 
-@attrs.frozen
-class PongReceived:
+@attrs.frozen(repr=False)
+class PongReceived(Shown):
     """The answer to a PING of ours."""
 
     octets: bytes

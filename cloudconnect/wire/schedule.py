@@ -13,6 +13,7 @@ import attrs
 from cloudconnect.errors import KeyForgotten, NonceExhausted
 from cloudconnect.keys import KEY_SIZE, Secret, Subkey, hkdf_expand, hkdf_extract
 from cloudconnect.settings import EPOCH_MAX
+from cloudconnect.shown import Shown
 
 #: Size of each side's salt, in bytes.
 SALT_SIZE: Final = 32
@@ -27,8 +28,8 @@ FROM_INITIATOR: Final = 0
 FROM_RESPONDER: Final = 1
 
 
-@attrs.frozen(eq=False)
-class RecordKey:
+@attrs.frozen(eq=False, repr=False)
+class RecordKey(Shown):
     """What protects the records of one epoch in one direction.
 
     :ivar key: the AES-256-GCM key

@@ -218,6 +218,21 @@ class InterruptionTests(BackupCase):
         self.assertGreater(most[0], 100_000)
         self.assertEqual(self.content(result.point, b"/14"), self.read(b"/14"))
 
+    def test_far_away(self) -> None:
+        """More may be under way over a line on which each answer takes its time."""
+        bounds: list[int] = []
+
+        def budget(bytes_max: int, batches_max: int) -> Budget:
+            bounds.append(bytes_max)
+            return Budget(bytes_max, batches_max)
+
+        self.patch(leading_module, "Budget", budget)
+        self.tree(3)
+        for seconds in (None, 0.0005, 0.04):
+            self.place.backup(self.top, round_trip=seconds)
+        near, far = leading_module.IN_FLIGHT_BYTES, leading_module.IN_FLIGHT_BYTES_FAR
+        self.assertEqual([near, near, far], bounds)
+
 
 def _failing(fail: Callable[..., None]) -> Callable[..., None]:
     def send(self: Any, kind: str, group: object) -> None:

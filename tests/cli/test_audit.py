@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudconnect.config.provider import initialize
+from cloudconnect.config.provider import initialize, load
+from cloudconnect.provider.accounts import Accounts
+from cloudconnect.provider.audit.log import AuditLog
 from tests.cli.commands import CommandCase
 
 
@@ -50,6 +52,18 @@ class AuditTests(CommandCase):
         broken = self.call("provider", "audit", "--verify", *self.words)
         self.assertEqual(20, broken.status)
         self.assertIn("SECURITY WARNING", broken.err)
+
+    def test_begins_later(self) -> None:
+        """Where older lines are not kept it is told from which one on the chain is whole."""
+        old = self.path.rename(self.path.with_name("2001-01.jsonl"))
+        self.call("provider", "tenant", "thaw", "acme", *self.words)
+        accounts = Accounts(load(self.directory).accounts_url)
+        self.assertEqual([old.name], AuditLog(self.directory / "audit", accounts).forget(3))
+        accounts.close()
+        (line,) = self.call("provider", "audit", "--verify", *self.words, "--json").lines()
+        self.assertEqual((4, 2, True), (line["first"], line["lines"], line["intact"]))
+        shown = self.call("provider", "audit", "--verify", *self.words)
+        self.assertIn("from number 4 on", shown.out)
 
     def test_other_history(self) -> None:
         """A head that was written down elsewhere is missed where the log never had it."""

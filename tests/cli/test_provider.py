@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.application.twist._twist import Twist
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -98,6 +99,30 @@ class InitTests(DirectoryCase):
         self.assertEqual(15, done.status)
         self.assertIn("stop it first", done.err)
 
+    def test_serve_roles(self) -> None:
+        """Roles go to what runs; those that there are not are refused before anything does."""
+        called: list[list[str]] = []
+        self.patch(Twist, "main", called.append)
+        self.assertEqual(0, self.call("provider", "serve", *self.where).status)
+        done = self.call("provider", "serve", *self.where, "--roles", "service,mover")
+        self.assertEqual(0, done.status, done.err)
+        self.assertEqual(["--roles", "service,mover"], called[1][-2:])
+        self.assertNotIn("--roles", called[0])
+        for wrong in ("", "mover", "service,cook"):
+            done = self.call("provider", "serve", *self.where, "--roles", wrong)
+            self.assertEqual(2, done.status, wrong)
+        self.assertEqual(2, len(called))
+
+    def test_gateway_for_programs(self) -> None:
+        """What was made is one line of JSON, and what is missing is not in it."""
+        words = ("--output", str(self.home / "g"), "--service", "10.0.0.1:6181", "--pool", "west")
+        done = self.call("provider", "gateway", "enroll", "edge", *self.where, *words, "--json")
+        (line,) = done.lines()
+        self.assertEqual(
+            ("gateway", "edge", str(self.home / "g"), "west"),
+            (line["message_type"], line["name"], line["directory"], line["pool"]),
+        )
+
     def test_gateway(self) -> None:
         """A gateway is enrolled; what is still missing at the provider is said."""
         output = self.home / "gateway"
@@ -115,6 +140,20 @@ class TenantTests(DirectoryCase):
 
     def add(self, *words: str) -> Any:
         return self.call("provider", "tenant", "add", "acme", *self.where, *words)
+
+    def test_pool(self) -> None:
+        """A tenant is made with its pool of gateways, by an invitation too; default where none is
+        said, and a name that is none makes no tenant."""
+        self.assertEqual(2, self.add("--pool", "No Pool").status)
+        self.assertEqual(0, self.add("--pool", "west").status)
+        for name, words in (("other", ("--pool", "east")), ("third", ())):
+            done = self.call("provider", "tenant", "invite", name, *self.where, *words)
+            self.assertEqual(0, done.status, done.err)
+        rows = self.call("provider", "tenant", "list", *self.where, "--json").lines()
+        self.assertEqual(
+            {"acme": "west", "other": "east", "third": "default"},
+            {row["name"]: row["pool"] for row in rows},
+        )
 
     def test_token(self) -> None:
         """A token is made and printed once, with a warning to people."""

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from cloudconnect.cli.line import Line
-from cloudconnect.cli.wan import SHORT_SECONDS, WAN, decide
+from cloudconnect.cli.wan import SHORT_SECONDS, WAN, decide, wanted_beside
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import UsageError
 from cloudconnect.tenant.control import Account
@@ -62,6 +62,13 @@ class DecisionTests(CommandCase):
             self.assertEqual(expected, used, (mode, way))
             self.assertFalse(decide(line(False, way), mode, "auto").used)
             self.assertFalse(decide(line(False, way), mode, "off").used)
+
+    def test_wanted_beside(self) -> None:
+        """Whatever may be used is wanted, and what cannot be is not."""
+        for mode, choice in itertools.product(EncryptionMode, ("auto", "on", "off")):
+            may_be = any(decide(line(True, way), mode, choice).used for way in WAYS)
+            wanted = wanted_beside(mode, choice)
+            self.assertEqual(may_be, "cloudconnect.accelerator.source" in wanted, (mode, choice))
 
     def test_not_offered(self) -> None:
         """``on`` at a provider without acceleration is refused, and says what to do."""

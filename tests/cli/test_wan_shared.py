@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.protocols.amp import CommandLocator
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +19,8 @@ from cloudconnect.cli.wan_shared import shared_accelerator
 from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.profile import Profile
 from cloudconnect.config.wan import add_client, initialize
-from cloudconnect.errors import UsageError
+from cloudconnect.errors import NotReachable, UsageError
+from cloudconnect.tap import renewing
 from cloudconnect.tenant.shared import SharedAccelerator
 from cloudconnect.transports.nodes import JOB_MANAGER
 
@@ -51,6 +58,46 @@ class SharedTests(SynchronousTestCase):
         self.assertIsInstance(made, SharedAccelerator)
         self.assertRaises(UsageError, self.made, wan_accelerator="x", wan_node=str(machine))
         self.assertEqual([], self.said)
+
+    def test_renewed(self) -> None:
+        """A certificate of which two thirds are over is renewed before the first line; where that
+        does not succeed the command says when it ends, and goes on."""
+        settings = initialize(Path(self.mktemp()), "tcp:6183")
+        machine = add_client(settings, "laptop", Path(self.mktemp()))
+        issue_node_certificate(settings.authority, "laptop", JOB_MANAGER, machine, 20)
+        later = time.time() + 15 * 86400
+        self.patch(time, "time", lambda: later)
+        asked: list[tuple[Path, Any]] = []
+        answers: list[Exception | None] = [None, NotReachable("away")]
+
+        async def renew_over_lan(reactor: Any, folder: Path, *where: Any) -> None:
+            asked.append((folder, where))
+            answer = answers.pop(0)
+            if answer is not None:
+                raise answer
+
+        self.patch(renewing, "renew_over_lan", renew_over_lan)
+        for notes in (0, 1):
+            made = self.made(wan_accelerator="10.0.0.7:6183", wan_node=str(machine))
+            assert made is not None and made._renew is not None
+            self.successResultOf(Deferred.fromCoroutine(made._renew()))
+            self.assertEqual(notes, len(self.said))
+        self.assertEqual([(machine, (("10.0.0.7", 6183), "accelerator"))] * 2, asked)
+        with self.locked(machine):
+            made = self.made(wan_accelerator="10.0.0.7:6183", wan_node=str(machine))
+            assert made is not None and made._renew is not None
+            self.successResultOf(Deferred.fromCoroutine(made._renew()))
+        self.assertEqual(2, len(asked))
+
+    @contextlib.contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Another command renews what lies there."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def test_end(self) -> None:
         """When this machine's certificate will end soon the command says so."""

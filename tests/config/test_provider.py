@@ -169,6 +169,9 @@ class LoadTests(ProviderCase):
             ('hosts = ["a"]\nmaintenance_hours = 0', "maintenance_hours"),
             ('hosts = ["a"]\ngc_hours = 721', "gc_hours"),
             ('hosts = ["a"]\nscrub_days = true', "scrub_days"),
+            ('hosts = ["a"]\nsessions_days = 179', "sessions_days is 0"),
+            ('hosts = ["a"]\nevents_days = -1', "events_days"),
+            ('hosts = ["a"]\ntenant_events = 0', "tenant_events"),
             ('hosts = ["a"]\nscrub_days = "30"', "scrub_days"),
         ):
             self.write(text)

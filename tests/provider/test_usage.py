@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import UsageError
+from cloudconnect.provider.accounts.history import History
+from cloudconnect.provider.session_counts import SessionCounts, month_of
 from cloudconnect.provider.usage import (
     Month,
     UsageRecorder,
     check_month,
     keep_measured,
-    month_of,
     read_months,
     usage_rows,
 )
@@ -48,27 +47,17 @@ class MonthTests(SynchronousTestCase):
         self.assertEqual(["acme", "bcme"], list(read_months(kept, "2026-11")))
 
     def test_names(self) -> None:
-        """Months are those of UTC, and what is none is refused."""
-        self.assertEqual(("2026-10", "2026-11"), (month_of(NOVEMBER - 1), month_of(NOVEMBER)))
+        """What is no month is refused."""
         for text in ("", "2026", "2026-13", "2026-1", "2026-011"):
             self.assertRaises(UsageError, check_month, text)
 
-    def test_sessions(self) -> None:
-        """Sessions count in the month in which they started; odd summaries count nothing."""
-
-        def session(started: float, kind: str, summary: dict[str, Any]) -> dict[str, Any]:
-            return {"tenant": "acme", "started": started, "kind": kind, "summary": summary}
-
-        sessions = [
-            session(NOVEMBER - 1, "backup", {"bytes_sent": 7}),
-            session(NOVEMBER, "backup", {"bytes_sent": 5}),
-            session(NOVEMBER, "backup", {"bytes_sent": "many"}),
-            session(NOVEMBER, "restore", {"bytes_sent": -5}),
-            session(NOVEMBER, "check", {}),
-        ]
-        (row,) = usage_rows({}, sessions, "2026-11")
-        counts = [row[name] for name in ("backups", "restores", "other_sessions", "bytes_sent")]
-        self.assertEqual([2, 1, 1, 5], counts)
+    def test_rows(self) -> None:
+        """There is a row for who had something stored, and for who had a session."""
+        rows = usage_rows({"acme": Month(1, 5, 0, 0, 5)}, {"other": SessionCounts(1, 2, 3, 4)}, "m")
+        self.assertEqual(
+            [("acme", 5, 0, 0), ("other", 0, 1, 4)],
+            [(r["tenant"], r["bytes_most"], r["backups"], r["bytes_sent"]) for r in rows],
+        )
 
 
 class RecorderTests(StageCase):
@@ -96,6 +85,19 @@ class RecorderTests(StageCase):
         self.assertGreater(on_disk, 6000)
         self.assertEqual([on_disk], [sum(stored.values()) for stored in kept])
         self.assertEqual(kept[0], recorder.stored)
+
+    def test_forgotten(self) -> None:
+        """A month's report is the same when some of its sessions are not kept any more."""
+        tenant = self.connected()
+        for _ in range(3):
+            self.reactor.result_of(tenant.back_up(self.source()))
+        accounts, listings = self.provider.accounts, self.provider.administration.listings
+        month = month_of(accounts.sessions("", 0, 9)[0]["started"])
+        before = listings.page("usage", {"month": month}, 0, 9)
+        self.assertEqual(2, accounts.forget_old(History.SESSIONS, 2, 9))
+        self.assertEqual(1, len(accounts.sessions("", 0, 9)))
+        self.assertEqual(before, listings.page("usage", {"month": month}, 0, 9))
+        self.assertEqual(3, before[0][0]["backups"])
 
     def test_listing(self) -> None:
         """The admin's listing has a row for each tenant of the month."""

@@ -90,13 +90,19 @@ class MoverTests(StoryCase):
         enrolled = await self.administer("enroll", name, "--role", role, "--service", self.service)
         token = self.folder / f"{name}.node-token"
         token.write_text(enrolled.records[-1]["token"])
-        self.assertStatus(await self.joined(name, token, **place), 0)
+        done = await self.joined(name, token, **place)
+        self.assertStatus(done, 0)
+        made = done.records[-1]
+        self.assertEqual(
+            ("node", name, str(self.folder / name)),
+            (made["message_type"], made["name"], made["directory"]),
+        )
 
     async def joined(self, name: str, token: Path, **place: str) -> Done:
         words = [word for key, value in place.items() for word in (f"--{key}", value)]
         directory = ("--directory", str(self.folder / name))
         return await self.run_command(
-            "node", "join", *directory, "--token-file", str(token), *words
+            "node", "join", *directory, "--token-file", str(token), *words, "--json"
         )
 
     def start_process(self, kind: str, directory: Path) -> Process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import IServiceMaker
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
@@ -20,6 +21,7 @@ from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import initialize
 from cloudconnect.provider.data_mover.storage import STORAGE_FILE
 from cloudconnect.tap.datamover import MoverProcess, Options, makeService
+from cloudconnect.tap.reloading import ChangeWatch
 from tests.tap.test_provider import LOOPBACK, StoppingReactor
 
 
@@ -99,6 +101,19 @@ class ProcessTests(MoverCase):
         yield maybeDeferred(process.stopService)
         self.assertEqual([], self.flushLoggedErrors())
         self.assertTrue(any("data mover listens" in text for text in self.logged))
+
+    def test_settings_change(self) -> None:
+        """How often it tends what is stored holds from the moment on at which mover.toml says so;
+        for its folders a new start is needed, which is said."""
+        options = Options()
+        options.parseOptions(["--directory", str(self.settings.directory)])
+        process = makeService(options)
+        changed = attrs.evolve(self.settings, scrub_days=90, keys="elsewhere")
+        (self.settings.directory / CONFIGURATION).write_text(changed.to_toml())
+        (watch,) = [child for child in process if isinstance(child, ChangeWatch)]
+        watch._look()
+        self.assertEqual(90, process._mover.maintenance._intervals.scrub_days)
+        self.assertTrue(any("keys: used from the next start on" in t for t in self.logged))
 
     @inlineCallbacks
     def test_port_in_use(self) -> Any:

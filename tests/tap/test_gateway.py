@@ -13,11 +13,12 @@ from twisted.logger import eventAsText, globalLogPublisher
 from twisted.python.usage import UsageError as OptionError
 from twisted.trial.unittest import TestCase
 
-from cloudconnect.config.gateway import enroll
+from cloudconnect.config.gateway import CONFIGURATION, enroll
 from cloudconnect.config.provider import initialize
 from cloudconnect.errors import Refused
 from cloudconnect.provider.gateway.relay import RelayTo
 from cloudconnect.tap.gateway import GatewayProcess, Options, makeService
+from cloudconnect.tap.reloading import ChangeWatch
 from tests.tap.test_provider import LOOPBACK, StoppingReactor
 
 
@@ -95,6 +96,25 @@ class ProcessTests(GatewayCase):
         process = self.start()
         yield maybeDeferred(process.stopService)
         self.assertEqual([], self.flushLoggedErrors())
+
+    def test_settings_change(self) -> None:
+        """Bounds, pool and address hold from the moment on at which gateway.toml says so; for its
+        port a new start is needed, which is said."""
+        options = Options()
+        options.parseOptions(["--directory", str(self.settings.directory)])
+        process = makeService(options)
+        path = self.settings.directory / CONFIGURATION
+        written = path.read_text().replace('pool = "default"', 'pool = "west"')
+        path.write_text(written.replace(LOOPBACK, "tcp:1") + "tenant_connections = 7\n")
+        (watch,) = [child for child in process if isinstance(child, ChangeWatch)]
+        watch._look()
+        self.assertEqual(7, process._gateway._bounds.of_tenant)
+        self.assertEqual("west", process._registration._pool)
+        self.assertTrue(any("listen: used from the next start on" in t for t in self.logged))
+        path.write_text(written + "line_rate = -1\n")
+        watch._look()
+        self.assertTrue(any("not read again: " in text for text in self.logged))
+        self.assertEqual(7, process._gateway._bounds.of_tenant)
 
     @inlineCallbacks
     def test_port_in_use(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -142,6 +143,26 @@ class ProcessTests(TestCase):
         self.assertTrue(first.connected)
         second.transport.abortConnection()
         first.transport.abortConnection()
+
+    @inlineCallbacks
+    def test_kept_days(self) -> Any:
+        """Limits, how long what is kept, and how often what is stored is tended hold from the
+        moment on at which the configuration says so."""
+        process = self.start()
+        yield self.ready
+        provider = process._provider
+        self.assertEqual(400, provider.forgetting.keep.events_days)
+        self.assertTrue(provider.forgetting.running)
+        path = self.settings.directory / CONFIGURATION
+        text = path.read_text()
+        for name, value in (("events_days", 90), ("tenant_connections", 9), ("scrub_days", 60)):
+            text = re.sub(rf"{name} = \d+", f"{name} = {value}", text)
+        path.write_text(re.sub(r"grace_days = \d+", "grace_days = 3", text))
+        process.reload()
+        self.assertEqual(90, provider.forgetting.keep.events_days)
+        self.assertEqual(9, provider._gateway._bounds.of_tenant)
+        self.assertEqual(60, provider._mover.maintenance._intervals.scrub_days)
+        self.assertEqual((60, 3), (provider.health.scrub_days, provider.service.tenants.grace_days))
 
     @inlineCallbacks
     def test_alarms(self) -> Any:

@@ -7,11 +7,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.trial.unittest import TestCase
+from twisted.logger import eventAsText, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from cloudconnect.tap.reloading import ChangeWatch
+from cloudconnect.errors import UsageError
+from cloudconnect.tap.reloading import ChangeWatch, SettingsFile
 
 
 class ChangeTests(TestCase):
@@ -72,3 +75,69 @@ class ChangeTests(TestCase):
         yield changed
         watch.stopService()
         self.assertEqual(before, signal.getsignal(signal.SIGHUP))
+
+
+@attrs.frozen
+class Settings:
+    """What a process may be told."""
+
+    rate: int = 1
+    pool: str = "default"
+    listen: str = "here"
+
+
+class SettingsTests(SynchronousTestCase):
+    """A file of settings that is read again."""
+
+    def setUp(self) -> None:
+        self.now: Any = Settings()
+        self.used: list[Settings] = []
+        self.log: list[str] = []
+        observer = lambda event: self.log.append(eventAsText(event))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.file = SettingsFile(Settings(), self.load, ("rate", "pool"), self.use)
+
+    def load(self) -> Settings:
+        if isinstance(self.now, UsageError):
+            raise self.now
+        found: Settings = self.now
+        return found
+
+    def use(self, settings: Settings) -> None:
+        if settings.pool == "wrong":
+            raise UsageError("no pool")
+        self.used.append(settings)
+
+    def read(self, settings: Any) -> str:
+        """What the log says of it."""
+        self.now = settings
+        self.log.clear()
+        self.file.read_again()
+        return "\n".join(self.log)
+
+    def test_same(self) -> None:
+        """Where nothing was changed nothing is said or done."""
+        self.assertEqual("", self.read(Settings()))
+        self.assertEqual([], self.used)
+
+    def test_used(self) -> None:
+        """What can be used is, and what cannot is said to need a new start; once."""
+        said = self.read(Settings(2, "west", "there"))
+        self.assertIn("pool, rate: used from now on", said)
+        self.assertIn("listen: used from the next start on", said)
+        self.assertEqual([Settings(2, "west", "there")], self.used)
+        self.assertEqual("", self.read(Settings(2, "west", "there")))
+
+    def test_late(self) -> None:
+        """What cannot be used alone is not handed over."""
+        self.assertIn("next start", self.read(Settings(listen="there")))
+        self.assertEqual([], self.used)
+
+    def test_wrong(self) -> None:
+        """What cannot be read, or used, changes nothing, and what comes after it counts."""
+        self.assertIn("not read again: half a line", self.read(UsageError("half a line")))
+        self.assertIn("not read again: no pool", self.read(Settings(2, "wrong")))
+        self.assertEqual([], self.used)
+        self.assertIn("rate: used", self.read(Settings(2)))
+        self.assertEqual([Settings(2)], self.used)

@@ -14,7 +14,8 @@ from cloudconnect.config.certificates import load_certificate
 from cloudconnect.config.node_certificates import issue_node_certificate, make_node_ca
 from cloudconnect.errors import NotReachable
 from cloudconnect.provider.alarms.expiry import LOOK_SECONDS
-from cloudconnect.tap.renewing import CertificateKeeper, own_keeper, watch_certificates
+from cloudconnect.tap.reloading import SettingsFile
+from cloudconnect.tap.renewing import CertificateKeeper, own_keeper, watch_files
 from cloudconnect.transports.nodes import NodeName
 
 NODE = NodeName("mover", "one")
@@ -102,7 +103,8 @@ class OwnTests(KeeperCase):
         """The log of a node's process says when its certificate will end soon."""
         self.issue(10)
         process = MultiService()
-        watch_certificates(self.clock, process, self.node, lambda: None)
+        settings = SettingsFile(NODE, lambda: NODE, (), lambda _: None)
+        watch_files(self.clock, process, self.node, lambda: None, "node.toml", settings)
         process.startService()
         self.addCleanup(process.stopService)
         self.assertEqual(1, self.said("this node's certificate in the LAN expires on "))

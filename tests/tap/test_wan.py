@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import eventAsText, globalLogPublisher
@@ -21,7 +22,8 @@ from cloudconnect.config.node_certificates import issue_node_certificate
 from cloudconnect.config.provider import initialize
 from cloudconnect.config.wan import AcceleratorSettings, add_client, client_tls, enroll
 from cloudconnect.config.wan import initialize as initialize_source
-from cloudconnect.errors import NotReachable, UsageError
+from cloudconnect.errors import CloudConnectError, NotReachable, UsageError
+from cloudconnect.tap.renewing import renew_over_lan
 from cloudconnect.tap.wan import AcceleratorProcess, Options, makeService
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.nodes import ACCELERATOR
@@ -191,6 +193,31 @@ class SourceTests(AcceleratorCase):
         yield maybeDeferred(process.stopService)
         self.assertEqual([], self.flushLoggedErrors())
         self.assertFalse(self.refused.called)
+
+    @inlineCallbacks
+    def test_machines(self) -> Any:
+        """A machine gets its next certificate over its line, and is let in with it, and not with
+        the one before it; once it was removed, with none."""
+        process = self.start()
+        port = yield self.listening
+        machine = add_client(self.settings, "laptop", Path(self.mktemp()))
+        old = Path(self.mktemp())
+        shutil.copytree(machine, old)
+        where = ("127.0.0.1", port)
+
+        def renewed(folder: Path) -> Deferred[Any]:
+            return ensureDeferred(renew_over_lan(reactor, folder, where, ACCELERATOR))
+
+        yield renewed(machine)
+        self.assertNotEqual(
+            (old / "certificate.pem").read_bytes(), (machine / "certificate.pem").read_bytes()
+        )
+        yield self.assertFailure(renewed(old), CloudConnectError)
+        yield renewed(machine)
+        self.settings.machines.remove("laptop")
+        yield self.assertFailure(renewed(machine), CloudConnectError)
+        self.assertTrue(any("laptop was removed" in text for text in self.logged))
+        yield maybeDeferred(process.stopService)
 
     @inlineCallbacks
     def test_reread(self) -> Any:

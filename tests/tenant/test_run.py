@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from cloudconnect import keys as all_keys
-from cloudconnect.commands.control import Role
+from cloudconnect.backup.dialogue import greet
+from cloudconnect.commands.control import Role, SessionKind
 from cloudconnect.errors import (
     Busy,
     Cancelled,
@@ -303,23 +305,55 @@ class LossTests(ManagerCase):
         self.failure_of(running, Truncated)
         self.assertEqual(["interrupted"], self.states())
 
-    def test_stream_changed(self) -> None:
-        """A record that nobody has sealed is tampering; both sides know of it, and nothing that
-        the session has published stays."""
+    def changed_at_the_end(self, connection: int) -> None:
+        """A backup whose point is published, and then that connection is changed."""
         tenant = self.connected()
-        source = self.source()
 
         def around(run: Callable[[], Any]) -> Any:
-            result = run()
-            self.assertEqual(1, len(self.provider.points()))
-            self.reactor.callFromThread(lambda: self.pairs()[1].left.write(b"\x00\x20" + bytes(32)))
-            return result
+            channel = run.__self__._channel  # type: ignore[attr-defined]
+            end = channel.end
 
-        running = tenant.back_up(source, around)
-        self.failure_of(running, Tampered, Truncated, NotReachable)
+            def change_and_end() -> None:
+                self.assertEqual(1, len(self.provider.points()))
+                line = self.pairs()[connection].left
+                self.reactor.callFromThread(line.write, b"\x00\x20" + bytes(32))
+                end()
+
+            self.patch(channel, "end", change_and_end)
+            return run()
+
+        self.failure_of(tenant.back_up(self.source(), around), Tampered, Truncated, NotReachable)
         self.reactor.pass_time(1)
         self.assertEqual([], self.provider.points())
         self.assertIn("tampered", self.provider.names(type="warning"))
+
+    def test_tunnel_changed_at_the_end(self) -> None:
+        """A message that nobody has sealed is tampering, also when the restore point is there; both
+        sides know of it, and nothing that the session has published stays."""
+        self.changed_at_the_end(1)
+
+    def test_stream_changed_at_the_end(self) -> None:
+        """So is a record."""
+        self.changed_at_the_end(2)
+
+    def test_ends_at_once(self) -> None:
+        """The tunnel ends beside the stream: it does not wait for the stream's other end."""
+        tenant = self.connected()
+        ended = []
+
+        def dialogue(channel: Any, session: bytes) -> None:
+            greet(channel, tenant.keys, tenant.description, "read")
+            tunnel = self.pairs()[1]
+            channel.finish(last=True)
+            for _ in range(500):
+                if tunnel.left.disconnected:
+                    break
+                time.sleep(0.01)
+            ended.append(tunnel.left.disconnected)
+            channel.expect_end()
+
+        self.reactor.result_of(tenant.session(dialogue, SessionKind.READ))
+        self.assertEqual(([True], ["done"], []), (ended, self.states(), tenant.warnings))
 
     def test_control_lost(self) -> None:
         """A session survives the loss of its control channel; no other can be started."""

@@ -65,6 +65,19 @@ class SharedTests(SynchronousTestCase):
         lines = wrap_server_endpoint(self.tls(role, "job-manager"), self.place, self.reactor)
         lines.listen(Factory.forProtocol(made))
 
+    def test_renewed_first(self) -> None:
+        """What is due is renewed before the first line, and only then."""
+        self.serve()
+        renewed: list[int] = []
+
+        async def renew() -> None:
+            renewed.append(len(self.lines))
+
+        self.shared._renew = renew
+        for _ in range(2):
+            self.reactor.result_of(self.shared.ready())
+        self.assertEqual(([0], 2), (renewed, len(self.lines)))
+
     def test_ready(self) -> None:
         """It is reached over its line, and its connections are not this process's."""
         self.serve()

@@ -42,6 +42,16 @@ class HolderTests(SynchronousTestCase):
 class AdmissionTests(SynchronousTestCase):
     """Counting."""
 
+    def test_changed(self) -> None:
+        """Other bounds hold from then on, and who is in stays."""
+        admission = Admission(2, 1)
+        self.assertEqual([True, False, True], [admission.enter(holder) for holder in "aab"])
+        admission.change(4, 2)
+        self.assertEqual([True, False, True, False], [admission.enter(h) for h in "aabc"])
+        admission.change(1, 1)
+        self.assertEqual(4, admission.count)
+        self.assertFalse(admission.enter("c"))
+
     def test_bounds(self) -> None:
         """No more than so many, in all and of one; who has left makes room."""
         admission = Admission(4, 2)

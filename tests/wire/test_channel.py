@@ -60,6 +60,22 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.left.bytes_sent, self.right.bytes_received)
         self.assertEqual(self.right.bytes_sent, self.left.bytes_received)
 
+    def test_ending(self) -> None:
+        """Who waits for the last words hears when nothing but the ends is due, and only then."""
+        heard: list[bool] = []
+
+        def made() -> FrameChannel:
+            key = Subkey(b"k" * 32)
+            pipe = PipePair(1 << 10).left
+            return FrameChannel(
+                pipe, FrameWriter(key, 0), FrameReader(key, 0), lambda: heard.append(True)
+            )
+
+        made().finish()  # the peer may still have much to say
+        self.assertEqual([], heard)
+        made().finish(last=True)
+        self.assertEqual([True], heard)
+
     def test_no_totals(self) -> None:
         """An end of the pipe without totals is truncation, however proper the pipe's own end."""
         self.left.send(FrameKind.GET, 1, bytes(32))

@@ -142,7 +142,7 @@ def login_vectors() -> dict[str, str]:
     )
     client = ScramClient("alice", Password(TOKEN.encode()), b"\xcb" * 32)
     server = ScramServer(lambda name: verifier, b"\xcb" * 32, bytes(32))
-    client._scram.c_nonce = Nonce("c" * 32)
+    client._nonce, client._bare = "c" * 32, "n=alice,r=" + "c" * 32
     server._scram.s_nonce = Nonce("s" * 32)
     client_first = client.first()
     server_first = server.first(client_first)

@@ -1,4 +1,4 @@
-"""Logging in: :mod:`cloudconnect.wire.scram`."""
+"""The provider's side of a login, and both together: :mod:`cloudconnect.wire.scram`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.errors import CloudConnectError, LoginRefused, ProtocolViolation, UsageError
+from cloudconnect.errors import LoginRefused
 from cloudconnect.keys import Password
+from cloudconnect.wire.login import MESSAGE_MAX, make_token
 from cloudconnect.wire.scram import (
-    MESSAGE_MAX,
     ScramClient,
     ScramServer,
     Verifier,
-    is_tenant_name,
-    is_token,
-    make_token,
     make_verifier,
 )
 
@@ -254,117 +251,8 @@ class ServerTests(SynchronousTestCase):
             ScramClient("alice", TOKEN, b"")
 
 
-class ClientTests(SynchronousTestCase):
-    """What a false provider sends to the tenant."""
-
-    def _answer(self, client: ScramClient, iterations: object, nonce: str = "{}more") -> str:
-        salt = base64.b64encode(bytes(16)).decode()
-        return f"r={nonce.format(field(client.first(), 'r'))},s={salt},i={iterations}"
-
-    def test_too_few_iterations(self) -> None:
-        """No proof is sent to a server that wants it cheap, for passwords and for tokens."""
-        for password, iterations, least, error in (
-            (Password(b"human"), 4096, "600000", LoginRefused),
-            (Password(b"human"), 599_999, "600000", LoginRefused),
-            (TOKEN, 4095, "4096", ProtocolViolation),
-            (TOKEN, 1, "4096", ProtocolViolation),
-        ):
-            client = ScramClient("alice", password, BINDING)
-            with self.assertRaises(error) as caught:
-                client.final(self._answer(client, iterations))
-            self.assertIn(least, str(caught.exception))
-
-    def test_too_many_iterations(self) -> None:
-        """No client computes for minutes because a server says so."""
-        client = ScramClient("alice", TOKEN, BINDING)
-        with self.assertRaises(ProtocolViolation):
-            client.final(self._answer(client, 10_000_001))
-
-    def test_malformed_answers(self) -> None:
-        """Another nonce, no number, no salt: not an answer to what was asked."""
-        for make in (
-            lambda client: self._answer(client, 4096, "another"),
-            lambda client: self._answer(client, 4096, "{}"),
-            lambda client: self._answer(client, 4096, "x{}"),
-            lambda client: self._answer(client, "many"),
-            lambda client: self._answer(client, 4096).replace("s=", "x="),
-            lambda client: client.first() and "",
-            lambda client: self._answer(client, "9" * MESSAGE_MAX),
-        ):
-            client = ScramClient("alice", TOKEN, BINDING)
-            with self.assertRaises(ProtocolViolation):
-                client.final(make(client))
-
-    def test_an_error_is_a_refusal(self) -> None:
-        """A server that answers with an error has refused the login."""
-        client = ScramClient("alice", TOKEN, BINDING)
-        client.first()
-        with self.assertRaises(LoginRefused):
-            client.final("e=unknown-user")
-
-    def test_false_server(self) -> None:
-        """A server without the verifier cannot prove itself, whatever it answers."""
-        signature = base64.b64encode(bytes(32)).decode()
-        for answer in (f"v={signature}", "v=", "", "e=other-error", "x" * (MESSAGE_MAX + 1)):
-            client, provider = ScramClient("alice", TOKEN, BINDING), server()
-            client.final(provider.first(client.first()))
-            with self.assertRaises(LoginRefused) as caught:
-                client.verify(answer)
-            self.assertIn("could not prove", str(caught.exception))
-
-    def test_refused_by_the_server(self) -> None:
-        """``invalid-proof`` is the server's word for a wrong password."""
-        client, provider = ScramClient("alice", TOKEN, BINDING), server()
-        client.final(provider.first(client.first()))
-        with self.assertRaises(LoginRefused) as caught:
-            client.verify("e=invalid-proof")
-        self.assertIn("does not accept", str(caught.exception))
-
-    def test_unusable_words(self) -> None:
-        """A name or a password that cannot be one is said before anything is sent."""
-        for name in ("", "Alice", "a" * 65, "a,b", "a\n"):
-            with self.assertRaises(UsageError):
-                ScramClient(name, TOKEN, BINDING)
-        for octets in (b"", b"\xff", b"bell\x07"):
-            with self.assertRaises(UsageError) as caught:
-                ScramClient("alice", Password(octets), BINDING)
-            self.assertNotIn("bell", str(caught.exception))
-            with self.assertRaises(CloudConnectError):
-                make_verifier(Password(octets))
-
-    def test_password_is_dropped(self) -> None:
-        """After the proof was made the client object no longer holds the password."""
-        client, provider = ScramClient("alice", TOKEN, BINDING), server()
-        client.final(provider.first(client.first()))
-        self.assertIsNone(client._scram.password)
-
-
-class WordTests(SynchronousTestCase):
-    """Names, tokens, verifiers."""
-
-    def test_tokens(self) -> None:
-        """A token is cct1- and 256 random bits, and is recognised."""
-        tokens = {make_token().reveal() for _ in range(20)}
-        self.assertEqual(len(tokens), 20)
-        for token in tokens:
-            self.assertTrue(is_token(Password(token)))
-            octets = base64.b32decode(token[5:].upper() + b"====")
-            self.assertEqual((token[:5], len(token), len(octets)), (b"cct1-", 57, 32))
-
-    def test_not_tokens(self) -> None:
-        """Everything else counts as chosen by a human, and needs many iterations."""
-        token = make_token().reveal()
-        for octets in (b"", b"human", token[:-1], token + b"a", token.upper(), b"\xff" + token[1:]):
-            self.assertFalse(is_token(Password(octets)))
-        self.assertFalse(is_token(Password(token[:-1] + b"b")))
-        self.assertFalse(is_token(Password(token + b"\n")))
-
-    def test_names(self) -> None:
-        """Tenants' names: 1 to 64 of a few characters."""
-        for name in ("a", "alice", "a.b_c-9", "a" * 64):
-            self.assertTrue(is_tenant_name(name))
-        for name in ("", "a" * 65, "A", "a/b", "a b", "a\n", "ä"):
-            self.assertFalse(is_tenant_name(name))
+class VerifierTests(SynchronousTestCase):
+    """What a provider keeps of a login password."""
 
     def test_verifier(self) -> None:
         """A verifier has a salt of its own, and shows nothing when printed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cloudconnect.provider.accounts.credentials import CredentialAccounts
 from cloudconnect.provider.accounts.events import EventAccounts
+from cloudconnect.provider.accounts.history import HistoryAccounts
 from cloudconnect.provider.accounts.nodes import NodeAccounts
 from cloudconnect.provider.accounts.removals import RemovalAccounts
 from cloudconnect.provider.accounts.sessions import SessionAccounts
@@ -25,6 +26,7 @@ class Accounts(
     SessionAccounts,
     EventAccounts,
     UntoldAccounts,
+    HistoryAccounts,
     NodeAccounts,
 ):
     """The accounts data base, with all its parts."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 MAX_TASKS_DEFAULT: Final = 4
 
 #: The newest revision of the data base; a test compares it with the migrations.
-REVISION: Final = "accounts_0007_untold"
+REVISION: Final = "accounts_0008_history"
 
 metadata = sa.MetaData()
 
@@ -108,6 +108,7 @@ events_table = sa.Table(
     sa.Column("reported_by", sa.String(16), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("fields", sa.Text, nullable=False),
+    sa.Index("ix_events_tenant_type", "tenant", "type"),
 )
 
 untold_table = sa.Table(
@@ -118,6 +119,7 @@ untold_table = sa.Table(
     sa.Column("job", sa.String(32), nullable=False),
     sa.Column("session", sa.String(32), nullable=False),
     sa.Column("kind", sa.String(48), nullable=False),
+    # By the provider's own clock.
     sa.Column("kept", sa.Float, nullable=False),
     # As JSON.
     sa.Column("warning", sa.Text, nullable=False),

@@ -131,6 +131,7 @@ class TenantAccounts(Database):
         soft_quota: int | None = None,
         bandwidth: int | None = None,
         expect_every: int | None = None,
+        pool: str = "default",
     ) -> None:
         """Make a tenant with one credential that may do everything.
 
@@ -148,6 +149,7 @@ class TenantAccounts(Database):
             "soft_quota": soft_quota,
             "bandwidth": bandwidth,
             "expect_every": expect_every,
+            "pool": pool,
         }
         _check_limits(limits)
         with self._writing() as connection:

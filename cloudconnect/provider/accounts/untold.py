@@ -7,7 +7,6 @@ service that is killed in between loses none.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 
 from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning
+from cloudconnect.provider.accounts.clock import passed_until_now
 from cloudconnect.provider.accounts.database import Database
 from cloudconnect.provider.accounts.tables import untold_table
 
@@ -24,7 +24,7 @@ OF_JOB_MAX: Final = 16
 #: Warnings that are kept of one tenant, so that it can push out nobody else's: the newest, before
 #: those that say that a line was only cut.
 OF_TENANT_MAX: Final = 256
-#: Seconds after which nobody goes on with a job any more.
+#: Seconds after which nobody goes on with a job any more, by the provider's own clock.
 MEMORY_SECONDS: Final = 30 * 86400.0
 
 _u = untold_table.c
@@ -39,8 +39,8 @@ class UntoldAccounts(Database):
 
         :param job: 32 hexadecimal digits that stand for it
         """
-        now = time.time()
         with self._writing() as connection:
+            now = passed_until_now(connection)
             mine = sa.select(_u.warning).where(_u.tenant == tenant, _u.job == job)
             known = [_read(text) for text in connection.execute(mine).scalars()]
             for warning in warnings:
@@ -68,17 +68,11 @@ class UntoldAccounts(Database):
                 .limit(OF_TENANT_MAX)
             )
             old = sa.and_(_u.tenant == tenant, _u.id.not_in(newest.scalar_subquery()))
-            connection.execute(
-                untold_table.delete().where(sa.or_(old, _u.kept < now - MEMORY_SECONDS))
-            )
+            connection.execute(untold_table.delete().where(old))
 
     def untold_of(self, tenant: str, job: str) -> list[SecurityWarning]:
         """What a tenant was not told yet of a job's sessions."""
-        query = (
-            sa.select(_u.warning)
-            .where(_u.tenant == tenant, _u.job == job, _u.kept >= time.time() - MEMORY_SECONDS)
-            .order_by(_u.id)
-        )
+        query = sa.select(_u.warning).where(_u.tenant == tenant, _u.job == job).order_by(_u.id)
         with self._engine.connect() as connection:
             return [_read(text) for text in connection.execute(query).scalars()]
 

@@ -141,7 +141,7 @@ class Health:
         self._listening = listening
         self._repositories = repositories
         self._roles = list(roles)
-        self._scrub_days = scrub_days
+        self.scrub_days = scrub_days
         self.endings: Callable[[], Iterable[Ending]] = tuple
         self.deliveries: Callable[[], Iterable[Delivery]] = tuple
 
@@ -176,7 +176,7 @@ class Health:
                 for delivery in self.deliveries()
             ],
             "storage": await self._storage(found["tenants"]["repositories"]),
-            "scrub_days": self._scrub_days,
+            "scrub_days": self.scrub_days,
         }
 
     async def _storage(self, repositories: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.data_mover.acts import RepositoryActs
 from cloudconnect.provider.service.followers import follower_rows, read_known
+from cloudconnect.provider.session_counts import added, count_sessions, forgotten_counts
 from cloudconnect.provider.usage import read_months, usage_rows
 from cloudconnect.settings import PAGE_ROWS_MAX
 
@@ -67,7 +68,9 @@ class Listings:
         return follower_rows(known, tenants, self._sessions(), [pin], time.time())
 
     def _usage(self, month: str) -> list[dict[str, Any]]:
-        return usage_rows(read_months(self._accounts, month), self._sessions(), month)
+        months = read_months(self._accounts, month)  # which checks what it is
+        kept = count_sessions(self._sessions()).get(month, {})
+        return usage_rows(months, added(kept, forgotten_counts(self._accounts, month)), month)
 
     def _sessions(self) -> list[dict[str, Any]]:
         sessions: list[dict[str, Any]] = []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.errors import Refused, UsageError
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.admin.reach import Reach
+from cloudconnect.provider.admin.answers import AdminAnswers
 from cloudconnect.provider.service.planning import HERE
 from cloudconnect.settings import PAGE_ROWS_MAX
 from cloudconnect.transports.nodes import ACCELERATOR, GATEWAY, MOVER
@@ -59,27 +57,14 @@ def change_node(accounts: Accounts, role: str, name: str, act: str) -> None:
         accounts.change_node(role, name, act == "drain")
 
 
-class NodeAnswers(CommandLocator):
-    """The acts on nodes.
-
-    :param accounts: the accounts data base
-    :param in_accounts_thread: runs a blocking call and fires with its result
-    :param reach: what they reach beside the accounts
-    """
-
-    def __init__(
-        self, accounts: Accounts, in_accounts_thread: Callable[..., Deferred[Any]], reach: Reach
-    ) -> None:
-        super().__init__()
-        self._accounts = accounts
-        self._run = in_accounts_thread
-        self._reach = reach
+class NodeAnswers(AdminAnswers):
+    """The acts on nodes."""
 
     @InviteNode.responder
     def invite_node(self, role: str, name: str, seconds: int) -> Deferred[dict[str, Any]]:
         """Make a token for a new node."""
         check_name(role, name)
-        made = self._run(self._accounts.invite_node, role, name, seconds)
+        made = self._run(self._administration.accounts.invite_node, role, name, seconds)
         return made.addCallback(
             lambda token: {"identifier": token.identifier, "secret": token.secret}
         )
@@ -88,12 +73,14 @@ class NodeAnswers(CommandLocator):
     def note_node(self, role: str, name: str, spki: str) -> Deferred[dict[str, Any]]:
         """A node got its certificate by hand."""
         check_name(role, name)
-        return self._run(self._accounts.note_node, role, name, spki).addCallback(lambda _: {})
+        return self._run(self._administration.accounts.note_node, role, name, spki).addCallback(
+            lambda _: {}
+        )
 
     @ListNodes.responder
     def list_nodes(self) -> Deferred[dict[str, Any]]:
         """Every node, and what it does now."""
-        return self._run(self._accounts.nodes).addCallback(
+        return self._run(self._administration.accounts.nodes).addCallback(
             lambda rows: {
                 "rows": [
                     {**row, **self._reach.node_fields(row["role"], row["name"])}
@@ -105,5 +92,5 @@ class NodeAnswers(CommandLocator):
     @ChangeNode.responder
     def change_node(self, role: str, name: str, act: str) -> Deferred[dict[str, Any]]:
         """Drain a node, let it have sessions again, or take its certificate back."""
-        done = self._run(change_node, self._accounts, role, name, act)
+        done = self._run(change_node, self._administration.accounts, role, name, act)
         return done.addCallback(lambda _: {"sessions": self._reach.node_changed(role, name, act)})

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.admin import Collect, List, Reload, Scrub, Seed, ShowStatus
 from cloudconnect.errors import NotFound, UsageError
-from cloudconnect.provider.admin.administration import Administration
-from cloudconnect.provider.admin.reach import Reach
+from cloudconnect.provider.admin.answers import AdminAnswers
 
 
-class RepositoryAnswers(CommandLocator):
-    """The acts on what is stored.
-
-    :param administration: does them, blocking
-    :param in_accounts_thread: runs a blocking call and fires with its result
-    :param reach: what they reach beside the accounts
-    """
-
-    def __init__(
-        self,
-        administration: Administration,
-        in_accounts_thread: Callable[..., Deferred[Any]],
-        reach: Reach,
-    ) -> None:
-        super().__init__()
-        self._administration = administration
-        self._run = in_accounts_thread
-        self._reach = reach
+class RepositoryAnswers(AdminAnswers):
+    """The acts on what is stored."""
 
     @List.responder
     def page(self, what: str, filters: Any, after: int, limit: int) -> Deferred[dict[str, Any]]:

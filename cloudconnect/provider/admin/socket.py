@@ -36,11 +36,8 @@ def admin_answers(
     :param in_accounts_thread: runs a blocking call and fires with its result
     :param reach: what they reach beside the accounts
     """
-    return (
-        TenantAnswers(administration, in_accounts_thread, reach),
-        RepositoryAnswers(administration, in_accounts_thread, reach),
-        NodeAnswers(administration.accounts, in_accounts_thread, reach),
-    )
+    kinds = (TenantAnswers, RepositoryAnswers, NodeAnswers)
+    return tuple(kind(administration, in_accounts_thread, reach) for kind in kinds)
 
 
 class AdminProtocol(BoundedAMP):

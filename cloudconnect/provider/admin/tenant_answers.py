@@ -1,16 +1,10 @@
-"""Layer 4: answers an admin's commands on tenants: who may log in, and what is agreed with each.
-
-Each command is declared once, in :mod:`cloudconnect.commands.admin`; these are its acts, whether it
-came through the admin socket or the command line does it on the directory itself.
-"""
+"""Layer 4: answers an admin's commands on tenants: who may log in, and what is agreed with each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.admin import (
     AddCredential,
@@ -24,30 +18,13 @@ from cloudconnect.commands.admin import (
 )
 from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
-from cloudconnect.provider.admin.administration import Administration
-from cloudconnect.provider.admin.reach import Reach
+from cloudconnect.provider.admin.answers import AdminAnswers
 from cloudconnect.provider.admin.tenant_acts import ENABLED
 from cloudconnect.wire.scram import DEFAULT_LABEL
 
 
-class TenantAnswers(CommandLocator):
-    """The acts on tenants.
-
-    :param administration: does them, blocking
-    :param in_accounts_thread: runs a blocking call and fires with its result
-    :param reach: what they reach beside the accounts
-    """
-
-    def __init__(
-        self,
-        administration: Administration,
-        in_accounts_thread: Callable[..., Deferred[Any]],
-        reach: Reach,
-    ) -> None:
-        super().__init__()
-        self._administration = administration
-        self._run = in_accounts_thread
-        self._reach = reach
+class TenantAnswers(AdminAnswers):
+    """The acts on tenants."""
 
     @AddTenant.responder
     def add_tenant(

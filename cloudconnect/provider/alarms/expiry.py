@@ -6,43 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-import attrs
 from twisted.logger import Logger
 
+from cloudconnect.provider.alarms.ending import DAY, DAYS, Ending, due, ending_text
 from cloudconnect.provider.looking import Looking
 
-#: Days before the end at which it is told; 0: it has ended.
-DAYS: Final = (30, 14, 3, 0)
-DAY: Final = 86400.0
+__all__ = ["DAY", "DAYS", "LOOK_SECONDS", "Ending", "ExpiryWatch", "due", "ending_text"]
+
 #: Seconds from one look to the next.
 LOOK_SECONDS: Final = 6 * 3600.0
-
-
-@attrs.frozen
-class Ending:
-    """A certificate and its end.
-
-    :ivar name: what it is, for a person, such as ``the provider's certificate``
-    :ivar ends: seconds since 1970
-    """
-
-    name: str
-    ends: float
-
-
-def due(ends: float, now: float) -> int | None:
-    """The last of :data:`DAYS` that a certificate's end has come to, or None while it is far."""
-    reached = [days for days in DAYS if ends - now <= days * DAY]
-    return min(reached) if reached else None
-
-
-def ending_text(name: str, ends: float, now: float) -> str:
-    """One sentence for a person."""
-    date = time.strftime("%Y-%m-%d", time.gmtime(ends))
-    left = int((ends - now) // DAY)
-    if left < 0:
-        return f"{name} has expired on {date}"
-    return f"{name} expires on {date}, in {left} day{'' if left == 1 else 's'}"
 
 
 class ExpiryWatch(Looking):

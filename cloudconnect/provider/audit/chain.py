@@ -4,6 +4,11 @@ Every line holds its number and the SHA-256 of the line before it, so that whoev
 takes one out or puts two in another order breaks the chain there. The number and hash of the last
 line, the *head*, are kept elsewhere: without it, lines could be cut off at the end.
 :mod:`cloudconnect.provider.audit.log` writes the lines.
+
+The log is cut into files, *segments*; the first line of each holds the hash of the last one of the
+segment before it. A whole segment is forgotten after its days: before it goes, a line says with
+which line it ended, and that line's hash. So the oldest line that is there either is the first one
+of all, or a later one vouches for what stood before it.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from cloudconnect.errors import UsageError
 GENESIS: Final = "0" * 64
 #: Longest line that is read, in bytes; what is written stays far below.
 LINE_MAX: Final = 64 << 10
+#: The act of a line that says that a segment goes.
+FORGOTTEN: Final = "audit_segment_forgotten"
 #: Longest text in a line, and most items of a list or a map in it: the rest is counted.
 TEXT_MAX: Final = 500
 ITEMS_MAX: Final = 64
@@ -86,8 +93,9 @@ def bounded(value: Any) -> Any:
 
 
 def segments(folder: Path) -> list[Path]:
-    """The files of the log, oldest first."""
-    return sorted(folder.glob("????-??.jsonl"))
+    """The files of the log, oldest first: of one month, or further ones of a month."""
+    found = [*folder.glob("????-??.jsonl"), *folder.glob("????-??-????.jsonl")]
+    return sorted(found, key=lambda path: path.stem)
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
@@ -103,7 +111,7 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, list[str]]:
-    """Follow the chain from its first line to its end.
+    """Follow the chain from the first line that is there to its end.
 
     :param head: as the accounts data base has it
     :param against: one that was written down elsewhere
@@ -111,7 +119,9 @@ def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, 
     """
     wrong: list[str] = []
     wanted = {one.number: one for one in (head, against) if one is not None and one.number}
-    seen, last = 0, Head()
+    begin = beginning(folder)
+    vouched = {Head()}
+    seen, last = 0, begin
     for path in segments(folder):
         for line in _lines(path):
             seen += 1
@@ -128,9 +138,49 @@ def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, 
             )
             if last.number in wanted and wanted.pop(last.number) != last:
                 wrong.append(f"{place} is not the line whose hash was kept")
+            vouched.update(_vouched(line))
+    if begin not in vouched:
+        wrong.insert(
+            0, f"lines 1 to {begin.number} are missing, and no line says that they were forgotten"
+        )
     for missing in sorted(wanted):
-        wrong.append(f"line {missing}, whose hash was kept, is missing: the log was cut")
+        if wanted[missing] == begin:
+            continue
+        if missing <= begin.number and begin in vouched:
+            wrong.append(f"line {missing}, whose hash was kept, is forgotten: nothing to compare")
+        else:
+            wrong.append(f"line {missing}, whose hash was kept, is missing: the log was cut")
     return seen, wrong
+
+
+def beginning(folder: Path) -> Head:
+    """The line before the first one that is there, as that one names it; of a log that has its
+    first line, or none that can be read, the head of an empty one."""
+    for path in segments(folder):
+        for line in _lines(path):
+            number, previous = place_of(line)
+            return Head() if number is None else Head(number - 1, previous)
+    return Head()
+
+
+def is_vouched_for(folder: Path) -> bool:
+    """Whether the log has its first line, or a line that says where what was before it ended."""
+    begin = beginning(folder)
+    lines = (line for path in segments(folder) for line in _lines(path))
+    return begin == Head() or any(begin in _vouched(line) for line in lines)
+
+
+def _vouched(line: bytes) -> list[Head]:
+    """The last line of the segment that a line says goes."""
+    if FORGOTTEN.encode() not in line:
+        return []
+    try:
+        values = json.loads(line)
+        fields = values["fields"]
+        ours = values["actor"] == "service" and values["act"] == FORGOTTEN
+        return [Head.parse(fields["last"])] if ours else []
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError):
+        return []
 
 
 # --- lines ---------------------------------------------------------------------------------------
@@ -171,3 +221,14 @@ def heads_of(path: Path) -> Iterator[Head]:
         number, _ = place_of(line)
         if number is not None:
             yield Head(number, hashlib.sha256(line).hexdigest())
+
+
+def end_of(path: Path) -> Head | None:
+    """The last line of a file in which each one stands behind the one before it; else None."""
+    last: Head | None = None
+    for line in _lines(path):
+        number, previous = place_of(line)
+        if number is None or (last is not None and last != Head(number - 1, previous)):
+            return None
+        last = Head(number, hashlib.sha256(line).hexdigest())
+    return last

@@ -1,4 +1,4 @@
-"""Layer 4: writes the audit log: one file a month in a folder, whose lines are one chain.
+"""Layer 4: writes the audit log: files in a folder, one a month or more, whose lines are one chain.
 
 What the chain is, and how it is followed, is in :mod:`cloudconnect.provider.audit.chain`. The head
 is kept in the accounts data base; a line is durable before the head that names it.
@@ -20,10 +20,13 @@ from typing import Final
 
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.audit.chain import (
+    FORGOTTEN,
     LINE_MAX,
     Entry,
     Head,
+    end_of,
     heads_of,
+    is_vouched_for,
     line_of,
     place_of,
     segments,
@@ -32,6 +35,8 @@ from cloudconnect.provider.values import Values
 
 #: Name of the head among the provider's values.
 HEAD: Final = "audit-head"
+#: Bytes after which a new segment begins, also within a month: 32 MiB, some hundred thousand lines.
+SEGMENT_MAX: Final = 32 << 20
 
 
 class AuditLog:
@@ -69,14 +74,47 @@ class AuditLog:
                 line = line_of(entry, head)
                 lines.append(line)
                 head = Head(head.number + 1, hashlib.sha256(line).hexdigest())
-            path = self._folder / time.strftime("%Y-%m.jsonl", time.gmtime())
-            known = segments(self._folder)
-            if known and known[-1].name > path.name:  # the clock has gone back
-                path = known[-1]
+            path = self._current()
             size = _write(path, b"".join(line + b"\n" for line in lines))
             self._tail = (head, path, size)
             self._heads.keep_value(HEAD, str(head).encode())
         return head
+
+    def forget(self, until: int) -> list[str]:
+        """Remove the oldest segments all of whose lines are up to a number; never the newest one.
+
+        Before one goes, a line says which one, and with which line it ended. Where the chain is
+        broken in one, or something is missing before it, it stays, with all behind it: evidence.
+
+        :param until: number of the newest line that may go
+        :return: the names of those that went
+        :raises OSError, NoSpace: it could not be said; what is there stays
+        """
+        gone = []
+        for path in segments(self._folder)[:-1]:
+            last = end_of(path)
+            if last is not None and last.number > until:
+                break
+            if last is None or not is_vouched_for(self._folder):
+                raise OSError(f"the audit log is damaged in {path.name} or before it: it stays")
+            fields = {"segment": path.name, "last": str(last)}
+            self.append([Entry(actor="service", act=FORGOTTEN, fields=fields)])
+            with _locked(self._folder / "lock"):
+                path.unlink(missing_ok=True)
+                _sync_folder(self._folder)
+            gone.append(path.name)
+        return gone
+
+    def _current(self) -> Path:
+        """The segment that is written."""
+        month = time.strftime("%Y-%m", time.gmtime())
+        known = segments(self._folder)
+        if not known or known[-1].stem[:7] < month:
+            return self._folder / f"{month}.jsonl"
+        last = known[-1]  # also where the clock has gone back
+        if last.stat().st_size < SEGMENT_MAX:
+            return last
+        return last.with_name(f"{last.stem[:7]}-{int(last.stem[8:] or 1) + 1:04}.jsonl")
 
     def _last(self) -> Head:
         """Behind what to go on: the last whole line, or the head where lines are missing."""

@@ -114,6 +114,18 @@ class Maintenance(Service):
         self._release_again: dict[bytes, float] = {}
         self._waiting: dict[bytes, IDelayedCall] = {}
 
+    def change(self, intervals: Intervals) -> None:
+        """Do what is done as often as ``intervals`` say from now on."""
+        before, self._intervals = self._intervals, intervals
+        rounds = intervals.maintenance_hours * HOUR
+        if self._next is not None and self._next.active():
+            left = self._next.getTime() - self._reactor.seconds()
+            if rounds < left:
+                self._next.reset(rounds)
+        sooner = (before.gc_hours - intervals.gc_hours) * HOUR
+        if sooner > 0:
+            self._collected = {one: due - sooner for one, due in self._collected.items()}
+
     def startService(self) -> None:
         """Begin; the first round comes a little later."""
         super().startService()  # type: ignore[no-untyped-call]

@@ -116,6 +116,15 @@ class FairShare:
     def _grant(self) -> int:
         return GRANT_MAX if self._line is None else self._line.grant
 
+    def change(self, rate: int, now: float) -> None:
+        """Another rate of the line from now on; 0 for no limit."""
+        if not rate:
+            self._line = None
+        elif self._line is None:
+            self._line = Bucket(rate)
+        else:
+            self._line.change(rate, now)
+
     def cap(self, group: bytes, rate: int, now: float) -> None:
         """Let a group have no more than ``rate`` bytes a second; 0: as much as the line gives."""
         found = self._groups.setdefault(group, _Group(self._served))

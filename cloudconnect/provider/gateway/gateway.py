@@ -135,6 +135,17 @@ class Gateway(Service, CommandLocator):
         """From now on TLS connections go to ``backend``."""
         self.factory.tls = self._resolve(backend)
 
+    def change(self, bounds: Bounds) -> None:
+        """Let in as much as ``bounds`` say from now on; who is in stays.
+
+        Relays that were begun without any limit of a rate go on without one.
+        """
+        self._bounds = bounds
+        self._shaper.change(bounds.line_rate)
+        self.admission.change(
+            descriptors_for(bounds.connections, DESCRIPTORS_EACH), bounds.of_address
+        )
+
     # --- routes ----------------------------------------------------------------------------------
 
     def target(self, route: bytes) -> IRelayTarget | None:

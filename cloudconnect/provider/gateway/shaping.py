@@ -86,6 +86,11 @@ class Lane:
             self._share.cap(group, rate, self._clock.seconds())
             self._serve_soon(0)
 
+    def change(self, rate: int) -> None:
+        """Another rate of the line."""
+        self._share.change(rate, self._clock.seconds())
+        self._serve_soon(0)
+
     def ask(self, allowance: Allowance) -> None:
         """It wants to move bytes."""
         if allowance in self._there:
@@ -142,6 +147,12 @@ class Shaper:
         if not (self._rate or cap):
             return None
         return self._up.join(group, task, cap), self._down.join(group, task, cap)
+
+    def change(self, rate: int) -> None:
+        """Another rate of the line; who has joined without any limit goes on without one."""
+        self._rate = rate
+        self._up.change(rate)
+        self._down.change(rate)
 
     def cap(self, group: bytes, rate: int) -> None:
         """Another cap for a group that is here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.protocols.amp import CommandLocator
 
@@ -73,9 +74,27 @@ class GatewayRegistration(Registration):
         self._advertise = advertise
         self._registered = registered
         self._pool = pool
+        self._line: BoundedAMP | None = None
+
+    def change(self, advertise: str, pool: str) -> None:
+        """From now on tenants reach it there, and it is for those of that pool; the service is told
+        on the line that is up, or else when one is."""
+        self._advertise, self._pool = advertise, pool
+        if self._line is not None:
+            telling = Deferred.fromCoroutine(self.register(self._line))
+            telling.addErrback(
+                lambda failure: self._log.warn(
+                    "the service was not told of a change: {why}", why=failure.getErrorMessage()
+                )
+            )
+
+    def lost(self) -> None:
+        """The service is told on the next line."""
+        self._line = None
 
     async def register(self, line: BoundedAMP) -> str:
         """Say where tenants reach it; hear where TLS connections go."""
+        self._line = line
         answer = await line.call(Register, advertise=self._advertise, pool=self._pool)
         self._registered(answer["service"], line)
         return f"back end {answer['service']}"

@@ -80,6 +80,7 @@ class MigrationTests(AccountsCase):
         for table, columns in ADDED.items():
             for column in columns:
                 self.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        self.execute("DROP INDEX ix_events_tenant_type")
         for table in ("nodes", "untold"):
             self.execute(f"DROP TABLE {table}")
         self.execute("UPDATE alembic_version SET version_num = 'accounts_0001'")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.provider.audit import log as log_module
 from cloudconnect.provider.audit.chain import (
     Entry,
     Head,
+    beginning,
+    read,
     segments,
     verify,
 )
@@ -88,3 +91,105 @@ class WritingTests(AuditCase):
         """Nobody else may read the log."""
         self.assertEqual(0o600, self.path.stat().st_mode & 0o777)
         self.assertEqual(0o700, self.folder.stat().st_mode & 0o777)
+
+
+class SegmentTests(AuditCase):
+    """Segments, and how they are forgotten."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(log_module, "SEGMENT_MAX", 1)  # each append begins another one
+        for number in range(7, 10):
+            self.log.append([Entry(actor="admin", act="act", fields={"what": number})])
+
+    def names(self) -> list[str]:
+        return [path.name[7:] for path in segments(self.folder)]
+
+    def heads(self) -> list[Head]:
+        """The head behind each line, the first one before all."""
+        return [beginning(self.folder), *log_module.heads_of(segments(self.folder)[0])]
+
+    def test_size(self) -> None:
+        """A month has as many segments as it needs, and all of them are one chain."""
+        self.assertEqual([".jsonl", "-0002.jsonl", "-0003.jsonl", "-0004.jsonl"], self.names())
+        self.assertEqual([*range(1, 10)], [entry["number"] for entry in read(self.folder)])
+        self.assertEqual((9, []), verify(self.folder, kept_head(self.kept)))
+        AuditLog(self.folder, self.kept).append([Entry(actor="admin", act="another process")])
+        self.assertEqual((10, []), verify(self.folder, kept_head(self.kept)))
+
+    def test_after_the_month(self) -> None:
+        """A further segment of a month stands before the next month's."""
+        for path in segments(self.folder):
+            path.rename(self.folder / f"2001-01{path.name[7:]}")
+        self.log.append([Entry(actor="admin", act="another month")])
+        self.assertEqual(".jsonl", self.names()[-1])
+        self.assertEqual((10, []), verify(self.folder, kept_head(self.kept)))
+
+    def test_forgotten(self) -> None:
+        """What is old goes segment by segment, and a line of the log says so of each."""
+        self.assertEqual([], self.log.forget(5))
+        first = segments(self.folder)[0].name
+        self.assertEqual([first], self.log.forget(7 - 1))
+        self.assertEqual((4, []), verify(self.folder, kept_head(self.kept)))
+        self.assertEqual(6, beginning(self.folder).number)
+        (said,) = [entry for entry in read(self.folder) if entry["act"] != "act"]
+        self.assertEqual(("service", first), (said["actor"], said["fields"]["segment"]))
+        self.assertEqual(2, len(AuditLog(self.folder, self.kept).forget(8)))
+        self.assertEqual((4, []), verify(self.folder, kept_head(self.kept)))
+
+    def test_newest_stays(self) -> None:
+        """The segment that is written never goes."""
+        self.patch(log_module, "SEGMENT_MAX", 1 << 20)
+        self.assertEqual(3, len(self.log.forget(10_000)))
+        self.assertEqual([], self.wrong())
+
+    def test_cut_off(self) -> None:
+        """Segments that somebody has removed are found, also where others were forgotten before,
+        and nothing is forgotten behind them: that would say that all is well."""
+        before = segments(self.folder)
+        before[0].unlink()
+        (problem,) = self.wrong()
+        self.assertIn("lines 1 to 6 are missing", problem)
+        self.assertRaises(OSError, self.log.forget, 8)
+        self.assertTrue(before[1].exists())
+
+    def test_cut_off_later(self) -> None:
+        """So it is where others were forgotten before."""
+        self.log.forget(6)
+        segments(self.folder)[0].unlink()
+        self.assertIn("lines 1 to 7 are missing", self.wrong()[0])
+        self.assertRaises(OSError, self.log.forget, 100)
+
+    def test_touched(self) -> None:
+        """A segment in which a line was changed stays: it is evidence."""
+        path = segments(self.folder)[0]
+        path.write_bytes(path.read_bytes().replace(b'"what":3', b'"what":4'))
+        self.assertRaises(OSError, self.log.forget, 100)
+        self.assertTrue(path.exists())
+
+    def test_killed(self) -> None:
+        """Who is killed between saying that a segment goes and its going leaves a whole chain."""
+        path = segments(self.folder)[0]
+        whole = path.read_bytes()
+        self.log.forget(6)
+        path.write_bytes(whole)
+        self.assertEqual([], self.wrong())
+        self.assertEqual(1, len(AuditLog(self.folder, self.kept).forget(6)))
+        self.assertEqual([], self.wrong())
+
+    def test_against(self) -> None:
+        """With a head that was written down elsewhere the beginning is compared; of one before it
+        nothing can be said, and one that was another is found."""
+        heads = self.heads()
+        self.log.forget(6)
+        self.assertEqual([], self.wrong(heads[6]))
+        self.assertIn("forgotten: nothing to compare", self.wrong(heads[3])[0])
+        self.assertNotEqual([], self.wrong(Head(6, heads[5].digest)))
+
+    def test_who_says_so(self) -> None:
+        """Only the log's own word counts: what is called so by others does not hide a cut."""
+        fields = {"last": str(self.heads()[6])}
+        for actor, act in (("admin", log_module.FORGOTTEN), ("source-mover", "x")):
+            self.log.append([Entry(actor=actor, act=act, fields=fields)])
+        segments(self.folder)[0].unlink()
+        self.assertNotEqual([], self.wrong())

@@ -173,6 +173,20 @@ class RoundTests(MaintenanceCase):
         self.assertEqual(3, self.rounds())
         self.assertEqual([], self.reactor.getDelayedCalls())
 
+    def test_changed(self) -> None:
+        """Another interval holds at once, also for a round and a collection that would have been
+        later."""
+        self.made.change(Intervals(maintenance_hours=24, gc_hours=720))
+        self.reactor.advance(FIRST_SECONDS)
+        self.assertEqual(1, self.rounds())
+        self.reactor.advance(2 * HOUR)
+        self.assertEqual(1, self.rounds())
+        self.made.change(Intervals(maintenance_hours=1, gc_hours=2))
+        self.reactor.advance(HOUR - 1)
+        self.assertEqual((1, 1), (self.rounds(), self.acts.done["collect", ONE]))
+        self.reactor.advance(1)
+        self.assertEqual((2, 2), (self.rounds(), self.acts.done["collect", ONE]))
+
     def test_what_when(self) -> None:
         """Bins are looked at and a slice is scrubbed each hour, the rest is done each day."""
         self.reactor.advance(FIRST_SECONDS)

@@ -62,6 +62,34 @@ class Line:
         )
 
 
+class ChangeTests(SynchronousTestCase):
+    """Another rate of the line."""
+
+    def test_change(self) -> None:
+        """From then on as much is granted as the line has now; and without a rate, without end."""
+        line = Line(1_000_000, {("A", "t", 0): 0.0}, {})
+        line.run(5)
+        slow = line.of("A")
+        line.share.change(4_000_000, line.now)
+        line.run(10)
+        self.assertTrue(3.8 < (line.of("A") - slow) / slow < 4.2)
+        line.share.change(0, line.now)
+        line.share.ask(("A", "t", 1), b"A", "t")
+        granted, more = line.share.serve(line.now)
+        self.assertIn(GRANT_MAX, [count for _, count in granted])
+        self.assertIsNone(more)
+
+    def test_from_none(self) -> None:
+        """A line that had no limit gets one."""
+        share = FairShare()
+        share.change(1_000_000, 0.0)
+        for _ in range(BURST_GRANTS + 1):
+            share.ask("flow", b"A", "t")
+            granted, more = share.serve(0.0)
+        self.assertEqual([], granted)
+        self.assertIsNotNone(more)
+
+
 RATES = st.integers(20_000, 200_000_000)
 
 

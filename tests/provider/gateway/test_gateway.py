@@ -213,6 +213,18 @@ class BoundTests(GatewayCase):
 
     bounds = Bounds(connections=5, of_address=3, of_tenant=2)
 
+    def test_changed(self) -> None:
+        """Other bounds hold from then on; who is in stays."""
+        self.publish()
+        kept = [self.connect(preamble()) for _ in range(2)]
+        self.gateway.change(Bounds(connections=5, of_address=5, of_tenant=3))
+        kept.append(self.connect(preamble()))
+        self.gateway.change(Bounds(connections=1, of_address=1, of_tenant=1, line_rate=1000))
+        self.assertEqual([0, 0, 0], [one.losses for one in kept])
+        self.assertEqual(1, self.connect(CLIENT_HELLO).losses)
+        self.gateway.change(Bounds())
+        self.assertEqual(0, self.connect(CLIENT_HELLO).losses)
+
     def test_tenant(self) -> None:
         """One tenant's group gets so many data connections over all of its routes; one that ends
         makes room, and another tenant is not bothered."""

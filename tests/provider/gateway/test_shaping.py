@@ -61,6 +61,16 @@ class LaneTests(SynchronousTestCase):
         self.clock.advance(2 * grant_of(RATE) / RATE)
         self.assertEqual([allowance], self.granted)
 
+    def test_change(self) -> None:
+        """Who waits is served at the line's other rate at once."""
+        allowance = self.use_up()
+        self.ask(allowance)
+        self.clock.advance(0)
+        self.assertEqual([], self.granted)
+        self.lane.change(0)
+        self.clock.advance(0)
+        self.assertEqual([allowance], self.granted)
+
     def test_debt(self) -> None:
         """Who has moved more than was granted waits until that is made good."""
         allowance = self.join()
@@ -108,6 +118,15 @@ class LaneTests(SynchronousTestCase):
 
 class ShaperTests(SynchronousTestCase):
     """Both directions."""
+
+    def test_change(self) -> None:
+        """A line that gets a rate limits who joins from then on, and one that loses it nobody."""
+        shaper = Shaper(Clock())
+        self.assertIsNone(shaper.join(A, TASK, 0))
+        shaper.change(RATE)
+        self.assertIsNotNone(shaper.join(A, TASK, 0))
+        shaper.change(0)
+        self.assertIsNone(shaper.join(A, TASK, 0))
 
     def test_no_limits(self) -> None:
         """Where neither the line nor the group has a limit nothing is asked."""

@@ -44,6 +44,23 @@ class RegistrationTests(LanCase):
         self.assertEqual([GatewayPlace(), GatewayPlace(BACKEND, ADVERTISED, "edge")], self.places)
         self.assertEqual([BACKEND] * 2, self.registered)
 
+    def test_changed(self) -> None:
+        """A gateway that is for another pool, or reached elsewhere, says so on the same line; where
+        there is none, on the next one."""
+        self.serve()
+        self.start()
+        self.registration.change("other.example.com:6180", "west")
+        self.reactor.settle()
+        place = GatewayPlace(BACKEND, "other.example.com:6180", "edge", "west")
+        self.assertEqual([GatewayPlace(), place], self.places)
+        self.assertEqual(1, len(self.made))
+        self.made[0].transport.abortConnection()
+        self.reactor.settle()
+        self.registration.change(ADVERTISED, "east")
+        self.reactor.pass_time(60)
+        place = GatewayPlace(BACKEND, ADVERTISED, "edge", "east")
+        self.assertEqual([GatewayPlace(), place], self.places)
+
     def test_no_back_end(self) -> None:
         """A provider that is not set up for gateways on other hosts says so."""
         self.serve("")
