@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -59,6 +60,21 @@ def is_unfinished(status: os.stat_result) -> bool:
     return mode == UNFINISHED and stat.S_ISDIR(status.st_mode)
 
 
+def _is_busy(folder: int) -> bool:
+    """Whether another restore has this unfinished folder.
+
+    Else this one has it, until the descriptor and its copies, those of the process that makes files
+    included, are closed.
+    """
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # there are no locks here
+    return False
+
+
 class PathParts:
     """Splits absolute paths that come in the order of a walk: most have the folder of the one
     before, whose names need no second look.
@@ -97,10 +113,12 @@ class _Folder:
         the target goes elsewhere
     :ivar number: its own: no folder of the same target has had it
     :ivar fresh: it was made here and not left since, so nobody else has been in it
+    :ivar busy: another restore is at work in it, and finishes it
     :ivar owner: user and group that new things in it get; None: nobody has looked
     """
 
     __slots__ = (
+        "busy",
         "descriptor",
         "fresh",
         "identity",
@@ -121,6 +139,7 @@ class _Folder:
         self.leave: Callable[[int], None] | None = None
         self.passes_on: bool | None = None
         self.fresh = False
+        self.busy = False
         self.owner: tuple[int, int] | None = None
 
 
@@ -194,8 +213,10 @@ class Target:
         return self._descriptor(len(parts))
 
     def on_leave(self, action: Callable[[int], None]) -> None:
-        """Call ``action`` with the descriptor of the folder entered last when it is left."""
-        self._branch[-1].leave = action
+        """Call ``action`` with the descriptor of the folder entered last when it is left, unless
+        another restore will do that."""
+        if not self._branch[-1].busy:
+            self._branch[-1].leave = action
 
     def passes_on(self) -> bool:
         """Whether new files in the folder entered last get an access control list from it."""
@@ -298,11 +319,13 @@ class Target:
         self._folders += 1
         folder = _Folder(name, descriptor, (status.st_dev, status.st_ino), self._folders)
         unfinished = is_unfinished(status)
+        folder.busy = unfinished and make is not None and _is_busy(descriptor)
         if unfinished and make is not None and not fresh:
             leave = make(parts)
-        folder.leave = leave
+        folder.leave = None if folder.busy else leave
         # What was opened may not be what was made: somebody else may write to the folder above.
-        folder.fresh = fresh and unfinished and status.st_uid == self._user
+        private = unfinished and status.st_uid == self._user
+        folder.fresh = fresh and private and not folder.busy
         if folder.fresh and status.st_gid == self._group:
             # Whether new things get the group of this process or that of their folder.
             folder.owner = (self._user, self._group)

@@ -107,6 +107,20 @@ class TargetTests(SynchronousTestCase):
         self.target.enter(())
         self.assertEqual([parts for parts, _ in self.left], [(b"b", b"c")])
 
+    def test_two_restores(self) -> None:
+        """An unfinished folder is finished by the restore that made it, should another one come,
+        and by the other one once the first is gone."""
+        self.put(b"a", b"file")
+        finished: list[str] = []
+        for who in ("early", "late"):
+            other = Target(self.top + b"/target", create=False)
+            other.enter((b"a",), lambda parts: lambda descriptor: finished.append("made"))
+            self.assertIsNone(other.fresh)
+            other.on_leave(lambda descriptor, who=who: finished.append(who))  # type: ignore[misc]
+            other.close()
+            self.close()
+        self.assertEqual(([parts for parts, _ in self.left], finished), ([(b"a",)], ["late"]))
+
     def test_ignored_mode(self) -> None:
         """Where the file system ignores what says so, no folder is taken for new."""
         real = os.mkdir
