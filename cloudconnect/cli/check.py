@@ -10,6 +10,7 @@ import click
 from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
 from cloudconnect.backup.options import Progress
 from cloudconnect.cli import beside
+from cloudconnect.cli.allocator import keep_freed_memory
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.points import DELETED, PUBLISHED, find_point
@@ -67,6 +68,8 @@ def check(
         raise UsageError("--at-provider is about --read-data or --read-data-subset: add one")
     rates = Rates(0, parse_rate(limit_download))
     console = settings.console
+    if options.read_data and not at_provider:
+        keep_freed_memory()
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[CheckResult, str] | None:
         from cloudconnect.backup.check import CheckRun

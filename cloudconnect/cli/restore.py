@@ -13,6 +13,7 @@ from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, Res
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside, wan
+from cloudconnect.cli.allocator import keep_freed_memory
 from cloudconnect.cli.console import Console, json_path, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
@@ -150,6 +151,7 @@ def restore(
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier, (way, line.manager.saved)
 
+    keep_freed_memory()
     wanted = (*beside.RESTORE, *wan.wanted_beside(settings.mode, choices["wan"]))
     result, session, saved = on_line(settings, work, wanted=wanted)
     _report(console, result, session, target, dry_run, saved)
