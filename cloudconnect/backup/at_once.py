@@ -15,7 +15,7 @@ from typing import Final
 
 from cloudconnect.backup.maker import FileMaker
 from cloudconnect.backup.metadata import MetadataWriter
-from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
+from cloudconnect.backup.options import RestoreOptions, RestoreResult
 from cloudconnect.backup.planning import Step
 from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Target
@@ -49,9 +49,7 @@ class AtOnce:
         self._metadata = metadata
         self._made = made
         self._small = SmallFiles(metadata)
-        # What is killed in the middle of a small file must not be kept the next time.
-        replaced = options.overwrite in (Overwrite.ALWAYS, Overwrite.IF_CHANGED)
-        self._may = replaced and not options.verify
+        self._may = not options.verify
         self._count = 0
         self._maker: FileMaker[Step] | None = None
         self.again: list[Step] = []
@@ -70,14 +68,14 @@ class AtOnce:
 
     def write(
         self, step: Step, target: Target, parent: int, pieces: Callable[[], list[bytes]]
-    ) -> tuple[bool, os.stat_result | None] | None:
+    ) -> bool | None:
         """Write a file at once, or have it made; None: that may not be done in its folder.
 
         :param step: one that :meth:`takes` takes
         :param target: which is in the file's folder
         :param parent: that folder's descriptor
         :param pieces: waits for the content
-        :return: whether it is there already, and its status where it has several names
+        :return: whether it is there already
         :raises OSError: it cannot be made; nothing is left of it
         :raises CloudConnectError: the content cannot be had
         """
@@ -89,33 +87,73 @@ class AtOnce:
         maker = self._ready_maker() if usual else None
         if maker is not None:
             maker.add(folder.number, parent, name, entry.mode, entry.mtime_ns, content, step)
-            return False, None
+            return False
         try:
-            status, folder.owner = self._small.write(entry, parent, name, content, folder.owner)
+            folder.owner = self._small.write(entry, parent, name, content, folder.owner)
         except FileExistsError:
             return None
-        return True, status
+        return True
 
-    def leave(self, entry: Entry, descriptor: int, number: int) -> None:
+    def link(self, step: Step, target: Target, parent: int) -> bool:
+        """Make a symbolic link under its own name, unless that may not be done in its folder.
+
+        :param target: which is in the link's folder
+        :param parent: that folder's descriptor
+        :return: whether it is there
+        :raises OSError: it cannot be made
+        """
+        folder, entry, name = target.fresh, step.entry, step.parts[-1]
+        if (
+            not self._may
+            or folder is None
+            or folder.owner != (entry.uid, entry.gid)
+            or entry.xattrs
+            or step.group
+        ):
+            return False
+        assert entry.target is not None
+        try:
+            os.symlink(entry.target, name, dir_fd=parent)
+        except FileExistsError:
+            return False
+        self._metadata.set_time_of_link(entry, parent, name)
+        return True
+
+    def leave(self, path: bytes, entry: Entry | None, descriptor: int, target: Target) -> None:
         """Give a folder its metadata, once all files in it are made.
 
-        :param descriptor: of the folder; it may be closed afterwards
-        :param number: the folder's
-        """
-        maker = self._maker
-        if maker is None or not maker.has(number):
-            self._metadata.apply(entry, descriptor)
-            return
-        kept = os.dup(descriptor)
-        maker.afterwards(lambda: self._apply_and_close(entry, kept))
+        Where the process has ended before its time nobody knows what it has left of the last files,
+        and folders stay unfinished.
 
-    def _apply_and_close(self, entry: Entry, descriptor: int) -> None:
+        :param path: of the folder
+        :param entry: its metadata; None: nothing is known of it
+        :param descriptor: of the folder; it may be closed afterwards
+        :param target: which is leaving it
+        """
+        maker, number, inherits = self._maker, target.leaving, target.inherits
+        if maker is None or not (maker.broken or maker.has(number)):
+            self._finish_folder(path, entry, descriptor, inherits)
+        elif not maker.broken:
+            kept = os.dup(descriptor)
+            maker.afterwards(lambda: self._finish_and_close(path, entry, kept, inherits))
+
+    def _finish_folder(
+        self, path: bytes, entry: Entry | None, descriptor: int, inherits: bool
+    ) -> None:
         try:
-            self._metadata.apply(entry, descriptor)
+            if entry is None:
+                os.chmod(descriptor, 0o700)
+            else:
+                self._metadata.apply(entry, descriptor, inherits)
         except OSError as error:
-            self._result.problems.add(entry.path, error.strerror or str(error))
-        finally:
-            os.close(descriptor)
+            self._result.problems.add(path, error.strerror or str(error))
+
+    def _finish_and_close(
+        self, path: bytes, entry: Entry | None, descriptor: int, inherits: bool
+    ) -> None:
+        if self._maker is not None and not self._maker.broken:
+            self._finish_folder(path, entry, descriptor, inherits)
+        os.close(descriptor)
 
     def write_again(self, write: Callable[[Step], None]) -> None:
         """Have written what something was in the way of, as everywhere else."""

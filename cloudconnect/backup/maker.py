@@ -65,6 +65,7 @@ class FileMaker(Generic[_T]):
 
     :param made: called with what :meth:`add` was given for each file, and 0 or the errno with which
         it could not be made; it may not call this object
+    :ivar broken: the process has ended before its time: of what it was sent, anything may be there
     :raises OSError: the process cannot be started
     """
 
@@ -94,6 +95,7 @@ class FileMaker(Generic[_T]):
         finally:
             os.close(memory)
         self._started = False
+        self.broken = False
 
     @property
     def ready(self) -> bool:
@@ -206,7 +208,7 @@ class FileMaker(Generic[_T]):
             if first < len(part):
                 self._socket.sendall(memoryview(part)[first:])
         except OSError as error:
-            raise LocalError(f"the process that makes files has ended: {error}") from error
+            raise self._ended(f": {error}") from error
         finally:
             for descriptor in batch.folders:
                 os.close(descriptor)
@@ -232,11 +234,15 @@ class FileMaker(Generic[_T]):
             try:
                 more = self._socket.recv(size - len(octets))
             except OSError as error:
-                raise LocalError(f"the process that makes files has ended: {error}") from error
+                raise self._ended(f": {error}") from error
             if not more:
-                raise LocalError("the process that makes files has ended")
+                raise self._ended()
             octets += more
         return octets
+
+    def _ended(self, why: str = "") -> LocalError:
+        self.broken = True
+        return LocalError(f"the process that makes files has ended{why}")
 
     @staticmethod
     def _done(batch: _Batch[_T]) -> None:

@@ -141,8 +141,9 @@ class MetadataWriter:
         :param inherited: it may have an access control list from its folder
 
         The order matters: a new owner clears setuid bits and capabilities, an attribute of a file
-        that its mode makes read-only cannot be set, mode bits and access control lists share bits,
-        and all of it changes times.
+        that its mode makes read-only cannot be set, and mode bits and access control lists share
+        bits. A file is whole once it has its time, and a folder once it has its mode
+        (:data:`~cloudconnect.backup.target.UNFINISHED`).
         """
         status = os.fstat(descriptor)
         if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
@@ -155,11 +156,14 @@ class MetadataWriter:
             self._attributes(entry, plain, lambda name, value: os.setxattr(descriptor, name, value))
         if inherited:
             _remove_inherited(entry, descriptor)
-        mode = safe_mode(entry, status)
+        mode, is_folder = safe_mode(entry, status), entry.type is EntryType.DIRECTORY
+        if is_folder:
+            self.set_time(entry, descriptor)
         self._try(entry, "mode", lambda: os.chmod(descriptor, mode))
         if lists:
             self._attributes(entry, lists, lambda name, value: os.setxattr(descriptor, name, value))
-        self.set_time(entry, descriptor)
+        if not is_folder:
+            self.set_time(entry, descriptor)
         return status
 
     def set_time(self, entry: Entry, descriptor: int) -> None:
@@ -167,6 +171,14 @@ class MetadataWriter:
         time = entry.mtime_ns
         try:
             os.utime(descriptor, ns=(time, time))
+        except (OSError, OverflowError) as error:
+            self._failed(entry, "times", error)
+
+    def set_time_of_link(self, entry: Entry, parent: int, name: bytes) -> None:
+        """Likewise of the symbolic link ``name`` in the folder ``parent``."""
+        times = (entry.mtime_ns, entry.mtime_ns)
+        try:
+            os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
         except (OSError, OverflowError) as error:
             self._failed(entry, "times", error)
 

@@ -6,7 +6,6 @@ the target already, before any of its content is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -18,6 +17,7 @@ from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import replaces
 from cloudconnect.backup.selection import Selection
 from cloudconnect.backup.target import Parts, PathParts, Target
+from cloudconnect.backup.unfinished import UnfinishedFolders
 from cloudconnect.content.manifest import Entry, EntryType, Run
 from cloudconnect.errors import UnsafePath
 from cloudconnect.shown import Shown
@@ -40,6 +40,7 @@ class Step(Shown):
     :ivar start: where in the file its runs begin, in bytes
     :ivar temporary: the name to write the file under; empty for one that nobody knows
     :ivar there: the file is there, content and metadata
+    :ivar cut: something is there that is to be kept, unless it is how this file begins
     :ivar found: for each run the bytes that were found in the target, or IN_PARTIAL, or None;
         empty where nothing was looked for
     :ivar partial: descriptor of the unfinished file of an earlier restore, or None
@@ -57,6 +58,7 @@ class Step(Shown):
     start: int = 0
     temporary: bytes = b""
     there: bool = False
+    cut: bool = False
     found: list[bytes | None] = attrs.field(factory=list)
     partial: int | None = None
     slots: list[Slot | None] = attrs.field(factory=list)
@@ -70,6 +72,7 @@ class Plan:
     :param result: gets what is kept, and paths that cannot be restored
     :param privileged: whether devices can be made
     :ivar devices: how many were left out because they cannot
+    :ivar unfinished: folders of the target that are to be finished
     """
 
     def __init__(self, options: RestoreOptions, result: RestoreResult, privileged: bool) -> None:
@@ -80,6 +83,7 @@ class Plan:
         self._needed: set[bytes] = set()  # entries that others link to and that may not be made
         self._kept_back: dict[bytes, Entry] = {}  # those of them that are not
         self.devices = 0
+        self.unfinished = UnfinishedFolders(None)
 
     @property
     def missing(self) -> list[bytes]:
@@ -115,6 +119,7 @@ class Plan:
         there = target if options.overwrite is not Overwrite.ALWAYS and looks else None
         parts_of = PathParts(options.strip_components).of
         selects = self._selection.selects
+        unfinished = self.unfinished = UnfinishedFolders(target)
         for entry in entries:
             selected = selects(entry)
             try:
@@ -124,12 +129,18 @@ class Plan:
                 continue
             if entry.type is EntryType.DIRECTORY:
                 if parts:
+                    unfinished.enter(parts)
                     yield Step(entry, parts, selected)
                 continue
-            keeps = False
+            if unfinished and parts:
+                unfinished.note(entry, parts)
+            keeps = cut = False
             if selected and parts and there is not None:
-                status = _status(there, parts)
+                status = there.status(parts)
                 keeps = status is not None and not replaces(entry, status, options.overwrite)
+                if keeps and status is not None and len(entry.runs) <= RUNS_STEP:
+                    cut = unfinished.may_be_cut(entry, parts, status)
+                    keeps = not cut
                 result.kept += keeps
                 result.bytes_kept += entry.size if keeps and entry.link is None else 0
             if not selected or not parts or keeps:
@@ -138,12 +149,15 @@ class Plan:
                 continue
             usual = entry.type is EntryType.FILE and not entry.flags and entry.link is None
             if usual and len(entry.runs) <= RUNS_STEP:
-                yield Step(entry, parts, True, b"", entry.runs)
+                yield Step(entry, parts, True, b"", entry.runs, cut=cut)
             else:
-                yield from self._thing(entry, parts)
+                yield from self._thing(entry, parts, cut)
 
-    def _thing(self, entry: Entry, parts: Parts) -> Iterator[Step]:
-        """Plan what is no folder."""
+    def _thing(self, entry: Entry, parts: Parts, cut: bool) -> Iterator[Step]:
+        """Plan what is no folder.
+
+        :param cut: see :attr:`Step.cut`
+        """
         group = entry.path if entry.flags & FLAG_LINKED else b""
         if entry.link is not None:
             group = entry.link
@@ -156,7 +170,7 @@ class Plan:
         if entry.type in _DEVICES and not self._privileged:
             self.devices += 1
         elif entry.type is not EntryType.FILE or len(entry.runs) <= RUNS_STEP:
-            yield Step(entry, parts, True, group, entry.runs)
+            yield Step(entry, parts, True, group, entry.runs, cut=cut)
         else:
             start = 0
             for at in range(0, len(entry.runs), RUNS_STEP):
@@ -164,11 +178,3 @@ class Plan:
                 last = at + RUNS_STEP >= len(entry.runs)
                 yield Step(entry, parts, True, group, runs, at == 0, last, start)
                 start += sum(run.length for run in runs)
-
-
-def _status(there: Target, parts: Parts) -> os.stat_result | None:
-    """What is in a place now, or None."""
-    try:
-        return os.lstat(parts[-1], dir_fd=there.enter(parts[:-1]))
-    except (OSError, UnsafePath):
-        return None

@@ -1,13 +1,12 @@
 """Layer 3: small files in folders that the restore itself has just made.
 
-Nobody else can enter such a folder before it is left: it is this user's, with mode 0700. So a file
-in it can be made under its own name at once, needs no lock and no look whether somebody has
-exchanged it, and gets the owner and the attributes that the file before it got. What is left then
-is four calls of the system a file: make, write, set the time, close.
+Nobody else can enter such a folder before it is left: it is this user's alone. So a file in it can
+be made under its own name at once, needs no lock and no look whether somebody has exchanged it, and
+gets the owner and the attributes that the file before it got. What is left then is four calls of
+the system a file: make, write, set the time, close.
 
-Where a restore is killed in the middle of it, such a file is short and has a time of its own, and
-the same restore replaces it (``--overwrite always`` and ``if-changed``). The other choices would
-keep it, so with these files are written as everywhere else (:mod:`cloudconnect.backup.placing`).
+Where a restore is killed in the middle of it, such a file is short, and its folder says so
+(:mod:`cloudconnect.backup.unfinished`).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class SmallFiles:
         name: bytes,
         pieces: Iterable[bytes | memoryview],
         owner: tuple[int, int] | None,
-    ) -> tuple[os.stat_result | None, tuple[int, int]]:
+    ) -> tuple[int, int]:
         """Make a file with all that it has.
 
         :param entry: of a file
@@ -56,13 +55,12 @@ class SmallFiles:
         :param pieces: its content
         :param owner: user and group that files made in this folder get, or None where that is not
             known yet
-        :return: its status where it has several names, and what is known of ``owner`` now
+        :return: what is known of ``owner`` now
         :raises FileExistsError: something has that name
         :raises OSError: it cannot be made; nothing is left of it
         """
         usual = self.is_usual(entry, owner)
         descriptor = os.open(name, _NEW, entry.mode if usual else 0o600, dir_fd=parent)
-        status = None
         try:
             position = 0
             for piece in pieces:
@@ -75,7 +73,7 @@ class SmallFiles:
                 if owner is None:
                     made = os.fstat(descriptor)
                     owner = (made.st_uid, made.st_gid)
-                status = self._metadata.apply(entry, descriptor, False)
+                self._metadata.apply(entry, descriptor, False)
             else:
                 self._metadata.set_time(entry, descriptor)
         except BaseException:
@@ -85,7 +83,7 @@ class SmallFiles:
             raise
         os.close(descriptor)
         assert owner is not None, "it is usual, or has been looked at"
-        return (status if entry.flags else None), owner
+        return owner
 
     def is_usual(self, entry: Entry, owner: tuple[int, int] | None) -> bool:
         """Whether a file is as it should be when it has its mode from the beginning, its content
@@ -99,13 +97,16 @@ class SmallFiles:
             and mode <= _PERMISSIONS
             and not mode & self._masked
             and not entry.xattrs
-            and not entry.flags & FLAG_LINKED
         )
 
 
 def is_small(entry: Entry) -> bool:
-    """Whether a file can be written so; it must have no holes either."""
-    return entry.size <= SMALL_MAX and not entry.flags & FLAG_DEVICE
+    """Whether a file can be written so; it must have no holes either.
+
+    One with further names cannot: where it was cut short and is replaced, they would be of the old
+    one.
+    """
+    return entry.size <= SMALL_MAX and not entry.flags & (FLAG_DEVICE | FLAG_LINKED)
 
 
 def _masked() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ OPEN_FOLDERS_MAX: Final = 128
 NAME_MAX: Final = 255
 #: How temporary names begin.
 TEMPORARY: Final = b".cloudconnect-"
+#: The mode of a folder that was made here, until it is left: nobody else can enter it, and the
+#: sticky bit, which means nothing there, says that what is in it may not be whole
+#: (:mod:`cloudconnect.backup.unfinished`). Some file systems ignore it.
+UNFINISHED: Final = 0o1700
 
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,6 +51,28 @@ def parts_of(path: bytes) -> Parts:
     ):
         raise UnsafePath("a name in a path is empty, dotted, or too long")
     return parts
+
+
+def is_unfinished(status: os.stat_result) -> bool:
+    """Whether it is a folder that a restore has made and not left."""
+    # A folder in one that says so gets the set-group-id bit from it.
+    mode = stat.S_IMODE(status.st_mode) & ~stat.S_ISGID
+    return mode == UNFINISHED and stat.S_ISDIR(status.st_mode)
+
+
+def _is_busy(folder: int) -> bool:
+    """Whether another restore has this unfinished folder.
+
+    Else this one has it, until the descriptor and its copies, those of the process that makes files
+    included, are closed.
+    """
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # there are no locks here
+    return False
 
 
 class PathParts:
@@ -86,10 +113,12 @@ class _Folder:
         the target goes elsewhere
     :ivar number: its own: no folder of the same target has had it
     :ivar fresh: it was made here and not left since, so nobody else has been in it
-    :ivar owner: user and group that files made in it get; None: nobody has looked
+    :ivar busy: another restore is at work in it, and finishes it
+    :ivar owner: user and group that new things in it get; None: nobody has looked
     """
 
     __slots__ = (
+        "busy",
         "descriptor",
         "fresh",
         "identity",
@@ -110,6 +139,7 @@ class _Folder:
         self.leave: Callable[[int], None] | None = None
         self.passes_on: bool | None = None
         self.fresh = False
+        self.busy = False
         self.owner: tuple[int, int] | None = None
 
 
@@ -119,6 +149,7 @@ class Target:
     :param path: of the folder; links on the way to it are followed, as the user gave it
     :param create: make it if it is not there
     :ivar leaving: the number of the folder that is being left, while its action is called
+    :ivar inherits: whether that may have an access control list from the folder above
     :raises OSError: it cannot be opened or made
     """
 
@@ -129,10 +160,12 @@ class Target:
         self._branch: list[_Folder] = []
         self._present: Parts | None = None  # where the branch leads, once it is there
         self._user = os.geteuid()
+        self._group = os.getegid()
         self._prefix = TEMPORARY + os.urandom(8).hex().encode() + b"-"
         self._count = 0
         self._folders = 0
         self.leaving = 0
+        self.inherits = True
 
     def close(self) -> None:
         """Leave all folders and close them."""
@@ -151,8 +184,9 @@ class Target:
 
         The descriptor is valid until the next call.
 
-        :param make: called for each folder that is missing: it is then made, with mode 0700, and
-            what this returns is called when it is left; None: do not make any
+        :param make: called for each folder that is missing: it is then made, with the mode
+            :data:`UNFINISHED`, and what this returns is called when it is left; also called for
+            each that another restore has left so; None: do not make any
         :param replace: where something else than a folder has the last name, remove that
         :raises FileNotFoundError: one is missing
         :raises NotADirectoryError: something else, such as a link, has the name of one
@@ -179,23 +213,31 @@ class Target:
         return self._descriptor(len(parts))
 
     def on_leave(self, action: Callable[[int], None]) -> None:
-        """Call ``action`` with the descriptor of the folder entered last when it is left."""
-        self._branch[-1].leave = action
+        """Call ``action`` with the descriptor of the folder entered last when it is left, unless
+        another restore will do that."""
+        if not self._branch[-1].busy:
+            self._branch[-1].leave = action
 
     def passes_on(self) -> bool:
         """Whether new files in the folder entered last get an access control list from it."""
-        if not self._branch:
+        return self._passes_on(len(self._branch))
+
+    def _passes_on(self, depth: int) -> bool:
+        if not depth:
             return passes_on(self._root)
-        folder = self._branch[-1]
+        folder = self._branch[depth - 1]
         if folder.passes_on is None:
-            folder.passes_on = passes_on(self._descriptor(len(self._branch)))
+            if folder.fresh and depth > 1 and self._branch[depth - 2].fresh:
+                folder.passes_on = self._passes_on(depth - 1)  # it has what it got from there
+            else:
+                folder.passes_on = passes_on(self._descriptor(depth))
         return folder.passes_on
 
     @property
     def fresh(self) -> _Folder | None:
         """The folder entered last, if it was made here and not left since; None otherwise.
 
-        Nobody else has been in it, as it has the mode 0700 until it is left.
+        Nobody else has been in it, as it has the mode :data:`UNFINISHED` until it is left.
         """
         folder = self._branch[-1] if self._branch else None
         return folder if folder is not None and folder.fresh else None
@@ -211,6 +253,16 @@ class Target:
             status = os.fstat(descriptor)
             if status.st_uid == self._user and status.st_mode & 0o700 != 0o700:
                 os.chmod(descriptor, stat.S_IMODE(status.st_mode) | 0o700)  # noqa: PTH101
+
+    def status(self, parts: Parts) -> os.stat_result | None:
+        """What has the place ``parts`` now; None: nothing, or it cannot be looked at.
+
+        :param parts: at least one
+        """
+        try:
+            return os.lstat(parts[-1], dir_fd=self.enter(parts[:-1]))
+        except (OSError, UnsafePath):
+            return None
 
     @contextlib.contextmanager
     def beside(self, parts: Parts) -> Iterator[int]:
@@ -244,7 +296,7 @@ class Target:
         # Nobody else has been in a folder that was made just now: nothing is looked for in it.
         if make is not None and self.fresh is not None:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=above)
+                os.mkdir(name, UNFINISHED, dir_fd=above)
                 fresh, leave = True, make(parts)
         try:
             descriptor = os.open(name, _FOLDER, dir_fd=above)
@@ -260,16 +312,23 @@ class Target:
             if in_the_way:
                 os.unlink(name, dir_fd=above)
             leave = make(parts)
-            os.mkdir(name, 0o700, dir_fd=above)
+            os.mkdir(name, UNFINISHED, dir_fd=above)
             descriptor = os.open(name, _FOLDER, dir_fd=above)
             fresh = True
         status = os.fstat(descriptor)
         self._folders += 1
         folder = _Folder(name, descriptor, (status.st_dev, status.st_ino), self._folders)
-        folder.leave = leave
+        unfinished = is_unfinished(status)
+        folder.busy = unfinished and make is not None and _is_busy(descriptor)
+        if unfinished and make is not None and not fresh:
+            leave = make(parts)
+        folder.leave = None if folder.busy else leave
         # What was opened may not be what was made: somebody else may write to the folder above.
-        private = stat.S_IMODE(status.st_mode) & 0o077 == 0
-        folder.fresh = fresh and private and status.st_uid == self._user
+        private = unfinished and status.st_uid == self._user
+        folder.fresh = fresh and private and not folder.busy
+        if folder.fresh and status.st_gid == self._group:
+            # Whether new things get the group of this process or that of their folder.
+            folder.owner = (self._user, self._group)
         return folder
 
     def _descriptor(self, depth: int) -> int:
@@ -294,6 +353,7 @@ class Target:
                 if folder.leave is not None:
                     try:
                         descriptor = self._descriptor(len(self._branch))
+                        self.inherits = not folder.fresh or self._passes_on(len(self._branch))
                     except (OSError, UnsafePath):
                         descriptor = -1
                     self.leaving = folder.number

@@ -15,6 +15,7 @@ from typing import Final
 
 from cloudconnect.backup.at_once import AtOnce
 from cloudconnect.backup.fetching import Fetcher, ManifestGap
+from cloudconnect.backup.matching import open_regular, read_at
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
@@ -22,6 +23,7 @@ from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
 from cloudconnect.backup.target import Parts, Target
+from cloudconnect.backup.unfinished import DOUBTFUL
 from cloudconnect.content.manifest import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
 
@@ -71,7 +73,7 @@ class TreeWriter:
         self._target: Target | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
         self._places: dict[bytes, Place] = {}  # by group
-        self._at_once = AtOnce(options, result, self._metadata, self._count)
+        self._at_once = AtOnce(options, result, self._metadata, self._made_it)
 
     def run(self) -> None:
         """Restore, or count only.
@@ -115,6 +117,7 @@ class TreeWriter:
                 yield entry
         except ManifestGap as error:
             if tell:
+                self._plan.unfinished.stop()
                 self._result.damaged.add(
                     last, f"what comes behind it is lost, as the manifest is damaged: {error}"
                 )
@@ -164,6 +167,9 @@ class TreeWriter:
                     self._write_again(target)
             self._at_once.finish()
             self._write_again(target)
+        except BaseException:
+            self._plan.unfinished.stop()
+            raise
         finally:
             if self._file is not None:
                 self._file.leave()
@@ -220,7 +226,7 @@ class TreeWriter:
                 self._link(step, target)
             elif entry.type is EntryType.FILE:
                 if not self._content(step, target):
-                    return  # it is counted when it is made
+                    return
             else:
                 self._special(step, target)
         except StoredDataDamaged as error:
@@ -231,7 +237,13 @@ class TreeWriter:
             reason = error.strerror if isinstance(error, OSError) else None
             self._result.problems.add(entry.path, reason or str(error))
         else:
-            self._count(step)
+            self._made_it(step)
+
+    def _made_it(self, step: Step) -> None:
+        """A step is done."""
+        if step.last:
+            self._plan.unfinished.made(step.parts)
+        self._count(step)
 
     def _fail(self, entry: Entry) -> None:
         self._failed = entry
@@ -249,29 +261,39 @@ class TreeWriter:
         target.enter(step.parts, self._make, replace)
         if self._made or overwrite is not Overwrite.NEVER:
             target.make_writable()
-            target.on_leave(self._applies(entry))
+            target.on_leave(self._applies(step.parts, entry))
 
-    def _make(self, parts: Parts) -> Callable[[int], None] | None:
-        """A folder is about to be made: what is to be done when it is left."""
+    def _make(self, parts: Parts) -> Callable[[int], None]:
+        """A folder is about to be made, or finished: what is to be done when it is left."""
         self._made = True
         known = self._folders.get(len(parts))
-        return self._applies(known[1]) if known is not None and known[0] == parts else None
+        entry = known[1] if known is not None and known[0] == parts else None
+        return self._applies(parts, entry)
 
-    def _applies(self, entry: Entry) -> Callable[[int], None]:
+    def _applies(self, parts: Parts, entry: Entry | None) -> Callable[[int], None]:
         def apply(descriptor: int) -> None:
+            problems, path = self._result.problems, entry.path if entry else b"/" + b"/".join(parts)
+            doubtful, stays = self._plan.unfinished.leave(parts)
+            for name in doubtful:
+                problems.add(path + b"/" + name, DOUBTFUL)
             if descriptor < 0:
-                self._result.problems.add(entry.path, "it was moved while the restore ran")
-            else:
+                problems.add(path, "it was moved while the restore ran")
+            elif not stays:
                 assert self._target is not None
-                self._at_once.leave(entry, descriptor, self._target.leaving)
+                self._at_once.leave(path, entry, descriptor, self._target)
 
         return apply
 
     def _content(self, step: Step, target: Target) -> bool:
-        """Write a step's content; False: the file will be made, and is counted then."""
+        """Write a step's content; False: it is not there yet, or was kept, and is not counted."""
         entry = step.entry
         if step.there:
             return True
+        if step.cut and not self._is_beginning(step, target):
+            self._result.kept += 1
+            self._result.bytes_kept += entry.size
+            self._plan.unfinished.keep(step.parts)
+            return False
         done = self._write_at_once(step, target)
         if done is not None:
             return done
@@ -306,13 +328,26 @@ class TreeWriter:
         if not self._at_once.takes(step):
             return None
         parent = target.enter(step.parts[:-1], self._make)
-        written = self._at_once.write(step, target, parent, lambda: self._pieces(step))
-        if written is None:
-            return None
-        done, status = written
-        if done:
-            self._placed(step, status)
-        return done
+        return self._at_once.write(step, target, parent, lambda: self._pieces(step))
+
+    def _is_beginning(self, step: Step, target: Target) -> bool:
+        """Whether what is in a file's place is how the file begins, and no more."""
+        found = step.found or repeat(None, len(step.runs))
+        pieces = [
+            bytes(run.length) if slot is None else piece_of(self._fetcher.wait(slot), run)
+            for run, slot in zip(step.runs, step.slots, strict=True)
+        ]
+        content = b"".join(
+            piece if here is None else here for piece, here in zip(pieces, found, strict=True)
+        )
+        parent = target.enter(step.parts[:-1], self._make)
+        descriptor = open_regular(parent, step.parts[-1], os.O_RDONLY)
+        if descriptor is None:
+            return False  # somebody has exchanged it
+        try:
+            return content.startswith(read_at(descriptor, 0, len(content) + 1))
+        finally:
+            os.close(descriptor)
 
     def _pieces(self, step: Step) -> list[bytes]:
         """The content of a step without holes."""
@@ -343,6 +378,8 @@ class TreeWriter:
 
     def _special(self, step: Step, target: Target) -> None:
         parent = target.enter(step.parts[:-1], self._make)
+        if step.entry.type is EntryType.SYMLINK and self._at_once.link(step, target, parent):
+            return
         temporary = target.temporary_name()
         status = place_special(step.entry, parent, temporary, step.parts[-1], self._metadata)
         self._placed(step, status)

@@ -19,6 +19,7 @@ from cloudconnect.cli.importing import uncollected
 
 #: What every session takes.
 _SESSION: Final = (
+    "twisted.internet.endpoints",
     "cloudconnect.tenant.run",
     "cloudconnect.transports.blocking",
     "cloudconnect.transports.stream",

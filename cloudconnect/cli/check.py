@@ -18,6 +18,7 @@ from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.errors import ExitCode, UsageError
+from cloudconnect.tap.allocator import keep_freed_memory
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
@@ -67,6 +68,8 @@ def check(
         raise UsageError("--at-provider is about --read-data or --read-data-subset: add one")
     rates = Rates(0, parse_rate(limit_download))
     console = settings.console
+    if options.read_data and not at_provider:
+        keep_freed_memory()
 
     async def work(line: Line, interrupt: Interrupt) -> tuple[CheckResult, str] | None:
         from cloudconnect.backup.check import CheckRun

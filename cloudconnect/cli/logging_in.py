@@ -10,7 +10,6 @@ import time
 from typing import Any, Final
 
 import attrs
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudconnect.cli.console import local_time
@@ -91,6 +90,8 @@ def _endpoint(reactor: Any, dialled: Dialled | None, host: str, port: int) -> IS
     """How to connect: by the connection that was opened ahead of time, or as the reactor does."""
 
     def anew() -> IStreamClientEndpoint:
+        from twisted.internet.endpoints import HostnameEndpoint  # with every kind that there is
+
         return HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
 
     if dialled is None or dialled.place != (host, port):

@@ -24,6 +24,7 @@ from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry
 from cloudconnect.errors import ExitCode, NotFound, UsageError
+from cloudconnect.tap.allocator import keep_freed_memory
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
@@ -150,6 +151,7 @@ def restore(
         result.bytes_sent, result.bytes_received = journey.bytes_sent, journey.bytes_received
         return result, identifier, (way, line.manager.saved)
 
+    keep_freed_memory()
     wanted = (*beside.RESTORE, *wan.wanted_beside(settings.mode, choices["wan"]))
     result, session, saved = on_line(settings, work, wanted=wanted)
     _report(console, result, session, target, dry_run, saved)

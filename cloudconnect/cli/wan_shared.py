@@ -8,8 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from twisted.internet.endpoints import HostnameEndpoint
-
 from cloudconnect.cli.console import printable
 from cloudconnect.cli.line import Line
 from cloudconnect.errors import CloudConnectError, UsageError
@@ -34,7 +32,10 @@ def shared_accelerator(line: Line, cache: bytes, streams: int) -> SharedAccelera
             "CLOUDCONNECT_WAN_ACCELERATOR needs CLOUDCONNECT_WAN_NODE: a folder that cloudconnect "
             "wan client has made for this machine"
         )
-    from cloudconnect.config.wan import client_tls  # with all that certificates take: few need it
+    # Here, with all that certificates take, as few need it.
+    from twisted.internet.endpoints import HostnameEndpoint
+
+    from cloudconnect.config.wan import client_tls
 
     folder = Path(profile.wan_node)
     for name in ("certificate.pem", "key.pem", "ca.pem"):

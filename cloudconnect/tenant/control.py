@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -46,7 +45,7 @@ from cloudconnect.settings import (
 from cloudconnect.shown import Shown
 from cloudconnect.tenant.gateways import KnownGateways, Place, read_gateways
 from cloudconnect.tenant.lines import ControlClient
-from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.endpoints import connect_protocol, wrap_client_endpoint
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.line import round_trip
 from cloudconnect.transports.tls import PinnedTLS
@@ -227,7 +226,7 @@ class ControlLine:
             self._reactor,
         )
         try:
-            self._connecting = connectProtocol(endpoint, control)
+            self._connecting = connect_protocol(endpoint, control)
             await self._connecting
         except CancelledError:
             raise Cancelled("interrupted while connecting") from None
@@ -268,6 +267,8 @@ class ControlLine:
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         if self._dial is not None:
             return self._dial(host, port)
+        from twisted.internet.endpoints import HostnameEndpoint  # with every kind that there is
+
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_SECONDS)
 
     @property

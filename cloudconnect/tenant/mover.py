@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.amp import CommandLocator
@@ -21,7 +20,7 @@ from cloudconnect.commands.lan import HandKeyB
 from cloudconnect.errors import ContextMismatch
 from cloudconnect.keys import IntegrityKey, KeyB, frame_key, key_b_context
 from cloudconnect.shown import Shown
-from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.endpoints import connect_protocol, wrap_client_endpoint
 from cloudconnect.transports.line import tune
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.wire.channel import FrameChannel
@@ -125,7 +124,7 @@ class SourceDataMover(CommandLocator):
         )
         layered = wrap_client_endpoint(recipe, PreambleEndpoint(endpoint, preamble), self._reactor)
         pipe = BlockingPipe(self._reactor)
-        await connectProtocol(layered, pipe)
+        await connect_protocol(layered, pipe)
         tune(pipe.transport, several=False)  # one lost packet does not halve a long line's rate
         handed.key_b.forget()
         key = handed.integrity_key

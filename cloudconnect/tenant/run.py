@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
@@ -59,7 +58,7 @@ from cloudconnect.tenant.mover import Rates, SourceDataMover
 from cloudconnect.tenant.plan import Target, read_plan
 from cloudconnect.tenant.session import TenantSession, require_keys, session_machine
 from cloudconnect.tenant.verdict import outcome_of, worse_than
-from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.endpoints import connect_protocol, wrap_client_endpoint
 from cloudconnect.transports.hosts import join_host_port
 from cloudconnect.transports.switch import PreambleEndpoint
 from cloudconnect.transports.tunnel import NoiseTunnel
@@ -270,7 +269,7 @@ class SessionRun:
         tunnel = TunnelClient(around.reactor, self._tunnel_lost)
         endpoint = PreambleEndpoint(self._endpoint(target), preamble)
         try:
-            await connectProtocol(wrap_client_endpoint(recipe, endpoint, around.reactor), tunnel)
+            await connect_protocol(wrap_client_endpoint(recipe, endpoint, around.reactor), tunnel)
         except (ConnectError, DNSLookupError) as error:
             raise NotReachable(f"the provider's gateway is not reachable: {error}") from None
         self._tell(

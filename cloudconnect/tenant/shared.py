@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.protocols.amp import CommandLocator
@@ -17,7 +16,7 @@ from twisted.protocols.amp import CommandLocator
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.errors import HandshakeTimeout, NoAccelerator, NotReachable
 from cloudconnect.tenant.accelerated import OwnAccelerator
-from cloudconnect.transports.endpoints import wrap_client_endpoint
+from cloudconnect.transports.endpoints import connect_protocol, wrap_client_endpoint
 from cloudconnect.transports.tls import MutualTLS
 
 
@@ -68,7 +67,7 @@ class SharedAccelerator:
         link = BoundedAMP(self._reactor, locator=self._reports)
         lines = wrap_client_endpoint(self._tls, self._endpoint, self._reactor)
         try:
-            await connectProtocol(lines, link)
+            await connect_protocol(lines, link)
         except (ConnectError, DNSLookupError, NotReachable, HandshakeTimeout) as error:
             why = str(error).rstrip(".")
             raise NoAccelerator(

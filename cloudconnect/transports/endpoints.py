@@ -14,11 +14,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from cloudconnect.transports.layer import Layer
@@ -120,3 +123,28 @@ def wrap_server_endpoint(
     :param reactor: the clock of the layers' timers
     """
     return LayerServerEndpoint(layer, endpoint, reactor)
+
+
+class _One(Factory):
+    """Builds a protocol that is there already."""
+
+    noisy = False
+
+    def __init__(self, protocol: IProtocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """That one."""
+        return self._protocol
+
+
+def connect_protocol(endpoint: IStreamClientEndpoint, protocol: IProtocol) -> Deferred[Any]:
+    """Connect one protocol that is there already.
+
+    As Twisted's ``connectProtocol``, whose module imports every kind of endpoint that there is.
+
+    :param endpoint: where to
+    :param protocol: takes the connection
+    :return: fires with ``protocol``
+    """
+    return endpoint.connect(_One(protocol))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from typing import Any
 
 from cloudconnect.backup import at_once as at_once_module
 from cloudconnect.backup import maker as maker_module
+from cloudconnect.backup import placing as placing_module
 from cloudconnect.backup import restore as restore_module
 from cloudconnect.backup import small_files
 from cloudconnect.backup.comparison import compare_trees
@@ -19,7 +21,7 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.content.manifest import Entry, EntryType, Run
 from cloudconnect.errors import Cancelled, LocalError
 from tests.backup.cases import RestoreCase, entry_of, file_of
-from tests.backup.trees import age_tree, write
+from tests.backup.trees import access_list, age_tree, is_root, write
 
 
 class WhereTests(RestoreCase):
@@ -51,19 +53,73 @@ class WhereTests(RestoreCase):
         self.assertEqual(compare_trees(self.top, self.target + b"/source"), [])
 
     def test_new_folders(self) -> None:
-        """In new folders all but large files; with choices that would keep half a file, none."""
+        """In new folders all but large files, whatever is to happen to what is there."""
+        for overwrite in Overwrite:
+            self.check([b"large"], overwrite=overwrite)
+            shutil.rmtree(self.target)
+
+    def test_further_names(self) -> None:
+        """Files with further names get their own when they are whole."""
+        os.link(self.top + b"/a/one", self.top + b"/a/one-too")
+        age_tree(self.top)
+        self.point = self.place.backup(self.top).point
+        self.check([b"large", b"one"])
+
+    def test_symbolic_links(self) -> None:
+        """Symbolic links in new folders get their own names at once, but for those that have more
+        than a target and a time."""
+        other = self.top + b"/a/other"
+        os.symlink(b"one", self.top + b"/a/usual")
+        os.symlink(b"nowhere", other)
+        os.link(other, self.top + b"/a/other-too", follow_symlinks=False)
+        age_tree(self.top)
+        if is_root():
+            os.symlink(b"two", self.top + b"/a/given")
+            os.chown(self.top + b"/a/given", 12345, 54321, follow_symlinks=False)
+        self.point = self.place.backup(self.top).point
+        placed: list[bytes] = []
+        real = placing_module.put_in_place
+
+        def put(parent: int, temporary: bytes, name: bytes) -> None:
+            placed.append(name)
+            real(parent, temporary, name)
+
+        self.patch(placing_module, "put_in_place", put)
+        for overwrite in (Overwrite.ALWAYS, Overwrite.NEVER):
+            placed.clear()
+            self.check([b"large"], overwrite=overwrite)
+            expected = {b"large", b"other", b"other-too"} | ({b"given"} if is_root() else set())
+            self.assertEqual(set(placed), expected)
+            shutil.rmtree(self.target)
+        self.check([b"large"])
+        os.unlink(self.target + b"/source/a/usual")
+        os.symlink(b"elsewhere", self.target + b"/source/a/usual")
+        self.assertClean(self.restore(self.point))
+        self.assertEqual(compare_trees(self.top, self.target + b"/source"), [])
+
+    def test_lists_from_above(self) -> None:
+        """Folders, files and links that would inherit an access control list do not have it."""
+        os.symlink(b"one", self.top + b"/a/link")
+        age_tree(self.top)
+        self.point = self.place.backup(self.top).point
+        os.makedirs(self.target)
+        try:
+            os.setxattr(self.target, "system.posix_acl_default", access_list(12345))
+        except OSError:
+            self.skipTest("this file system has no access control lists")
+        self.check([b"large", b"one", b"three", b"two"])
+
+    def test_lists_that_were_backed_up(self) -> None:
+        """A folder's own list does not come to what is restored in it."""
+        try:
+            os.setxattr(self.top + b"/a", "system.posix_acl_default", access_list(12345))
+        except OSError:
+            self.skipTest("this file system has no access control lists")
+        self.point = self.place.backup(self.top).point
         self.check([b"large"])
 
-    def test_if_changed(self) -> None:
-        """Likewise where files are replaced whose time differs."""
-        self.check([b"large"], overwrite=Overwrite.IF_CHANGED)
-
-    def test_never(self) -> None:
-        """Where what is there would be kept, also half a file, files get their names when whole."""
-        self.check([b"large", b"one", b"two", b"three"], overwrite=Overwrite.NEVER)
-
     def test_verify(self) -> None:
-        """So they do where they are read back first."""
+        """So do files that are read back first."""
         self.check([b"large", b"one", b"two", b"three"], verify=True)
 
     def test_folder_that_was_there(self) -> None:

@@ -26,7 +26,7 @@ class SmallFilesTests(Case):
 
     def make(
         self, name: bytes, owner: tuple[int, int] | None, *pieces: bytes, **changes: Any
-    ) -> tuple[os.stat_result | None, tuple[int, int]]:
+    ) -> tuple[int, int]:
         entry = attrs.evolve(self.entry, **changes)
         return self.files.write(entry, self.parent, name, pieces, owner)
 
@@ -39,10 +39,10 @@ class SmallFilesTests(Case):
 
     def test_first_and_next(self) -> None:
         """The first file tells who owns what is made here; the next ones rely on it."""
-        status, owner = self.make(b"first", None, b"one ", b"two")
-        self.assertEqual((status, owner), (None, self.us))
+        owner = self.make(b"first", None, b"one ", b"two")
+        self.assertEqual(owner, self.us)
         self.assertEqual(self.look(b"first"), (0o640, OLD_NS, b"one two"))
-        self.assertEqual(self.make(b"next", owner, b"three"), (None, self.us))
+        self.assertEqual(self.make(b"next", owner, b"three"), self.us)
         self.assertEqual(self.look(b"next"), (0o640, OLD_NS, b"three"))
         self.make(b"empty", owner)
         self.assertEqual(self.look(b"empty"), (0o640, OLD_NS, b""))
@@ -78,12 +78,6 @@ class SmallFilesTests(Case):
         """Extended attributes are set."""
         self.make(b"x", self.us, b"x", xattrs=((b"user.a", b"1"),))
         self.assertEqual(os.getxattr(self.top + b"/x", "user.a"), b"1")
-
-    def test_further_names(self) -> None:
-        """The status comes back only where the entry says that there are further names."""
-        status, _ = self.make(b"x", self.us, b"x", flags=2)
-        assert status is not None
-        self.assertEqual(status.st_ino, os.lstat(self.top + b"/x").st_ino)
 
     def test_taken(self) -> None:
         """What has the name already is neither written to nor removed."""
@@ -124,7 +118,7 @@ class SmallFilesTests(Case):
         self.assertEqual(self.names(), [b"x"])
 
     def test_small(self) -> None:
-        """Large files, and the content of devices, are not for this."""
+        """Large files, the content of devices, and what has further names are not for this."""
         runs = [
             (),
             (Run(None, 0, small_files.SMALL_MAX),),
@@ -133,6 +127,6 @@ class SmallFilesTests(Case):
         entries = [
             attrs.evolve(self.entry, size=sum(run.length for run in of), runs=of) for of in runs
         ]
-        device = attrs.evolve(self.entry, flags=8)
-        found = [is_small(entry) for entry in (*entries, device)]
-        self.assertEqual(found, [True, True, False, False])
+        entries += [attrs.evolve(self.entry, flags=flags) for flags in (1, 2, 8)]
+        found = [is_small(entry) for entry in entries]
+        self.assertEqual(found, [True, True, False, True, False, False])

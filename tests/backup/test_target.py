@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import target as target_module
-from cloudconnect.backup.target import Parts, PathParts, Target, parts_of
+from cloudconnect.backup.target import UNFINISHED, Parts, PathParts, Target, is_unfinished, parts_of
 from cloudconnect.errors import UnsafePath
 from tests.backup.trees import remove_deep, write
 
@@ -93,7 +93,66 @@ class TargetTests(SynchronousTestCase):
         self.put(b"a", b"b", b"file")
         self.assertTrue(os.path.exists(self.top + b"/target/a/b/file"))
         mode = stat.S_IMODE(os.stat(self.top + b"/target/a").st_mode)
-        self.assertEqual(mode, 0o700)
+        self.assertEqual(mode, UNFINISHED)
+        self.assertEqual(UNFINISHED & 0o777, 0o700)
+
+    def test_unfinished(self) -> None:
+        """What another restore has left unfinished is finished when it is left, and is not new."""
+        os.makedirs(self.top + b"/target/a")
+        os.makedirs(self.top + b"/target/b/c", 0o700)
+        self.target.enter((b"a",), self.make)
+        os.chmod(self.top + b"/target/b/c", UNFINISHED | stat.S_ISGID)
+        self.target.enter((b"b", b"c"), self.make)
+        self.assertIsNone(self.target.fresh)
+        self.target.enter(())
+        self.assertEqual([parts for parts, _ in self.left], [(b"b", b"c")])
+
+    def test_two_restores(self) -> None:
+        """An unfinished folder is finished by the restore that made it, should another one come,
+        and by the other one once the first is gone."""
+        self.put(b"a", b"file")
+        finished: list[str] = []
+        for who in ("early", "late"):
+            other = Target(self.top + b"/target", create=False)
+            other.enter((b"a",), lambda parts: lambda descriptor: finished.append("made"))
+            self.assertIsNone(other.fresh)
+            other.on_leave(lambda descriptor, who=who: finished.append(who))  # type: ignore[misc]
+            other.close()
+            self.close()
+        self.assertEqual(([parts for parts, _ in self.left], finished), ([(b"a",)], ["late"]))
+
+    def test_ignored_mode(self) -> None:
+        """Where the file system ignores what says so, no folder is taken for new."""
+        real = os.mkdir
+        self.patch(os, "mkdir", lambda path, mode, **more: real(path, mode & 0o777, **more))
+        self.target.enter((b"a",), self.make)
+        self.assertIsNone(self.target.fresh)
+
+    def test_is_unfinished(self) -> None:
+        """Only a folder of just that mode is unfinished; the set-group-id bit does not count."""
+        folder, file = self.top + b"/folder", self.top + b"/file"
+        os.mkdir(folder)
+        write(file, b"")
+        found = []
+        for mode in (0o700, 0o1700, 0o3700, 0o1710, 0o1777, 0o5700):
+            os.chmod(folder, mode)
+            found.append(is_unfinished(os.stat(folder)))
+        os.chmod(file, 0o1700)
+        found.append(is_unfinished(os.stat(file)))
+        self.assertEqual(found, [False, True, True, False, False, False, False])
+
+    def test_status(self) -> None:
+        """What is in a place is looked at without following links; what cannot be is nothing."""
+        write(self.top + b"/target/a/file", b"four")
+        os.symlink(b"a", self.top + b"/target/link")
+        status = self.target.status((b"a", b"file"))
+        assert status is not None
+        self.assertEqual(status.st_size, 4)
+        link = self.target.status((b"link",))
+        assert link is not None
+        self.assertTrue(stat.S_ISLNK(link.st_mode))
+        for parts in ((b"none",), (b"none", b"x"), (b"link", b"file")):
+            self.assertIsNone(self.target.status(parts))
 
     def test_fresh(self) -> None:
         """A folder is known as new from when it was made until it is left."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,11 +59,13 @@ LATER = (
     "cloudconnect.wire.noise",
     "cloudconnect.wire.records",
     "sqlite3",
+    "twisted.internet.endpoints",
+    "twisted.plugin",
 )
 #: Modules of ours that a command imports before it connects, at most.
 OURS_MAX = 108
 
-#: Runs a command that reaches nobody; prints what was imported when it began to connect, and at the
+#: Runs a command that is hung up on; prints what was imported when it began to connect, and at the
 #: end, when what it imports beside the waiting is there too.
 RUN = """
 import json, sys
@@ -94,8 +98,10 @@ class StartTests(SynchronousTestCase):
             **{k: v for k, v in os.environ.items() if not k.startswith(("CLOUDCONNECT_", "XDG_"))},
             "HOME": str(top),
         }
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listening.close)
         profile = Profile(
-            provider="127.0.0.1:1",
+            provider=f"127.0.0.1:{self.listening.getsockname()[1]}",
             tenant="t",
             fingerprints=("SPKI-SHA256:" + "0" * 64,),
             password_file=str(top / "secret"),
@@ -106,6 +112,7 @@ class StartTests(SynchronousTestCase):
 
     def imported(self, *arguments: str) -> tuple[set[str], set[str]]:
         """What a command has imported when it connects, and at its end."""
+        threading.Thread(target=self.hang_up, daemon=True).start()
         done = subprocess.run(
             [sys.executable, "-c", RUN, *arguments],
             cwd=ROOT,
@@ -115,8 +122,13 @@ class StartTests(SynchronousTestCase):
             timeout=120,
         )
         status, before, after = json.loads(done.stdout)
-        self.assertEqual(22, status, done.stderr)  # nobody is there
+        self.assertEqual(22, status, done.stderr)
         return set(before), set(after)
+
+    def hang_up(self) -> None:
+        """Close the next connection as soon as something comes."""
+        with self.listening.accept()[0] as accepted:
+            accepted.recv(1)
 
     def unwanted(self, modules: set[str], names: tuple[str, ...]) -> list[str]:
         """Those of ``modules`` that ``names`` has, or a package of theirs."""

@@ -16,7 +16,11 @@ from zope.interface.verify import verifyObject
 from cloudconnect.errors import HandshakeTimeout, Tampered, Truncated, UsageError
 from cloudconnect.keys import Secret
 from cloudconnect.testing import Recorder
-from cloudconnect.transports.endpoints import wrap_client_endpoint, wrap_server_endpoint
+from cloudconnect.transports.endpoints import (
+    connect_protocol,
+    wrap_client_endpoint,
+    wrap_server_endpoint,
+)
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.recipe import Recipe
@@ -53,6 +57,15 @@ class EndpointTests(SynchronousTestCase):
         for layer in layers:
             endpoint = wrap_client_endpoint(layer, endpoint, self.clock)
         return endpoint.connect(factory(self.client))
+
+    def test_one(self) -> None:
+        """A protocol that is there already takes the connection, and is what one waits for."""
+        self.listen(stream())
+        layered = wrap_client_endpoint(stream(), self.place, self.clock)
+        connecting = connect_protocol(layered, self.client)
+        self.clock.pump([0] * 20)
+        self.assertIs(self.client, self.successResultOf(connecting))
+        self.assertIsNotNone(self.client.transport)
 
     def test_interfaces(self) -> None:
         """They are endpoints as Twisted knows them."""
