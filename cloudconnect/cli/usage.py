@@ -15,7 +15,7 @@ from cloudconnect.cli.console import Console, aligned, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.commands.admin import ShowTenant
 from cloudconnect.errors import CloudConnectError
-from cloudconnect.provider.session_counts import month_of
+from cloudconnect.provider.history.session_counts import month_of
 from cloudconnect.provider.usage import check_month
 
 #: The columns, in this order.

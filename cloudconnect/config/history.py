@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.keep import Keep
+from cloudconnect.provider.history.keep import Keep
 
 #: The settings, with the least and the most that each may be, where it is not 0.
 KEPT: Final = {

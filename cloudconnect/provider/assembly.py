@@ -37,7 +37,7 @@ from cloudconnect.provider.data_mover.reserve import Reserve
 from cloudconnect.provider.data_mover.storage import host_name, storage_of
 from cloudconnect.provider.gateway.gateway import Bounds, Gateway
 from cloudconnect.provider.gateway.relay import Relays, RelayTo
-from cloudconnect.provider.keep import Keep
+from cloudconnect.provider.history.keep import Keep
 from cloudconnect.provider.nodes.answers import GatewayEnd, ServiceEnd
 from cloudconnect.provider.nodes.enrolment import EnrolmentTarget
 from cloudconnect.provider.nodes.lan import NodeFactory

@@ -18,8 +18,8 @@ from cloudconnect.provider.alarms.expected import FORGOTTEN_SECONDS, ExpectedBac
 from cloudconnect.provider.alarms.jumps import JumpWatch
 from cloudconnect.provider.audit.auditing import Auditor
 from cloudconnect.provider.audit.log import AuditLog
-from cloudconnect.provider.forgetting import Forgetting, forgetter
-from cloudconnect.provider.keep import Keep
+from cloudconnect.provider.history.forgetting import Forgetting, forgetter
+from cloudconnect.provider.history.keep import Keep
 from cloudconnect.provider.one_thread import OneThread
 from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.provider.usage import UsageRecorder, keep_measured

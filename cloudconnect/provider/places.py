@@ -15,7 +15,7 @@ from cloudconnect.provider.admin.tenant_acts import REMOVED_DAYS
 from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.data_mover.seeding import FillCache
 from cloudconnect.provider.gateway.gateway import Bounds
-from cloudconnect.provider.keep import Keep
+from cloudconnect.provider.history.keep import Keep
 from cloudconnect.provider.nodes.enrolment import Signer
 from cloudconnect.provider.service.access import GRACE_DAYS
 from cloudconnect.sessions.role import TargetRole

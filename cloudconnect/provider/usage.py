@@ -3,7 +3,8 @@
 A few times a day the provider measures what every tenant has stored; of a month there is kept, for
 each tenant, the sum of its days, so that a bill can go by the average, by the most, or by what is
 there now. Sessions and bytes sent come from the sessions that are kept anyway, and from what is
-counted of those that were (:mod:`cloudconnect.provider.session_counts`). Months are those of UTC.
+counted of those that were (:mod:`cloudconnect.provider.history.session_counts`). Months are those
+of UTC.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloudconnect.errors import CloudConnectError, UsageError
+from cloudconnect.provider.history.session_counts import SessionCounts, month_of
 from cloudconnect.provider.service.service import CloudConnectService
-from cloudconnect.provider.session_counts import SessionCounts, month_of
 from cloudconnect.provider.values import Values
 
 #: Seconds from one measuring to the next; of a day the largest counts.

@@ -9,7 +9,7 @@ import time
 from cloudconnect.cli.usage import COLUMNS
 from cloudconnect.config.provider import initialize
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.provider.session_counts import month_of
+from cloudconnect.provider.history.session_counts import month_of
 from cloudconnect.provider.usage import keep_measured
 from tests.cli.commands import CommandCase
 

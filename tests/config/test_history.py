@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.config.history import KEPT, bounds_of_kept, check_kept, keep_of
 from cloudconnect.config.provider import CONFIGURATION, ProviderSettings, load
 from cloudconnect.errors import UsageError
-from cloudconnect.provider.keep import Keep
+from cloudconnect.provider.history.keep import Keep
 
 
 class KeptTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.accounts.history import History
-from cloudconnect.provider.session_counts import SessionCounts, month_of
+from cloudconnect.provider.history.session_counts import SessionCounts, month_of
 from cloudconnect.provider.usage import (
     Month,
     UsageRecorder,

@@ -20,7 +20,6 @@ import attrs
 import sqlalchemy as sa
 
 from cloudconnect.errors import WarningKind
-from cloudconnect.provider import session_counts
 from cloudconnect.provider.accounts.clock import ClockAccounts, passed_until_now
 from cloudconnect.provider.accounts.tables import (
     events_table,
@@ -29,6 +28,7 @@ from cloudconnect.provider.accounts.tables import (
     tenants_table,
     untold_table,
 )
+from cloudconnect.provider.history import session_counts
 
 #: Rows that came close together: so many numbers of all tenants.
 BLOCK: Final = 10_000

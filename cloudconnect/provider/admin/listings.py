@@ -9,8 +9,8 @@ from cloudconnect.commands.paging import fit_page
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.data_mover.acts import RepositoryActs
+from cloudconnect.provider.history.session_counts import added, count_sessions, forgotten_counts
 from cloudconnect.provider.service.followers import follower_rows, read_known
-from cloudconnect.provider.session_counts import added, count_sessions, forgotten_counts
 from cloudconnect.provider.usage import read_months, usage_rows
 from cloudconnect.settings import PAGE_ROWS_MAX
 

@@ -14,7 +14,7 @@ from cloudconnect.errors import WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
 from cloudconnect.provider.accounts import history
 from cloudconnect.provider.accounts.history import History, fair_level
-from cloudconnect.provider.session_counts import SessionCounts, forgotten_counts
+from cloudconnect.provider.history.session_counts import SessionCounts, forgotten_counts
 from tests.provider.accounts.case import VERIFIER, AccountsCase
 
 #: 2026-11-01, 00:00 UTC.

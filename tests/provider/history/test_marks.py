@@ -1,10 +1,10 @@
-"""Tests of :mod:`cloudconnect.provider.marks`."""
+"""Tests of :mod:`cloudconnect.provider.history.marks`."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.provider.marks import DAY, Mark, before, make_mark, read_marks
+from cloudconnect.provider.history.marks import DAY, Mark, before, make_mark, read_marks
 from tests.provider.audit.test_log import Kept
 
 

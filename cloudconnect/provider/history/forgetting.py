@@ -22,9 +22,9 @@ from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.accounts.history import History
 from cloudconnect.provider.accounts.untold import MEMORY_SECONDS
 from cloudconnect.provider.audit.log import AuditLog, kept_head
-from cloudconnect.provider.keep import Keep
+from cloudconnect.provider.history.keep import Keep
+from cloudconnect.provider.history.marks import DAY, Mark, before, make_mark
 from cloudconnect.provider.looking import Looking
-from cloudconnect.provider.marks import DAY, Mark, before, make_mark
 from cloudconnect.provider.service.service import CloudConnectService
 
 #: Seconds from one round to the next.

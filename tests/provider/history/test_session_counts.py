@@ -1,4 +1,4 @@
-"""Tests of :mod:`cloudconnect.provider.session_counts`."""
+"""Tests of :mod:`cloudconnect.provider.history.session_counts`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.provider.session_counts import (
+from cloudconnect.provider.history.session_counts import (
     SessionCounts,
     added,
     count_sessions,

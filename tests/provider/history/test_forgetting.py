@@ -1,4 +1,4 @@
-"""Tests of :mod:`cloudconnect.provider.forgetting`: with a provider, its accounts and audit log."""
+"""Tests of :mod:`cloudconnect.provider.history.forgetting`: a provider, its accounts, audit log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from cloudconnect.errors import NoSpace, WarningKind
 from cloudconnect.events import SecurityWarning
-from cloudconnect.provider import forgetting
 from cloudconnect.provider.accounts import history
 from cloudconnect.provider.accounts.clock import STEP_MAX
-from cloudconnect.provider.forgetting import ROUND_SECONDS, Forgetting, forgetter
-from cloudconnect.provider.keep import Keep
-from cloudconnect.provider.marks import DAY
+from cloudconnect.provider.history import forgetting
+from cloudconnect.provider.history.forgetting import ROUND_SECONDS, Forgetting, forgetter
+from cloudconnect.provider.history.keep import Keep
+from cloudconnect.provider.history.marks import DAY
 from tests.provider.stage import StageCase
 
 #: Some day.
