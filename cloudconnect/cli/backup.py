@@ -33,7 +33,7 @@ from cloudconnect.config.profile import cache_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
 from cloudconnect.errors import ExitCode, SourceCommandFailed, Truncated, UsageError
 from cloudconnect.keys import MasterKey
-from cloudconnect.tap.processes import few_arenas
+from cloudconnect.tap.allocator import few_arenas
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import resource
 import sys
@@ -16,9 +14,7 @@ from twisted.python.failure import Failure
 
 from cloudconnect.errors import CloudConnectError, UsageError
 from cloudconnect.settings import BACKLOG
-
-#: ``M_ARENA_MAX`` of glibc's ``mallopt``.
-_ARENA_MAX = -8
+from cloudconnect.tap.allocator import few_arenas
 
 
 def harden() -> None:
@@ -27,19 +23,6 @@ def harden() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     few_arenas()
-
-
-def few_arenas(most: int = 1) -> None:
-    """One heap for all threads: what one thread gave back another one can use.
-
-    Threads of codecs take and give back mebibytes all the time; with glibc's heap for each thread a
-    process keeps half as much again. Elsewhere nothing happens.
-
-    :param most: heaps; two where threads take and give back so often that they would wait for each
-        other
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, most)
 
 
 def stop_with(reactor: Any, log: Logger, failure: Failure) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import cloudconnect
-from cloudconnect.cli import allocator
+from cloudconnect.tap import allocator
 
 _ROUNDS = 30
 #: Chunks come and go; then it says how many pages the system has given it meanwhile.
 _PROGRAM = f"""
 import resource
-from cloudconnect.cli.allocator import keep_freed_memory
+from cloudconnect.tap.allocator import keep_freed_memory
 keep_freed_memory()
 chunks = [bytes(100_000) for _ in range(200)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -52,3 +52,4 @@ class KeepTests(SynchronousTestCase):
 
         self.patch(ctypes, "CDLL", lambda name: Library())
         allocator.keep_freed_memory()
+        allocator.few_arenas()
