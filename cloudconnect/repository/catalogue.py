@@ -42,7 +42,10 @@ _version_table: Final = sa.Table(
     sa.Column("version_num", sa.String(32), nullable=False),
     sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
-_located = sa.select(blobs_table, packs_table.c.name).where(
+#: The fields of an entry, in their order: to take them from a row one by one, by their names, is
+#: half of what looking up many takes.
+_FIELDS = tuple(blobs_table.c[field.name] for field in attrs.fields(Entry))
+_located = sa.select(*_FIELDS, packs_table.c.name).where(
     blobs_table.c.id.in_(sa.bindparam("ids", expanding=True)),
     blobs_table.c.damaged.is_(False),
     packs_table.c.number == blobs_table.c.pack,
@@ -128,8 +131,9 @@ class Catalogue:
         found: dict[bytes, tuple[str, Entry]] = {}
         with self.reading() as connection:
             for batch in _batches(ids):
-                for row in connection.execute(_located, {"ids": batch}):
-                    found[row.id] = (row.name, _entry(row))
+                for *fields, name in connection.execute(_located, {"ids": batch}):
+                    entry = Entry(*fields)
+                    found[entry.id] = (name, entry)
         return found
 
     def rescue(self, connection: sa.Connection, ids: Iterable[bytes]) -> set[bytes]:
