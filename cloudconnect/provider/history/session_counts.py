@@ -1,8 +1,8 @@
 """Layer 4: what a bill says of sessions, by tenant, also of those that are not kept any more.
 
 Sessions are forgotten after their time (:mod:`cloudconnect.provider.history.forgetting`). In the
-same transaction what counts of them is added up here, by the month in which they started, in UTC: the
-usage of a month stays what it was.
+same transaction what counts of them is added up here, by the month in which they started, in UTC:
+the usage of a month stays what it was.
 """
 
 from __future__ import annotations
