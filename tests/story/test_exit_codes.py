@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.settings import CONNECT_SECONDS, CONTROL_HANDSHAKE_SECONDS
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.login import make_token
 from tests.attacks.fields import Line as Kind
 from tests.attacks.fields import Part, Way
 from tests.attacks.proxy import LOOPBACK
