@@ -5,8 +5,8 @@ SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677) from PyPI ``scramp``, bound to the TLS c
 password, and a login that somebody carries from one TLS channel into another is refused. The
 tenant's side is :mod:`~cloudconnect.wire.scram_client`, which does without the library.
 
-Both sides compute PBKDF2 or HMAC without I/O; :meth:`ScramClient.final` and :func:`make_verifier`
-take some tenths of a second, so call them in a thread.
+Both sides compute PBKDF2 or HMAC without I/O; :func:`make_verifier`, and the tenant's second
+message, take some tenths of a second, so call them in a thread.
 """
 
 from __future__ import annotations
