@@ -21,7 +21,8 @@ from cloudconnect.settings import TOKEN_ITERATIONS_MIN
 from cloudconnect.tenant.jobmanager import JobManager
 from cloudconnect.transports.identity import ServerIdentity
 from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.wire.scram import is_token, make_token, make_verifier
+from cloudconnect.wire.login import is_token, make_token
+from cloudconnect.wire.scram import make_verifier
 
 
 def read_invitation(name: str) -> InvitationText:

@@ -24,44 +24,16 @@ from cloudconnect.errors import LoginRefused
 from cloudconnect.keys import KEY_SIZE, Password
 from cloudconnect.settings import ITERATIONS_MAX, PASSWORD_ITERATIONS_MIN
 from cloudconnect.wire.login import (
-    BINDING_SIZE,
     BINDING_TYPE,
-    DEFAULT_LABEL,
     MESSAGE_MAX,
-    TOKEN_PREFIX,
     Verifier,
     checked_binding,
     is_login_name,
-    is_tenant_name,
-    is_token,
     least_iterations,
-    make_token,
     password_text,
-    split_login,
     unusable_password,
     wrong_credentials,
 )
-from cloudconnect.wire.scram_client import ScramClient
-
-__all__ = [
-    "BINDING_SIZE",
-    "BINDING_TYPE",
-    "DEFAULT_LABEL",
-    "MECHANISM",
-    "MESSAGE_MAX",
-    "SALT_SIZE",
-    "TOKEN_PREFIX",
-    "ScramClient",
-    "ScramServer",
-    "Verifier",
-    "is_login_name",
-    "is_tenant_name",
-    "is_token",
-    "make_token",
-    "make_verifier",
-    "split_login",
-    "wrong_credentials",
-]
 
 #: The one mechanism.
 MECHANISM: Final = "SCRAM-SHA-256-PLUS"

@@ -18,7 +18,7 @@ from cloudconnect.cli.running import Interrupt
 from cloudconnect.config.profile import Profile, config_folder, save
 from cloudconnect.errors import CloudConnectError, LoginRefused, NotReachable
 from cloudconnect.keys import Password
-from cloudconnect.wire.scram import Verifier, is_token
+from cloudconnect.wire.login import Verifier, is_token
 from tests.cli.commands import CommandCase
 from tests.config.test_invitation import INVITATION
 

@@ -27,7 +27,7 @@ from cloudconnect.provider.admin.administration import Administration
 from cloudconnect.provider.assembly import EmbeddedProvider
 from cloudconnect.provider.places import Places
 from cloudconnect.settings import PAGE_ROWS_MAX
-from cloudconnect.wire.scram import TOKEN_PREFIX, Verifier
+from cloudconnect.wire.login import TOKEN_PREFIX, Verifier
 from tests.certificates import self_signed
 from tests.cli.commands import CommandCase
 from tests.story.processes import ROOT, Process

@@ -12,7 +12,7 @@ from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.data_mover.acts import RepositoryActs
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
-from cloudconnect.wire.scram import TOKEN_PREFIX
+from cloudconnect.wire.login import TOKEN_PREFIX
 from tests.cli.test_provider import DirectoryCase
 from tests.repository.repositories import (
     DESCRIBED,

@@ -24,7 +24,7 @@ from cloudconnect.content.description import DESCRIPTION_MAX
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.keys import KeyA, KeyB
 from cloudconnect.settings import BOX_MAX_UNAUTHENTICATED, PROTOCOL_VERSIONS
-from cloudconnect.wire.scram import MESSAGE_MAX
+from cloudconnect.wire.login import MESSAGE_MAX
 
 KEY = bytes(range(32))
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.config.invitation import INVITATION_MAX, InvitationText, parse_invitation
 from cloudconnect.errors import UsageError
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.login import make_token
 
 INVITATION = InvitationText(
     providers=("backup.example.net:6180", "[2001:db8::1]:6180"),

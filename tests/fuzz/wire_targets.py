@@ -14,12 +14,14 @@ from cloudconnect.testing import MemoryPair, Recorder
 from cloudconnect.transports.proxied import ProxiedFactory
 from cloudconnect.transports.stream import RecordStream
 from cloudconnect.transports.tunnel import NoiseTunnel, framed
+from cloudconnect.wire.login import Verifier
 from cloudconnect.wire.noise import NoiseHandshake
 from cloudconnect.wire.preamble import PREAMBLE_SIZE, ConnectionKind, Preamble, decide
 from cloudconnect.wire.protection import HEADER, RecordCipher
 from cloudconnect.wire.records import RecordHandshake
 from cloudconnect.wire.schedule import FROM_INITIATOR, TrafficSecret
-from cloudconnect.wire.scram import ScramClient, ScramServer, Verifier
+from cloudconnect.wire.scram import ScramServer
+from cloudconnect.wire.scram_client import ScramClient
 from cloudconnect.wire.striping import HEADER_SIZE, Joiner
 from tests.fuzz.target import Acts, Target, act, cut
 

@@ -21,7 +21,7 @@ from cloudconnect.keys import Password
 from cloudconnect.transports.endpoints import wrap_client_endpoint
 from cloudconnect.transports.tls import PinnedTLS
 from cloudconnect.transports.trust import TrustPolicy
-from cloudconnect.wire.scram import ScramClient
+from cloudconnect.wire.scram_client import ScramClient
 from tests.certificates import Issued
 from tests.provider.stage import HOST, PORT, TENANT, StageCase, Tenant
 

@@ -27,7 +27,7 @@ from cloudconnect.errors import (
     ProtocolViolation,
     Refused,
 )
-from cloudconnect.wire.scram import make_token, split_login
+from cloudconnect.wire.login import make_token, split_login
 from tests.certificates import (
     CLIENT_USE,
     EXPIRED,

@@ -21,7 +21,7 @@ from cloudconnect.tenant.jobmanager import JobManager
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire import scram
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.login import make_token
 from tests.certificates import self_signed
 from tests.provider.stage import HOST, PORT, TENANT, idle
 from tests.tenant.managers import ManagerCase

@@ -12,7 +12,7 @@ from cloudconnect.errors import MovedOn, NotReachable, Tampered, WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.scram import DEFAULT_LABEL
+from cloudconnect.wire.login import DEFAULT_LABEL
 from tests.provider.stage import TENANT, Tenant, idle
 from tests.tenant.managers import ManagerCase
 

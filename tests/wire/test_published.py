@@ -23,11 +23,13 @@ from cloudconnect.keys import (
     key_b_context,
 )
 from cloudconnect.wire.frames import FrameKind, FrameWriter
+from cloudconnect.wire.login import Verifier
 from cloudconnect.wire.noise import NoiseHandshake
 from cloudconnect.wire.preamble import ConnectionKind, Preamble
 from cloudconnect.wire.records import RecordConnection, RecordHandshake, RecordType
 from cloudconnect.wire.schedule import TrafficSecret
-from cloudconnect.wire.scram import ScramClient, ScramServer, Verifier
+from cloudconnect.wire.scram import ScramServer
+from cloudconnect.wire.scram_client import ScramClient
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "protocol.rst"
 

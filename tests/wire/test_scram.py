@@ -12,13 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import LoginRefused
 from cloudconnect.keys import Password
-from cloudconnect.wire.login import MESSAGE_MAX, make_token
-from cloudconnect.wire.scram import (
-    ScramClient,
-    ScramServer,
-    Verifier,
-    make_verifier,
-)
+from cloudconnect.wire.login import MESSAGE_MAX, Verifier, make_token
+from cloudconnect.wire.scram import ScramServer, make_verifier
+from cloudconnect.wire.scram_client import ScramClient
 
 BINDING = b"\xcb" * 32
 DECOY_KEY = b"\xdc" * 32

@@ -23,7 +23,7 @@ from cloudconnect.errors import LoginRefused, NotFound, UsageError
 from cloudconnect.provider.accounts.database import Database
 from cloudconnect.provider.accounts.tables import credentials_table, tenants_table
 from cloudconnect.settings import TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import DEFAULT_LABEL, Verifier, is_login_name, split_login
+from cloudconnect.wire.login import DEFAULT_LABEL, Verifier, is_login_name, split_login
 
 #: What a credential can allow: to back up; to list and restore; to delete, lock and say what is
 #: kept; to make the repository and change its keys.

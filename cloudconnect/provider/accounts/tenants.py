@@ -20,7 +20,7 @@ from cloudconnect.provider.accounts.tables import (
     events_table,
     tenants_table,
 )
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.login import Verifier
 
 #: A tenant's name: what SCRAM, SQL, file names and labels can all carry.
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")

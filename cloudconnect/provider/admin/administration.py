@@ -26,7 +26,7 @@ from cloudconnect.provider.data_mover.acts import RepositoryActs
 from cloudconnect.provider.data_mover.maintenance import scrub_warnings
 from cloudconnect.provider.data_mover.reserve import Reserve
 from cloudconnect.repository.rules import Rules
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.login import make_token
 
 
 class Administration:

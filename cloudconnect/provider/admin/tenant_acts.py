@@ -17,7 +17,8 @@ from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.accounts.credentials import CAPABILITIES, check_credential
 from cloudconnect.settings import TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import Verifier, is_token, make_token, make_verifier
+from cloudconnect.wire.login import Verifier, is_token, make_token
+from cloudconnect.wire.scram import make_verifier
 
 #: States that a tenant can be switched to.
 ENABLED, DISABLED, REMOVED = "enabled", "disabled", "removed"

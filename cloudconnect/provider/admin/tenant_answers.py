@@ -20,7 +20,7 @@ from cloudconnect.errors import UsageError
 from cloudconnect.keys import Password
 from cloudconnect.provider.admin.answers import AdminAnswers
 from cloudconnect.provider.admin.tenant_acts import ENABLED
-from cloudconnect.wire.scram import DEFAULT_LABEL
+from cloudconnect.wire.login import DEFAULT_LABEL
 
 
 class TenantAnswers(AdminAnswers):

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from cloudconnect.wire.scram import DEFAULT_LABEL
+from cloudconnect.wire.login import DEFAULT_LABEL
 
 #: Delay after the first failure, in seconds; it doubles with each further one.
 FIRST_DELAY: Final = 0.5

@@ -41,13 +41,8 @@ from cloudconnect.settings import (
     PROTOCOL_VERSIONS,
     TOKEN_ITERATIONS_MIN,
 )
-from cloudconnect.wire.scram import (
-    ScramServer,
-    Verifier,
-    is_login_name,
-    split_login,
-    wrong_credentials,
-)
+from cloudconnect.wire.login import Verifier, is_login_name, split_login, wrong_credentials
+from cloudconnect.wire.scram import ScramServer
 
 
 class Authentication(CommandLocator):

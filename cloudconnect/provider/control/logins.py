@@ -16,7 +16,7 @@ from cloudconnect.provider.service.access import Act, Login, check_access
 from cloudconnect.provider.service.reports import Reports
 from cloudconnect.provider.service.tenants import Tenants
 from cloudconnect.settings import PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import Verifier, wrong_credentials
+from cloudconnect.wire.login import Verifier, wrong_credentials
 
 
 class LogIns:

@@ -14,7 +14,7 @@ from cloudconnect.commands.control import SessionKind
 from cloudconnect.errors import ContextMismatch
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.service.planning import Part
-from cloudconnect.wire.scram import DEFAULT_LABEL
+from cloudconnect.wire.login import DEFAULT_LABEL
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -32,7 +32,7 @@ from cloudconnect.provider.service.reports import Reports
 from cloudconnect.provider.service.tenants import Tenants
 from cloudconnect.provider.watching import Watchers
 from cloudconnect.sessions.package import KeyAPackage
-from cloudconnect.wire.scram import DEFAULT_LABEL
+from cloudconnect.wire.login import DEFAULT_LABEL
 
 #: A backup waits so long, in seconds, for others of its repository to leave a mover that stops.
 HANDOVER_SECONDS = 10.0

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.provider.accounts import Accounts
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.login import Verifier
 
 VERIFIER = Verifier(
     b"s" * 16, b"stored key of thirty-two bytes..", b"server key of thirty-two bytes..", 4096

@@ -10,7 +10,7 @@ from cloudconnect.errors import LoginRefused, NotFound, UsageError
 from cloudconnect.provider.accounts import credentials
 from cloudconnect.provider.accounts.credentials import CAPABILITIES
 from cloudconnect.provider.accounts.tables import credentials_table
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.login import Verifier
 from tests.provider.accounts.case import VERIFIER, AccountsCase
 
 OTHER = Verifier(b"t" * 16, b"T" * 32, b"U" * 32, 4096)

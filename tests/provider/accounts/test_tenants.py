@@ -6,7 +6,7 @@ import datetime
 
 from cloudconnect.errors import LeaseEnded, NotFound, UsageError
 from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.login import Verifier
 from tests.provider.accounts.case import VERIFIER, AccountsCase
 
 

@@ -8,7 +8,9 @@ from cloudconnect.provider.accounts import MAX_TASKS_DEFAULT
 from cloudconnect.repository.rules import Rules
 from cloudconnect.repository.store import Repository
 from cloudconnect.settings import PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import ScramClient, ScramServer, is_token
+from cloudconnect.wire.login import is_token
+from cloudconnect.wire.scram import ScramServer
+from cloudconnect.wire.scram_client import ScramClient
 from tests.provider.stage import TENANT, StageCase
 
 

@@ -32,7 +32,7 @@ from cloudconnect.provider.admin.socket import AdminFactory
 from cloudconnect.provider.service.access import Login
 from cloudconnect.repository.store import Repository
 from cloudconnect.transports.memory import MemoryPair
-from cloudconnect.wire.scram import is_token
+from cloudconnect.wire.login import is_token
 from tests.provider.stage import TENANT, MemoryReactor, Provider, StageCase
 
 

@@ -12,7 +12,7 @@ from cloudconnect.keys import Password
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.admin.tenant_acts import INVITATION_SECONDS_MAX, TenantActs
 from cloudconnect.settings import PASSWORD_ITERATIONS_MIN, TOKEN_ITERATIONS_MIN
-from cloudconnect.wire.scram import is_token
+from cloudconnect.wire.login import is_token
 
 
 class TenantActsTests(SynchronousTestCase):

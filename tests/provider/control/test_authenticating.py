@@ -21,7 +21,7 @@ from cloudconnect.settings import (
     AUTHENTICATION_SECONDS,
     TOKEN_ITERATIONS_MIN,
 )
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.login import make_token
 from tests.provider.control_parts import LIST, ControlCase
 from tests.provider.stage import TENANT
 

@@ -34,7 +34,7 @@ from cloudconnect.settings import (
     SILENCE_SECONDS,
 )
 from cloudconnect.transports.memory import MemoryPair
-from cloudconnect.wire.scram import make_token
+from cloudconnect.wire.login import make_token
 from tests.provider.control_parts import LIST, START, WARNING, Client, ControlCase, start_of
 from tests.provider.stage import TENANT, idle
 

@@ -19,7 +19,7 @@ from cloudconnect.provider.service.access import (
     Login,
     check_access,
 )
-from cloudconnect.wire.scram import Verifier
+from cloudconnect.wire.login import Verifier
 
 VERIFIER = Verifier(b"s" * 16, bytes(32), bytes(32), 4096)
 TODAY = datetime.date(2030, 6, 15)
