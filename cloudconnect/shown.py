@@ -11,15 +11,20 @@ import attrs
 
 class Shown:
     """Base of ``attrs`` classes that are decorated with ``repr=False``: shows them as ``attrs``
-    would. A field with ``repr=False`` stays hidden."""
+    would. A field with ``repr=False`` stays hidden, and one with a function for it is shown by
+    that: content, and whatever is long, is only counted."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         cls: type[attrs.AttrsInstance] = type(self)  # type: ignore[assignment]
-        fields = (
-            f"{field.name}={getattr(self, field.name, 'not set')!r}"
-            for field in attrs.fields(cls)
-            if field.repr
-        )
+        fields = (_field(self, field) for field in attrs.fields(cls) if field.repr)
         return f"{cls.__qualname__.rpartition('>.')[2]}({', '.join(fields)})"
+
+
+def _field(shown: Shown, field: attrs.Attribute[object]) -> str:
+    try:
+        value = getattr(shown, field.name)
+    except AttributeError:
+        return f"{field.name}='not set'"
+    return f"{field.name}={field.repr(value) if callable(field.repr) else repr(value)}"

@@ -9,6 +9,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.shown import Shown
+from cloudconnect.wire.bodies import Coding, StoredBlob
+from cloudconnect.wire.frames import Frame, FrameKind
 from tests.test_layers import our_modules
 
 
@@ -19,6 +21,7 @@ class Point(Shown):
     x: int
     y: object = None
     secret: bytes = attrs.field(default=b"hidden", repr=False)
+    content: bytes = attrs.field(default=b"long", repr=lambda value: f"<{len(value)} bytes>")
 
     @attrs.frozen(repr=False)
     class Inner(Shown):
@@ -34,6 +37,7 @@ class Written:
     x: int
     y: object = None
     secret: bytes = attrs.field(default=b"hidden", repr=False)
+    content: bytes = attrs.field(default=b"long", repr=lambda value: f"<{len(value)} bytes>")
 
 
 class ShownTests(SynchronousTestCase):
@@ -41,7 +45,10 @@ class ShownTests(SynchronousTestCase):
 
     def test_as_attrs(self) -> None:
         """Names and values, but not what is hidden."""
-        self.assertEqual("Point(x=1, y=Point(x=2, y='a'))", repr(Point(1, Point(2, "a"))))
+        self.assertEqual(
+            "Point(x=1, y=Point(x=2, y='a', content=<4 bytes>), content=<4 bytes>)",
+            repr(Point(1, Point(2, "a"))),
+        )
         for values in ((1,), (2, "a"), (3, [None], b"another")):
             expected = repr(Written(*values)).replace("Written", "Point")
             self.assertEqual(expected, repr(Point(*values)))
@@ -55,6 +62,16 @@ class ShownTests(SynchronousTestCase):
 
         self.assertEqual("Point.Inner(text='t')", repr(Point.Inner("t")))
         self.assertEqual("Local(x=1)", repr(Local(1)))
+
+    def test_content(self) -> None:
+        """What goes over the wire, and what is backed up, is counted and not shown: it may be
+        anybody's secret, and a mebibyte of it."""
+        canary = b"canary"
+        frame = Frame(FrameKind.CHUNK, 0, 0, 1, canary)
+        blob = StoredBlob(bytes(32), len(canary), Coding.PLAIN, bytes(32), canary)
+        for shown in (frame, blob):
+            self.assertIn("<6 bytes>", repr(shown))
+            self.assertNotIn("canary", repr(shown))
 
     def test_unfinished(self) -> None:
         """One whose fields are not set yet can be shown: a debugger may do so."""

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from cloudconnect.commands.enrolling import REQUEST_MAX
 from cloudconnect.config.node_certificates import sign_node_request
-from cloudconnect.config.profile import write_private
 from cloudconnect.errors import ProtocolViolation, Refused, UsageError
 from cloudconnect.transports.nodes import JOB_MANAGER
 
 _FILE: Final = "machines.json"
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Machines:
@@ -97,15 +97,30 @@ class Machines:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             machines = self._read()
             yield machines
-            following = self._directory / f"{_FILE}.next"
-            write_private(following, json.dumps(machines, indent=1).encode())
-            # Of whom the directory is: root's own would keep the accelerator's user from it.
-            owner = os.fstat(descriptor)
-            if os.geteuid() == 0:
-                os.chown(following, owner.st_uid, owner.st_gid)
-            following.replace(self._directory / _FILE)
+            self._write(json.dumps(machines, indent=1).encode(), descriptor)
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def _write(octets: bytes, directory: int) -> None:
+        """Write the file, whole or not at all, for whom the directory belongs to: root's own would
+        keep the accelerator's user from it.
+
+        The owner is changed by the descriptor: by its name that user could have root give away
+        whatever file it has put in its place.
+        """
+        following = f"{_FILE}.next"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(following, dir_fd=directory)
+        descriptor = os.open(following, _NEW, 0o600, dir_fd=directory)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            if os.geteuid() == 0:
+                owner = os.fstat(directory)
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            os.fsync(descriptor)
+        os.replace(following, _FILE, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _judge(machines: dict[str, dict[str, Any]], name: str, spki: str) -> bool:

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from cloudconnect.cli import dialling
 from cloudconnect.cli.dialled_endpoint import DialledEndpoint
 from cloudconnect.cli.dialling import Dialled
 
@@ -49,6 +50,7 @@ class DialledEndpointTests(TestCase):
     """Whoever connects does not see which of the two ways it went."""
 
     async def setUp(self) -> None:
+        self.patch(dialling, "PATIENCE_SECONDS", 60.0)  # however busy the machine is
         self.accepting: Any = Factory.forProtocol(Echoing)
         self.accepting.noisy = False
         self.accepting.connections = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
 import attrs
@@ -43,6 +44,7 @@ class DialledTests(SynchronousTestCase):
         dialled = self.dialled()
         accepted = self.listening.accept()[0]
         accepted.shutdown(socket.SHUT_WR)
+        self.assertTrue(select.select([dialled._socket], [], [], 60)[0])  # it has come there
         self.assertIsNone(dialled.take())
         with accepted:
             self.assertEqual(b"", accepted.recv(1))

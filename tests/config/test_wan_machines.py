@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -98,6 +99,35 @@ class MachineTests(SynchronousTestCase):
         self.machines.remove("laptop")
         found = (self.settings.directory / "machines.json").stat()
         self.assertEqual((12345, 12345), (found.st_uid, found.st_gid))
+
+    def test_given_away(self) -> None:
+        """Nor does root give anything else away, whatever that user puts in the file's place."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root gives files away")
+        os.chown(self.settings.directory, 12345, 12345)
+        victim = Path(self.mktemp()).absolute()
+        victim.write_text("root's")
+        chown, fchown = os.chown, os.fchown
+
+        def exchange() -> None:
+            for path in self.settings.directory.glob("*machines.json*"):
+                path.unlink()
+                path.symlink_to(victim)
+
+        def by_name(path: Any, user: int, group: int, **values: Any) -> None:
+            exchange()
+            chown(path, user, group, **values)
+
+        def by_descriptor(descriptor: int, user: int, group: int) -> None:
+            exchange()
+            fchown(descriptor, user, group)
+
+        self.patch(os, "chown", by_name)
+        self.patch(os, "fchown", by_descriptor)
+        self.machines.remove("laptop")
+        found = victim.stat()
+        self.assertEqual((0, 0), (found.st_uid, found.st_gid))
+        self.assertEqual("root's", victim.read_text())
 
     def test_unreadable(self) -> None:
         """Where it cannot be read who was removed nobody is let in."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +34,7 @@ from cloudconnect.provider.service import planning
 from cloudconnect.sessions import acceptance
 from cloudconnect.settings import ORPHAN_SECONDS
 from cloudconnect.tenant import plan, run
+from cloudconnect.tenant.lines import TunnelClient
 from tests.provider.stage import HOST, LABELS, PORT, TENANT, Tenant, idle
 from tests.tenant.managers import STORY, ManagerCase
 
@@ -339,17 +340,19 @@ class LossTests(ManagerCase):
     def test_ends_at_once(self) -> None:
         """The tunnel ends beside the stream: it does not wait for the stream's other end."""
         tenant = self.connected()
-        ended = []
+        ending, ended = threading.Event(), []
+        end = TunnelClient.end
+
+        async def noted(tunnel: TunnelClient) -> None:
+            ending.set()
+            await end(tunnel)
+
+        self.patch(TunnelClient, "end", noted)
 
         def dialogue(channel: Any, session: bytes) -> None:
             greet(channel, tenant.keys, tenant.description, "read")
-            tunnel = self.pairs()[1]
             channel.finish(last=True)
-            for _ in range(500):
-                if tunnel.left.disconnected:
-                    break
-                time.sleep(0.01)
-            ended.append(tunnel.left.disconnected)
+            ended.append(ending.wait(60))
             channel.expect_end()
 
         self.reactor.result_of(tenant.session(dialogue, SessionKind.READ))
