@@ -6,8 +6,8 @@ frees each of them within a fraction of a second: the C library gives memory bac
 that much is free at the end of what it has, and gets it again, page by page and filled with zeros,
 for the next chunks: as much work as to write a tenth of them.
 
-Nothing happens where the C library is another one. All of it is to be called before there are
-threads.
+Nothing happens where the C library is another one. All of it is best called while there are few
+threads: a heap that one has already stays its own.
 """
 
 from __future__ import annotations
