@@ -131,8 +131,12 @@ class TappedChannel:
         waited: bool = self._noted(FrameKind.CHUNK, self._channel.send_chunk, *arguments)
         return waited
 
-    def finish(self) -> None:
-        self._noted(FrameKind.TOTALS, self._channel.finish)
+    def finish(self, last: bool = False) -> None:
+        self._noted(FrameKind.TOTALS, self._channel.finish, last)
+
+    def end(self) -> None:
+        self.finish(last=True)
+        self.expect_end()
 
     def receive(self) -> Frame:
         frame = self._channel.receive()
