@@ -74,8 +74,10 @@ class PublishingCase(ManagerCase):
             self.patch(backup_module.sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         paths = () if name else (os.fsencode(os.path.abspath(self.source())),)
 
-        def options(given: StandardInput | None, cache: Path | None) -> BackupOptions:
-            return BackupOptions(paths=paths, stdin=given)
+        def options(
+            given: StandardInput | None, cache: Path | None, round_trip: float | None
+        ) -> BackupOptions:
+            return BackupOptions(paths=paths, stdin=given, round_trip=round_trip)
 
         done = backup_module._back_up(
             self.line, Interrupt(), options, (UNLIMITED, "off"), (name, None, ()), (*LABELS, ())
