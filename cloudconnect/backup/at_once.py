@@ -19,7 +19,7 @@ from cloudconnect.backup.options import RestoreOptions, RestoreResult
 from cloudconnect.backup.planning import Step
 from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Target
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.errors import LocalError
 
 #: Behind so many small files a process is started that makes the others.

@@ -23,7 +23,7 @@ from cloudconnect.backup.options import Reports
 from cloudconnect.backup.same_content import same_content
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import NotFound, StoredDataDamaged
 from cloudconnect.wire.channel import FrameChannel

@@ -22,7 +22,7 @@ from cloudconnect.backup.options import Progress
 from cloudconnect.backup.seen import SeenChunks
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.errors import (
     Cancelled,
     ContextMismatch,

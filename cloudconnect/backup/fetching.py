@@ -19,7 +19,8 @@ from cloudconnect.backup.records import believed
 from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryDecoder
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.manifest import EntryDecoder
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     CloudConnectError,

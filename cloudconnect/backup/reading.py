@@ -11,8 +11,9 @@ from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher, Slot
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import LocalError, NotFound, StoredDataDamaged, UsageError
 from cloudconnect.wire.channel import FrameChannel
 

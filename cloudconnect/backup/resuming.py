@@ -23,7 +23,7 @@ from cloudconnect.backup.metadata import MetadataWriter, safe_mode
 from cloudconnect.backup.partial import is_partial_name, partial_name, resume
 from cloudconnect.backup.planning import IN_PARTIAL, Step
 from cloudconnect.backup.target import Parts, Target
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import UnsafePath
 from cloudconnect.shown import Shown
 

@@ -11,7 +11,7 @@ from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import ContextMismatch, NotFound, ProtocolViolation, StoredDataDamaged
 from cloudconnect.wire.channel import FrameChannel
 

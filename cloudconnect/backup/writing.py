@@ -24,7 +24,7 @@ from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.backup.unfinished import DOUBTFUL
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
 
 #: Bytes of chunks that are asked for and not used yet.

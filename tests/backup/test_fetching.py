@@ -14,8 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.backup import fetching
 from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.fetching import Fetcher
-from cloudconnect.content.manifest import Entry, EntryType, Run, encode_entry
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.manifest import encode_entry
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
@@ -201,7 +203,7 @@ class FetchTests(Case):
 
     def test_manifest_of_another_count(self) -> None:
         """A manifest with fewer or more entries than its record counts is damaged."""
-        way = encode_entry(attrs.evolve(entry(b"/"), flags=FLAG_ON_THE_WAY))
+        way = encode_entry(entry(b"/")._replace(flags=FLAG_ON_THE_WAY))
         part = way + encode_entry(entry(b"/x"))  # the way to it does not count
         for files, good in ((0, False), (1, True), (2, False)):
             fetcher = self.fetcher(self.place.open("restore"))
