@@ -19,6 +19,7 @@ from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.linked import LinkedEntries
+from cloudconnect.backup.manifests import entries_of
 from cloudconnect.backup.options import Reports
 from cloudconnect.backup.same_content import same_content
 from cloudconnect.content.atrest import RepositoryKeys
@@ -161,7 +162,7 @@ class DiffRun:
 
     def _side(self, record: PointRecord) -> Iterator[Entry]:
         last = b""
-        for entry in self._fetcher.entries(record):
+        for entry in entries_of(self._fetcher, record):
             place = _place(entry)
             if place <= last:
                 raise StoredDataDamaged("a restore point's manifest is not in the order of a walk")

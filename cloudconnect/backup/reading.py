@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher, Slot
+from cloudconnect.backup.manifests import entries_of
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.entries import Entry, EntryType
@@ -65,7 +66,7 @@ class PointReader:
         """
         if self._record is None:
             raise LocalError("no restore point has been opened")
-        return self._fetcher.entries(self._record)
+        return entries_of(self._fetcher, self._record)
 
     def find(self, path: bytes) -> Entry:
         """The entry of ``path``; of the first name, where it is a hard link.

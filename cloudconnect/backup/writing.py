@@ -14,7 +14,8 @@ from itertools import repeat
 from typing import Final
 
 from cloudconnect.backup.at_once import AtOnce
-from cloudconnect.backup.fetching import Fetcher, ManifestGap
+from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.backup.manifests import ManifestGap, entries_of
 from cloudconnect.backup.matching import open_regular, read_at
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
@@ -112,7 +113,7 @@ class TreeWriter:
         """
         last = b"/"
         try:
-            for entry in self._fetcher.entries(self._result.record):
+            for entry in entries_of(self._fetcher, self._result.record):
                 last = entry.path
                 yield entry
         except ManifestGap as error:

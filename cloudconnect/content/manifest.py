@@ -114,6 +114,22 @@ class EntryDecoder:
         if self._failed or self._long or self._position < len(self._buffer):
             raise StoredDataDamaged("a manifest ends inside an entry")
 
+    @property
+    def pending(self) -> bytes | None:
+        """What came behind the last entry that was complete; None inside an entry of which more
+        items are to come, and after an error."""
+        if self._failed or self._long is not None:
+            return None
+        return bytes(self._buffer[self._position :])
+
+    def go_on(self, pending: bytes) -> None:
+        """As if further bytes had come, whose entries are not wanted.
+
+        :param pending: what they would have left pending
+        """
+        self._buffer[:] = pending
+        self._position, self._need, self._octets = 0, 1, b""
+
     def _entries(self) -> Iterator[Entry]:
         """The entries that are complete."""
         if self._failed:
