@@ -119,10 +119,10 @@ class Plan:
         looks = options.overwrite is not Overwrite.IF_CHANGED or not options.verify
         there = target if options.overwrite is not Overwrite.ALWAYS and looks else None
         parts_of = PathParts(options.strip_components).of
-        selects = self._selection.selects
+        partial, selects = self._selection.partial, self._selection.selects
         unfinished = self.unfinished = UnfinishedFolders(target)
         for entry in entries:
-            selected = selects(entry)
+            selected = selects(entry) if partial or entry.flags else True
             try:
                 parts = parts_of(entry.path)
             except UnsafePath as error:
