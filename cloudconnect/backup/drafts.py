@@ -142,7 +142,10 @@ class Draft:
 
     def ids(self) -> Iterator[bytes]:
         """The chunks that the content needs, each once; not for a long one."""
-        return iter(dict.fromkeys(run.id for run in self.runs if run.id is not None))
+        runs = self.runs
+        if len(runs) == 1 and (name := runs[0].id) is not None:  # as most files have
+            return iter((name,))
+        return iter(dict.fromkeys(run.id for run in runs if run.id is not None))
 
 
 class ContentStream:

@@ -157,11 +157,12 @@ class RunList(Sequence[Run]):
 
 def check_run(run: Run) -> bool:
     """Whether its numbers are within bounds."""
-    if run.length < 1:
+    name, offset, length = run
+    if length < 1:
         return False
-    if run.id is None:
-        return run.offset == 0 and run.length < _I63
-    return len(run.id) == ID_SIZE and 0 <= run.offset <= CHUNK_MAX - run.length
+    if name is None:
+        return offset == 0 and length < _I63
+    return len(name) == ID_SIZE and 0 <= offset <= CHUNK_MAX - length
 
 
 def ids_of(runs: Iterable[Run]) -> Iterator[bytes]:
