@@ -25,6 +25,7 @@ from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import ReadOnce
 from cloudconnect.cli.published import Offers
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate
@@ -44,11 +45,21 @@ from cloudconnect.wire.channel import FrameChannel
 ARENAS: Final = 2
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option("--job", default="default", show_default=True, help="Label of this job.")
-@click.option("--host", default="", help="Label of this machine; its name by default.")
-@click.option("--tag", "tags", multiple=True, help="A word to find the point by; again.")
+@click.option(
+    "--job", default="default", show_default=True, metavar="NAME", help="Label of this job."
+)
+@click.option(
+    "--host", default="", metavar="NAME", help="Label of this machine; its name by default."
+)
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="WORD",
+    help="A word to find the point by; may be repeated.",
+)
 @click.option("--stdin", "stdin_name", metavar="NAME", help="Back up standard input as NAME.")
 @click.option(
     "--stdin-from-command",
@@ -59,10 +70,14 @@ ARENAS: Final = 2
 @click.option("-n", "--dry-run", is_flag=True, help="Look and count, send nothing.")
 @selecting_options
 @click.option(
-    "--compression", default="auto", show_default=True, metavar="auto|0..19", help="zstd level."
+    "--compression",
+    default="auto",
+    show_default=True,
+    metavar="auto|0..19",
+    help="Level of zstd; 0: none, auto: as the line allows.",
 )
-@click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
-@click.option("--limit-download", metavar="R", help="At most so much a second.")
+@click.option("--limit-upload", metavar="RATE", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="RATE", help="At most so much a second.")
 @wan.option
 @tenant_command
 def backup(

@@ -14,6 +14,7 @@ from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import entry_line, entry_map
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry
@@ -22,10 +23,10 @@ from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.wire.channel import FrameChannel
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("pattern")
-@click.option("--host", default="", help="Only points of this machine.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.option("--host", default="", metavar="NAME", help="Only points of this machine.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--newest-only", is_flag=True, help="Only the newest point of each host and job.")
 @click.option("--human/--bytes", default=True, help="Sizes in kB, MB and so on, or in bytes.")
 @tenant_command

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import click
 
+from cloudconnect.cli.sections import CommandGroup
+
 #: Objects made and not freed before the collector looks through them, and how many such looks there
 #: are before it looks through older ones, and likewise through all; Python's own: 700, 10, 10.
 THRESHOLDS: Final = (20_000, 10, 10)
@@ -40,7 +42,7 @@ def uncollected(for_good: bool = False) -> Iterator[None]:
             gc.enable()
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group of which some commands, or all, are imported when they are called.
 
     :param places: of those: module and name by command

@@ -21,6 +21,7 @@ from cloudconnect.agent.scheduler import keep_outcome
 from cloudconnect.agent.state import States, lock_path, states_path, take_lock
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, load
 from cloudconnect.errors import Busy, UsageError
@@ -28,7 +29,7 @@ from cloudconnect.errors import Busy, UsageError
 _json = click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def job() -> None:
     """Backups on a schedule, which the agent runs (twist cloudconnect-agent)."""
 

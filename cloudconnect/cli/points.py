@@ -15,6 +15,7 @@ from cloudconnect.cli.console import aligned, json_path, local_time, printable, 
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry, EntryType
@@ -31,11 +32,11 @@ LATEST = "latest"
 PUBLISHED, DELETED = "published", "deleted"
 
 
-@click.command()
-@click.option("--host", default="", help="Only points of this machine.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.command(cls=SectionedCommand)
+@click.option("--host", default="", metavar="NAME", help="Only points of this machine.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--tag", default="", help="Only points with this tag.")
-@click.option("--path", metavar="P", help="Only points made of P, or of what P is in.")
+@click.option("--path", metavar="PATH", help="Only points made of P, or of what P is in.")
 @click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
 @tenant_command
 @accepts_expired
@@ -193,11 +194,11 @@ def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
     return found[0]
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("point")
 @click.argument("path", required=False)
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @click.option("--human/--bytes", default=False, help="Sizes in kB, MB and so on.")
 @tenant_command
 @accepts_expired

@@ -27,8 +27,8 @@ def wan() -> None:
 @wan.command()
 @click.argument("name", metavar="TENANT")
 @directory_option
-@click.option("--host", default="", help="Only points of this host.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.option("--host", default="", metavar="NAME", help="Only points of this host.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--limit", metavar="SIZE", help="At most so much; 3/4 of the cache by default.")
 @json_option
 @debug_option

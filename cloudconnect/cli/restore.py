@@ -19,6 +19,7 @@ from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
@@ -34,13 +35,23 @@ if TYPE_CHECKING:
     from cloudconnect.backup.reading import PointReader
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("point")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--target", required=True, metavar="DIR", help="Restore below this folder.")
-@click.option("--strip-components", type=click.IntRange(0), default=0, metavar="N")
-@click.option("--include", multiple=True, metavar="P", help="Only what matches; again.")
-@click.option("--exclude", multiple=True, metavar="P", help="But not what matches; again.")
+@click.option(
+    "--strip-components",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Leave out the first N names of each path.",
+)
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Only what matches; may be repeated."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="But not what matches; may be repeated."
+)
 @click.option(
     "--overwrite",
     type=click.Choice([choice.value for choice in Overwrite]),
@@ -50,11 +61,11 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write nothing; with -v list the paths.")
 @click.option("--at", metavar="TIME", help="With latest: the newest point not after TIME.")
-@click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
-@click.option("--limit-download", metavar="R", help="At most so much a second.")
+@click.option("--limit-upload", metavar="RATE", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="RATE", help="At most so much a second.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @wan.option
 @tenant_command
 @accepts_expired
@@ -228,11 +239,11 @@ def _report(
     console.record("summary", fields, text)
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("point")
 @click.argument("path")
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @tenant_command
 @accepts_expired
 def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:

@@ -11,15 +11,16 @@ import click
 from cloudconnect.agent.jobs import load_jobs
 from cloudconnect.cli.console import local_time, printable
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.errors import ExitCode
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("--max-age", metavar="TIME", help="Exit status 1 where a newest point is older.")
-@click.option("--host", default="", help="Of this machine; this one by default.")
-@click.option("--job", default="", help="Only of this job.")
+@click.option("--host", default="", metavar="NAME", help="Of this machine; this one by default.")
+@click.option("--job", default="", metavar="NAME", help="Only of this job.")
 @click.option("--all-hosts", is_flag=True, help="Of every machine of the tenant.")
 @tenant_command
 def status(
