@@ -22,7 +22,7 @@ _COMMANDS: Final = {
     "connect": ("cloudconnect.cli.connect", "connect"),
     "delete": ("cloudconnect.cli.keeping", "delete"),
     "diff": ("cloudconnect.cli.diff", "diff"),
-    "dump": ("cloudconnect.cli.restore", "dump"),
+    "dump": ("cloudconnect.cli.dump", "dump"),
     "events": ("cloudconnect.cli.history", "events"),
     "find": ("cloudconnect.cli.find", "find"),
     "job": ("cloudconnect.cli.job", "job"),

@@ -1,11 +1,10 @@
-"""Layer 6: ``restore`` and ``dump``."""
+"""Layer 6: ``restore``."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,15 +23,12 @@ from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.manifest import Entry
-from cloudconnect.errors import ExitCode, NotFound, UsageError
+from cloudconnect.errors import ExitCode, UsageError
 from cloudconnect.tap.allocator import keep_freed_memory
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
-
-if TYPE_CHECKING:
-    from cloudconnect.backup.reading import PointReader
 
 
 @click.command(cls=SectionedCommand)
@@ -237,52 +233,3 @@ def _report(
         text += f"; {result.kept} files were left as they are"
     text += way.text(saved)
     console.record("summary", fields, text)
-
-
-@click.command(cls=SectionedCommand)
-@click.argument("point")
-@click.argument("path")
-@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
-@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
-@tenant_command
-@accepts_expired
-def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:
-    """Write one file of a restore point to standard output."""
-    wanted = os.fsencode(path)
-    written, journey = Shown(), Journey()
-
-    async def work(line: Line, interrupt: Interrupt) -> None:
-        from cloudconnect.backup.reading import PointReader
-
-        description, keys = line.keys()
-        row = await find_point(line, point, host, job)
-
-        def dialogue(channel: FrameChannel, session: bytes) -> None:
-            written.begin()
-            done = 0
-            heads = line.heads(description, keys)
-            believe_latest(heads, point, row)
-            with PointReader(channel, keys, description, heads=heads) as reader:
-                reader.open(bytes.fromhex(row["point"]))
-                entry = _find(reader, wanted)
-                for piece in reader.read(entry):
-                    new = written.new(len(piece))
-                    sys.stdout.buffer.write(piece[len(piece) - new :])
-                    done += len(piece)
-                    journey.came_to(done)
-                sys.stdout.buffer.flush()
-
-        labels = (row["host"], row["job"])
-        await line.session(SessionKind.READ, new_job_id(), *labels, dialogue, journey=journey)
-
-    on_line(settings, work, wanted=beside.READ)
-
-
-def _find(reader: PointReader, wanted: bytes) -> Any:
-    """The entry of a path; standard input's name may be given without the slash in front."""
-    try:
-        return reader.find(absolute(wanted))
-    except NotFound:
-        if wanted.startswith(b"/"):
-            raise
-        return reader.find(b"/" + wanted)
