@@ -10,7 +10,7 @@ import click
 from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
 from cloudconnect.backup.options import Progress
 from cloudconnect.cli import beside
-from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.console import Console, counted, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.points import DELETED, PUBLISHED, find_point
 from cloudconnect.cli.running import Interrupt
@@ -203,7 +203,7 @@ def _report(console: Console, result: CheckResult, session: str) -> None:
 
 
 def _sentence(result: CheckResult) -> str:
-    text = f"Checked {result.points} restore points, {result.chunks} chunks"
+    text = f"Checked {counted(result.points, 'restore point')}, {counted(result.chunks, 'chunk')}"
     if result.chunks_read:
         text += f", read {result.chunks_read} of them ({size(result.bytes_read)})"
     if result.chunks_vouched:

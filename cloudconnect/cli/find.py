@@ -9,7 +9,7 @@ import click
 
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.searching import SearchResult, search
-from cloudconnect.cli.console import local_time, printable
+from cloudconnect.cli.console import counted, local_time, printable
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
@@ -87,7 +87,7 @@ def find(
             "found": result.found,
             "damaged": [point.hex() for point, _ in result.damaged],
         }
-        text = f"{result.found} found in {result.points} restore points"
+        text = f"{result.found} found in {counted(result.points, 'restore point')}"
         console.record("summary", fields, text)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)

@@ -11,7 +11,15 @@ import click
 
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside
-from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
+from cloudconnect.cli.console import (
+    aligned,
+    counted,
+    json_path,
+    local_time,
+    printable,
+    shown_path,
+    size,
+)
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
@@ -104,7 +112,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["point"][:8],
         local_time(row["time"]),
         f"{row['host']}/{row['job']}",
-        f"{statistics.get('files', 0)} files,",
+        counted(statistics.get("files", 0), "file") + ",",
         f"{size(statistics.get('bytes_source', 0))},",
         f"{size(statistics.get('bytes_new', 0))} new",
         f"[{', '.join(row['tags'])}]" if row["tags"] else "",
@@ -240,7 +248,7 @@ def ls(
         raise NotFound(
             f"{path} is not in this restore point: cloudconnect find looks through all of them"
         )
-    console.say(f"{files} files, {size(total)}; {others} folders and other things")
+    console.say(f"{counted(files, 'file')}, {size(total)}; {others} folders and other things")
 
 
 def is_below(path: bytes, top: bytes) -> bool:

@@ -12,7 +12,7 @@ from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, Res
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside, wan
-from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.console import Console, counted, json_path, printable, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
@@ -166,7 +166,21 @@ def restore(
         return int(ExitCode.SECURITY_WARNING)
     if result.missing:
         return int(ExitCode.NOT_FOUND)
+    if result.empty and (paths or include or exclude or strip_components):
+        console.note(
+            "nothing of this restore point is left by the paths, --include, --exclude and "
+            "--strip-components: cloudconnect ls shows what is in it"
+        )
+        return int(ExitCode.NOT_FOUND)
     return int(ExitCode.FAILED if result.problems else ExitCode.DONE)
+
+
+def _things(result: RestoreResult) -> str:
+    """How much of what was restored."""
+    parts = [counted(result.files, "file"), counted(result.directories, "folder")]
+    if result.other:
+        parts.append(counted(result.other, "other thing"))
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def _show(console: Console, progress: Progress, received_before: int) -> None:
@@ -187,7 +201,7 @@ def _report(
     dry_run: bool,
     accelerated: tuple[wan.WAN, dict[str, Any]],
 ) -> None:
-    way, saved = accelerated
+    (way, saved), record = accelerated, result.record
     for problem in result.damaged.listed:
         console.note(
             f"SECURITY WARNING stored_data_damaged: {shown_path(problem.path)}: {problem.reason}"
@@ -217,19 +231,20 @@ def _report(
         "missing": [json_path(path) for path in result.missing],
         "seconds": round(result.seconds, 3),
     }
-    nothing = result.missing and not (result.files or result.directories or result.other)
-    if (console.quiet or nothing) and not console.as_json:
+    if (console.quiet or result.empty) and not console.as_json:
         return
     verb = "Would restore" if dry_run else "Restored"
     text = (
-        f"{verb} {result.files} files and {result.directories} folders, "
-        f"{size(result.bytes_restored)}, below {target} in {result.seconds:.1f} s"
+        f"{verb} {_things(result)}, "
+        f"{size(result.bytes_restored)}, of restore point {record.point.hex()[:8]} "
+        f"({printable(f'{record.host}/{record.job}')}) below {target} in {result.seconds:.1f} s"
     )
     if result.bytes_there:
         text += f"; {size(result.bytes_there)} of it were there already"
     if result.unchanged:
-        text += f", with {result.unchanged} files that needed nothing"
+        text += f", with {counted(result.unchanged, 'file')} that needed nothing"
     if result.kept:
-        text += f"; {result.kept} files were left as they are"
+        left = "was left as it is" if result.kept == 1 else "were left as they are"
+        text += f"; {counted(result.kept, 'file')} {left}"
     text += way.text(saved)
     console.record("summary", fields, text)

@@ -64,6 +64,8 @@ class LookingTests(StoryCase):
         self.assertLess(again.summary["bytes_received"] * 20, whole.summary["bytes_received"])
         self.assertEqual(again.summary["unchanged"], 1)
         self.assertEqual(compare_trees(source, target + source), [])
+        none = await line.run("restore", *options, "--include", "*.none")
+        self.assertStatus(none, 10)
         listed = await line.run("restore", *options, "--dry-run", "--verbose")
         paths = [r["path"] for r in listed.records if r["message_type"] == "entry"]
         self.assertIn(letter, paths)
