@@ -205,3 +205,4 @@ def reload(directory: Path, debug: bool) -> None:
 
     if not administrate(directory, work, debug):
         raise Refused("no provider runs here: it reads them when it starts")
+    click.echo("The provider reads its certificates and settings again: its log says what changed.")

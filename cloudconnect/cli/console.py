@@ -20,6 +20,7 @@ import click
 
 from cloudconnect.errors import ExitCode, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.shown import size_text
 
 #: A program, or a log, hears how far a command is this often, in seconds.
 STATUS_SECONDS: Final = 1.0
@@ -67,11 +68,7 @@ def json_path(path: bytes) -> str:
 
 def size(count: float) -> str:
     """``count`` bytes in decimal units."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
+    return size_text(count)
 
 
 def counted(count: int, thing: str) -> str:

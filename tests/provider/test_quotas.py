@@ -87,7 +87,7 @@ class HardQuotaTests(QuotaCase):
         acme = self.connected(quota=2000)
         before = self.counted(acme)
         error = self.failure_of(acme.back_up(self.source()), QuotaUsed)
-        self.assertIn("quota of 2000 bytes", str(error))
+        self.assertIn("quota of 2.0 kB", str(error))
         self.reactor.advance(0)
         self.settle()
         repository = self.repository(acme)
@@ -108,7 +108,7 @@ class SoftQuotaTests(QuotaCase):
             self.reactor.result_of(acme.back_up(self.source()))
             noted.append(len(acme.manager.notes))
         self.assertEqual([0, 1, 1, 1], noted)
-        self.assertIn("6000", acme.manager.notes[0])
+        self.assertIn("more than the 6.0 kB agreed", acme.manager.notes[0])
         self.assertEqual(1, self.provider.names(tenant=TENANT).count("soft_quota_passed"))
 
     def test_none(self) -> None:

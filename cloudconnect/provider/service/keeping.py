@@ -28,6 +28,7 @@ from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.nodes.known import Nodes
 from cloudconnect.provider.service.reports import Reports
 from cloudconnect.provider.service.tenants import Tenants
+from cloudconnect.shown import size_text
 
 
 class PointKeeper:
@@ -160,8 +161,11 @@ class PointKeeper:
             return []
         if not over:
             return []
-        limit = "" if record.quota is None else f"; backups are refused over {record.quota}"
-        text = f"{counted} bytes are stored, more than the {record.soft_quota} agreed{limit}"
+        limit = ""
+        if record.quota is not None:
+            limit = f"; backups are refused over {size_text(record.quota)}"
+        agreed = size_text(record.soft_quota)
+        text = f"{size_text(counted)} are stored, more than the {agreed} agreed{limit}"
         if news:
             await self._reports.note(
                 "soft_quota_passed", "", f"tenant {tenant}: {text}", tenant=tenant, bytes=counted
