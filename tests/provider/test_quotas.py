@@ -111,6 +111,18 @@ class SoftQuotaTests(QuotaCase):
         self.assertIn("more than the 6.0 kB agreed", acme.manager.notes[0])
         self.assertEqual(1, self.provider.names(tenant=TENANT).count("soft_quota_passed"))
 
+    def test_asked(self) -> None:
+        """A tenant may ask what is agreed, and how much of it is used, also before it has stored
+        anything."""
+        acme = self.connected(quota=9000, soft_quota=6000)
+        before = self.reactor.result_of(acme.manager.agreement())
+        self.assertEqual((9000, 6000, 4), (before.quota, before.soft_quota, before.max_tasks))
+        self.provider.accounts.change_tenant(TENANT, {"quota": None, "lease_end": "2099-12-31"})
+        self.reactor.result_of(acme.back_up(self.source()))
+        after = self.reactor.result_of(acme.manager.agreement())
+        self.assertGreater(after.bytes_counted, before.bytes_counted)
+        self.assertEqual((None, "2099-12-31"), (after.quota, str(after.lease_end)))
+
     def test_none(self) -> None:
         """Without one, nothing is said."""
         acme = self.connected()

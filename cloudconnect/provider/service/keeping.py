@@ -143,6 +143,24 @@ class PointKeeper:
         measured: dict[str, Any] = answer["measured"]
         return measured
 
+    async def agreement(self, tenant: str) -> dict[str, Any]:
+        """What is agreed with a tenant and how much of it is used, as ShowAgreement answers it."""
+        record = await self._tenants.record(tenant)
+        counted: int | None = 0
+        if record.repository is not None:
+            try:
+                counted = (await self.measure(tenant))["bytes_counted"]
+            except CloudConnectError as error:
+                self._log.warn("what {tenant} stores: {why}", tenant=tenant, why=str(error))
+                counted = None
+        return {
+            "quota": record.quota,
+            "soft_quota": record.soft_quota,
+            "lease_end": record.lease_end,
+            "max_tasks": record.max_tasks,
+            "bytes_counted": counted,
+        }
+
     async def quota_notes(self, tenant: str) -> list[str]:
         """What a tenant is told after a backup: that it is over its soft quota.
 
