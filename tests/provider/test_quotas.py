@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from twisted.internet.defer import DeferredList
 from twisted.python.failure import Failure
 
+from cloudconnect.commands.control import ShowAgreement
 from cloudconnect.errors import QuotaUsed
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import packs_table
@@ -122,6 +123,13 @@ class SoftQuotaTests(QuotaCase):
         after = self.reactor.result_of(acme.manager.agreement())
         self.assertGreater(after.bytes_counted, before.bytes_counted)
         self.assertEqual((None, "2099-12-31"), (after.quota, str(after.lease_end)))
+
+    def test_older(self) -> None:
+        """A provider that does not know the question is no error, and answers others after it."""
+        acme = self.connected()
+        self.patch(ShowAgreement, "commandName", b"OfTheNextRelease")
+        self.assertIsNone(self.reactor.result_of(acme.manager.agreement()))
+        self.assertEqual([], self.reactor.result_of(acme.manager.points()))
 
     def test_none(self) -> None:
         """Without one, nothing is said."""
