@@ -22,6 +22,7 @@ from cloudconnect.backup.options import (
 )
 from cloudconnect.backup.walk import Found
 from cloudconnect.cli import beside, wan
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import Console, counted, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import ReadOnce
@@ -48,7 +49,7 @@ ARENAS: Final = 2
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.argument("paths", nargs=-1, type=FILE, metavar="PATH...")
 @click.option(
     "--job", default="default", show_default=True, metavar="NAME", help="Label of this job."
 )

@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.invited import (
     OwnCertificate,
     OwnLogin,
@@ -65,9 +66,11 @@ _READERS: Final = {
 @click.command(cls=SectionedCommand)
 @click.argument("host", metavar="HOST[:PORT]", required=False)
 @click.option(
-    "--invite", metavar="FILE", help="File with the provider's invitation; - reads stdin."
+    "--invite",
+    type=FILE,
+    help="File with the provider's invitation; - reads stdin.",
 )
-@click.option("--kit-output", metavar="FILE", help="Write a new repository's recovery kit there.")
+@click.option("--kit-output", type=FILE, help="Write a new repository's recovery kit there.")
 @functools.partial(tenant_command, fresh=True)
 def connect(
     settings: TenantSettings, host: str | None, invite: str | None, kit_output: str | None

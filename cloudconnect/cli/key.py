@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, Unlocked, on_line
 from cloudconnect.cli.secret_files import KEY_FILE_MAX, SECRET_MAX, as_password, read_bounded
@@ -40,8 +41,8 @@ from cloudconnect.keys import MasterKey, Password
 OFFERS_MAX: Final = 10
 
 _new_options: Final = (
-    click.option("--new-passphrase-file", metavar="FILE", help="File with the new passphrase."),
-    click.option("--new-key-file", metavar="FILE", help="File that becomes a key."),
+    click.option("--new-passphrase-file", type=FILE, help="File with the new passphrase."),
+    click.option("--new-key-file", type=FILE, help="File that becomes a key."),
 )
 
 
@@ -58,7 +59,7 @@ def key() -> None:
 
 
 @key.command()
-@click.option("--output", metavar="FILE", help="Write it there, readable by nobody else.")
+@click.option("--output", type=FILE, help="Write it there, readable by nobody else.")
 @tenant_command
 def kit(settings: TenantSettings, output: str | None) -> None:
     """Print the recovery kit: all that an empty machine needs to restore.

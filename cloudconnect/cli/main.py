@@ -19,6 +19,7 @@ from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 _COMMANDS: Final = {
     "backup": ("cloudconnect.cli.backup", "backup"),
     "check": ("cloudconnect.cli.check", "check"),
+    "completion": ("cloudconnect.cli.completion", "completion"),
     "connect": ("cloudconnect.cli.connect", "connect"),
     "delete": ("cloudconnect.cli.keeping", "delete"),
     "diff": ("cloudconnect.cli.diff", "diff"),

@@ -12,6 +12,7 @@ from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, Res
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside, wan
+from cloudconnect.cli.completion import FOLDER
 from cloudconnect.cli.console import Console, counted, json_path, printable, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
@@ -34,7 +35,7 @@ from cloudconnect.wire.channel import FrameChannel
 @click.command(cls=SectionedCommand)
 @click.argument("point")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--target", required=True, metavar="DIR", help="Restore below this folder.")
+@click.option("--target", required=True, type=FOLDER, help="Restore below this folder.")
 @click.option(
     "--strip-components",
     type=click.IntRange(0),

@@ -14,6 +14,7 @@ from cloudconnect.backup.options import read_path_list
 from cloudconnect.backup.patterns import PathPatterns, read_patterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.walk import absolute
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.values import parse_size
 from cloudconnect.errors import UsageError
 
@@ -33,7 +34,7 @@ _OPTIONS: Final = [
         "--exclude-file",
         "exclude_files",
         multiple=True,
-        metavar="FILE",
+        type=FILE,
         help="File with such patterns, one a line.",
     ),
     click.option("--exclude-caches", is_flag=True, help="Leave out folders with a CACHEDIR.TAG."),
@@ -48,7 +49,7 @@ _OPTIONS: Final = [
     click.option(
         "--files-from",
         multiple=True,
-        metavar="FILE",
+        type=FILE,
         help="File with more paths, one a line; - is standard input.",
     ),
 ]

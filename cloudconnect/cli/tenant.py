@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 import click
 
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import Console
 from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.opening import OwnProcess
@@ -47,19 +48,24 @@ _OPTIONS: Final = [
     _connection("--profile", "profile_name", metavar="NAME", help="Which saved profile to use."),
     _connection("--provider", metavar="HOST[:PORT]", help="The provider's address."),
     _connection("--tenant", metavar="NAME", help="The tenant's name at the provider."),
-    _connection("--password-file", metavar="FILE", help="File with the login password or token."),
-    _connection("--certificate", metavar="FILE", help="Log in with this certificate, PEM."),
-    _connection("--key", "certificate_key", metavar="FILE", help="PEM file of its key, mode 0600."),
+    _connection("--password-file", type=FILE, help="File with the login password or token."),
+    _connection("--certificate", type=FILE, help="Log in with this certificate, PEM."),
+    _connection(
+        "--key",
+        "certificate_key",
+        type=FILE,
+        help="PEM file of its key, mode 0600.",
+    ),
     _connection(
         "--fingerprint",
         multiple=True,
         metavar="PIN",
         help="SPKI-SHA256:... or SHA256:...; may be repeated.",
     ),
-    _connection("--ca", metavar="FILE", help="PEM file of the authorities to accept."),
-    _connection("--passphrase-file", metavar="FILE", help="File with the encryption passphrase."),
-    _connection("--key-file", metavar="FILE", help="File used as key in place of a passphrase."),
-    _connection("--kit", "kit_file", metavar="FILE", help="File with the recovery kit's text."),
+    _connection("--ca", type=FILE, help="PEM file of the authorities to accept."),
+    _connection("--passphrase-file", type=FILE, help="File with the encryption passphrase."),
+    _connection("--key-file", type=FILE, help="File used as key in place of a passphrase."),
+    _connection("--kit", "kit_file", type=FILE, help="File with the recovery kit's text."),
     _connection(
         "--encryption",
         type=click.Choice([mode.value for mode in EncryptionMode]),
