@@ -1,4 +1,4 @@
-"""Layer 0: how the package's small classes are shown, in logs and in tests that fail.
+"""Layer 0: how sizes are shown, and the package's small classes, in logs and in tests that fail.
 
 ``attrs`` writes a method for each class, and compiles it when the class is imported: a quarter of
 what such a class costs, and a command imports a hundred of them. One method serves them all.
@@ -20,6 +20,15 @@ class Shown:
         cls: type[attrs.AttrsInstance] = type(self)  # type: ignore[assignment]
         fields = (_field(self, field) for field in attrs.fields(cls) if field.repr)
         return f"{cls.__qualname__.rpartition('>.')[2]}({', '.join(fields)})"
+
+
+def size_text(count: float) -> str:
+    """``count`` bytes in decimal units, for a person."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
 
 
 def _field(shown: Shown, field: attrs.Attribute[object]) -> str:

@@ -259,3 +259,9 @@ class RestoreResult(Shown):
     missing: list[bytes] = attrs.field(factory=list)
     notes: list[str] = attrs.field(factory=list)
     seconds: float = 0.0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there was nothing that could be restored, or was left as it is."""
+        things = self.files + self.directories + self.other + self.kept
+        return not (things or self.problems or self.damaged)

@@ -90,6 +90,39 @@ class PointReader:
             raise StoredDataDamaged("a hard link of a file does not lead to a file")
         return self._content(first.runs)
 
+    def contents(self, entries: Iterable[Entry]) -> Iterator[Entry | bytes]:
+        """Each entry, and behind a file that is no further name its content, in pieces of any size.
+
+        Chunks are asked for ahead over the ends of files, so that many small ones do not each wait
+        for a way there and back.
+
+        :param entries: of this point
+        :raises StoredDataDamaged: (from the iterator) a chunk is damaged or missing
+        """
+        ahead: deque[Entry | tuple[Run, Slot | None]] = deque()
+        for entry in entries:
+            ahead.append(entry)
+            for run in entry.runs:
+                ahead.append(self._wanted(run))
+                while len(ahead) > 3 * CHUNKS:
+                    yield from self._next(ahead.popleft())
+            while len(ahead) > 3 * CHUNKS:
+                yield from self._next(ahead.popleft())
+        while ahead:
+            yield from self._next(ahead.popleft())
+
+    def _wanted(self, run: Run) -> tuple[Run, Slot | None]:
+        slot = None if run.id is None else self._fetcher.want(run.id)
+        if self._fetcher.unasked >= CHUNKS:
+            self._fetcher.ask()
+        return run, slot
+
+    def _next(self, item: Entry | tuple[Run, Slot | None]) -> Iterator[Entry | bytes]:
+        if isinstance(item, Entry):
+            yield item
+        else:
+            yield from self._piece(*item)
+
     def _named(self, path: bytes) -> Entry:
         for entry in self.entries():
             if entry.path == path:
@@ -106,12 +139,9 @@ class PointReader:
         return first
 
     def _content(self, runs: Iterable[Run]) -> Iterator[bytes]:
-        fetcher = self._fetcher
         ahead: deque[tuple[Run, Slot | None]] = deque()
         for run in runs:
-            ahead.append((run, None if run.id is None else fetcher.want(run.id)))
-            if fetcher.unasked >= CHUNKS:
-                fetcher.ask()
+            ahead.append(self._wanted(run))
             while len(ahead) > 3 * CHUNKS:
                 yield from self._piece(*ahead.popleft())
         while ahead:

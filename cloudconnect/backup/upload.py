@@ -40,6 +40,7 @@ class BackupRun:
     :param cancelled: asked in the thread of :meth:`run`, a few times a second
     :param now_ns: the clock, nanoseconds since 1970
     :param heads: what is known of the repository's past; the new point gets a head in its chain
+    :param listed: called, in a dry run, with each thing that would be backed up
     :ivar result: what has come of it so far
     :ivar offered: the restore point, once the repository is asked to publish it
     """
@@ -56,7 +57,9 @@ class BackupRun:
         cancelled: Callable[[], bool] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         heads: KnownHeads | None = None,
+        listed: Callable[[Found], None] = lambda found: None,
     ) -> None:
+        self._listed = listed
         self._channel = channel
         self._keys = keys
         self._description = description
@@ -105,6 +108,8 @@ class BackupRun:
                 result.unreadable.add(item.path, item.reason)
                 continue
             self._path, status = item.path, item.status
+            if not item.ancestor:
+                self._listed(item)
             if stat.S_ISREG(status.st_mode):
                 result.files += 1
                 if status.st_nlink == 1:

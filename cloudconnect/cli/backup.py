@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,12 +20,15 @@ from cloudconnect.backup.options import (
     Progress,
     StandardInput,
 )
+from cloudconnect.backup.walk import Found
 from cloudconnect.cli import beside, wan
-from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.completion import FILE
+from cloudconnect.cli.console import Console, counted, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import ReadOnce
 from cloudconnect.cli.published import Offers
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate
@@ -44,11 +48,21 @@ from cloudconnect.wire.channel import FrameChannel
 ARENAS: Final = 2
 
 
-@click.command()
-@click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option("--job", default="default", show_default=True, help="Label of this job.")
-@click.option("--host", default="", help="Label of this machine; its name by default.")
-@click.option("--tag", "tags", multiple=True, help="A word to find the point by; again.")
+@click.command(cls=SectionedCommand)
+@click.argument("paths", nargs=-1, type=FILE, metavar="PATH...")
+@click.option(
+    "--job", default="default", show_default=True, metavar="NAME", help="Label of this job."
+)
+@click.option(
+    "--host", default="", metavar="NAME", help="Label of this machine; its name by default."
+)
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="WORD",
+    help="A word to find the point by; may be repeated.",
+)
 @click.option("--stdin", "stdin_name", metavar="NAME", help="Back up standard input as NAME.")
 @click.option(
     "--stdin-from-command",
@@ -56,13 +70,19 @@ ARENAS: Final = 2
     metavar="NAME",
     help="Back up the output of the command after -- as NAME; nothing if it fails.",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Look and count, send nothing.")
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Look and count, send nothing; with -v list the paths."
+)
 @selecting_options
 @click.option(
-    "--compression", default="auto", show_default=True, metavar="auto|0..19", help="zstd level."
+    "--compression",
+    default="auto",
+    show_default=True,
+    metavar="auto|0..19",
+    help="Level of zstd; 0: none, auto: as the line allows.",
 )
-@click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
-@click.option("--limit-download", metavar="R", help="At most so much a second.")
+@click.option("--limit-upload", metavar="RATE", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="RATE", help="At most so much a second.")
 @wan.option
 @tenant_command
 def backup(
@@ -237,7 +257,24 @@ def _dry_run(options: BackupOptions, console: Console) -> BackupResult:
         labels,
         bytes(16),
         lambda progress: _show(console, progress),
+        listed=lambda found: _list(console, found),
     ).run()
+
+
+def _list(console: Console, found: Found) -> None:
+    """What would be backed up, where that was asked for."""
+    if not console.verbose:
+        return
+    status = found.status
+    count = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    fields = {
+        "path": json_path(found.path),
+        "mode": stat.S_IMODE(status.st_mode),
+        "size": count,
+        "mtime_ns": status.st_mtime_ns,
+    }
+    text = f"{stat.filemode(status.st_mode)} {count:>14} {shown_path(found.path)}"
+    console.record("entry", fields, text)
 
 
 def _level(text: str) -> int | None:
@@ -334,7 +371,7 @@ def _report(
     if console.quiet and not console.as_json:
         return
     counts = (
-        f"{result.files} files ({result.files_unchanged} unchanged), "
+        f"{counted(result.files, 'file')} ({result.files_unchanged} unchanged), "
         f"{size(result.bytes_source)}, {size(result.bytes_new)} of it new, "
         f"{size(saved.get('line_sent', result.bytes_sent))} sent in {result.seconds:.1f} s"
     )
@@ -342,7 +379,10 @@ def _report(
     if accelerated is not None:
         text += accelerated[0].text(saved)
     if not result.point:
-        text = f"Would back up {result.files} files, {size(result.bytes_source)}; nothing was sent"
+        counts = f"{counted(result.files, 'file')}, {size(result.bytes_source)}"
+        text = f"Would back up {counts}; nothing was sent"
     if result.unreadable:
-        text += f"\n{result.unreadable.count} sources could not be read; the rest is stored"
+        unread = counted(result.unreadable.count, "source")
+        text += f"\n{unread} could not be read"
+        text += "; the rest is stored" if result.point else ""
     console.record("summary", fields, text)

@@ -9,6 +9,7 @@ import click
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable
 from cloudconnect.cli.directories import directory_option, json_option
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.config.catalogue import back_up
 from cloudconnect.config.catalogue import restore as restore_directory
 from cloudconnect.config.provider import CONFIGURATION, load, running
@@ -21,7 +22,7 @@ _read_data = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def catalogue() -> None:
     """What the provider knows (tenants, catalogues, keys, settings), without what is stored."""
 

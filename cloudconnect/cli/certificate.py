@@ -12,6 +12,7 @@ from cloudconnect.cli.administering import Acts, administrate, rows
 from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.commands.admin import Reload
 from cloudconnect.config.certificates import SERVER_DAYS
 from cloudconnect.config.provider import ProviderSettings, load
@@ -28,7 +29,7 @@ from cloudconnect.errors import ExitCode, Refused
 from cloudconnect.provider.alarms.expiry import due
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def certificate() -> None:
     """The certificate that tenants see: look, renew, replace, announce the next key."""
 
@@ -204,3 +205,4 @@ def reload(directory: Path, debug: bool) -> None:
 
     if not administrate(directory, work, debug):
         raise Refused("no provider runs here: it reads them when it starts")
+    click.echo("The provider reads its certificates and settings again: its log says what changed.")

@@ -10,10 +10,11 @@ import click
 from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
 from cloudconnect.backup.options import Progress
 from cloudconnect.cli import beside
-from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.console import Console, counted, json_path, shown_path, size
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.points import DELETED, PUBLISHED, find_point
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.cli.values import parse_rate
 from cloudconnect.commands.control import SessionKind
@@ -25,7 +26,7 @@ from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("points", nargs=-1, metavar="[POINT]...")
 @click.option("--read-data", is_flag=True, help="Also fetch, open and compare every chunk.")
 @click.option("--read-data-subset", metavar="N/T", help="Every chunk of part N of T, as 1/7.")
@@ -34,10 +35,10 @@ from cloudconnect.wire.channel import FrameChannel
     is_flag=True,
     help="Have the provider read and compare the data, fetching none: its word, not a proof.",
 )
-@click.option("--host", default="", help="Only points of this machine.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.option("--host", default="", metavar="NAME", help="Only points of this machine.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--deleted", is_flag=True, help="Also what is in the bin.")
-@click.option("--limit-download", metavar="R", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="RATE", help="At most so much a second, such as 5MB.")
 @tenant_command
 def check(
     settings: TenantSettings,
@@ -202,7 +203,7 @@ def _report(console: Console, result: CheckResult, session: str) -> None:
 
 
 def _sentence(result: CheckResult) -> str:
-    text = f"Checked {result.points} restore points, {result.chunks} chunks"
+    text = f"Checked {counted(result.points, 'restore point')}, {counted(result.chunks, 'chunk')}"
     if result.chunks_read:
         text += f", read {result.chunks_read} of them ({size(result.bytes_read)})"
     if result.chunks_vouched:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.invited import (
     OwnCertificate,
     OwnLogin,
@@ -25,6 +26,7 @@ from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
 from cloudconnect.config.client_certificates import own_certificate
 from cloudconnect.config.profile import (
@@ -61,10 +63,14 @@ _READERS: Final = {
 }
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("host", metavar="HOST[:PORT]", required=False)
-@click.option("--invite", metavar="F", help="File with the provider's invitation; - reads stdin.")
-@click.option("--kit-output", metavar="F", help="Write a new repository's recovery kit there.")
+@click.option(
+    "--invite",
+    type=FILE,
+    help="File with the provider's invitation; - reads stdin.",
+)
+@click.option("--kit-output", type=FILE, help="Write a new repository's recovery kit there.")
 @functools.partial(tenant_command, fresh=True)
 def connect(
     settings: TenantSettings, host: str | None, invite: str | None, kit_output: str | None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
 import time
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any, Final, TextIO
 
@@ -18,10 +20,13 @@ import click
 
 from cloudconnect.errors import ExitCode, WarningKind
 from cloudconnect.events import SecurityWarning, SessionEvent
+from cloudconnect.shown import size_text
 
 #: A program, or a log, hears how far a command is this often, in seconds.
 STATUS_SECONDS: Final = 1.0
 PLAIN_STATUS_SECONDS: Final = 30.0
+#: Of a terminal that does not say how wide it is.
+COLUMNS: Final = 80
 
 
 def report_error(text: str, reason: str, code: ExitCode, as_json: bool) -> None:
@@ -63,11 +68,28 @@ def json_path(path: bytes) -> str:
 
 def size(count: float) -> str:
     """``count`` bytes in decimal units."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
+    return size_text(count)
+
+
+def counted(count: int, thing: str) -> str:
+    """So many things: ``1 file``, ``2 files``.
+
+    :param thing: one of them; its plural ends with an s
+    """
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def fitting(text: str, columns: int) -> str:
+    """``text``, cut where it would take more than so many columns of a terminal.
+
+    A line that goes on in the next row cannot be drawn over any more.
+    """
+    taken = 0
+    for at, character in enumerate(text):
+        taken += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if taken > columns:
+            return text[:at]
+    return text
 
 
 def cache_text(taken: int, blocks: int | None) -> str:
@@ -205,11 +227,12 @@ class Console:
         if total:
             left = (total - done) * seconds / max(done, 1)
             share = f" {min(100.0, 100 * done / total):.0f}%, {left:.0f} s left,"
-        line = f"{share} {files} files, {size(done)}, {rate}, {size(moved)} on the line"
+        line = f"{share} {counted(files, 'file')}, {size(done)}, {rate}, {size(moved)} on the line"
         if terminal:
             name = shown_path(path)[-40:]
             self._bar_shown = True
-            click.echo(f"\r\x1b[K{_bar(done, total)}{line}  {name}", nl=False, err=True)
+            shown = fitting(f"{_bar(done, total)}{line}  {name}", _columns() - 1)
+            click.echo(f"\r\x1b[K{shown}", nl=False, err=True)
         else:
             click.echo(line.strip(), err=True)
 
@@ -217,6 +240,14 @@ class Console:
         if self._bar_shown:
             click.echo("\r\x1b[K", nl=False, err=True)
             self._bar_shown = False
+
+
+def _columns() -> int:
+    """How wide the terminal is that standard error goes to."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS
+    except (OSError, ValueError):
+        return COLUMNS
 
 
 def _bar(done: int, total: int | None) -> str:

@@ -12,6 +12,7 @@ from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, local_time
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.commands.admin import AddCredential, RevokeCredential
 from cloudconnect.config.client_certificates import certificate_pin, check_certificate
 from cloudconnect.errors import UsageError
@@ -35,7 +36,7 @@ def _certificate_option(text: str) -> Callable[[Any], Any]:
     return click.option("--certificate", type=click.Path(path_type=Path), help=text)
 
 
-@click.group("credential")
+@click.group("credential", cls=CommandGroup)
 def credential() -> None:
     """A tenant's credentials: one for each of its machines."""
 

@@ -14,6 +14,7 @@ from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import believe_latest, entry_map, find_point
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.entries import EntryType
@@ -40,13 +41,13 @@ _WORDS: Final = {
 }
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("first")
 @click.argument("second")
 @click.argument("path", required=False)
 @click.option("--metadata/--no-metadata", default=True, help="Show what only has other metadata.")
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @tenant_command
 @accepts_expired
 def diff(

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import click
 
+from cloudconnect.cli.sections import SharedOption
 from cloudconnect.cli.tenant import TenantSettings
 from cloudconnect.errors import UsageError
 
@@ -22,6 +23,8 @@ def accepts_expired(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--accept-expired",
+        cls=SharedOption,
+        section="Provider and keys",
         is_flag=True,
         help="Also where the provider's certificate has expired, if its fingerprint matches.",
     )

@@ -9,11 +9,12 @@ import click
 
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.searching import SearchResult, search
-from cloudconnect.cli.console import local_time, printable
+from cloudconnect.cli.console import counted, local_time, printable
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import entry_line, entry_map
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.entries import Entry
@@ -22,10 +23,10 @@ from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.wire.channel import FrameChannel
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("pattern")
-@click.option("--host", default="", help="Only points of this machine.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.option("--host", default="", metavar="NAME", help="Only points of this machine.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--newest-only", is_flag=True, help="Only the newest point of each host and job.")
 @click.option("--human/--bytes", default=True, help="Sizes in kB, MB and so on, or in bytes.")
 @tenant_command
@@ -86,7 +87,7 @@ def find(
             "found": result.found,
             "damaged": [point.hex() for point, _ in result.damaged],
         }
-        text = f"{result.found} found in {result.points} restore points"
+        text = f"{result.found} found in {counted(result.points, 'restore point')}"
         console.record("summary", fields, text)
     if result.damaged:
         return int(ExitCode.SECURITY_WARNING)

@@ -8,11 +8,12 @@ import click
 
 from cloudconnect.cli.console import local_time, printable
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.sections import CommandGroup, SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.errors import NotFound, UsageError
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("--warnings", is_flag=True, help="Only security warnings.")
 @click.option("--last", default=0, metavar="N", help="Only the last N.")
 @tenant_command
@@ -37,7 +38,7 @@ def event_line(row: dict[str, Any]) -> str:
     return f"{local_time(row['time'])}  {session}  {mark}{row['name']}: {row['text']}"
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def session() -> None:
     """The sessions that jobs have had."""
 

@@ -19,8 +19,10 @@ from cloudconnect.agent.running import JobRun, Outcome
 from cloudconnect.agent.schedule import Schedule
 from cloudconnect.agent.scheduler import keep_outcome
 from cloudconnect.agent.state import States, lock_path, states_path, take_lock
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, load
 from cloudconnect.errors import Busy, UsageError
@@ -28,7 +30,7 @@ from cloudconnect.errors import Busy, UsageError
 _json = click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def job() -> None:
     """Backups on a schedule, which the agent runs (twist cloudconnect-agent)."""
 
@@ -45,7 +47,7 @@ class _WithTail(click.Command):
 
 @job.command(cls=_WithTail, context_settings={"ignore_unknown_options": True})
 @click.argument("name")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="PATH... [OPTIONS]")
+@click.argument("words", nargs=-1, type=FILE, metavar="PATH... [OPTIONS]")
 @click.option("--schedule", required=True, metavar="CRON", help="'30 2 * * *', or @daily ...")
 @click.option("--pre", default="", metavar="CMD", help="Run before; without success no backup.")
 @click.option("--post", default="", metavar="CMD", help="Run afterwards, also where it failed.")

@@ -18,6 +18,7 @@ from cloudconnect.cli.points import (
     find_point,
     match_point,
 )
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_time
 from cloudconnect.errors import Cancelled, UsageError
@@ -26,7 +27,7 @@ from cloudconnect.errors import Cancelled, UsageError
 _Act = Callable[[Line, Sequence[bytes]], Coroutine[Any, Any, list[dict[str, Any]]]]
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("points", nargs=-1, required=True, metavar="POINT...")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @tenant_command
@@ -56,7 +57,7 @@ def delete(settings: TenantSettings, points: tuple[str, ...], yes: bool) -> None
     )
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("points", nargs=-1, required=True, metavar="POINT...")
 @tenant_command
 def undelete(settings: TenantSettings, points: tuple[str, ...]) -> None:
@@ -71,7 +72,7 @@ def undelete(settings: TenantSettings, points: tuple[str, ...]) -> None:
     _conclude(settings, rows, "")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("points", nargs=-1, required=True, metavar="POINT...")
 @click.option("--until", required=True, metavar="DATE", help="Such as 2027-12-31: to its end.")
 @tenant_command

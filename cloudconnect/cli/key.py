@@ -12,9 +12,11 @@ from typing import Any, Final
 import attrs
 import click
 
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, Unlocked, on_line
 from cloudconnect.cli.secret_files import KEY_FILE_MAX, SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.config.profile import load, save
 from cloudconnect.content.atrest import (
@@ -39,8 +41,8 @@ from cloudconnect.keys import MasterKey, Password
 OFFERS_MAX: Final = 10
 
 _new_options: Final = (
-    click.option("--new-passphrase-file", metavar="F", help="File with the new passphrase."),
-    click.option("--new-key-file", metavar="F", help="File that becomes a key."),
+    click.option("--new-passphrase-file", type=FILE, help="File with the new passphrase."),
+    click.option("--new-key-file", type=FILE, help="File that becomes a key."),
 )
 
 
@@ -51,13 +53,13 @@ def _takes_new_key(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def key() -> None:
     """The repository's encryption key: the recovery kit, passphrases, and new keys."""
 
 
 @key.command()
-@click.option("--output", metavar="F", help="Write it there, readable by nobody else.")
+@click.option("--output", type=FILE, help="Write it there, readable by nobody else.")
 @tenant_command
 def kit(settings: TenantSettings, output: str | None) -> None:
     """Print the recovery kit: all that an empty machine needs to restore.

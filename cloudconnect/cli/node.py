@@ -12,6 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.directories import debug_option, json_option
 from cloudconnect.cli.running import Interrupt, run
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.commands.enrolling import TEXT_MAX, NodeInvitation, enroll_node
 from cloudconnect.config.joining import PROCESSES, NodePlace, service_of
 from cloudconnect.config.joining import join as join_lan
@@ -23,7 +24,7 @@ from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.trust import spki_fingerprint
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def node() -> None:
     """Nodes of a provider that run on hosts of their own."""
 

@@ -11,10 +11,19 @@ import click
 
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside
-from cloudconnect.cli.console import aligned, json_path, local_time, printable, shown_path, size
+from cloudconnect.cli.console import (
+    aligned,
+    counted,
+    json_path,
+    local_time,
+    printable,
+    shown_path,
+    size,
+)
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.entries import Entry, EntryType
@@ -31,11 +40,11 @@ LATEST = "latest"
 PUBLISHED, DELETED = "published", "deleted"
 
 
-@click.command()
-@click.option("--host", default="", help="Only points of this machine.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.command(cls=SectionedCommand)
+@click.option("--host", default="", metavar="NAME", help="Only points of this machine.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--tag", default="", help="Only points with this tag.")
-@click.option("--path", metavar="P", help="Only points made of P, or of what P is in.")
+@click.option("--path", metavar="PATH", help="Only points made of P, or of what P is in.")
 @click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
 @tenant_command
 @accepts_expired
@@ -103,7 +112,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["point"][:8],
         local_time(row["time"]),
         f"{row['host']}/{row['job']}",
-        f"{statistics.get('files', 0)} files,",
+        counted(statistics.get("files", 0), "file") + ",",
         f"{size(statistics.get('bytes_source', 0))},",
         f"{size(statistics.get('bytes_new', 0))} new",
         f"[{', '.join(row['tags'])}]" if row["tags"] else "",
@@ -193,11 +202,11 @@ def match_point(rows: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
     return found[0]
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("point")
 @click.argument("path", required=False)
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @click.option("--human/--bytes", default=False, help="Sizes in kB, MB and so on.")
 @tenant_command
 @accepts_expired
@@ -239,7 +248,7 @@ def ls(
         raise NotFound(
             f"{path} is not in this restore point: cloudconnect find looks through all of them"
         )
-    console.say(f"{files} files, {size(total)}; {others} folders and other things")
+    console.say(f"{counted(files, 'file')}, {size(total)}; {others} folders and other things")
 
 
 def is_below(path: bytes, top: bytes) -> bool:

@@ -12,6 +12,7 @@ from cloudconnect.cli.audit import write_down
 from cloudconnect.cli.console import Console, printable, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.provider_nodes import all_nodes, note, note_ports, state_of
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load
@@ -20,7 +21,7 @@ from cloudconnect.provider.service.planning import DEFAULT_POOL
 from cloudconnect.transports.nodes import GATEWAY
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def gateway() -> None:
     """Gateways in processes of their own."""
 

@@ -11,6 +11,7 @@ import click
 from cloudconnect.cli.administering import Acts, administrate
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.commands.admin import ChangeNode, InviteNode, ListNodes, NoteNode
 from cloudconnect.commands.enrolling import NodeInvitation
@@ -28,7 +29,7 @@ role_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def node() -> None:
     """Gateways, data movers and WAN accelerators in processes of their own."""
 

@@ -12,7 +12,7 @@ from cloudconnect.cache.measuring import measure
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, cache_text, printable, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
-from cloudconnect.cli.importing import LazyGroup, Place
+from cloudconnect.cli.importing import LazyGroup, Listed
 from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import Seed
 from cloudconnect.config.provider import load
@@ -20,7 +20,7 @@ from cloudconnect.errors import ExitCode
 
 #: Commands that are imported when they are called.
 _COMMANDS: Final = {
-    "enroll": Place(
+    "enroll": Listed(
         "cloudconnect.cli.wan_nodes",
         "enroll",
         "Make the directory of a WAN accelerator; carry it to its host on a safe way.",
@@ -36,8 +36,8 @@ def wan() -> None:
 @wan.command()
 @click.argument("name", metavar="TENANT")
 @directory_option
-@click.option("--host", default="", help="Only points of this host.")
-@click.option("--job", default="", help="Only points of this job.")
+@click.option("--host", default="", metavar="NAME", help="Only points of this host.")
+@click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--limit", metavar="SIZE", help="At most so much; 3/4 of the cache by default.")
 @json_option
 @debug_option

@@ -1,11 +1,10 @@
-"""Layer 6: ``restore`` and ``dump``."""
+"""Layer 6: ``restore``."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,34 +12,43 @@ from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions, Res
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside, wan
-from cloudconnect.cli.console import Console, json_path, shown_path, size
+from cloudconnect.cli.completion import FOLDER
+from cloudconnect.cli.console import Console, counted, json_path, printable, shown_path, size
 from cloudconnect.cli.expired import accepts_expired
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.once import Shown
 from cloudconnect.cli.points import LATEST, believe_latest, entry_line, entry_map, find_point
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.content.entries import Entry
-from cloudconnect.errors import ExitCode, NotFound, UsageError
+from cloudconnect.errors import ExitCode, UsageError
 from cloudconnect.tap.allocator import keep_freed_memory
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
 
-if TYPE_CHECKING:
-    from cloudconnect.backup.reading import PointReader
 
-
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("point")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--target", required=True, metavar="DIR", help="Restore below this folder.")
-@click.option("--strip-components", type=click.IntRange(0), default=0, metavar="N")
-@click.option("--include", multiple=True, metavar="P", help="Only what matches; again.")
-@click.option("--exclude", multiple=True, metavar="P", help="But not what matches; again.")
+@click.option("--target", required=True, type=FOLDER, help="Restore below this folder.")
+@click.option(
+    "--strip-components",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Leave out the first N names of each path.",
+)
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Only what matches; may be repeated."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="But not what matches; may be repeated."
+)
 @click.option(
     "--overwrite",
     type=click.Choice([choice.value for choice in Overwrite]),
@@ -50,11 +58,11 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write nothing; with -v list the paths.")
 @click.option("--at", metavar="TIME", help="With latest: the newest point not after TIME.")
-@click.option("--limit-upload", metavar="R", help="At most so much a second, such as 5MB.")
-@click.option("--limit-download", metavar="R", help="At most so much a second.")
+@click.option("--limit-upload", metavar="RATE", help="At most so much a second, such as 5MB.")
+@click.option("--limit-download", metavar="RATE", help="At most so much a second.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @wan.option
 @tenant_command
 @accepts_expired
@@ -159,7 +167,21 @@ def restore(
         return int(ExitCode.SECURITY_WARNING)
     if result.missing:
         return int(ExitCode.NOT_FOUND)
+    if result.empty and (paths or include or exclude or strip_components):
+        console.note(
+            "nothing of this restore point is left by the paths, --include, --exclude and "
+            "--strip-components: cloudconnect ls shows what is in it"
+        )
+        return int(ExitCode.NOT_FOUND)
     return int(ExitCode.FAILED if result.problems else ExitCode.DONE)
+
+
+def _things(result: RestoreResult) -> str:
+    """How much of what was restored."""
+    parts = [counted(result.files, "file"), counted(result.directories, "folder")]
+    if result.other:
+        parts.append(counted(result.other, "other thing"))
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def _show(console: Console, progress: Progress, received_before: int) -> None:
@@ -180,7 +202,7 @@ def _report(
     dry_run: bool,
     accelerated: tuple[wan.WAN, dict[str, Any]],
 ) -> None:
-    way, saved = accelerated
+    (way, saved), record = accelerated, result.record
     for problem in result.damaged.listed:
         console.note(
             f"SECURITY WARNING stored_data_damaged: {shown_path(problem.path)}: {problem.reason}"
@@ -210,68 +232,20 @@ def _report(
         "missing": [json_path(path) for path in result.missing],
         "seconds": round(result.seconds, 3),
     }
-    nothing = result.missing and not (result.files or result.directories or result.other)
-    if (console.quiet or nothing) and not console.as_json:
+    if (console.quiet or result.empty) and not console.as_json:
         return
     verb = "Would restore" if dry_run else "Restored"
     text = (
-        f"{verb} {result.files} files and {result.directories} folders, "
-        f"{size(result.bytes_restored)}, below {target} in {result.seconds:.1f} s"
+        f"{verb} {_things(result)}, "
+        f"{size(result.bytes_restored)}, of restore point {record.point.hex()[:8]} "
+        f"({printable(f'{record.host}/{record.job}')}) below {target} in {result.seconds:.1f} s"
     )
     if result.bytes_there:
         text += f"; {size(result.bytes_there)} of it were there already"
     if result.unchanged:
-        text += f", with {result.unchanged} files that needed nothing"
+        text += f", with {counted(result.unchanged, 'file')} that needed nothing"
     if result.kept:
-        text += f"; {result.kept} files were left as they are"
+        left = "was left as it is" if result.kept == 1 else "were left as they are"
+        text += f"; {counted(result.kept, 'file')} {left}"
     text += way.text(saved)
     console.record("summary", fields, text)
-
-
-@click.command()
-@click.argument("point")
-@click.argument("path")
-@click.option("--host", default="", help="With latest: of this machine.")
-@click.option("--job", default="", help="With latest: of this job.")
-@tenant_command
-@accepts_expired
-def dump(settings: TenantSettings, point: str, path: str, host: str, job: str) -> None:
-    """Write one file of a restore point to standard output."""
-    wanted = os.fsencode(path)
-    written, journey = Shown(), Journey()
-
-    async def work(line: Line, interrupt: Interrupt) -> None:
-        from cloudconnect.backup.reading import PointReader
-
-        description, keys = line.keys()
-        row = await find_point(line, point, host, job)
-
-        def dialogue(channel: FrameChannel, session: bytes) -> None:
-            written.begin()
-            done = 0
-            heads = line.heads(description, keys)
-            believe_latest(heads, point, row)
-            with PointReader(channel, keys, description, heads=heads) as reader:
-                reader.open(bytes.fromhex(row["point"]))
-                entry = _find(reader, wanted)
-                for piece in reader.read(entry):
-                    new = written.new(len(piece))
-                    sys.stdout.buffer.write(piece[len(piece) - new :])
-                    done += len(piece)
-                    journey.came_to(done)
-                sys.stdout.buffer.flush()
-
-        labels = (row["host"], row["job"])
-        await line.session(SessionKind.READ, new_job_id(), *labels, dialogue, journey=journey)
-
-    on_line(settings, work, wanted=beside.READ)
-
-
-def _find(reader: PointReader, wanted: bytes) -> Any:
-    """The entry of a path; standard input's name may be given without the slash in front."""
-    try:
-        return reader.find(absolute(wanted))
-    except NotFound:
-        if wanted.startswith(b"/"):
-            raise
-        return reader.find(b"/" + wanted)

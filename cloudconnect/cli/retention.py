@@ -9,6 +9,7 @@ import click
 
 from cloudconnect.cli.console import local_time, printable, size
 from cloudconnect.cli.line import Line, on_line
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.content.retention import RetentionPolicy
@@ -17,7 +18,7 @@ from cloudconnect.errors import UsageError
 _COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def retention() -> None:
     """Which restore points are kept, and which the provider puts into the bin by itself.
 
@@ -30,8 +31,12 @@ def retention() -> None:
 
 def _policy_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--host", default="", help="Of this machine; of every one by default."),
-        click.option("--job", default="", help="Of this job; of every one by default."),
+        click.option(
+            "--host", default="", metavar="NAME", help="Of this machine; of every one by default."
+        ),
+        click.option(
+            "--job", default="", metavar="NAME", help="Of this job; of every one by default."
+        ),
         *(
             click.option(
                 f"--keep-{name}",

@@ -1,6 +1,7 @@
 """Layer 6: running a command's work under the reactor, to its result or its error.
 
-The first interrupt lets the work end its session properly; the second ends it at once.
+The first interrupt lets the work end its session properly; the second ends it at once. Processes
+that the work starts are waited for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def run(work: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]], debug: bool =
     :raises Exception: what ``work`` raises
     """
     from twisted.internet import reactor as installed
+    from twisted.internet.process import reapAllProcesses
 
     reactor: Any = installed
     observers = [textFileLogObserver(sys.stderr)] if debug else []
@@ -57,7 +59,12 @@ def run(work: Callable[[Any, Interrupt], Coroutine[Any, Any, _T]], debug: bool =
         else:
             reactor.callFromThread(_give_up, reactor)
 
+    def child_ended(number: int, frame: object) -> None:
+        reactor.callFromThread(reapAllProcesses)
+
     before = {s: signal.signal(s, interrupted) for s in (signal.SIGINT, signal.SIGTERM)}
+    # The reactor's own handlers are not installed, and without this one it learns of no end.
+    before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, child_ended)
     try:
         reactor.callWhenRunning(begin)
         reactor.run(installSignalHandlers=False)

@@ -14,6 +14,7 @@ from cloudconnect.backup.options import read_path_list
 from cloudconnect.backup.patterns import PathPatterns, read_patterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.walk import absolute
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.values import parse_size
 from cloudconnect.errors import UsageError
 
@@ -23,16 +24,34 @@ _OPTIONS: Final = [
     click.option(
         "-x", "--one-file-system", is_flag=True, help="Stay on the sources' file systems."
     ),
-    click.option("--exclude", multiple=True, metavar="P", help="Leave out what matches; again."),
     click.option(
-        "--exclude-file", "exclude_files", multiple=True, metavar="F", help="Patterns, one a line."
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave out what matches, such as '*.tmp'; may be repeated.",
+    ),
+    click.option(
+        "--exclude-file",
+        "exclude_files",
+        multiple=True,
+        type=FILE,
+        help="File with such patterns, one a line.",
     ),
     click.option("--exclude-caches", is_flag=True, help="Leave out folders with a CACHEDIR.TAG."),
     click.option(
-        "--exclude-if-present", "if_present", multiple=True, metavar="NAME", help="and with NAME."
+        "--exclude-if-present",
+        "if_present",
+        multiple=True,
+        metavar="NAME",
+        help="Leave out folders that hold something called NAME.",
     ),
-    click.option("--exclude-larger-than", metavar="S", help="Leave out files larger than S."),
-    click.option("--files-from", multiple=True, metavar="F", help="More paths, one a line; - too."),
+    click.option("--exclude-larger-than", metavar="SIZE", help="Leave out larger files."),
+    click.option(
+        "--files-from",
+        multiple=True,
+        type=FILE,
+        help="File with more paths, one a line; - is standard input.",
+    ),
 ]
 
 

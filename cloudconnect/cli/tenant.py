@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 import click
 
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import Console
 from cloudconnect.cli.dialling import Dialled
 from cloudconnect.cli.opening import OwnProcess
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, key_file_content, read_bounded
+from cloudconnect.cli.sections import SharedOption
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load, split_provider
 from cloudconnect.content.atrest import EncryptionMode
@@ -39,35 +41,46 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_connection = functools.partial(click.option, cls=SharedOption, section="Provider and keys")
+_output = functools.partial(click.option, cls=SharedOption, section="Output and line")
+
 _OPTIONS: Final = [
-    click.option("--profile", "profile_name", metavar="NAME", help="Which saved profile to use."),
-    click.option("--provider", metavar="HOST[:PORT]", help="The provider's address."),
-    click.option("--tenant", metavar="NAME", help="The tenant's name at the provider."),
-    click.option("--password-file", metavar="F", help="File with the login password or token."),
-    click.option("--certificate", metavar="F", help="Log in with this certificate, PEM."),
-    click.option("--key", "certificate_key", metavar="F", help="PEM file of its key, mode 0600."),
-    click.option(
-        "--fingerprint", multiple=True, metavar="PIN", help="SPKI-SHA256:... or SHA256:..., again."
+    _connection("--profile", "profile_name", metavar="NAME", help="Which saved profile to use."),
+    _connection("--provider", metavar="HOST[:PORT]", help="The provider's address."),
+    _connection("--tenant", metavar="NAME", help="The tenant's name at the provider."),
+    _connection("--password-file", type=FILE, help="File with the login password or token."),
+    _connection("--certificate", type=FILE, help="Log in with this certificate, PEM."),
+    _connection(
+        "--key",
+        "certificate_key",
+        type=FILE,
+        help="PEM file of its key, mode 0600.",
     ),
-    click.option("--ca", metavar="FILE", help="PEM file of the authorities to accept."),
-    click.option("--passphrase-file", metavar="F", help="File with the encryption passphrase."),
-    click.option("--key-file", metavar="F", help="File used as key in place of a passphrase."),
-    click.option("--kit", "kit_file", metavar="F", help="File with the recovery kit's text."),
-    click.option(
+    _connection(
+        "--fingerprint",
+        multiple=True,
+        metavar="PIN",
+        help="SPKI-SHA256:... or SHA256:...; may be repeated.",
+    ),
+    _connection("--ca", type=FILE, help="PEM file of the authorities to accept."),
+    _connection("--passphrase-file", type=FILE, help="File with the encryption passphrase."),
+    _connection("--key-file", type=FILE, help="File used as key in place of a passphrase."),
+    _connection("--kit", "kit_file", type=FILE, help="File with the recovery kit's text."),
+    _connection(
         "--encryption",
         type=click.Choice([mode.value for mode in EncryptionMode]),
         help="Who can read what is stored, as chosen at connect; tenant (only you) by default.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
-    click.option("-q", "--quiet", is_flag=True, help="Only errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Every step of the session."),
-    click.option("--wait", metavar="TIME", help="When the task limit is reached, wait so long."),
-    click.option(
+    _output("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
+    _output("-q", "--quiet", is_flag=True, help="Only errors."),
+    _output("-v", "--verbose", is_flag=True, help="Every step of the session."),
+    _output("--wait", metavar="TIME", help="When the task limit is reached, wait so long."),
+    _output(
         "--retry",
         metavar="TIME",
         help="When the line breaks, try for so long to go on; 5m by default, 0: not at all.",
     ),
-    click.option("--debug", is_flag=True, help="The log and tracebacks on standard error."),
+    _output("--debug", is_flag=True, help="The log and tracebacks on standard error."),
 ]
 
 

@@ -16,6 +16,7 @@ from cloudconnect.cli.console import Console, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
 from cloudconnect.cli.retention import rules_text
 from cloudconnect.cli.secret_files import SECRET_MAX, as_password, read_bounded
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import AddTenant, Freeze, SetTenant, ShowTenant
 from cloudconnect.config.provider import load
@@ -27,7 +28,7 @@ from cloudconnect.keys import Password
 SHORT_PASSWORD = 12
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def tenant() -> None:
     """The provider's tenants."""
 

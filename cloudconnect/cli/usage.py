@@ -85,7 +85,8 @@ def usage(directory: Path, month: str | None, as_csv: bool, as_json: bool, debug
         console.record("usage_total", total(listed, wanted), "")
     else:
         lines = [shown(row) for row in [*listed, total(listed, wanted)]]
-        header = ["tenant", "points", "stored", "counted", "average", "most", "backups", "sent"]
+        header = ["tenant", "points", "stored", "counted", "quota", "used"]
+        header += ["average", "most", "backups", "sent"]
         for line in aligned([header, *lines], range(1, len(header))):
             click.echo(line)
     for problem in failed:
@@ -110,11 +111,16 @@ def total(listed: list[dict[str, Any]], month: str) -> dict[str, Any]:
 
 def shown(row: dict[str, Any]) -> list[str]:
     """A row for a person."""
-    sizes = ("bytes_stored", "bytes_counted", "bytes_average", "bytes_most")
+    quota, counted = row["quota"], row["bytes_counted"]
     return [
         row["tenant"],
         str(row["points"]),
-        *(size(row[name]) for name in sizes),
+        size(row["bytes_stored"]),
+        size(counted),
+        "-" if quota is None else size(quota),
+        "-" if not quota else f"{100 * counted / quota:.0f}%",
+        size(row["bytes_average"]),
+        size(row["bytes_most"]),
         str(row["backups"]),
         size(row["bytes_sent"]),
     ]

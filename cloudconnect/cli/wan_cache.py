@@ -23,6 +23,7 @@ from cloudconnect.cli.console import Console, cache_text, json_path, shown_path,
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.own_cache import OwnCache
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.selecting import rules_of, selecting_options, sources_of
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_size
@@ -31,7 +32,7 @@ from cloudconnect.dedup.seeding import SHARE
 from cloudconnect.errors import ExitCode, UsageError
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def wan() -> None:
     """WAN acceleration on your side: its cache, and accelerators that machines share."""
 

@@ -290,6 +290,19 @@ class ListPoints(BoundedCommand):
     response = [(b"points", rows_argument()), (b"more", amp.Boolean())]
 
 
+class ShowAgreement(BoundedCommand):
+    """What is agreed with the tenant, and how much of it is used.
+
+    ``agreement``: a map of ``quota`` and ``soft_quota`` (bytes, or null: none), ``lease_end`` (a
+    date, or null), ``max_tasks``, and of ``bytes_counted``, what counts against the quota (null
+    where that cannot be told now). Older providers do not know the command.
+    """
+
+    commandName = b"ShowAgreement"
+    arguments: ClassVar[list[tuple[bytes, amp.Argument]]] = []
+    response = [(b"agreement", CBORArgument())]
+
+
 # --- how restore points are kept --------------------------------------------------------------
 
 #: Most restore points that one act may name.

@@ -218,7 +218,7 @@ class EmbeddedProvider(MultiService):
             self.readiness,
             lambda: self.listening,
             places.repositories,
-            ["service", *sorted(places.roles)],
+            ["service", *sorted(places.roles - {"service"})],
             (places.intervals or Intervals()).scrub_days,
         )
         service.health = self.health.look

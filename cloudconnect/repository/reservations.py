@@ -26,6 +26,7 @@ from cloudconnect.interfaces import IBlobStore
 from cloudconnect.repository.accounting import list_bytes, read_measured, stored_bytes
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.tables import packs_table, reservations_table
+from cloudconnect.shown import size_text
 
 #: Bytes that are reserved at once at most: two packs of 32 MiB.
 GRANT_MAX: Final = 64 << 20
@@ -78,8 +79,9 @@ class Reservation:
             free = quota - used - mine
             if size > free:
                 raise QuotaUsed(
-                    f"the quota of {quota} bytes is used up ({used} are stored or about to "
-                    "be): ask the provider for more; what is there stays restorable"
+                    f"the backup does not fit into the quota of {size_text(quota)}, of which "
+                    f"{size_text(used)} are stored or about to be: ask the provider for more; what "
+                    "is there stays restorable"
                 )
             grant = max(size, min(GRANT_MAX, free // GRANT_SHARE))
             self._write(connection, mine + grant)

@@ -21,10 +21,13 @@ from cloudconnect.commands.control import (
     PreviewRetention,
     ReplaceDescription,
     SetRetention,
+    ShowAgreement,
     UndeletePoints,
 )
 from cloudconnect.content.heads import SignedHead
+from cloudconnect.errors import ProtocolViolation, Refused
 from cloudconnect.settings import PAGE_ROWS_MAX
+from cloudconnect.tenant.agreement import Agreement
 from cloudconnect.tenant.control import ControlLine
 from cloudconnect.wire.login import Verifier
 
@@ -105,6 +108,18 @@ class AskingLine(ControlLine):
         """
         asked: dict[str, Any] = {"host": host, "job": job, "tag": tag, "states": list(states)}
         return await self._pages(ListPoints, "points", **asked)
+
+    async def agreement(self) -> Agreement | None:
+        """What is agreed with the provider and how much of it is used; None where it is of an
+        older release.
+
+        :raises ProtocolViolation: it cannot be used
+        """
+        try:
+            answer = await self.control.call(ShowAgreement)
+        except (ProtocolViolation, Refused):  # "there is no such command here"
+            return None
+        return Agreement.from_map(answer["agreement"])
 
     # --- how points are kept ---------------------------------------------------------------------
 

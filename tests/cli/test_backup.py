@@ -106,6 +106,25 @@ class OptionTests(CommandCase):
         self.assertIn("Would back up 5 files", done.out)
         self.assertEqual("", self.call("backup", "-n", "-q", str(self.top)).out)
 
+    def test_list(self) -> None:
+        """With --verbose a dry run shows what the patterns leave, before they are believed."""
+        top = str(self.top)
+        lines = self.dry("-v", top, "--exclude", "*.log", "--exclude", "cache").lines()
+        paths = [line["path"] for line in lines if line["message_type"] == "entry"]
+        self.assertEqual([top, f"{top}/large.bin", f"{top}/small.txt"], paths)
+        sizes = [line["size"] for line in lines if line["message_type"] == "entry"]
+        self.assertEqual([0, 5000, 10], sizes)
+        shown = self.call("backup", "-n", "-v", top).out.splitlines()
+        self.assertTrue(any(line.endswith(f"5000 {top}/large.bin") for line in shown), shown)
+        self.assertNotIn("large.bin", self.call("backup", "-n", top).out)
+
+    def test_one(self) -> None:
+        """One file is not several, and of a dry run nothing is stored."""
+        done = self.call("backup", "-n", str(self.top / "small.txt"), str(self.top / "missing"))
+        self.assertIn("Would back up 1 file, 10 B;", done.out)
+        self.assertIn("1 source could not be read", done.out)
+        self.assertNotIn("is stored", done.out)
+
     def test_levels(self) -> None:
         """Compression is auto, which follows the line, or a level of zstd."""
         self.assertEqual((None, 0, 19), (_level("auto"), _level("0"), _level("19")))

@@ -16,6 +16,8 @@ from cloudconnect.cli.console import (
     PLAIN_STATUS_SECONDS,
     STATUS_SECONDS,
     Console,
+    counted,
+    fitting,
     json_path,
     local_time,
     printable,
@@ -74,6 +76,18 @@ class TextTests(CommandCase):
         shown = printable(text)
         self.assertEqual(len(text), len(shown))
         self.assertTrue(shown.isprintable())
+
+    def test_counted(self) -> None:
+        """One of a thing is not several."""
+        shown = [counted(number, "file") for number in (0, 1, 2)]
+        self.assertEqual(["0 files", "1 file", "2 files"], shown)
+
+    def test_fitting(self) -> None:
+        """What is cut fits, also where a letter takes two columns; what fits is not cut."""
+        self.assertEqual("abc", fitting("abc", 3))
+        self.assertEqual("ab", fitting("abc", 2))
+        self.assertEqual("\u65e5", fitting("\u65e5\u672c", 3))
+        self.assertEqual("", fitting("\u65e5", 1))
 
     def test_words_stay(self) -> None:
         """What is printable stays as it is."""
@@ -210,6 +224,13 @@ class ProgressTests(CommandCase):
         console.say("done")
         self.assertEqual("\r\x1b[K", self.err.text())
 
+    def test_narrow(self) -> None:
+        """The bar stays in one row, where it is drawn over: a longer one would fill the screen."""
+        for columns in (10, 80):
+            self.patch(console_module, "_columns", lambda columns=columns: columns)
+            _, err = self.shown(Console(), 1, total=1000, path=b"/long" * 50)
+            self.assertEqual(columns - 1, len(err.removeprefix("\r\x1b[K")))
+
     def test_not_too_often(self) -> None:
         """Not more often than eyes need it."""
         console = Console()
@@ -245,6 +266,11 @@ class PlainProgressTests(ProgressTests):
         _, err = self.shown(console, PLAIN_STATUS_SECONDS, total=1000)
         self.assertIn("50%", err)
         self.assertIsNone(CONTROL.search(err.replace("\n", "")))
+
+    def test_narrow(self) -> None:
+        """A log has no width."""
+        _, err = self.shown(Console(), PLAIN_STATUS_SECONDS, files=123456, total=1000)
+        self.assertTrue(err.endswith("on the line\n"), err)
 
     def test_not_too_often(self) -> None:
         """And no line before that."""

@@ -17,6 +17,7 @@ from cloudconnect.cli.points import (
 from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.runs import Run
 from cloudconnect.errors import NotFound, UsageError
+from cloudconnect.tenant.agreement import Agreement
 from tests.cli.commands import CommandCase
 
 
@@ -40,6 +41,7 @@ class Line:
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.rows = list(rows)
         self.manager = self
+        self.agreed: Agreement | None = None
 
     async def points(
         self,
@@ -50,6 +52,9 @@ class Line:
     ) -> list[dict[str, Any]]:
         rows = [r for r in self.rows if r.get("state", "published") in states]
         return [r for r in rows if host in ("", r["host"]) and job in ("", r["job"])]
+
+    async def agreement(self) -> Agreement | None:
+        return self.agreed
 
 
 class FindTests(CommandCase):

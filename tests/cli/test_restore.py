@@ -48,6 +48,21 @@ class ReportTests(CommandCase):
         self.assertNotIn("already", self.report(files=9).out)
         self.assertIn("Would restore", self.report(dry_run=True, files=9).out)
 
+    def test_which(self) -> None:
+        """It is said which restore point it was, as latest does not say it; links are counted."""
+        out = self.report(files=1, other=2).out
+        self.assertIn("1 file, 0 folders and 2 other things", out)
+        self.assertIn("of restore point 70707070 (h/j) below /target", out)
+
+    def test_empty(self) -> None:
+        """What restored nothing, left nothing and failed at nothing is empty."""
+        result = RestoreResult(record=RECORD)
+        self.assertTrue(result.empty)
+        result.damaged.add(b"/a", "lost")
+        self.assertFalse(result.empty)
+        for name in ("files", "directories", "other", "kept"):
+            self.assertFalse(RestoreResult(record=RECORD, **{name: 1}).empty, name)  # type: ignore[arg-type]
+
     def test_programs(self) -> None:
         """Programs get the same as numbers."""
         fields = self.report(True, files=9, bytes_there=3000, unchanged=4).lines()[-1]

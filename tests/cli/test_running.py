@@ -142,3 +142,13 @@ async def work(reactor, interrupt):
         work = self.WAITING.format("ready()")
         out, status = self.interrupted(work, signal.SIGINT, signal.SIGINT)
         self.assertEqual((130, ""), (status, out))
+
+    def test_process(self) -> None:
+        """The end of a process that the work starts is noticed, whichever way it ends."""
+        work = """
+from twisted.internet.utils import getProcessValue
+
+async def work(reactor, interrupt):
+    return await getProcessValue("/bin/sh", ("-c", "exit 3"), reactor=reactor)
+"""
+        self.assertEqual(("result 3", 0), self.done(self.started(work)))

@@ -9,6 +9,7 @@ from typing import Any
 from cloudconnect.agent.jobs import save_job
 from cloudconnect.cli import status
 from cloudconnect.cli.status import age_text
+from cloudconnect.tenant.agreement import Agreement
 from tests.agent.test_jobs import a_job
 from tests.cli.commands import CommandCase, Done
 from tests.cli.test_points import Line, row
@@ -23,11 +24,14 @@ class StatusTests(CommandCase):
         super().setUp()
         self.environment["CLOUDCONNECT_HOST"] = "here"
         now = time.time()
+        self.agreed: Agreement | None = None
         self.rows = [row("a", now - 50 * HOUR), row("b", now - 5 * HOUR)]
 
         def on_line(settings: Any, work: Any, passphrase: bool = True) -> Any:
             self.assertFalse(passphrase)
-            made = work(Line(*self.rows), None)
+            line = Line(*self.rows)
+            line.agreed = self.agreed
+            made = work(line, None)
             try:
                 made.send(None)
             except StopIteration as end:
@@ -75,6 +79,23 @@ class StatusTests(CommandCase):
         self.assertEqual(0, self.status("--max-age", "6h").status)
         self.assertEqual(1, self.status("--max-age", "6h", "--all-hosts").status)
         self.assertEqual(1, self.status("--max-age", "6h", "--host", "there").status)
+
+    def test_quota(self) -> None:
+        """How much is stored, and of how much, for a person and a program; nothing where the
+        provider does not say."""
+        self.assertNotIn("stored", self.status().out)
+        self.assertNotIn("quota", self.status("--json").lines()[-1])
+        agreed = {"quota": 8000, "max_tasks": 4, "bytes_counted": 2000, "lease_end": "2027-12-31"}
+        for changes, text in (
+            ({}, "stored: 2.0 kB of 8.0 kB (25%); the lease ends on 2027-12-31"),
+            ({"quota": None, "lease_end": None}, "stored: 2.0 kB"),
+            ({"quota": 0, "lease_end": None}, "stored: 2.0 kB of 0 B"),
+            ({"bytes_counted": None, "lease_end": None}, "stored: not known now of 8.0 kB"),
+        ):
+            self.agreed = Agreement.from_map(agreed | changes)
+            self.assertEqual(text, self.status().out.splitlines()[-1])
+        summary = self.status("--json").lines()[-1]
+        self.assertEqual((None, 8000), (summary["bytes_counted"], summary["quota"]))
 
     def test_ages(self) -> None:
         """An age for a person."""

@@ -6,6 +6,7 @@ import csv
 import io
 import time
 
+from cloudconnect.cli import usage
 from cloudconnect.cli.usage import COLUMNS
 from cloudconnect.config.provider import initialize
 from cloudconnect.provider.accounts import Accounts
@@ -43,6 +44,19 @@ class UsageTests(CommandCase):
         self.assertEqual(list(COLUMNS), list(rows[0]))
         self.assertEqual(["acme", "gone", "TOTAL"], [row["tenant"] for row in rows])
         self.assertEqual("5000", rows[2]["bytes_average"])
+
+    def test_people(self) -> None:
+        """A person sees how much of which quota is used, and a bar where there is none."""
+        line = self.call("provider", "usage", *self.words).out.splitlines()[1].split()
+        self.assertEqual(["acme", "1.0", "GB", "0%"], [line[0], *line[6:9]])
+        row = dict.fromkeys(COLUMNS, 0) | {"tenant": "a"}
+        for quota, counted, shown in (
+            (None, 5, ["-", "-"]),
+            (0, 5, ["0 B", "-"]),
+            (8, 4, ["8 B", "50%"]),
+        ):
+            found = usage.shown(row | {"quota": quota, "bytes_counted": counted})
+            self.assertEqual(shown, found[4:6])
 
     def test_month(self) -> None:
         """Of another month only what was kept then; what is no month is a usage error."""

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from twisted.internet.defer import DeferredList
 from twisted.python.failure import Failure
 
+from cloudconnect.commands.control import ShowAgreement
 from cloudconnect.errors import QuotaUsed
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.tables import packs_table
@@ -87,7 +88,7 @@ class HardQuotaTests(QuotaCase):
         acme = self.connected(quota=2000)
         before = self.counted(acme)
         error = self.failure_of(acme.back_up(self.source()), QuotaUsed)
-        self.assertIn("quota of 2000 bytes", str(error))
+        self.assertIn("quota of 2.0 kB", str(error))
         self.reactor.advance(0)
         self.settle()
         repository = self.repository(acme)
@@ -108,8 +109,27 @@ class SoftQuotaTests(QuotaCase):
             self.reactor.result_of(acme.back_up(self.source()))
             noted.append(len(acme.manager.notes))
         self.assertEqual([0, 1, 1, 1], noted)
-        self.assertIn("6000", acme.manager.notes[0])
+        self.assertIn("more than the 6.0 kB agreed", acme.manager.notes[0])
         self.assertEqual(1, self.provider.names(tenant=TENANT).count("soft_quota_passed"))
+
+    def test_asked(self) -> None:
+        """A tenant may ask what is agreed, and how much of it is used, also before it has stored
+        anything."""
+        acme = self.connected(quota=9000, soft_quota=6000)
+        before = self.reactor.result_of(acme.manager.agreement())
+        self.assertEqual((9000, 6000, 4), (before.quota, before.soft_quota, before.max_tasks))
+        self.provider.accounts.change_tenant(TENANT, {"quota": None, "lease_end": "2099-12-31"})
+        self.reactor.result_of(acme.back_up(self.source()))
+        after = self.reactor.result_of(acme.manager.agreement())
+        self.assertGreater(after.bytes_counted, before.bytes_counted)
+        self.assertEqual((None, "2099-12-31"), (after.quota, str(after.lease_end)))
+
+    def test_older(self) -> None:
+        """A provider that does not know the question is no error, and answers others after it."""
+        acme = self.connected()
+        self.patch(ShowAgreement, "commandName", b"OfTheNextRelease")
+        self.assertIsNone(self.reactor.result_of(acme.manager.agreement()))
+        self.assertEqual([], self.reactor.result_of(acme.manager.points()))
 
     def test_none(self) -> None:
         """Without one, nothing is said."""

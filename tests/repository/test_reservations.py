@@ -15,6 +15,7 @@ from cloudconnect.repository.packs import ENTRY_SIZE, OVERHEAD
 from cloudconnect.repository.store import Repository
 from cloudconnect.repository.sweeping import Sweeper
 from cloudconnect.repository.tables import packs_table, reservations_table
+from cloudconnect.shown import size_text
 from tests.repository.killing import in_child, kill_before_step
 from tests.repository.repositories import RepositoryCase, blob, keys, name_of, record
 
@@ -68,7 +69,7 @@ class QuotaTests(ReservationCase):
         self.assertEqual(exactly(3), self.counted())
         with self.assertRaises(QuotaUsed) as caught:
             store(self.session(2 * exactly(3) - 1), range(3, 6))
-        self.assertIn(f"quota of {2 * exactly(3) - 1} bytes", str(caught.exception))
+        self.assertIn(f"quota of {size_text(2 * exactly(3) - 1)},", str(caught.exception))
         self.assertLess(self.counted(), 2 * exactly(3))
 
     def test_none(self) -> None:

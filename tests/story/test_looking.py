@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import tarfile
 
 from cloudconnect.backup.comparison import compare_trees
 from tests.backup.trees import age_tree, write
@@ -62,6 +64,17 @@ class LookingTests(StoryCase):
         self.assertLess(again.summary["bytes_received"] * 20, whole.summary["bytes_received"])
         self.assertEqual(again.summary["unchanged"], 1)
         self.assertEqual(compare_trees(source, target + source), [])
+        none = await line.run("restore", *options, "--include", "*.none")
+        self.assertStatus(none, 10)
         listed = await line.run("restore", *options, "--dry-run", "--verbose")
         paths = [r["path"] for r in listed.records if r["message_type"] == "entry"]
         self.assertIn(letter, paths)
+
+        dumped = self.command("dump", "latest", "--tar", "/", **line.environment)
+        self.assertEqual(await dumped.end(), 0)
+        with tarfile.open(fileobj=io.BytesIO(bytes(dumped.out))) as archive:
+            file = archive.extractfile(letter[1:])
+            assert file is not None
+            self.assertEqual(b"dear you", file.read())
+        refused = self.command("dump", "latest", os.fsdecode(source), **line.environment)
+        self.assertEqual((await refused.end(), bytes(refused.out)), (2, b""))

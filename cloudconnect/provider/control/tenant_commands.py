@@ -23,6 +23,7 @@ from cloudconnect.commands.control import (
     PreviewRetention,
     ReplaceDescription,
     SetRetention,
+    ShowAgreement,
     UndeletePoints,
 )
 from cloudconnect.commands.notice import read_pins
@@ -96,6 +97,12 @@ class TenantCommands(CommandLocator):
         return Deferred.fromCoroutine(
             self._doing(Act.LIST, self._service.repositories.points, **asked, states=states)
         )
+
+    @ShowAgreement.responder
+    def show_agreement(self) -> Deferred[dict[str, Any]]:
+        """What is agreed, and how much of it is used."""
+        done = Deferred.fromCoroutine(self._doing(Act.READ, self._service.keeping.agreement))
+        return done.addCallback(lambda agreement: {"agreement": agreement})
 
     # --- how points are kept ---------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.nodes.known import Nodes
 from cloudconnect.provider.service.reports import Reports
 from cloudconnect.provider.service.tenants import Tenants
+from cloudconnect.shown import size_text
 
 
 class PointKeeper:
@@ -142,6 +143,24 @@ class PointKeeper:
         measured: dict[str, Any] = answer["measured"]
         return measured
 
+    async def agreement(self, tenant: str) -> dict[str, Any]:
+        """What is agreed with a tenant and how much of it is used, as ShowAgreement answers it."""
+        record = await self._tenants.record(tenant)
+        counted: int | None = 0
+        if record.repository is not None:
+            try:
+                counted = (await self.measure(tenant))["bytes_counted"]
+            except CloudConnectError as error:
+                self._log.warn("what {tenant} stores: {why}", tenant=tenant, why=str(error))
+                counted = None
+        return {
+            "quota": record.quota,
+            "soft_quota": record.soft_quota,
+            "lease_end": record.lease_end,
+            "max_tasks": record.max_tasks,
+            "bytes_counted": counted,
+        }
+
     async def quota_notes(self, tenant: str) -> list[str]:
         """What a tenant is told after a backup: that it is over its soft quota.
 
@@ -160,8 +179,11 @@ class PointKeeper:
             return []
         if not over:
             return []
-        limit = "" if record.quota is None else f"; backups are refused over {record.quota}"
-        text = f"{counted} bytes are stored, more than the {record.soft_quota} agreed{limit}"
+        limit = ""
+        if record.quota is not None:
+            limit = f"; backups are refused over {size_text(record.quota)}"
+        agreed = size_text(record.soft_quota)
+        text = f"{size_text(counted)} are stored, more than the {agreed} agreed{limit}"
         if news:
             await self._reports.note(
                 "soft_quota_passed", "", f"tenant {tenant}: {text}", tenant=tenant, bytes=counted
