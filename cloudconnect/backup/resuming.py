@@ -103,7 +103,8 @@ class Resumer:
             for step in planned:
                 self._note_name(step)
                 entry = step.entry
-                is_file = entry.type is EntryType.FILE and entry.link is None
+                is_link = entry.link is not None or step.place is not None
+                is_file = entry.type is EntryType.FILE and not is_link
                 whole = is_file and step.first and step.last and entry.size <= SMALL
                 if whole and not self._waiting and self._is_missing(step):
                     yield step  # as most often, in an empty target

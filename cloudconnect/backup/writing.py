@@ -17,8 +17,9 @@ from cloudconnect.backup.at_once import AtOnce
 from cloudconnect.backup.fetching import Fetcher, ManifestGap
 from cloudconnect.backup.matching import open_regular, read_at
 from cloudconnect.backup.metadata import MetadataWriter
+from cloudconnect.backup.names import Places
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
-from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
+from cloudconnect.backup.placing import NewFile, place_link, place_special
 from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
@@ -63,7 +64,7 @@ class TreeWriter:
         self._look = look
         self._listed = listed
         self._metadata = MetadataWriter(result.problems.add)
-        self._plan = Plan(options, result, self._metadata.privileged)
+        self._plan = Plan(options, result, self._metadata)
         self._steps: deque[Step] = deque()
         self._ahead = 0  # bytes that these have asked for
         self._usual = fetcher.chunk_average
@@ -72,7 +73,7 @@ class TreeWriter:
         self._file: NewFile | None = None
         self._target: Target | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
-        self._places: dict[bytes, Place] = {}  # by group
+        self._places = Places()
         self._at_once = AtOnce(options, result, self._metadata, self._made_it)
 
     def run(self) -> None:
@@ -82,14 +83,14 @@ class TreeWriter:
         :raises OSError: the target folder cannot be opened or made
         :raises CloudConnectError: the dialogue failed, or ``look`` raised
         """
-        options = self._options
-        self._plan.look_ahead(lambda: self._entries(tell=False))
-        target = self._open_target(create=not options.dry_run)
+        there = self._open_target(create=False)
         try:
-            there = self._open_target(create=False)
+            self._plan.look_ahead(lambda: self._entries(tell=False), there)
+            target = None if self._options.dry_run else self._open_target(create=True)
             try:
+                there = there or self._open_target(create=False)
                 steps = self._plan.steps(self._entries(), there)
-                if options.dry_run:
+                if self._options.dry_run:
                     self._count_all(steps)
                 else:
                     if target is None or there is None:
@@ -97,11 +98,13 @@ class TreeWriter:
                     resumer = Resumer(there, self._is_chunk, self._metadata, self._look)
                     self._write(resumer.steps(steps), target)
             finally:
-                if there is not None:
-                    there.close()
+                if target is not None:
+                    target.close()
         finally:
-            if target is not None:
-                target.close()
+            if there is not None:
+                there.close()
+            self._plan.close()
+            self._places.close()
         self._result.missing = self._plan.missing
         self._note()
 
@@ -145,7 +148,7 @@ class TreeWriter:
                 result.unchanged += 1
                 result.bytes_there += entry.size
                 size = entry.size
-            if entry.link is None:
+            if entry.link is None and step.place is None:
                 result.bytes_restored += size
         if step.selected and step.last:
             self._listed(entry)
@@ -222,7 +225,7 @@ class TreeWriter:
         try:
             if entry.type is EntryType.DIRECTORY:
                 self._folder(step, target)
-            elif entry.link is not None:
+            elif entry.link is not None or step.place is not None:
                 self._link(step, target)
             elif entry.type is EntryType.FILE:
                 if not self._content(step, target):
@@ -386,10 +389,10 @@ class TreeWriter:
 
     def _placed(self, step: Step, status: os.stat_result | None) -> None:
         if step.group and status is not None:
-            self._places[step.group] = (step.parts, status.st_dev, status.st_ino)
+            self._places.put(step.group, (step.parts, status.st_dev, status.st_ino))
 
     def _link(self, step: Step, target: Target) -> None:
-        place = self._places.get(step.group)
+        place = step.place or self._places.get(step.group)
         if place is None:
             raise OSError("the file that it is a link to was not restored")
         parent = target.enter(step.parts[:-1], self._make)
