@@ -104,6 +104,7 @@ class Plan:
         """Forget what is known."""
         self._needed.close()
         self._kept_back.close()
+        self.unfinished.close()
         if self._names is not None:
             self._names.close()
 

@@ -20,6 +20,7 @@ IN_MEMORY: Final = 1 << 15
 BYTES_IN_MEMORY: Final = 16 << 20
 #: The data base's page cache, in KiB.
 _CACHE_KIB: Final = 4 << 10
+_TABLE: Final = "CREATE TABLE known (path BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 
 
 class PathTable:
@@ -86,7 +87,7 @@ class PathTable:
     def _spill(self) -> None:
         with _told():
             if self._database is None:
-                self._database = _open()
+                self._database = temporary_base(_TABLE)
             self._database.executemany(
                 "INSERT OR REPLACE INTO known VALUES (?, ?)", self._known.items()
             )
@@ -104,12 +105,16 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def _open() -> sqlite3.Connection:
-    """A data base in a temporary file without a name, of which nothing needs to survive."""
+def temporary_base(table: str) -> sqlite3.Connection:
+    """A data base in a temporary file without a name, of which nothing needs to survive.
+
+    :param table: the statement that makes its table
+    :raises sqlite3.Error: there is no room
+    """
     database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
     database.execute("PRAGMA journal_mode = OFF")
     database.execute("PRAGMA synchronous = OFF")
     database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    database.execute("CREATE TABLE known (path BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+    database.execute(table)
     database.execute("BEGIN")  # one transaction for all: each commit would cost more than its rows
     return database

@@ -276,9 +276,9 @@ class TreeWriter:
     def _applies(self, parts: Parts, entry: Entry | None) -> Callable[[int], None]:
         def apply(descriptor: int) -> None:
             problems, path = self._result.problems, entry.path if entry else b"/" + b"/".join(parts)
-            doubtful, stays = self._plan.unfinished.leave(parts)
-            for name in doubtful:
-                problems.add(path + b"/" + name, DOUBTFUL)
+            stays = self._plan.unfinished.leave(
+                parts, lambda name: problems.add(path + b"/" + name, DOUBTFUL)
+            )
             if descriptor < 0:
                 problems.add(path, "it was moved while the restore ran")
             elif not stays:

@@ -61,9 +61,9 @@ class PathTableTests(SynchronousTestCase):
     def test_no_room(self) -> None:
         """A temporary file that cannot be made is said to be that."""
 
-        def fail() -> None:
+        def fail(table: str) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        self.patch(spilling, "_open", fail)
+        self.patch(spilling, "temporary_base", fail)
         error = self.assertRaises(LocalError, PathTable(0).put, b"/a", b"")
         self.assertIn("TMPDIR", str(error))
