@@ -4,10 +4,13 @@ the chain, and what is found when it is touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.errors import LocalError
+from cloudconnect.provider.audit import chain as chain_module
 from cloudconnect.provider.audit import log as log_module
 from cloudconnect.provider.audit.chain import (
     Entry,
@@ -144,6 +147,51 @@ class SegmentTests(AuditCase):
         self.assertEqual(("service", first), (said["actor"], said["fields"]["segment"]))
         self.assertEqual(2, len(AuditLog(self.folder, self.kept).forget(8)))
         self.assertEqual((4, []), verify(self.folder, kept_head(self.kept)))
+
+    def forgotten_at(self, opening: int) -> None:
+        """Just before that opening of a file, two segments are forgotten, whoever reads."""
+        real, opened = chain_module._lines, [0]
+
+        def lines(path: Path) -> Iterator[bytes]:
+            opened[0] += 1
+            if opened[0] == opening:
+                self.patch(chain_module, "_lines", real)
+                self.log.forget(7)
+            return real(path)
+
+        self.patch(chain_module, "_lines", lines)
+
+    def test_forgotten_meanwhile(self) -> None:
+        """Whoever follows the chain just then finds nothing wrong; nor does it matter to who only
+        reads."""
+        for opening in range(1, 6):
+            self.forgotten_at(opening)
+            self.assertEqual([], self.wrong(), opening)
+            self.forgotten_at(opening)
+            self.assertIn(9, [entry["number"] for entry in read(self.folder)])
+            self.tearDown()
+            self.setUp()
+
+    def test_damaged_meanwhile(self) -> None:
+        """What is wrong is said also where the log changes all the time; a log that goes away
+        again and again is no intact one."""
+        path = segments(self.folder)[2]
+        path.write_bytes(path.read_bytes().replace(b'"what":8', b'"what":0'))
+        real = chain_module._lines
+
+        def lines(path: Path) -> Iterator[bytes]:
+            with segments(self.folder)[-1].open("ab") as file:
+                file.write(b"\n")
+            return real(path)
+
+        self.patch(chain_module, "_lines", lines)
+        self.assertNotEqual([], self.wrong())
+
+        def gone(path: Path) -> Iterator[bytes]:
+            raise FileNotFoundError(2, "gone")
+
+        self.patch(chain_module, "_lines", gone)
+        self.assertRaises(LocalError, self.wrong)
 
     def test_newest_stays(self) -> None:
         """The segment that is written never goes."""
