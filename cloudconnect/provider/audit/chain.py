@@ -6,9 +6,9 @@ line, the *head*, are kept elsewhere: without it, lines could be cut off at the 
 :mod:`cloudconnect.provider.audit.log` writes the lines.
 
 The log is cut into files, *segments*; the first line of each holds the hash of the last one of the
-segment before it. A whole segment is forgotten after its days: before it goes, a line says with
-which line it ended, and that line's hash. So the oldest line that is there either is the first one
-of all, or a later one vouches for what stood before it.
+segment before it. A whole segment is forgotten after its days, or where all have too many bytes:
+before it goes, a line says with which line it ended, and that line's hash. So the oldest line that
+is there either is the first one of all, or a later one vouches for what stood before it.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ def beginning(folder: Path) -> Head:
 def is_vouched_for(folder: Path) -> bool:
     """Whether the log has its first line, or a line that says where what was before it ended."""
     begin = beginning(folder)
-    lines = (line for path in segments(folder) for line in _lines(path))
+    # The newest segment first: that line was written when the last one went.
+    lines = (line for path in reversed(segments(folder)) for line in _lines(path))
     return begin == Head() or any(begin in _vouched(line) for line in lines)
 
 

@@ -193,6 +193,55 @@ class SegmentTests(AuditCase):
         self.patch(chain_module, "_lines", gone)
         self.assertRaises(LocalError, self.wrong)
 
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in segments(self.folder))
+
+    def test_bound(self) -> None:
+        """While all segments have too many bytes the oldest ones go, at once and whenever another
+        one begins, and a line says so of each."""
+        first = segments(self.folder)[0].name
+        self.assertEqual([], self.log.bound(self.size()))
+        before = self.size()
+        self.assertEqual([first], self.log.bound(before - 1))
+        self.assertEqual(6, beginning(self.folder).number)
+        self.assertEqual([], self.wrong())
+        self.patch(log_module, "SEGMENT_MAX", 4000)
+        limit = 20_000
+        self.log.bound(limit)
+        for number in range(60):
+            self.log.append([Entry(actor="admin", act="act", fields={"more": number})] * 5)
+            self.assertLess(self.size(), limit + 4000)
+            self.assertEqual([], self.wrong())
+        self.assertGreater(self.size(), limit - 8000)
+        gone = self.log.bound(limit)
+        self.assertGreater(len(gone), 5)
+        self.assertEqual([], self.log.bound(limit))
+        said = [e["fields"] for e in read(self.folder) if e["act"] == log_module.FORGOTTEN]
+        self.assertEqual({"size"}, {fields["why"] for fields in said})
+        self.assertEqual(gone[-1], said[-1]["segment"])
+        AuditLog(self.folder, self.kept).append([Entry(actor="admin", act="another process")])
+        self.assertEqual([], self.wrong())
+
+    def test_no_bound(self) -> None:
+        """0 is any number of bytes; and the newest segment never goes, however large it is."""
+        self.log.bound(0)
+        self.log.append([Entry(actor="admin", act="act")])
+        self.assertEqual(1, beginning(self.folder).number + 1)
+        self.patch(log_module, "SEGMENT_MAX", 1 << 20)
+        self.log.bound(1)
+        self.assertEqual(1, len(segments(self.folder)))
+        self.assertEqual([], self.wrong())
+
+    def test_bound_and_damaged(self) -> None:
+        """A damaged segment stays, however large the log is, and what comes is written."""
+        self.log.bound(self.size())
+        path = segments(self.folder)[0]
+        path.write_bytes(path.read_bytes().replace(b'"what":3', b'"what":4'))
+        head = self.log.append([Entry(actor="admin", act="act")])
+        self.assertEqual(head, kept_head(self.kept))
+        self.assertTrue(path.exists())
+        self.assertRaises(OSError, self.log.bound, 1)
+
     def test_newest_stays(self) -> None:
         """The segment that is written never goes."""
         self.patch(log_module, "SEGMENT_MAX", 1 << 20)
