@@ -121,6 +121,8 @@ class Forgetting(Looking):
             self._log.info("{count} old events and sessions were forgotten", count=gone)
         for row in [None, *await self._run(self._accounts.tenants)]:
             await self._thin(None if row is None else row["name"], keep)
+        while await self._run(self._accounts.give_back):
+            pass
         if self._forget_lines is not None:
             until = until_line(keep, marks, passed)
             cut = await self._forget_lines(until, keep.audit_gb << 30)
