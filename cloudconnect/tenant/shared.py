@@ -21,7 +21,6 @@ from twisted.internet.task import deferLater
 from twisted.protocols.amp import CommandLocator
 
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.renewing import ShowNode
 from cloudconnect.errors import (
     HandshakeTimeout,
     NoAccelerator,
@@ -105,6 +104,8 @@ class SharedAccelerator:
         )
 
     async def _line(self) -> BoundedAMP:
+        from cloudconnect.commands.renewing import ShowNode  # with what few need
+
         link = BoundedAMP(self._reactor, locator=self._reports)
         lines = wrap_client_endpoint(self._tls, self._endpoint, self._reactor)
         try:
