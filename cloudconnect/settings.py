@@ -50,6 +50,9 @@ SILENCE_SECONDS: Final = 90.0
 HANG_SECONDS: Final = 30.0
 #: A relay on which no byte went either way for this long is cut: longer than any peer is silent.
 RELAY_IDLE_SECONDS: Final = 120.0
+#: A line on which the way there and back takes longer is a long one: there a backup sends what it
+#: will be asked for before it is asked, and WAN acceleration helps. In a LAN it takes a fraction.
+LONG_LINE_SECONDS: Final = 0.005
 
 # --- the record layer ---------------------------------------------------------------------------
 
