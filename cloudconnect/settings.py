@@ -93,6 +93,9 @@ BUNDLE_SECONDS: Final = 30.0
 TUNNEL_PAYLOAD_MAX: Final = 4096
 #: Largest AMP box once authenticated, in bytes.
 BOX_MAX: Final = 128 << 10
+#: Longest summary that a tenant reports of a session, in bytes as JSON: it is kept with the
+#: session, and a usual one has a few hundred.
+SUMMARY_MAX: Final = 4096
 #: Most AMP requests open at once, once authenticated.
 REQUESTS_MAX: Final = 64
 #: Largest AMP box before authentication, in bytes.
