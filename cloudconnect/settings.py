@@ -104,6 +104,9 @@ BOX_MAX_UNAUTHENTICATED: Final = 4096
 REQUESTS_MAX_UNAUTHENTICATED: Final = 1
 #: Rows in one page of a listing.
 PAGE_ROWS_MAX: Final = 500
+#: Rows of a listing that a tenant takes, all pages together. A provider keeps fewer of one tenant
+#: (``tenant_events``, ``tenant_sessions``); one that never comes to an end must not fill memory.
+LISTED_ROWS_MAX: Final = 1_200_000
 
 # --- frames -------------------------------------------------------------------------------------
 
