@@ -22,7 +22,8 @@ from cloudconnect.backup.metadata import MetadataWriter, safe_mode, through_proc
 from cloudconnect.backup.placing import Place
 from cloudconnect.backup.spilling import PathTable
 from cloudconnect.backup.target import Parts, Target
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_entry
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.manifest import EntryDecoder, encode_entry
 from cloudconnect.errors import UnsafePath
 from cloudconnect.shown import Shown
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import cbor2
 
-from cloudconnect.content.manifest import Run, check_path
-from cloudconnect.content.runs import check_run
+from cloudconnect.content.entries import check_path
+from cloudconnect.content.runs import Run, check_run
 from cloudconnect.settings import MANIFEST_ENTRY_MAX, MANIFEST_PIECE_RUNS
 
 _U32: Final = 1 << 32
@@ -43,7 +43,7 @@ def encode_file(
 ) -> bytes:
     """The item of the manifest that says what a file without attributes and further names is.
 
-    The parameters are those of :class:`~cloudconnect.content.manifest.Entry`.
+    The parameters are those of :class:`~cloudconnect.content.entries.Entry`.
 
     :param runs: at most MANIFEST_PIECE_RUNS; where there are more, the entry has several pieces
     :raises ValueError: what an entry refuses, or more runs

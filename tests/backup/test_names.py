@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import names as names_module
@@ -13,7 +12,8 @@ from cloudconnect.backup.drafts import FLAG_LINKED
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.names import FirstNames, Known, NamesThere, Places, Standing, looks_right
 from cloudconnect.backup.target import Target
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from tests.backup.cases import entry_of, file_of
 from tests.backup.trees import OLD_NS, is_root, set_attribute, write
 
@@ -123,15 +123,14 @@ class NamesTests(SynchronousTestCase):
             os.symlink(target, self.top + b"/l" + target)
             path = self.top + b"/l" + target
             os.utime(path, ns=(OLD_NS, OLD_NS), follow_symlinks=False)
-            entry = attrs.evolve(
-                self.first,
+            entry = self.first._replace(
                 path=b"/l" + target,
                 type=EntryType.SYMLINK,
                 target=b"there",
                 size=0,
                 runs=(),
             )
-            further = attrs.evolve(entry, path=b"/m", link=entry.path, flags=0)
+            further = entry._replace(path=b"/m", link=entry.path, flags=0)
             self.names.note(entry, (b"l" + target,))
             self.names.note(further, (b"m",))
             judged = self.names.judge(entry.path, entry)
@@ -144,13 +143,13 @@ class NamesTests(SynchronousTestCase):
         status = os.stat(self.top + b"/a")
         self.assertTrue(looks_right(self.first, status))
         self.assertTrue(looks_right(self.second, status))
-        self.assertFalse(looks_right(attrs.evolve(self.second, size=5), status))
-        self.assertFalse(looks_right(attrs.evolve(self.first, mtime_ns=OLD_NS + 1), status))
+        self.assertFalse(looks_right(self.second._replace(size=5), status))
+        self.assertFalse(looks_right(self.first._replace(mtime_ns=OLD_NS + 1), status))
         self.assertFalse(looks_right(entry_of(b"/a", EntryType.FIFO, mtime_ns=OLD_NS), status))
         null = os.stat("/dev/null")
         device = entry_of(b"/n", EntryType.CHARACTER, mtime_ns=null.st_mtime_ns, device=1)
         self.assertFalse(looks_right(device, null))
-        self.assertTrue(looks_right(attrs.evolve(device, device=null.st_rdev), null))
+        self.assertTrue(looks_right(device._replace(device=null.st_rdev), null))
 
 
 class RememberedTests(SynchronousTestCase):

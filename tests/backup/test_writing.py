@@ -21,7 +21,8 @@ from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.spilling import PathTable
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
     Cancelled,
     StoredDataDamaged,
