@@ -50,6 +50,9 @@ SILENCE_SECONDS: Final = 90.0
 HANG_SECONDS: Final = 30.0
 #: A relay on which no byte went either way for this long is cut: longer than any peer is silent.
 RELAY_IDLE_SECONDS: Final = 120.0
+#: A line on which the way there and back takes longer is a long one: there a backup sends what it
+#: will be asked for before it is asked, and WAN acceleration helps. In a LAN it takes a fraction.
+LONG_LINE_SECONDS: Final = 0.005
 
 # --- the record layer ---------------------------------------------------------------------------
 
@@ -90,6 +93,9 @@ BUNDLE_SECONDS: Final = 30.0
 TUNNEL_PAYLOAD_MAX: Final = 4096
 #: Largest AMP box once authenticated, in bytes.
 BOX_MAX: Final = 128 << 10
+#: Longest summary that a tenant reports of a session, in bytes as JSON: it is kept with the
+#: session, and a usual one has a few hundred.
+SUMMARY_MAX: Final = 4096
 #: Most AMP requests open at once, once authenticated.
 REQUESTS_MAX: Final = 64
 #: Largest AMP box before authentication, in bytes.
@@ -98,6 +104,9 @@ BOX_MAX_UNAUTHENTICATED: Final = 4096
 REQUESTS_MAX_UNAUTHENTICATED: Final = 1
 #: Rows in one page of a listing.
 PAGE_ROWS_MAX: Final = 500
+#: Rows of a listing that a tenant takes, all pages together. A provider keeps fewer of one tenant
+#: (``tenant_events``, ``tenant_sessions``); one that never comes to an end must not fill memory.
+LISTED_ROWS_MAX: Final = 1_200_000
 
 # --- frames -------------------------------------------------------------------------------------
 

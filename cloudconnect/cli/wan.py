@@ -17,13 +17,12 @@ from cloudconnect.cli.wan_shared import shared_accelerator
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.errors import UsageError
+from cloudconnect.settings import LONG_LINE_SECONDS
 from cloudconnect.tenant.accelerated import OwnAccelerator, Wanted
 from cloudconnect.transports.memory import MemoryEndpoint
 
 #: Connections between the accelerators: several fill a line with loss that one does not.
 STREAMS: Final = 4
-#: A line with a shorter way there and back is a LAN, where compressing costs more than sending.
-SHORT_SECONDS: Final = 0.005
 
 _EFFECTS: Final = {
     EncryptionMode.TENANT: "encryption mode tenant: accelerators see sealed chunks, of which only "
@@ -170,6 +169,6 @@ def decide(line: Line, mode: EncryptionMode, choice: str) -> WAN:
     if not plain:
         return WAN(why=_EFFECTS[mode])
     way = line.manager.round_trip
-    if way is not None and way < SHORT_SECONDS:
+    if way is not None and way < LONG_LINE_SECONDS:  # compressing costs more than sending
         return WAN(why="the line is a short one")
     return WAN(used=True, why=_EFFECTS[mode], plain=plain)

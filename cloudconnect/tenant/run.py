@@ -41,7 +41,9 @@ from cloudconnect.errors import (
     Downgrade,
     KeyBUnconfirmed,
     MovedOn,
+    NoAccelerator,
     NotReachable,
+    Refused,
     SecurityError,
     Truncated,
 )
@@ -332,18 +334,26 @@ class SessionRun:
         around, target = self._around, self._targets[Role.TARGET_WAN]
         places = self._places(target)
         self._used.update(places)
-        await own.link.call(
-            HandWAN,
-            session=self.identifier,
-            tenant=around.tenant,
-            route=route,
-            next_route=target.route,
-            gateways=[join_host_port(*place) for place in places],
-            hops=[TO_SOURCE_WAN, BETWEEN_WANS],
-            streams=self._asked["streams"],
-            cache=own.cache,
-            key_b=key_b,
-        )
+        handed: dict[str, Any] = {
+            "session": self.identifier,
+            "tenant": around.tenant,
+            "route": route,
+            "next_route": target.route,
+            "gateways": [join_host_port(*place) for place in places],
+            "hops": [TO_SOURCE_WAN, BETWEEN_WANS],
+            "streams": self._asked["streams"],
+            "cache": own.cache,
+            "key_b": key_b,
+        }
+        try:
+            await own.link.call(HandWAN, **handed)
+        except Refused as error:
+            if own.again is None or isinstance(error, NoAccelerator):
+                raise
+            # Another command has renewed this machine's certificate since that line came up.
+            own = await own.again()
+            self._around = attrs.evolve(around, accelerator=own)
+            await own.link.call(HandWAN, **handed)
         self._tell(
             "key_b_delivered",
             f"Key B {key_b.identifier} delivered to the source WAN accelerator",

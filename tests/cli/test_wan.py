@@ -6,15 +6,16 @@ import itertools
 from typing import Any
 
 from cloudconnect.cli.line import Line
-from cloudconnect.cli.wan import SHORT_SECONDS, WAN, decide, wanted_beside
+from cloudconnect.cli.wan import WAN, decide, wanted_beside
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import UsageError
+from cloudconnect.settings import LONG_LINE_SECONDS
 from cloudconnect.tenant.control import Account
 from tests.cli.commands import CommandCase
 
 PROVIDER, REPOSITORY = b"p" * 16, b"r" * 16
 #: Ways there and back, in seconds; None: not known.
-WAYS = (None, 0.0, SHORT_SECONDS / 2, SHORT_SECONDS, 0.1)
+WAYS = (None, 0.0, LONG_LINE_SECONDS / 2, LONG_LINE_SECONDS, 0.1)
 SAVED = {
     "bytes_before": 10_000_000,
     "bytes_after": 1_000_000,
@@ -53,7 +54,7 @@ class DecisionTests(CommandCase):
         accelerators see content, and the line is not known to be short."""
         for mode, way in itertools.product(EncryptionMode, WAYS):
             plain = mode is not EncryptionMode.TENANT
-            short = way is not None and way < SHORT_SECONDS
+            short = way is not None and way < LONG_LINE_SECONDS
             used = {
                 choice: decide(line(True, way), mode, choice).used
                 for choice in ("auto", "on", "off")

@@ -37,6 +37,7 @@ from cloudconnect.provider.control.channel import TenantChannel
 from cloudconnect.provider.service.access import SESSIONS
 from cloudconnect.provider.service.ending import GOOD_OUTCOMES
 from cloudconnect.provider.service.planning import Ask
+from cloudconnect.settings import SUMMARY_MAX
 
 
 class SessionCommands(CommandLocator):
@@ -111,6 +112,8 @@ class SessionCommands(CommandLocator):
             _forget(keys)
             await self._service.endings.abandon(session)
             raise NotReachable("the control channel is gone")
+        if len(self._sessions) >= ENDED_MAX:  # those that ended without their tenant's word
+            self._sessions = {one for one in self._sessions if one in self._service.sessions}
         self._sessions.add(session)
         self._service.reactor.callLater(0, _forget, keys)
         return {"session": session, "plan": plan, "keys_a": keys}
@@ -146,12 +149,7 @@ class SessionCommands(CommandLocator):
         if session not in self._sessions:
             # Its point is listed a moment before its own line says that all is well.
             raise ContextMismatch("the session was not started on this connection")
-        try:
-            json.dumps(summary)
-        except (TypeError, ValueError):
-            summary = None
-        if not isinstance(summary, dict):
-            raise ProtocolViolation("a summary is a map of what JSON can hold")
+        check_summary(summary)
         self._sessions.discard(session)
         found = await self._service.endings.finish(live, outcome, summary, read_warnings(warnings))
         notes = []
@@ -170,8 +168,25 @@ class SessionCommands(CommandLocator):
         return self._service.reports.warned_by_tenant(live, told).addCallback(lambda _: {})
 
 
+#: Sessions of one control channel that may have ended without ``Finish`` before they are forgotten.
+ENDED_MAX = 64
 #: Most warnings that one report may carry.
 WARNINGS_MAX = 64
+
+
+def check_summary(summary: Any) -> None:
+    """Whether the service keeps what a tenant says of its session.
+
+    :raises ProtocolViolation: it is no map of what JSON can hold, or too long
+    """
+    try:
+        text = json.dumps(summary)
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if not isinstance(summary, dict) or not text:
+        raise ProtocolViolation("a summary is a map of what JSON can hold")
+    if len(text) > SUMMARY_MAX:
+        raise ProtocolViolation(f"a summary has at most {SUMMARY_MAX} bytes")
 
 
 def read_warnings(values: Any) -> list[SecurityWarning]:
