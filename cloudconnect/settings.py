@@ -96,6 +96,8 @@ REQUESTS_MAX: Final = 64
 BOX_MAX_UNAUTHENTICATED: Final = 4096
 #: Most AMP requests open at once before authentication.
 REQUESTS_MAX_UNAUTHENTICATED: Final = 1
+#: ... and while a log-in's proof is looked at: a Start may wait for what comes of it.
+REQUESTS_MAX_PROVING: Final = 2
 #: Rows in one page of a listing.
 PAGE_ROWS_MAX: Final = 500
 

@@ -71,12 +71,13 @@ def key_a_context(session: bytes, role: str) -> bytes:
 class AuthenticateFirst(BoundedCommand):
     """Begin SCRAM-SHA-256-PLUS; the answer is the server-first message.
 
-    ``versions``: every protocol version that the tenant speaks.
+    ``versions``: every protocol version that the tenant speaks. ``start``: whether Start may be
+    sent behind AuthenticateFinal, before that is answered. Older ones do not say, and cut the line.
     """
 
     commandName = b"AuthenticateFirst"
     arguments = [(b"message", amp.Unicode()), (b"versions", CBORArgument())]
-    response = [(b"message", amp.Unicode())]
+    response = [(b"message", amp.Unicode()), (b"start", amp.Boolean(optional=True))]
 
 
 class AuthenticateFinal(BoundedCommand):

@@ -82,6 +82,7 @@ class SessionCommands(CommandLocator):
         return Deferred.fromCoroutine(self._start(**asked))
 
     async def _start(self, kind: str, streams: int, wan: bool, **asked: Any) -> dict[str, Any]:
+        await self._channel.once_judged()  # it may come behind the proof of the log-in
         self._channel.logged_in()
         try:
             wanted = Ask(kind=SessionKind(kind), streams=streams, wan=wan, **asked)
