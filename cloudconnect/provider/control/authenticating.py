@@ -223,6 +223,7 @@ class Authentication(CommandLocator):
             record = await service.logins.admit(login, Act.LOG_IN)
             if login.invitation:
                 return record, b""
+            self._channel.judged()  # a Start that waits goes on beside what is read here
             await service.nodes.settled(True)  # what there is, is told once
             there = await service.repositories.account(login.tenant)
             if not self._channel.is_up:

@@ -140,13 +140,13 @@ class TenantChannel(BoundedAMP):
         self.set_limits(BOX_MAX_UNAUTHENTICATED, REQUESTS_MAX_PROVING)
 
     def judged(self) -> None:
-        """It was looked at, and whoever it is has come in or not."""
+        """It was looked at, and whoever it is has come in or not; may be called again."""
         self.proving = False
         if self.login is None:
             self.set_limits(BOX_MAX_UNAUTHENTICATED, REQUESTS_MAX_UNAUTHENTICATED)
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            # Behind the answer to the log-in: what is told of it comes first.
+            # Not inside the log-in, which has more to do.
             self.service.reactor.callLater(0, waiting.callback, None)
 
     async def once_judged(self) -> None:

@@ -108,7 +108,7 @@ class SessionCommands(CommandLocator):
             self._channel.login,
         )
         # The tenant has gone meanwhile, or has to: nobody else will end this session.
-        if not self._channel.is_up:
+        if not self._channel.is_up or self._channel.login is None:
             _forget(keys)
             await self._service.endings.abandon(session)
             raise NotReachable("the control channel is gone")

@@ -21,6 +21,7 @@ from cloudconnect.commands.control import (
 from cloudconnect.errors import (
     LeaseEnded,
     LoginRefused,
+    NotReachable,
     ProtocolViolation,
     Refused,
 )
@@ -242,19 +243,16 @@ class EarlyStartTests(ControlCase):
         return held
 
     def test_answered(self) -> None:
-        """It is answered behind the log-in, and its session is one like others."""
+        """It is looked at once the tenant is in, and its session is one like others."""
         tenant = self.connected()
         held = self.hold()
         client, final = self.proving(tenant)
-        order: list[str] = []
-        final.addCallback(lambda answer: order.append("final"))
         started = client.call(Start, **start_of(tenant))
-        started.addCallback(lambda answer: order.append("start") or answer)
         self.reactor.settle()
-        self.assertEqual(([], 0), (order, len(self.provider.service.sessions)))
+        self.assertEqual(0, len(self.provider.service.sessions))
         held.callback(None)
         answer = self.reactor.result_of(started)
-        self.assertEqual(["final", "start"], order)
+        self.reactor.result_of(final)
         values = {"outcome": "done", "summary": {}, "warnings": []}
         self.reactor.result_of(client.call(Finish, session=answer["session"], **values))
         (row,) = self.provider.accounts.sessions(TENANT, 0, 9)
@@ -281,6 +279,31 @@ class EarlyStartTests(ControlCase):
         self.failure_of(final, LeaseEnded)
         self.failure_of(started, LoginRefused)
         self.assertEqual([], self.provider.accounts.sessions("", 0, 9))
+
+    def test_half_way(self) -> None:
+        """Nor where it came in, and what there is for it cannot be read: the session is over."""
+        tenant = self.connected()
+        begun: Deferred[None] = Deferred()
+
+        async def account(name: str) -> Any:
+            await begun
+            raise NotReachable("no data mover")
+
+        self.provider.service.repositories.account = account  # type: ignore[method-assign]
+        real = self.provider.service.starts.start
+
+        async def start(*asked: Any) -> Any:
+            answer = await real(*asked)
+            begun.callback(None)
+            return answer
+
+        self.provider.service.starts.start = start  # type: ignore[method-assign]
+        client, final = self.proving(tenant)
+        started = client.call(Start, **start_of(tenant))
+        self.failure_of(final, NotReachable)
+        self.failure_of(started, NotReachable)
+        (row,) = self.provider.accounts.sessions("", 0, 9)
+        self.assertEqual("interrupted", row["state"])
 
     def test_not_allowed(self) -> None:
         """What is not allowed is refused as ever: a backup once the lease has ended."""
