@@ -36,7 +36,10 @@ from cloudconnect.keys import KeyA
 from cloudconnect.provider.control.channel import TenantChannel
 from cloudconnect.provider.service.access import SESSIONS
 from cloudconnect.provider.service.ending import GOOD_OUTCOMES
+from cloudconnect.provider.service.live import LiveSession
 from cloudconnect.provider.service.planning import Ask
+from cloudconnect.sessions.role import FAILURES
+from cloudconnect.settings import AMEND_SECONDS
 
 
 class SessionCommands(CommandLocator):
@@ -50,6 +53,7 @@ class SessionCommands(CommandLocator):
         self._channel = channel
         self._service = channel.service
         self._sessions: set[bytes] = set()
+        self._finished: tuple[LiveSession, float] | None = None
 
     def lost(self, error: BaseException | None) -> None:
         """The channel is gone: leave the sessions to finish by themselves for a while, unless
@@ -114,7 +118,7 @@ class SessionCommands(CommandLocator):
             raise NotReachable("the control channel is gone")
         self._sessions.add(session)
         self._service.reactor.callLater(0, _forget, keys)
-        return {"session": session, "plan": plan, "keys_a": keys}
+        return {"session": session, "plan": plan, "keys_a": keys, "amend": True}
 
     def _key_a_exporter(self, session: bytes, role: str) -> bytes:
         return self._channel.exporter(KEY_A_LABEL, key_a_context(session, role), BINDING_SIZE)
@@ -143,7 +147,12 @@ class SessionCommands(CommandLocator):
     async def _finish(
         self, session: bytes, outcome: str, summary: Any, warnings: Any
     ) -> dict[str, Any]:
-        live = self._service.sessions.of(self._channel.logged_in().tenant, session)
+        tenant = self._channel.logged_in().tenant
+        finished = self._amendable(session, outcome)
+        if finished is not None:
+            await self._service.endings.amend(finished, outcome, read_warnings(warnings))
+            return {"warnings": [], "notes": []}
+        live = self._service.sessions.of(tenant, session)
         if session not in self._sessions:
             # Its point is listed a moment before its own line says that all is well.
             raise ContextMismatch("the session was not started on this connection")
@@ -155,10 +164,23 @@ class SessionCommands(CommandLocator):
             raise ProtocolViolation("a summary is a map of what JSON can hold")
         self._sessions.discard(session)
         found = await self._service.endings.finish(live, outcome, summary, read_warnings(warnings))
+        if outcome in GOOD_OUTCOMES:
+            self._finished = (live, self._service.reactor.seconds() + AMEND_SECONDS)
         notes = []
         if live.kind is SessionKind.BACKUP and outcome in GOOD_OUTCOMES:
             notes = await self._service.keeping.quota_notes(live.tenant)
         return {"warnings": [warning.as_dict() for warning in found], "notes": notes}
+
+    def _amendable(self, session: bytes, outcome: str) -> LiveSession | None:
+        """The session that was said here to be good last, where it is this one, that was lately,
+        and now it is said to have left nothing."""
+        if self._finished is None or outcome not in FAILURES:
+            return None
+        live, ends = self._finished
+        if live.session != session or self._service.reactor.seconds() > ends:
+            return None
+        self._finished = None
+        return live
 
     @Warn.responder
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:
