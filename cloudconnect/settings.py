@@ -29,6 +29,9 @@ AUTHENTICATION_SECONDS: Final = 15.0
 RECORD_SECONDS: Final = 10.0
 #: After END or close_notify was sent, how long the peer may take to answer before an abort.
 CLOSE_SECONDS: Final = 10.0
+#: How long a Finish that said that all is well may be taken back: what a tenant waits for beside it
+#: has ended by then, or was given up.
+AMEND_SECONDS: Final = 2 * CLOSE_SECONDS
 #: How long Key A may be used, counted on each holder's own monotonic clock from receipt.
 KEY_A_SECONDS: Final = 60.0
 #: How long Key B is kept after delivery for connections that are still to come.
@@ -102,6 +105,8 @@ REQUESTS_MAX: Final = 64
 BOX_MAX_UNAUTHENTICATED: Final = 4096
 #: Most AMP requests open at once before authentication.
 REQUESTS_MAX_UNAUTHENTICATED: Final = 1
+#: ... and while a log-in's proof is looked at: a Start may wait for what comes of it.
+REQUESTS_MAX_PROVING: Final = 2
 #: Rows in one page of a listing.
 PAGE_ROWS_MAX: Final = 500
 #: Rows of a listing that a tenant takes, all pages together. A provider keeps fewer of one tenant
