@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 from blake3 import blake3
 
-from cloudconnect.dedup.bases import Shelf, check_of
+from cloudconnect.dedup.bases import Shelf
 from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, unpack_control
 from cloudconnect.dedup.interfaces import Place
 from cloudconnect.dedup.limits import BLOCK_MIN, PIECE_BYTES, PIECES_FEW
@@ -88,8 +88,8 @@ class Assembler:
         """The delta section; None where there is no such prefix here."""
         if not batch.delta_plain:
             return None
-        prefix = self._shelf.prefix(bases, names)
-        if prefix is None or check_of(prefix) != batch.check:
+        prefix = self._shelf.prefix(bases, names, batch.check)
+        if prefix is None:
             return None
         return memoryview(decompress_delta(prefix, batch.delta, batch.delta_plain))
 

@@ -232,6 +232,22 @@ class SavingTests(SynchronousTestCase):
         again = carry(data, source, target)
         self.assertEqual(again.ends[0].sent.misses, 0)
 
+    def test_damaged_base(self) -> None:
+        """A base that the sender's disk changed is found by the far end; from then on the sender
+        looks at each one, and drops those that are damaged."""
+        data = noise(6_000_000)
+        changed = bytearray(data)
+        changed[::50_000] = bytes(len(changed[::50_000]))
+        source, target = MemoryCache(), MemoryCache()
+        carry(data, source, target)
+        damage(source)
+        pair = carry(bytes(changed), source, target)
+        sent = pair.ends[0].sent
+        self.assertGreater(sent.misses, 0)
+        self.assertGreater(sent.damaged, 0)
+        again = carry(bytes(changed), source, target)
+        self.assertEqual((again.ends[0].sent.misses, again.ends[0].sent.damaged), (0, 0))
+
 
 class HostileTests(SynchronousTestCase):
     """A far end that sends anything."""
