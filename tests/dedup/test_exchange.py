@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.dedup import encoder
 from cloudconnect.dedup.cutting import ContentCutter, FrameCutter
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.dedup.limits import WINDOW_MAX, WINDOW_MIN
+from cloudconnect.dedup.limits import WINDOW_DEFAULT, WINDOW_MAX, WINDOW_MIN
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import End, MessageReader, Miss
 from cloudconnect.errors import DigestMismatch, ProtocolViolation, Truncated
@@ -340,7 +340,7 @@ class WindowTests(SynchronousTestCase):
             received = there.receive(b"".join(wire))
             out += b"".join(received.plain)
             self.assertEqual([], received.wire)
-            self.assertEqual([], there.taken(len(out) - WINDOW_MIN))
+            self.assertEqual([], there.taken(len(out) - WINDOW_DEFAULT))
             wire = here.receive(b"".join(there.taken(len(out)))).wire
         received = there.receive(b"".join([*wire, *here.finish()]))
         out += b"".join(received.plain)
@@ -353,6 +353,12 @@ class WindowTests(SynchronousTestCase):
         """A window that no far end could use is refused."""
         for window in (WINDOW_MIN - 1, WINDOW_MAX + 1):
             self.assertRaises(ValueError, Exchange, MemoryCache(), window=window)
+
+    def test_frugal(self) -> None:
+        """One end of many in a process allows less, and so may be given less."""
+        for frugal, window in ((False, WINDOW_DEFAULT), (True, WINDOW_MIN)):
+            hello = b"".join(Exchange(MemoryCache(), frugal=frugal).start())
+            self.assertEqual(hello[-4:], window.to_bytes(4, "big"))
 
     def test_many_misses_at_once(self) -> None:
         """Batches behind a missing one are looked at before it comes."""
