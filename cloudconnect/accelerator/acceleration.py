@@ -12,7 +12,7 @@ itself takes: acknowledgements, and what was missing, are all that is answered, 
 bounded by the window. Only reading *near* waits: for the window, and while the far connection has
 enough to send.
 
-**Memory** of one session, beside its cache, with ``w`` for the window (8 MiB by default): near and
+**Memory** of one session, beside its cache, with ``w`` for the window (12 MiB by default): near and
 far 1 MiB and one piece each that was not worked on; the sent bytes that were not acknowledged,
 ``w``, and a batch; the received ones that the mover did not take, ``w``, which the codec enforces;
 coded bytes that wait for the line, at most 8 MiB and one job's, and ``w`` more where a far end that
