@@ -50,7 +50,7 @@ def read_node_key(path: Path, make: bool = False) -> NodeKey:
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        if make:
+        if make and not os.path.lexists(path):  # to make one takes an fsync
             with contextlib.suppress(FileExistsError):
                 _write(path, NodeKey.generate().reveal())
         descriptor = os.open(path, flags)

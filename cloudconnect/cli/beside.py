@@ -24,6 +24,9 @@ _SESSION: Final = (
     "cloudconnect.transports.blocking",
     "cloudconnect.transports.stream",
     "cloudconnect.backup.pacing",
+    # What a certificate's end is judged by, and the first key of a tunnel made with.
+    "cloudconnect.provider.alarms.ending",
+    "cryptography.hazmat.backends.openssl.backend",
 )
 _HEADS: Final = (*_SESSION, "cloudconnect.backup.heads")
 #: What the commands' dialogues take.

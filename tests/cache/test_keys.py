@@ -96,6 +96,13 @@ class NodeKeyTests(SynchronousTestCase):
         self.assertEqual(read_node_key(self.path, make=True), key)
         self.assertEqual(list(self.path.parent.iterdir()), [self.path])
 
+    def test_there(self) -> None:
+        """Where there is one nothing is written: its folder may be read-only."""
+        made = read_node_key(self.path, make=True)
+        before = self.path.parent.stat().st_mtime_ns
+        self.assertEqual(made, read_node_key(self.path, make=True))
+        self.assertEqual(before, self.path.parent.stat().st_mtime_ns)
+
     def test_refused(self) -> None:
         """Another size, a link, or a file that others may read."""
         for size in (0, 31, 33):
