@@ -316,8 +316,8 @@ def fill(directory: Path, chunks: int, file: Path, home: Path) -> None:
     from cloudconnect.backup.temporary import temporary_file
     from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
     from cloudconnect.content.description import unlock
-    from cloudconnect.content.manifest import Entry as File
-    from cloudconnect.content.manifest import EntryType
+    from cloudconnect.content.entries import Entry as File
+    from cloudconnect.content.entries import EntryType
     from cloudconnect.content.points import PointRecord
     from cloudconnect.content.runs import Run, RunList
     from cloudconnect.keys import Password

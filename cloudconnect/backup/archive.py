@@ -13,10 +13,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import attrs
-
 from cloudconnect.backup.reading import PointReader
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import NotFound
 
 _TYPES: Final = {
@@ -87,7 +85,7 @@ class TarArchive:
                 yield entry
             else:
                 self._moved[entry.link] = entry.path
-                yield attrs.evolve(self._reader.find(entry.link), path=entry.path)
+                yield self._reader.find(entry.link)._replace(path=entry.path)
 
     def _wanted(self, path: bytes) -> bool:
         below = path == self._top or path.startswith(self._top.rstrip(b"/") + b"/")

@@ -19,7 +19,7 @@ from cloudconnect.backup.options import RestoreOptions, RestoreResult
 from cloudconnect.backup.planning import Step
 from cloudconnect.backup.small_files import SmallFiles, is_small
 from cloudconnect.backup.target import Target
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.errors import LocalError
 
 #: Behind so many small files a process is started that makes the others.
@@ -52,6 +52,7 @@ class AtOnce:
         self._may = not options.verify
         self._count = 0
         self._maker: FileMaker[Step] | None = None
+        self._ready: FileMaker[Step] | None = None  # it, once it has started
         self.again: list[Step] = []
 
     def takes(self, step: Step) -> bool:
@@ -67,24 +68,26 @@ class AtOnce:
         )
 
     def write(
-        self, step: Step, target: Target, parent: int, pieces: Callable[[], list[bytes]]
+        self, step: Step, target: Target, parent: int, pieces: Callable[[Step], list[bytes]]
     ) -> bool | None:
         """Write a file at once, or have it made; None: that may not be done in its folder.
 
         :param step: one that :meth:`takes` takes
         :param target: which is in the file's folder
         :param parent: that folder's descriptor
-        :param pieces: waits for the content
+        :param pieces: waits for a step's content
         :return: whether it is there already
         :raises OSError: it cannot be made; nothing is left of it
         :raises CloudConnectError: the content cannot be had
         """
         folder, entry, name = target.fresh, step.entry, step.parts[-1]
-        if folder is None or target.passes_on():
+        if folder is None:
             return None
-        content = pieces()
+        if folder.passes_on if folder.passes_on is not None else target.passes_on():
+            return None
+        content = pieces(step)
         usual = entry.size <= MAKER_BYTES and self._small.is_usual(entry, folder.owner)
-        maker = self._ready_maker() if usual else None
+        maker = (self._ready or self._ready_maker()) if usual else None
         if maker is not None:
             maker.add(folder.number, parent, name, entry.mode, entry.mtime_ns, content, step)
             return False
@@ -186,7 +189,8 @@ class AtOnce:
                     self._maker = FileMaker(self._outcome)
             return None
         try:
-            return maker if maker.ready else None
+            self._ready = maker if maker.ready else None
+            return self._ready
         except LocalError:  # likewise
             self._maker = None
             maker.close()

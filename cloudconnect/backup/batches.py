@@ -8,7 +8,8 @@ from typing import Final
 
 import attrs
 
-from cloudconnect.content.manifest import Entry, encode_pieces
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.manifest import encode_pieces
 from cloudconnect.content.runs import ids_of
 from cloudconnect.shown import Shown
 

@@ -19,11 +19,12 @@ from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.linked import LinkedEntries
+from cloudconnect.backup.manifests import entries_of
 from cloudconnect.backup.options import Reports
 from cloudconnect.backup.same_content import same_content
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import NotFound, StoredDataDamaged
 from cloudconnect.wire.channel import FrameChannel
@@ -161,7 +162,7 @@ class DiffRun:
 
     def _side(self, record: PointRecord) -> Iterator[Entry]:
         last = b""
-        for entry in self._fetcher.entries(record):
+        for entry in entries_of(self._fetcher, record):
             place = _place(entry)
             if place <= last:
                 raise StoredDataDamaged("a restore point's manifest is not in the order of a walk")

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from cloudconnect.backup.dialogue import Remembers
-from cloudconnect.backup.fetching import Fetcher, ManifestGap, Reply, Slot
+from cloudconnect.backup.fetching import Fetcher, Reply, Slot
 from cloudconnect.backup.findings import CheckOptions, CheckResult, Damage
+from cloudconnect.backup.manifests import ManifestGap, ReadParts, damaged_chunks, entries_of
 from cloudconnect.backup.options import Progress
 from cloudconnect.backup.seen import SeenChunks
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.errors import (
     Cancelled,
     ContextMismatch,
@@ -82,6 +83,7 @@ class CheckRun:
         self._looked = time.monotonic()
         self._steps = 0
         self._seen = SeenChunks()
+        self._parts = ReadParts()
         self._asked: deque[tuple[Reply, list[bytes]]] = deque()  # what the provider is reading
         self._asked_to = 0  # number of the last chunk of these
         self._good: list[bytes] = []  # points with a record that can be used
@@ -141,14 +143,14 @@ class CheckRun:
             result.add(Damage(point, None, str(error)))
             return
         result.points += 1
-        at_provider = self._options.at_provider
+        at_provider, parts = self._options.at_provider, self._parts
         last = b""
         try:
-            for entry in self._entries(point):
+            for number, entry in enumerate(self._entries(point, parts), 1):
                 result.entries += 1
                 self._seen.add(entry.runs)
                 last = entry.path
-                if at_provider and result.entries % READ_EVERY == 0:
+                if at_provider and number % READ_EVERY == 0:
                     self._have_read(False)
                 self._look(last)
         except _OF_A_POINT as error:
@@ -158,17 +160,20 @@ class CheckRun:
             if isinstance(error, ManifestGap):
                 reason += self._gaps(point)
             result.add(Damage(point, None, reason))
+        finally:
+            result.entries += parts.left_out
+            parts.left_out = 0
         self._good.append(point)
 
     def _gaps(self, point: bytes) -> str:
         """How much of a manifest is damaged, for a person."""
         record = self._fetcher.record(point)
-        count = self._fetcher.damaged_chunks(record)
+        count = damaged_chunks(self._fetcher, record)
         return f" ({count} of its {len(record.manifest)} chunks)"
 
-    def _entries(self, point: bytes) -> Iterator[Entry]:
+    def _entries(self, point: bytes, parts: ReadParts | None = None) -> Iterator[Entry]:
         # The record is fetched anew each time: its list of manifest chunks may be long.
-        return self._fetcher.entries(self._fetcher.record(point))
+        return entries_of(self._fetcher, self._fetcher.record(point), parts)
 
     def _of_a_point(self, error: Exception) -> None:
         """Raise ``error`` if it is the end of the whole dialogue."""

@@ -15,7 +15,9 @@ from typing import Final
 from cloudconnect.backup.metadata import group_name, type_of, user_name
 from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.chunking import ChunkingParameters, StreamChunker
-from cloudconnect.content.manifest import FLAG_CHANGED, Entry, Run, RunList, encode_entry
+from cloudconnect.content.entries import FLAG_CHANGED, Entry
+from cloudconnect.content.manifest import encode_entry
+from cloudconnect.content.runs import Run, RunList
 from cloudconnect.content.usual import encode_file
 from cloudconnect.settings import MANIFEST_PIECE_RUNS
 
@@ -140,7 +142,10 @@ class Draft:
 
     def ids(self) -> Iterator[bytes]:
         """The chunks that the content needs, each once; not for a long one."""
-        return iter(dict.fromkeys(run.id for run in self.runs if run.id is not None))
+        runs = self.runs
+        if len(runs) == 1 and (name := runs[0].id) is not None:  # as most files have
+            return iter((name,))
+        return iter(dict.fromkeys(run.id for run in runs if run.id is not None))
 
 
 class ContentStream:

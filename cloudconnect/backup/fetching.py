@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from cloudconnect.backup.dialogue import Limits, Remembers, greet
-from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.records import believed
-from cloudconnect.backup.temporary import temporary_file
 from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryDecoder
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     CloudConnectError,
     LocalError,
     ProtocolViolation,
-    StoredDataDamaged,
 )
 from cloudconnect.settings import CHUNK_MAX
 from cloudconnect.wire.channel import FrameChannel, failure
@@ -44,14 +40,8 @@ from cloudconnect.wire.frames import (
 OPENERS: Final = 2
 #: Stored bytes that such a thread takes at a time: a hop between threads costs some 100 us.
 GROUP_BYTES: Final = 512 << 10
-#: Manifest chunks in one GET; twice as many are asked for ahead.
-MANIFEST_CHUNKS: Final = 8
 #: Opened chunks that are kept because the next small files may need them too.
 KEPT_CHUNKS: Final = 256
-
-
-class ManifestGap(StoredDataDamaged):
-    """A part of what a restore point contains cannot be read."""
 
 
 class Slot:
@@ -274,10 +264,13 @@ class Fetcher:
         slots, self._unasked = self._unasked, []
         self._get("chunk", slots)
 
-    def get(self, ids: Sequence[bytes]) -> list[Slot]:
-        """Ask for chunks of content at once, whether or not they were got before."""
+    def get(self, ids: Sequence[bytes], kind: BlobKind = "chunk") -> list[Slot]:
+        """Ask for chunks at once, whether or not they were got before.
+
+        :param kind: ``chunk``: of content; ``manifest``: of a manifest
+        """
         slots = [Slot(name) for name in ids]
-        self._get("chunk", slots)
+        self._get(kind, slots)
         return slots
 
     def _get(self, kind: BlobKind, slots: list[Slot]) -> None:
@@ -308,62 +301,6 @@ class Fetcher:
         error = slot.error or self._failure
         assert error is not None
         raise error
-
-    def entries(self, record: PointRecord) -> Iterator[Entry]:
-        """The entries of a restore point, in walk order.
-
-        :raises ManifestGap: (from the iterator) a chunk of its manifest is damaged or missing; the
-            entries that came are good
-        :raises StoredDataDamaged: (from the iterator) it is not a manifest as it should be
-        """
-        decoder, length, count = EntryDecoder(temporary_file), 0, 0
-        for slot in self._manifest(record.manifest):
-            try:
-                plain = self.wait(slot)
-            except StoredDataDamaged as error:
-                if self._failure is not None:
-                    raise
-                raise ManifestGap(str(error)) from error
-            length += len(plain)
-            for entry in decoder.feed(plain):
-                count += not entry.flags & FLAG_ON_THE_WAY
-                yield entry
-        decoder.finish()
-        if length != record.manifest_length:
-            raise StoredDataDamaged("a restore point's manifest does not have its length")
-        if count != record.entries:
-            raise StoredDataDamaged(
-                f"a restore point's manifest has {count} files, folders and so on, its record "
-                f"counts {record.entries}"
-            )
-
-    def damaged_chunks(self, record: PointRecord) -> int:
-        """How many chunks of a restore point's manifest are damaged or missing.
-
-        All of them are fetched, so the repository notices, too, and the next backup that has them
-        sends them again.
-        """
-        count = 0
-        for slot in self._manifest(record.manifest):
-            try:
-                self.wait(slot)
-            except StoredDataDamaged:
-                if self._failure is not None:
-                    raise
-                count += 1
-        return count
-
-    def _manifest(self, ids: Sequence[bytes]) -> Iterator[Slot]:
-        """The slots of a manifest's chunks, some of them asked for ahead."""
-        ahead: deque[Slot] = deque()
-        for at in range(0, len(ids), MANIFEST_CHUNKS):
-            slots = [Slot(name) for name in ids[at : at + MANIFEST_CHUNKS]]
-            self._get("manifest", slots)
-            ahead.extend(slots)
-            while len(ahead) > MANIFEST_CHUNKS:
-                yield ahead.popleft()
-        while ahead:
-            yield ahead.popleft()
 
     def close(self) -> None:
         """End the dialogue properly: everything that was asked for is waited for.

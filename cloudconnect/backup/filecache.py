@@ -34,7 +34,7 @@ import cbor2
 from blake3 import blake3
 
 from cloudconnect.backup.longentries import LONG_SCHEMA, LongEntries
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.shown import Shown
 
 #: How old the last change must be when a file is read, in nanoseconds: the coarsest clock of a file

@@ -10,7 +10,8 @@ import sqlite3
 from typing import Final
 
 from cloudconnect.backup.drafts import FLAG_LINKED
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_entry
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.manifest import EntryDecoder, encode_entry
 from cloudconnect.errors import LocalError
 
 #: The data base's page cache, in KiB.

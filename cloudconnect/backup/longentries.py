@@ -17,7 +17,8 @@ import attrs
 from blake3 import blake3
 
 from cloudconnect.backup.temporary import temporary_file
-from cloudconnect.content.manifest import Entry, EntryDecoder, encode_pieces
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.manifest import EntryDecoder, encode_pieces
 from cloudconnect.errors import StoredDataDamaged
 from cloudconnect.shown import Shown
 

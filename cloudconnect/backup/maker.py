@@ -128,7 +128,7 @@ class FileMaker(Generic[_T]):
         :raises LocalError: the process has ended
         """
         batch = self._batch
-        size = sum(map(len, pieces))
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if size > BATCH_BYTES:
             raise ValueError("a file does not fit into a batch")
         if batch.size + size > BATCH_BYTES:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloudconnect.backup.metadata import through_proc
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 
 #: Bytes of a hole that are compared with zeros at a time.
 _ZEROS: Final = bytes(1 << 16)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 
 #: Extended attributes that only root can set; others do not try.
 PRIVILEGED_ATTRIBUTES: Final = (b"security.", b"trusted.")

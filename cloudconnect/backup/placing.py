@@ -17,7 +17,7 @@ from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite
 from cloudconnect.backup.partial import WORTH_KEEPING, check_name, create
 from cloudconnect.backup.target import Parts, Target
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 
 #: Pieces of content are written together when they have so many bytes ...
 GATHERED: Final = 1 << 20

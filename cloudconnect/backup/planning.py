@@ -18,7 +18,8 @@ from cloudconnect.backup.placing import replaces
 from cloudconnect.backup.selection import Selection
 from cloudconnect.backup.target import Parts, PathParts, Target
 from cloudconnect.backup.unfinished import UnfinishedFolders
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import UnsafePath
 from cloudconnect.shown import Shown
 
@@ -118,10 +119,10 @@ class Plan:
         looks = options.overwrite is not Overwrite.IF_CHANGED or not options.verify
         there = target if options.overwrite is not Overwrite.ALWAYS and looks else None
         parts_of = PathParts(options.strip_components).of
-        selects = self._selection.selects
+        partial, selects = self._selection.partial, self._selection.selects
         unfinished = self.unfinished = UnfinishedFolders(target)
         for entry in entries:
-            selected = selects(entry)
+            selected = selects(entry) if partial or entry.flags else True
             try:
                 parts = parts_of(entry.path)
             except UnsafePath as error:
@@ -166,7 +167,7 @@ class Plan:
                 yield Step(entry, parts, group=group)
                 return
             # The name that has the content is not restored: this one gets it in its place.
-            entry = attrs.evolve(first, path=entry.path)
+            entry = first._replace(path=entry.path)
         if entry.type in _DEVICES and not self._privileged:
             self.devices += 1
         elif entry.type is not EntryType.FILE or len(entry.runs) <= RUNS_STEP:

@@ -18,7 +18,7 @@ from cloudconnect.backup.metadata import read_attributes
 from cloudconnect.backup.walk import open_quietly
 from cloudconnect.backup.zeros import ZeroSkipper, has_zeros
 from cloudconnect.content.chunking import Chunker, ChunkingParameters
-from cloudconnect.content.manifest import FLAG_CHANGED
+from cloudconnect.content.entries import FLAG_CHANGED
 
 #: Files of fewer bytes share chunks with their neighbours: the usual size of a chunk.
 SMALL_FILE: Final = 64 << 10

@@ -9,10 +9,12 @@ from typing import Final, Self
 
 from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher, Slot
+from cloudconnect.backup.manifests import entries_of
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import LocalError, NotFound, StoredDataDamaged, UsageError
 from cloudconnect.wire.channel import FrameChannel
 
@@ -64,7 +66,7 @@ class PointReader:
         """
         if self._record is None:
             raise LocalError("no restore point has been opened")
-        return self._fetcher.entries(self._record)
+        return entries_of(self._fetcher, self._record)
 
     def find(self, path: bytes) -> Entry:
         """The entry of ``path``; of the first name, where it is a hard link.

@@ -13,7 +13,7 @@ from cloudconnect.backup.options import Progress, RestoreOptions, RestoreResult
 from cloudconnect.backup.writing import TreeWriter
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.errors import Cancelled
 from cloudconnect.wire.channel import FrameChannel
 

@@ -22,8 +22,8 @@ from cloudconnect.backup.matching import Matcher, Piece, is_hole, open_regular, 
 from cloudconnect.backup.metadata import MetadataWriter, safe_mode
 from cloudconnect.backup.partial import is_partial_name, partial_name, resume
 from cloudconnect.backup.planning import IN_PARTIAL, Step
-from cloudconnect.backup.target import Parts, Target
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.backup.target import TEMPORARY, Parts, Target
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import UnsafePath
 from cloudconnect.shown import Shown
 
@@ -101,8 +101,9 @@ class Resumer:
         """
         try:
             for step in planned:
-                self._note_name(step)
                 entry = step.entry
+                if step.parts[-1].startswith(TEMPORARY):
+                    self._note_name(step)
                 is_file = entry.type is EntryType.FILE and entry.link is None
                 whole = is_file and step.first and step.last and entry.size <= SMALL
                 if whole and not self._waiting and self._is_missing(step):

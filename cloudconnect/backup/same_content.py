@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cloudconnect.backup.fetching import Fetcher, Slot
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import StoredDataDamaged
 
 #: Differing parts of a file whose chunks are asked for ahead.

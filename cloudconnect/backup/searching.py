@@ -8,10 +8,11 @@ import attrs
 
 from cloudconnect.backup.dialogue import Remembers
 from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.backup.manifests import entries_of
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import ContextMismatch, NotFound, ProtocolViolation, StoredDataDamaged
 from cloudconnect.wire.channel import FrameChannel
 
@@ -54,7 +55,7 @@ def search(
         fetcher.greet("read")
         for point in points:
             try:
-                for entry in fetcher.entries(fetcher.record(point)):
+                for entry in entries_of(fetcher, fetcher.record(point)):
                     result.entries += 1
                     look(entry.path)
                     if patterns.means(entry.path, entry.type is EntryType.DIRECTORY):

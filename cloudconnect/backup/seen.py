@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import LocalError
 
 #: Distinct chunks that are held in memory before they are written: fewer, larger statements.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.options import RestoreOptions
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 
 
 class Selection:

@@ -19,7 +19,7 @@ from typing import Final
 
 from cloudconnect.backup.drafts import FLAG_DEVICE, FLAG_LINKED
 from cloudconnect.backup.metadata import MetadataWriter
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 
 #: Larger files are worth going on with when the restore was interrupted, and are written so that it
 #: can be, in bytes.

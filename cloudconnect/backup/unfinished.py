@@ -16,7 +16,7 @@ from typing import Final
 
 from cloudconnect.backup.small_files import is_small
 from cloudconnect.backup.target import TEMPORARY, Parts, Target, is_unfinished
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import UnsafePath
 
 #: What is said of a file in such a folder that is neither restored nor known to be whole.

@@ -14,7 +14,8 @@ from itertools import repeat
 from typing import Final
 
 from cloudconnect.backup.at_once import AtOnce
-from cloudconnect.backup.fetching import Fetcher, ManifestGap
+from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.backup.manifests import ManifestGap, entries_of
 from cloudconnect.backup.matching import open_regular, read_at
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
@@ -24,7 +25,7 @@ from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
 from cloudconnect.backup.target import Parts, Target
 from cloudconnect.backup.unfinished import DOUBTFUL
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import StoredDataDamaged, UnsafePath
 
 #: Bytes of chunks that are asked for and not used yet.
@@ -112,7 +113,7 @@ class TreeWriter:
         """
         last = b"/"
         try:
-            for entry in self._fetcher.entries(self._result.record):
+            for entry in entries_of(self._fetcher, self._result.record):
                 last = entry.path
                 yield entry
         except ManifestGap as error:
@@ -133,9 +134,10 @@ class TreeWriter:
     def _count(self, step: Step) -> None:
         """What a step would do, in a dry run, or has done."""
         entry, result = step.entry, self._result
-        if entry.type is EntryType.DIRECTORY:
+        kind = entry.type
+        if kind is EntryType.DIRECTORY:
             result.directories += step.selected
-        elif entry.type is not EntryType.FILE:
+        elif kind is not EntryType.FILE:
             result.other += 1
         else:
             result.files += step.last
@@ -200,9 +202,15 @@ class TreeWriter:
 
     def _want(self, step: Step) -> None:
         """Want the chunks of a step."""
-        fetcher, slots = self._fetcher, step.slots
+        fetcher, slots, runs = self._fetcher, step.slots, step.runs
         unasked, usual = fetcher.unasked, self._usual
-        for run, here in zip(step.runs, step.found or repeat(None), strict=False):
+        if len(runs) == 1 and not step.found and (name := runs[0].id) is not None:
+            slots.append(fetcher.want(name))  # as for most files
+            if fetcher.unasked != unasked:
+                step.asked = max(usual, runs[0].length)
+                self._ahead += step.asked
+            return
+        for run, here in zip(runs, step.found or repeat(None), strict=False):
             if here is not None:  # what is held in memory counts like what will be
                 step.asked += len(here)
                 slots.append(None)
@@ -219,12 +227,13 @@ class TreeWriter:
         entry = step.entry
         if entry is self._failed:
             return
+        kind = entry.type
         try:
-            if entry.type is EntryType.DIRECTORY:
+            if kind is EntryType.DIRECTORY:
                 self._folder(step, target)
             elif entry.link is not None:
                 self._link(step, target)
-            elif entry.type is EntryType.FILE:
+            elif kind is EntryType.FILE:
                 if not self._content(step, target):
                     return
             else:
@@ -328,7 +337,7 @@ class TreeWriter:
         if not self._at_once.takes(step):
             return None
         parent = target.enter(step.parts[:-1], self._make)
-        return self._at_once.write(step, target, parent, lambda: self._pieces(step))
+        return self._at_once.write(step, target, parent, self._pieces)
 
     def _is_beginning(self, step: Step, target: Target) -> bool:
         """Whether what is in a file's place is how the file begins, and no more."""
@@ -351,10 +360,12 @@ class TreeWriter:
 
     def _pieces(self, step: Step) -> list[bytes]:
         """The content of a step without holes."""
-        wait = self._fetcher.wait
+        wait, runs, slots = self._fetcher.wait, step.runs, step.slots
+        if len(runs) == 1 and (slot := slots[0]) is not None:
+            return [piece_of(slot.plain or wait(slot), runs[0])]
         return [
             piece_of(wait(slot), run)
-            for run, slot in zip(step.runs, step.slots, strict=True)
+            for run, slot in zip(runs, slots, strict=True)
             if slot is not None
         ]
 

@@ -17,7 +17,7 @@ from cloudconnect.cli.points import believe_latest, entry_map, find_point
 from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, host_label, tenant_command
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.content.manifest import EntryType
+from cloudconnect.content.entries import EntryType
 from cloudconnect.errors import ExitCode
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.wire.channel import FrameChannel

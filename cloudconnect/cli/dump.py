@@ -19,7 +19,7 @@ from cloudconnect.cli.running import Interrupt
 from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.tenant.jobmanager import new_job_id
 from cloudconnect.tenant.retrying import Journey

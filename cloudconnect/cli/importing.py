@@ -12,11 +12,14 @@ import contextlib
 import gc
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from cloudconnect.cli.sections import CommandGroup
+from cloudconnect.cli.sections import SUMMARY_MAX, CommandGroup
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: Objects made and not freed before the collector looks through them, and how many such looks there
 #: are before it looks through older ones, and likewise through all; Python's own: 700, 10, 10.
@@ -42,17 +45,32 @@ def uncollected(for_good: bool = False) -> Iterator[None]:
             gc.enable()
 
 
+class Place(NamedTuple):
+    """Where a command is.
+
+    :ivar module: that has it
+    :ivar name: in there
+    :ivar summary: the first sentence of its help
+    """
+
+    module: str
+    name: str
+    summary: str
+
+
 class LazyGroup(CommandGroup):
     """A group of which some commands, or all, are imported when they are called.
 
-    :param places: of those: module and name by command
+    To list them imports none: in a help text, and where a shell completes a word.
+
+    :param places: of those, by command
     :param aliases: other names of commands
     """
 
     def __init__(
         self,
         *arguments: Any,
-        places: Mapping[str, tuple[str, str]],
+        places: Mapping[str, Place],
         aliases: Mapping[str, str] = {},
         **options: Any,
     ) -> None:
@@ -70,5 +88,28 @@ class LazyGroup(CommandGroup):
         if place is None:
             return super().get_command(ctx, cmd_name)
         with uncollected(for_good=ctx.find_root().obj is not None):
-            command: click.Command = getattr(importlib.import_module(place[0]), place[1])
+            command: click.Command = getattr(importlib.import_module(place.module), place.name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands and what each of them does, in whole sentences."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._summaries(ctx)))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, and options."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=summary)
+            for name, summary in self._summaries(ctx)
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+    def _summaries(self, ctx: click.Context) -> Iterator[tuple[str, str]]:
+        for name in self.list_commands(ctx):
+            if name in self._places:
+                yield name, self._places[name].summary
+            elif (command := self.get_command(ctx, name)) is not None and not command.hidden:
+                yield name, command.get_short_help_str(SUMMARY_MAX)

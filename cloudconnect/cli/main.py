@@ -12,34 +12,108 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from cloudconnect.cli.importing import LazyGroup, uncollected
+from cloudconnect.cli.importing import LazyGroup, Place, uncollected
 from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
-#: Command -> module and function.
-_COMMANDS: Final = {
-    "backup": ("cloudconnect.cli.backup", "backup"),
-    "check": ("cloudconnect.cli.check", "check"),
-    "completion": ("cloudconnect.cli.completion", "completion"),
-    "connect": ("cloudconnect.cli.connect", "connect"),
-    "delete": ("cloudconnect.cli.keeping", "delete"),
-    "diff": ("cloudconnect.cli.diff", "diff"),
-    "dump": ("cloudconnect.cli.dump", "dump"),
-    "events": ("cloudconnect.cli.history", "events"),
-    "find": ("cloudconnect.cli.find", "find"),
-    "job": ("cloudconnect.cli.job", "job"),
-    "key": ("cloudconnect.cli.key", "key"),
-    "lock": ("cloudconnect.cli.keeping", "lock"),
-    "ls": ("cloudconnect.cli.points", "ls"),
-    "node": ("cloudconnect.cli.node", "node"),
-    "points": ("cloudconnect.cli.points", "points"),
-    "provider": ("cloudconnect.cli.provider", "provider"),
-    "quickstart": ("cloudconnect.cli.quickstart", "quickstart"),
-    "restore": ("cloudconnect.cli.restore", "restore"),
-    "retention": ("cloudconnect.cli.retention", "retention"),
-    "session": ("cloudconnect.cli.history", "session"),
-    "status": ("cloudconnect.cli.status", "status"),
-    "undelete": ("cloudconnect.cli.keeping", "undelete"),
-    "wan": ("cloudconnect.cli.wan_nodes", "wan"),
+#: Commands, and where they are.
+_COMMANDS: Final[dict[str, Place]] = {
+    "backup": Place(
+        "cloudconnect.cli.backup",
+        "backup",
+        "Back up files, folders, or standard input, as one restore point.",
+    ),
+    "check": Place(
+        "cloudconnect.cli.check",
+        "check",
+        "Check that restore points can be restored: all of them, or each POINT.",
+    ),
+    "completion": Place(
+        "cloudconnect.cli.completion",
+        "completion",
+        "Print what makes SHELL complete commands, options and paths.",
+    ),
+    "connect": Place(
+        "cloudconnect.cli.connect",
+        "connect",
+        "Connect to a provider once, and remember how in a profile.",
+    ),
+    "delete": Place("cloudconnect.cli.keeping", "delete", "Put restore points into the bin."),
+    "diff": Place(
+        "cloudconnect.cli.diff",
+        "diff",
+        "Show what changed from restore point FIRST to SECOND, everywhere or in PATH.",
+    ),
+    "dump": Place(
+        "cloudconnect.cli.dump",
+        "dump",
+        "Write one file of a restore point, or a tar archive, to standard output.",
+    ),
+    "events": Place(
+        "cloudconnect.cli.history",
+        "events",
+        "List what the provider has kept of your sessions, security warnings among it.",
+    ),
+    "find": Place(
+        "cloudconnect.cli.find",
+        "find",
+        "Search all restore points, oldest first, for what PATTERN means.",
+    ),
+    "job": Place(
+        "cloudconnect.cli.job",
+        "job",
+        "Backups on a schedule, which the agent runs (twist cloudconnect-agent).",
+    ),
+    "key": Place(
+        "cloudconnect.cli.key",
+        "key",
+        "The repository's encryption key: the recovery kit, passphrases, and new keys.",
+    ),
+    "lock": Place(
+        "cloudconnect.cli.keeping",
+        "lock",
+        "Lock restore points: until DATE nobody can delete them, neither you nor the provider.",
+    ),
+    "ls": Place(
+        "cloudconnect.cli.points",
+        "ls",
+        "List what is in a restore point: everything, or PATH and what is below it.",
+    ),
+    "node": Place(
+        "cloudconnect.cli.node", "node", "Nodes of a provider that run on hosts of their own."
+    ),
+    "points": Place("cloudconnect.cli.points", "points", "List the restore points, oldest first."),
+    "provider": Place("cloudconnect.cli.provider", "provider", "Be a service provider."),
+    "quickstart": Place(
+        "cloudconnect.cli.quickstart",
+        "quickstart",
+        "Try the whole story: back up SOURCE (this folder by default) and restore it, on loopback.",
+    ),
+    "restore": Place(
+        "cloudconnect.cli.restore",
+        "restore",
+        "Restore a point, or some paths of it, below a folder.",
+    ),
+    "retention": Place(
+        "cloudconnect.cli.retention",
+        "retention",
+        "Which restore points are kept, and which the provider puts into the bin by itself.",
+    ),
+    "session": Place("cloudconnect.cli.history", "session", "The sessions that jobs have had."),
+    "status": Place(
+        "cloudconnect.cli.status",
+        "status",
+        "Show the newest restore point of each host and job, as the provider has them.",
+    ),
+    "undelete": Place(
+        "cloudconnect.cli.keeping",
+        "undelete",
+        "Take restore points out of the bin: cloudconnect points --deleted lists them.",
+    ),
+    "wan": Place(
+        "cloudconnect.cli.wan_nodes",
+        "wan",
+        "WAN acceleration on your side: its cache, and accelerators that machines share.",
+    ),
 }
 #: Commands that open a repository, most often with the passphrase that the profile names.
 _OPENING: Final = frozenset(("backup", "check", "diff", "dump", "find", "ls", "restore"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -12,14 +12,23 @@ from cloudconnect.cache.measuring import measure
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, cache_text, printable, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
-from cloudconnect.cli.importing import LazyGroup
+from cloudconnect.cli.importing import LazyGroup, Place
 from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import Seed
 from cloudconnect.config.provider import load
 from cloudconnect.errors import ExitCode
 
+#: Commands that are imported when they are called.
+_COMMANDS: Final = {
+    "enroll": Place(
+        "cloudconnect.cli.wan_nodes",
+        "enroll",
+        "Make the directory of a WAN accelerator; carry it to its host on a safe way.",
+    )
+}
 
-@click.group(cls=LazyGroup, places={"enroll": ("cloudconnect.cli.wan_nodes", "enroll")})
+
+@click.group(cls=LazyGroup, places=_COMMANDS)
 def wan() -> None:
     """WAN acceleration, the provider's end of it."""
 

@@ -23,7 +23,7 @@ from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, tenant_command
 from cloudconnect.cli.values import parse_rate, parse_time
 from cloudconnect.commands.control import SessionKind
-from cloudconnect.content.manifest import Entry
+from cloudconnect.content.entries import Entry
 from cloudconnect.errors import ExitCode, UsageError
 from cloudconnect.tap.allocator import keep_freed_memory
 from cloudconnect.tenant.jobmanager import new_job_id

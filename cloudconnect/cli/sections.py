@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import click
 
-#: Characters of a command's first sentence in a list of commands: click would cut it to one line.
-SHORT_HELP_MAX: Final = 400
+#: Characters of what a help text says of a command that another one lists: none is longer.
+SUMMARY_MAX: Final = 200
 
 
 class SharedOption(click.Option):
@@ -49,7 +49,7 @@ class CommandGroup(click.Group):
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
             if command is not None and not command.hidden:
-                rows.append((name, command.get_short_help_str(SHORT_HELP_MAX)))
+                rows.append((name, command.get_short_help_str(SUMMARY_MAX)))
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)

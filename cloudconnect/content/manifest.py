@@ -9,153 +9,20 @@ chunks like any content.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from typing import IO, Any, Final, NoReturn
 
-import attrs
 import cbor2
 
-from cloudconnect.content.alike import AlikeFiles, Content
-from cloudconnect.content.points import PointRecord
-from cloudconnect.content.runs import Run, RunList, check_run
+from cloudconnect.content.alike import AlikeFiles
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run, RunList
 from cloudconnect.errors import StoredDataDamaged
 from cloudconnect.settings import (
-    CHUNK_MAX,
     MANIFEST_ENTRY_MAX,
     MANIFEST_PIECE_RUNS,
     MANIFEST_RUNS_MAX,
 )
-from cloudconnect.shown import Shown
-
-__all__ = [
-    "Entry",
-    "EntryDecoder",
-    "EntryType",
-    "PointRecord",
-    "Run",
-    "RunList",
-    "check_path",
-    "encode_entry",
-    "encode_pieces",
-]
-
-#: In :attr:`Entry.flags`: the file was changed while it was read, so its content may be mixed.
-FLAG_CHANGED: Final = 0x01
-#: Longest path or symlink target, in bytes: Linux opens 4,095 at once, but a walk goes deeper.
-PATH_MAX: Final = 65535
-
-_U32: Final = 1 << 32
-_I63: Final = 1 << 63
-_U64: Final = 1 << 64
-
-
-class EntryType(StrEnum):
-    """What kind of thing an entry is."""
-
-    FILE = "f"
-    DIRECTORY = "d"
-    SYMLINK = "l"
-    FIFO = "p"
-    CHARACTER = "c"
-    BLOCK = "b"
-    SOCKET = "s"
-
-
-@attrs.frozen(repr=False)
-class Entry(Shown):
-    """One file, directory or other thing.
-
-    :ivar path: absolute, as the system's bytes
-    :ivar type: what it is
-    :ivar mode: permission bits, set-id and sticky bits: 12 bits
-    :ivar uid: owner's number
-    :ivar gid: group's number
-    :ivar user: owner's name or ""; bytes that are not UTF-8 as surrogate escapes
-    :ivar group: group's name or "", likewise
-    :ivar mtime_ns: time of last change of content, nanoseconds since 1970, may be negative
-    :ivar size: bytes of a file's content; the runs add up to it. 0 for everything else
-    :ivar runs: a file's content: a tuple, or a :class:`RunList` where there are very many
-    :ivar target: where a symlink points, as the system's bytes
-    :ivar device: what a device special file stands for (``st_rdev``)
-    :ivar link: path of the first entry with the same inode: this is a hard link to it, without
-        content of its own
-    :ivar xattrs: extended attributes (name, value), sorted by name, ACLs included
-    :ivar flags: FLAG_CHANGED
-    """
-
-    path: bytes
-    type: EntryType
-    mode: int
-    uid: int
-    gid: int
-    user: str
-    group: str
-    mtime_ns: int
-    size: int = 0
-    runs: Sequence[Run] = attrs.field(default=(), repr=lambda runs: f"<{len(runs)} runs>")
-    target: bytes | None = None
-    device: int | None = None
-    link: bytes | None = None
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    flags: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        # What could not be read back must not be written, so both ways pass here.
-        if not (
-            type(self.mode) is type(self.uid) is type(self.gid) is type(self.mtime_ns) is int
-            and type(self.size) is type(self.flags) is int
-            and 0 <= self.mode <= 0o7777
-            and 0 <= self.uid < _U32
-            and 0 <= self.gid < _U32
-            and -_I63 <= self.mtime_ns < _I63
-            and 0 <= self.size < _I63
-            and 0 <= self.flags < 256
-        ):
-            raise ValueError("a number of an entry is out of bounds")
-        path = self.path  # as check_path, without the call: there are millions of entries
-        if not (
-            type(path) is bytes
-            and 1 <= len(path) <= PATH_MAX
-            and path[0] == _SLASH
-            and (not _BAD_PATH.search(path) or path == b"/")
-        ):
-            check_path(path)
-        if self.runs or self.size or self.link is not None:
-            self._check_content()
-        if (self.target is not None) is not (self.type is EntryType.SYMLINK):
-            raise ValueError("symlinks have a target, and nothing else has")
-        if self.target is not None:
-            _check_octets(self.target, PATH_MAX)
-        device = self.device
-        if device is not None and not (type(device) is int and 0 <= device < _U64):
-            raise ValueError("a device number is out of bounds")
-        if self.xattrs:
-            names = [name for name, value in self.xattrs if type(value) is bytes]
-            if len(names) != len(self.xattrs) or names != sorted(set(names)):
-                raise ValueError("extended attributes are not sorted, or one is there twice")
-            for name in names:
-                _check_octets(name, 255)
-
-    def _check_content(self) -> None:
-        if self.link is not None:
-            check_path(self.link)
-            if self.runs:
-                raise ValueError("a hard link has content of its own")
-            return
-        if self.type is not EntryType.FILE:
-            raise ValueError("only files have content")
-        runs, total = self.runs, 0
-        if isinstance(runs, RunList):  # checked as it was made
-            total = runs.total
-        else:
-            for run in runs:
-                if not check_run(run):
-                    raise ValueError("a run is out of bounds")
-                total += run.length
-        if total != self.size or len(runs) > MANIFEST_RUNS_MAX:
-            raise ValueError("a file's runs do not add up to its size, or are too many")
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -222,8 +89,8 @@ class EntryDecoder:
     def __init__(self, spill: Callable[[], IO[bytes]] | None = None) -> None:
         self._spill = spill
         self._buffer = bytearray()
-        self._octets = b""  # the same, once something of it is complete
-        self._position = 0  # what of the buffer is done with
+        self._octets = b""  # the same, while entries are taken from it
+        self._position = 0  # what of it is done with
         self._need = 1  # bytes behind it before another look is worth while
         self._long: tuple[dict[str, Any], int] | None = None  # an entry of which runs are missing
         self._runs = RunList()
@@ -237,7 +104,7 @@ class EntryDecoder:
         :raises StoredDataDamaged: (from the iterator) not a manifest, or beyond the bounds
         """
         self._buffer += data
-        return iter(self._take, None)
+        return self._entries()
 
     def finish(self) -> None:
         """The manifest has ended.
@@ -247,15 +114,34 @@ class EntryDecoder:
         if self._failed or self._long or self._position < len(self._buffer):
             raise StoredDataDamaged("a manifest ends inside an entry")
 
-    def _take(self) -> Entry | None:
-        """The next entry, or None where more bytes are needed."""
+    @property
+    def pending(self) -> bytes | None:
+        """What came behind the last entry that was complete; None inside an entry of which more
+        items are to come, and after an error."""
+        if self._failed or self._long is not None:
+            return None
+        return bytes(self._buffer[self._position :])
+
+    def go_on(self, pending: bytes) -> None:
+        """As if further bytes had come, whose entries are not wanted.
+
+        :param pending: what they would have left pending
+        """
+        self._buffer[:] = pending
+        self._position, self._need, self._octets = 0, 1, b""
+
+    def _entries(self) -> Iterator[Entry]:
+        """The entries that are complete."""
         if self._failed:
             raise StoredDataDamaged("a manifest goes on behind what is not an entry")
+        if len(self._buffer) - self._position < self._need:
+            return
+        self._octets = bytes(self._buffer)
         try:
-            while (item := self._item()) is not None:
-                entry = self._piece(item)
+            while len(self._octets) - self._position >= self._need:
+                entry = self._next()
                 if entry is not None:
-                    return entry
+                    yield entry
         except StoredDataDamaged:
             self._failed = True
             raise
@@ -264,16 +150,23 @@ class EntryDecoder:
             raise StoredDataDamaged(f"an entry of a manifest cannot be used: {error}") from error
         del self._buffer[: self._position]
         self._position, self._octets = 0, b""
-        return None
+
+    def _next(self) -> Entry | None:
+        """The entry that the next item completes; None where it does not, or is not all here."""
+        if self._long is None:
+            alike = self._alike.read(self._octets, self._position)
+            if alike is not None:
+                entry, self._position = alike
+                return entry
+        item = self._item()
+        return None if item is None else self._piece(item)
 
     def _item(self) -> bytes | None:
         """The content of the next byte string of the sequence, or None where it is not all here."""
-        buffer, start = self._buffer, self._position
-        available = len(buffer) - start
-        if available < self._need:
-            return None
+        octets, start = self._octets, self._position
+        available = len(octets) - start
         # A byte string (major type 2) with its length in 0, 1, 2 or 4 further bytes.
-        size = _LENGTH_BYTES.get(buffer[start])
+        size = _LENGTH_BYTES.get(octets[start])
         if size is None:
             raise StoredDataDamaged("a manifest has something else than entries in it")
         head = 1 + size
@@ -281,7 +174,7 @@ class EntryDecoder:
             self._need = head
             return None
         start += head
-        length = int.from_bytes(buffer[start - size : start], "big") if size else buffer[start - 1]
+        length = int.from_bytes(octets[start - size : start], "big") if size else octets[start - 1]
         length -= 0 if size else _EMPTY_STRING
         if length > MANIFEST_ENTRY_MAX:
             raise StoredDataDamaged(f"an entry of a manifest has over {MANIFEST_ENTRY_MAX} bytes")
@@ -290,17 +183,10 @@ class EntryDecoder:
             return None
         self._need = 1
         self._position = end = start + length
-        octets = self._octets
-        if len(octets) != len(buffer):  # one copy for all items that came together
-            octets = self._octets = bytes(buffer)
         return octets[start:end]
 
     def _piece(self, item: bytes) -> Entry | None:
         """The entry that ``item`` completes, if it does."""
-        if self._long is None and (alike := self._alike.read(item)) is not None:
-            entry = _like(*alike)
-            if entry is not None:
-                return entry
         # A decoder costs as much to make as a map does to decode.
         self._decoder.fp = source = io.BytesIO(item)
         piece = self._decoder.decode()
@@ -314,7 +200,8 @@ class EntryDecoder:
             if count is None:
                 fields = dict(piece)
                 entry = _entry(piece, tuple(runs))
-                if len(runs) == 1 and runs[0].id is not None:
+                usual = len(runs) == 1 and runs[0].id is not None
+                if usual or entry.type is EntryType.DIRECTORY:
                     self._alike.remember(item, fields, entry)
                 return entry
             if type(count) is not int or not MANIFEST_PIECE_RUNS < count <= MANIFEST_RUNS_MAX:
@@ -362,39 +249,6 @@ def _entry(fields: dict[str, Any], runs: Sequence[Run]) -> Entry:
     return entry
 
 
-def _like(content: Content, other: Entry) -> Entry | None:
-    """An entry like ``other``, with other content; None where that would be out of bounds.
-
-    The same as the class does and looks at, for what differs only.
-    """
-    path, time, name, offset, length = content
-    if not (
-        time < _I63
-        and 1 <= length <= CHUNK_MAX - offset
-        and path
-        and path[0] == _SLASH
-        and not _BAD_PATH.search(path)
-    ):
-        return None
-    entry = _new(Entry)
-    _set_path(entry, path)
-    _set_type(entry, other.type)
-    _set_mode(entry, other.mode)
-    _set_uid(entry, other.uid)
-    _set_gid(entry, other.gid)
-    _set_user(entry, other.user)
-    _set_group(entry, other.group)
-    _set_mtime_ns(entry, time)
-    _set_size(entry, length)
-    _set_runs(entry, (Run(name, offset, length),))
-    _set_target(entry, None)
-    _set_device(entry, None)
-    _set_link(entry, None)
-    _set_xattrs(entry, ())
-    _set_flags(entry, other.flags)
-    return entry
-
-
 def _item(value: Any) -> bytes:
     """``value`` encoded, inside a byte string: one item of the sequence."""
     encoded = cbor2.dumps(value)
@@ -429,30 +283,12 @@ def _unflat(flat: Any) -> list[Run]:
     return runs
 
 
-def _check_octets(octets: Any, most: int) -> None:
-    if type(octets) is not bytes or not 1 <= len(octets) <= most or b"\0" in octets:
-        raise ValueError("a name is empty, too long, or has a zero byte in it")
-
-
-def check_path(path: Any) -> None:
-    """Refuse what does not name one place below the root.
-
-    :raises ValueError: it does not
-    """
-    _check_octets(path, PATH_MAX)
-    if path[0] != _SLASH or (_ODD_PART.search(path) and path != b"/"):
-        raise ValueError("a path is not absolute, or has empty or dotted parts")
-
-
 def _refuse(*_: object) -> NoReturn:
     raise ValueError("it holds a CBOR tag")
 
 
 _EMPTY_STRING: Final = 0x40
 _LENGTH_BYTES: Final = dict.fromkeys(range(_EMPTY_STRING, 0x58), 0) | {0x58: 1, 0x59: 2, 0x5A: 4}
-_SLASH: Final = 0x2F
-_BAD_PATH: Final = re.compile(rb"\0|/\.{0,2}(?:/|\Z)")  # a zero byte, or an odd part
-_ODD_PART: Final = re.compile(rb"/\.{0,2}(?:/|\Z)")  # "//", "/./", "/../", also at the end
 _TYPES: Final = {kind.value: kind for kind in EntryType}
 
 # No tags: some of those that cbor2 knows cost far more than their size (regular expressions, big
@@ -466,23 +302,3 @@ _DECODER: Final[dict[str, Any]] = {
     "tag_hook": _refuse,
     "semantic_decoders": dict.fromkeys(_TAGS, _refuse),
 }
-
-# Fields are set as a frozen class's own constructor sets them, but without looking them up.
-_new: Final = object.__new__
-(
-    _set_path,
-    _set_type,
-    _set_mode,
-    _set_uid,
-    _set_gid,
-    _set_user,
-    _set_group,
-    _set_mtime_ns,
-    _set_size,
-    _set_runs,
-    _set_target,
-    _set_device,
-    _set_link,
-    _set_xattrs,
-    _set_flags,
-) = (getattr(Entry, field.name).__set__ for field in attrs.fields(Entry))

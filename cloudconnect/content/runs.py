@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Final, overload
-
-import attrs
+from typing import IO, Final, NamedTuple, overload
 
 from cloudconnect.settings import CHUNK_MAX
-from cloudconnect.shown import Shown
 from cloudconnect.wire.frames import ID_SIZE
 
 #: Packed bytes that a list holds in memory; what is more goes to its file.
@@ -28,8 +25,7 @@ _BLOCK: Final = 1024
 _I63: Final = 1 << 63
 
 
-@attrs.frozen(repr=False)
-class Run(Shown):
+class Run(NamedTuple):
     """A piece of a file's content; the file is its runs one behind the other.
 
     :ivar id: the chunk that holds it, 32 bytes, or None for a hole (zeros that take no space)
@@ -161,11 +157,12 @@ class RunList(Sequence[Run]):
 
 def check_run(run: Run) -> bool:
     """Whether its numbers are within bounds."""
-    if run.length < 1:
+    name, offset, length = run
+    if length < 1:
         return False
-    if run.id is None:
-        return run.offset == 0 and run.length < _I63
-    return len(run.id) == ID_SIZE and 0 <= run.offset <= CHUNK_MAX - run.length
+    if name is None:
+        return offset == 0 and length < _I63
+    return len(name) == ID_SIZE and 0 <= offset <= CHUNK_MAX - length
 
 
 def ids_of(runs: Iterable[Run]) -> Iterator[bytes]:

@@ -14,10 +14,12 @@ from typing import Final
 
 import cbor2
 
-from cloudconnect.content.manifest import Run, check_path
-from cloudconnect.content.runs import check_run
+from cloudconnect.content.entries import PATH_MAX, PathCheck, check_path
+from cloudconnect.content.runs import Run, check_run
 from cloudconnect.settings import MANIFEST_ENTRY_MAX, MANIFEST_PIECE_RUNS
 
+#: Most files lie in the folder of the one before.
+_paths: Final = PathCheck()
 _U32: Final = 1 << 32
 _I63: Final = 1 << 63
 _OCTETS: Final = 0x40
@@ -43,7 +45,7 @@ def encode_file(
 ) -> bytes:
     """The item of the manifest that says what a file without attributes and further names is.
 
-    The parameters are those of :class:`~cloudconnect.content.manifest.Entry`.
+    The parameters are those of :class:`~cloudconnect.content.entries.Entry`.
 
     :param runs: at most MANIFEST_PIECE_RUNS; where there are more, the entry has several pieces
     :raises ValueError: what an entry refuses, or more runs
@@ -57,17 +59,24 @@ def encode_file(
         and 0 <= flags < 256
     ):
         raise ValueError("a number of an entry is out of bounds")
-    check_path(path)
-    if len(runs) > MANIFEST_PIECE_RUNS or not all(map(check_run, runs)):
-        raise ValueError("a run is out of bounds, or there are too many")
-    parts = [_before(group, user, flags, gid, mode, bool(runs) + bool(size))]
+    if not (1 <= len(path) <= PATH_MAX and _paths.names(path)):
+        check_path(path)
+    before = _before(group, user, flags, gid, mode, bool(runs) + bool(size))
     if mtime_ns >= _U32:
-        parts += (b"\x61n\x1b", mtime_ns.to_bytes(8, "big"))
+        time = b"\x61n\x1b" + mtime_ns.to_bytes(8, "big")
     else:
-        parts += (b"\x61n", cbor2.dumps(mtime_ns))
-    parts += (b"\x61p", _head(_OCTETS, len(path)), path)
+        time = b"\x61n" + cbor2.dumps(mtime_ns)
+    parts = [before, time, b"\x61p", _head(_OCTETS, len(path)), path]
     total = 0
-    if runs:
+    if len(runs) == 1 and (name := runs[0].id) is not None:  # as most files have
+        run = runs[0]
+        _, offset, total = run
+        if not check_run(run):
+            raise ValueError("a run is out of bounds")
+        parts += (b"\x61r\x83\x58\x20", name, _head(0, offset), _head(0, total))
+    elif runs:
+        if len(runs) > MANIFEST_PIECE_RUNS or not all(map(check_run, runs)):
+            raise ValueError("a run is out of bounds, or there are too many")
         parts += (b"\x61r", _head(_LIST, 3 * len(runs)))
         for run in runs:
             total += run.length

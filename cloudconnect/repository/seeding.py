@@ -18,7 +18,8 @@ from typing import IO, Final
 import attrs
 
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
-from cloudconnect.content.manifest import Entry, EntryDecoder
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.manifest import EntryDecoder
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.recent import RecentIds
 from cloudconnect.content.recoding import plain

@@ -16,7 +16,8 @@ import cbor2
 
 from cloudconnect.backup.options import Overwrite
 from cloudconnect.backup.partial import partial_name
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from tests.backup.cases import entry_of, file_of
 from tests.backup.support import Place
 from tests.backup.trees import OLD_NS, access_list, is_root, write

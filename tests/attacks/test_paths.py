@@ -21,7 +21,8 @@ from cloudconnect.backup.metadata import MetadataWriter, read_attributes
 from cloudconnect.backup.options import Overwrite, RestoreResult
 from cloudconnect.backup.partial import partial_name
 from cloudconnect.backup.target import TEMPORARY
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import StoredDataDamaged
 from tests.attacks.path_cases import EVIL, Case, Scene, all_cases
 from tests.attacks.sentinel import make_sentinel, snapshot

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.backup.options import (
     RestoreResult,
 )
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.repository.store import Repository
 from tests.backup.support import Place
 from tests.backup.trees import OLD_NS, write

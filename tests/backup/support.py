@@ -21,7 +21,8 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
 from cloudconnect.content.description import describe
-from cloudconnect.content.manifest import Entry, encode_entry
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.manifest import encode_entry
 from cloudconnect.content.points import PointRecord
 from cloudconnect.keys import IntegrityKey, MasterKey, frame_key
 from cloudconnect.repository.serve import ServeResult, serve_session

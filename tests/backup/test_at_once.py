@@ -18,7 +18,8 @@ from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions
 from cloudconnect.backup.placing import NewFile
 from cloudconnect.backup.restore import RestoreRun
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import Cancelled, LocalError
 from tests.backup.cases import RestoreCase, entry_of, file_of
 from tests.backup.trees import access_list, age_tree, is_root, write

@@ -7,7 +7,8 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup.batches import Batch, Budget, Outgoing, Stopped
-from cloudconnect.content.manifest import Run, encode_entry
+from cloudconnect.content.manifest import encode_entry
+from cloudconnect.content.runs import Run
 from cloudconnect.settings import MANIFEST_PIECE_RUNS
 from tests.backup.cases import file_of
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from cloudconnect.backup import same_content as same_module
 from cloudconnect.backup.changes import Change, ChangeKind, DiffResult, DiffRun
 from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import NotFound, StoredDataDamaged
 from cloudconnect.repository.store import Repository
 from tests.backup.cases import BackupCase, entry_of, file_of

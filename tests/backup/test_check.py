@@ -19,7 +19,7 @@ from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.findings import CheckOptions, CheckResult
 from cloudconnect.backup.options import Progress
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
     Cancelled,
     CloudConnectError,

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.backup import drafts
 from cloudconnect.backup.drafts import ContentStream, Draft
 from cloudconnect.content.chunking import ChunkingParameters
-from cloudconnect.content.manifest import EntryType, Run
+from cloudconnect.content.entries import EntryType
+from cloudconnect.content.runs import Run
 
 SMALL = ChunkingParameters(average=256, minimum=64, maximum=1024)
 

@@ -12,10 +12,9 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import fetching
-from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.fetching import Fetcher
-from cloudconnect.content.manifest import Entry, EntryType, Run, encode_entry
-from cloudconnect.content.points import PointRecord
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
     CloudConnectError,
     ContextMismatch,
@@ -25,11 +24,10 @@ from cloudconnect.errors import (
     StoredDataDamaged,
     Truncated,
 )
-from cloudconnect.repository.store import Repository
 from cloudconnect.testing import PipePair
 from cloudconnect.wire.channel import FrameChannel
 from cloudconnect.wire.frames import Frame, FrameKind, encode_body, split_ids
-from tests.backup.support import SESSION, Place, channels
+from tests.backup.support import Place, channels
 
 
 def entry(path: bytes, runs: tuple[Run, ...] = ()) -> Entry:
@@ -105,14 +103,6 @@ class FetchTests(Case):
         self.assertEqual(fetcher.wait(slots[2]), self.contents[1])
         fetcher.close()
 
-    def test_entries(self) -> None:
-        """All entries come in order, twice if asked twice."""
-        self.patch(fetching, "MANIFEST_CHUNKS", 1)
-        fetcher = self.opened()
-        self.assertEqual(list(fetcher.entries(self.record)), self.entries)
-        self.assertEqual(list(fetcher.entries(self.record)), self.entries)
-        fetcher.close()
-
     def test_several_points(self) -> None:
         """Records of several points come over one dialogue; one that is not there, or is damaged,
         does not end it."""
@@ -123,7 +113,7 @@ class FetchTests(Case):
         with self.assertRaises(NotFound):
             fetcher.record(bytes(16))
         record = fetcher.record(other)
-        self.assertEqual([one.path for one in fetcher.entries(record)], [b"/other"])
+        self.assertEqual(record.point, other)
         self.assertIsNone(fetcher.failure)
         fetcher.close()
 
@@ -147,80 +137,6 @@ class FetchTests(Case):
         with self.assertRaises(CloudConnectError):
             fetcher.missing(reply, self.ids[:1])
         self.assertIsNotNone(fetcher.failure)
-
-    def test_long_manifest(self) -> None:
-        """A manifest of more chunks than are asked for ahead."""
-        self.patch(fetching, "MANIFEST_CHUNKS", 2)
-        entries = [entry(b"/%06d" % number) for number in range(2000)]
-        encoded = [encode_entry(one) for one in entries]
-        parts = [b"".join(encoded[at : at + 300]) for at in range(0, 2000, 300)]
-        point = self._publish_parts(parts, files=len(entries))
-        fetcher = self.fetcher(self.place.open("restore"))
-        record = fetcher.open(point, "restore")
-        self.assertEqual(len(record.manifest), 7)
-        self.assertEqual(list(fetcher.entries(record)), entries)
-        fetcher.close()
-
-    def _publish_parts(
-        self, parts: list[bytes], length: int | None = None, files: int = 1
-    ) -> bytes:
-        keys, point = self.place.keys, os.urandom(16)
-        names = [keys.manifest_id(part) for part in parts]
-        record = PointRecord(
-            point=point,
-            repository=self.place.description.repository,
-            session=SESSION,
-            job_id=bytes(16),
-            host="h",
-            job="j",
-            started_ns=0,
-            finished_ns=0,
-            mode=self.place.description.mode,
-            manifest=tuple(names),
-            manifest_length=sum(map(len, parts)) if length is None else length,
-            statistics={"files": files},
-            private=b"",
-        )
-        with Repository.open(self.place.directory) as repository:
-            for name, part in zip(names, parts, strict=True):
-                repository.add(keys.seal_blob("manifest", part, 3, name), "manifest")
-            repository.flush()
-            encoded = record.encode()
-            repository.publish(record, encoded, keys.sign(encoded), [])
-        return point
-
-    def test_manifest_of_another_length(self) -> None:
-        """A manifest that is shorter or longer than its record says is damaged."""
-        part = encode_entry(entry(b"/x"))
-        for length in (len(part) - 1, len(part) + 1):
-            fetcher = self.fetcher(self.place.open("restore"))
-            record = fetcher.open(self._publish_parts([part], length), "restore")
-            with self.assertRaises(StoredDataDamaged):
-                list(fetcher.entries(record))
-            fetcher.close()
-
-    def test_manifest_of_another_count(self) -> None:
-        """A manifest with fewer or more entries than its record counts is damaged."""
-        way = encode_entry(attrs.evolve(entry(b"/"), flags=FLAG_ON_THE_WAY))
-        part = way + encode_entry(entry(b"/x"))  # the way to it does not count
-        for files, good in ((0, False), (1, True), (2, False)):
-            fetcher = self.fetcher(self.place.open("restore"))
-            record = fetcher.open(self._publish_parts([part], files=files), "restore")
-            if good:
-                self.assertEqual(len(list(fetcher.entries(record))), 2)
-            else:
-                with self.assertRaisesRegex(StoredDataDamaged, "has 1 .* counts"):
-                    list(fetcher.entries(record))
-            fetcher.close()
-
-    def test_cut_manifest(self) -> None:
-        """A manifest that ends inside an entry is damaged."""
-        part = encode_entry(entry(b"/x"))[:-1]
-        fetcher = self.fetcher(self.place.open("restore"))
-        record = fetcher.open(self._publish_parts([part]), "restore")
-        with self.assertRaises(StoredDataDamaged):
-            list(fetcher.entries(record))
-        fetcher.close()
 
     def test_close_without_using_what_was_asked_for(self) -> None:
         """The dialogue ends properly though nobody looked at the chunks."""

@@ -14,7 +14,7 @@ from cloudconnect.backup.options import BackupResult, StandardInput
 from cloudconnect.backup.zeros import ZERO_BLOCK
 from cloudconnect.content import manifest as manifest_module
 from cloudconnect.content import runs as runs_module
-from cloudconnect.content.manifest import EntryType
+from cloudconnect.content.entries import EntryType
 from tests.backup.cases import RestoreCase
 from tests.backup.loops import loop_device
 from tests.backup.trees import allocated, write, write_sparse

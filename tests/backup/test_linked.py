@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.backup import linked as linked_module
 from cloudconnect.backup.drafts import FLAG_LINKED
 from cloudconnect.backup.linked import LinkedEntries
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from tests.backup.cases import entry_of, file_of
 
 

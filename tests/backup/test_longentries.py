@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup.filecache import FORGET_SECONDS, TRUST_NS, FileCache
 from cloudconnect.backup.longentries import LONG_SCHEMA, LongEntries
-from cloudconnect.content.manifest import Entry, Run
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.runs import Run
 from cloudconnect.settings import MANIFEST_PIECE_RUNS
 from tests.backup.cases import file_of
 from tests.backup.trees import write

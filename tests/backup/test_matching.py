@@ -8,7 +8,7 @@ import stat
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup.matching import Matcher, Piece, is_hole, open_regular, read_at
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from tests.backup.trees import write, write_sparse
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup.metadata import (
@@ -17,7 +16,7 @@ from cloudconnect.backup.metadata import (
     type_of,
     user_name,
 )
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from tests.backup.trees import OLD_NS, access_list, is_root, make_socket, set_attribute, write
 
 
@@ -112,7 +111,7 @@ class WriteTests(Case):
     def test_mode_and_times(self) -> None:
         """Set-id bits and nanoseconds are kept, times before 1970 too."""
         for mode, mtime in ((0o4755, OLD_NS), (0o2070, -1_500_000_001), (0o1000, 0)):
-            entry = attrs.evolve(self.entry, mode=mode, mtime_ns=mtime)
+            entry = self.entry._replace(mode=mode, mtime_ns=mtime)
             status = self.apply(entry)
             self.assertEqual(stat.S_IMODE(status.st_mode), mode)
             self.assertEqual(status.st_mtime_ns, mtime)
@@ -122,7 +121,7 @@ class WriteTests(Case):
         """A new owner, which clears set-id bits, comes before the mode."""
         if not is_root():
             self.skipTest("only root gives files away")
-        entry = attrs.evolve(self.entry, mode=0o6755, uid=12345, gid=54321)
+        entry = self.entry._replace(mode=0o6755, uid=12345, gid=54321)
         status = self.apply(entry)
         self.assertEqual((status.st_uid, status.st_gid), (12345, 54321))
         self.assertEqual(stat.S_IMODE(status.st_mode), 0o6755)
@@ -136,20 +135,20 @@ class WriteTests(Case):
             ({"uid": 12345, "gid": 12345}, 0o755),
             ({}, 0o6755),
         ):
-            entry = attrs.evolve(self.entry, mode=0o6755, **changes)  # type: ignore[arg-type]
+            entry = self.entry._replace(mode=0o6755, **changes)  # type: ignore[arg-type]
             self.assertEqual(stat.S_IMODE(self.apply(entry, False).st_mode), mode)
         os.mkdir(self.top + b"/folder")
         descriptor = os.open(self.top + b"/folder", os.O_RDONLY)
         self.addCleanup(os.close, descriptor)
-        entry = attrs.evolve(
-            self.entry, type=EntryType.DIRECTORY, mode=0o2755, gid=12345, size=0, runs=()
+        entry = self.entry._replace(
+            type=EntryType.DIRECTORY, mode=0o2755, gid=12345, size=0, runs=()
         )
         self.writer(False).apply(entry, descriptor)
         self.assertEqual(stat.S_IMODE(os.fstat(descriptor).st_mode), 0o2755)
 
     def test_owner_without_privileges(self) -> None:
         """Without privileges owners are left alone, and that is noted, not reported each time."""
-        entry = attrs.evolve(self.entry, uid=12345)
+        entry = self.entry._replace(uid=12345)
         write(self.top + b"/file", b"")
         descriptor = os.open(self.top + b"/file", os.O_RDWR)
         self.addCleanup(os.close, descriptor)
@@ -163,7 +162,7 @@ class WriteTests(Case):
 
     def test_privileged_attributes_without_privileges(self) -> None:
         """Attributes that only root can set are not tried by others."""
-        entry = attrs.evolve(self.entry, xattrs=((b"security.x", b"1"), (b"trusted.x", b"1")))
+        entry = self.entry._replace(xattrs=((b"security.x", b"1"), (b"trusted.x", b"1")))
         write(self.top + b"/file", b"")
         descriptor = os.open(self.top + b"/file", os.O_RDWR)
         self.addCleanup(os.close, descriptor)
@@ -176,7 +175,7 @@ class WriteTests(Case):
     def test_attributes_of_a_read_only_file(self) -> None:
         """Attributes are set although the mode forbids writing."""
         self.need_attributes()
-        entry = attrs.evolve(self.entry, mode=0o400, xattrs=((b"user.test", b"\0\xff"),))
+        entry = self.entry._replace(mode=0o400, xattrs=((b"user.test", b"\0\xff"),))
         self.apply(entry)
         self.assertEqual(read_attributes(self.top + b"/file"), ((b"user.test", b"\0\xff"),))
         self.assertEqual(self.problems, [])
@@ -188,7 +187,7 @@ class WriteTests(Case):
         os.chmod(self.top + b"/probe", 0o640)
         os.setxattr(self.top + b"/probe", b"system.posix_acl_access", value)
         mode = stat.S_IMODE(os.stat(self.top + b"/probe").st_mode)
-        entry = attrs.evolve(self.entry, mode=mode, xattrs=((b"system.posix_acl_access", value),))
+        entry = self.entry._replace(mode=mode, xattrs=((b"system.posix_acl_access", value),))
         status = self.apply(entry)
         self.assertEqual(stat.S_IMODE(status.st_mode), mode)
         again = dict(read_attributes(self.top + b"/file"))
@@ -205,17 +204,17 @@ class WriteTests(Case):
         self.assertEqual(len(read_attributes(self.top + b"/folder")), 2)
         descriptor = os.open(self.top + b"/folder", os.O_RDONLY)
         self.addCleanup(os.close, descriptor)
-        entry = attrs.evolve(self.entry, type=EntryType.DIRECTORY, size=0, runs=())
+        entry = self.entry._replace(type=EntryType.DIRECTORY, size=0, runs=())
         self.writer().apply(entry, descriptor)
         self.assertEqual(read_attributes(self.top + b"/folder"), ())
         os.mkfifo(self.top + b"/fifo")
-        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o622)
+        entry = self.entry._replace(type=EntryType.FIFO, mode=0o622)
         self.writer().apply_to_name(entry, self.folder, b"fifo")
         self.assertEqual(read_attributes(self.top + b"/fifo"), ())
 
     def test_what_cannot_be_set_is_reported(self) -> None:
         """An attribute that the system refuses is reported with the path, and the rest goes on."""
-        entry = attrs.evolve(self.entry, xattrs=((b"nonsense", b"1"),))
+        entry = self.entry._replace(xattrs=((b"nonsense", b"1"),))
         status = self.apply(entry)
         self.assertEqual(status.st_mtime_ns, OLD_NS)
         self.assertEqual(len(self.problems), 1)
@@ -227,9 +226,7 @@ class WriteTests(Case):
         write(self.top + b"/file", b"", 0o600, mtime_ns=5)
         os.symlink(b"file", self.top + b"/link")
         owner = 12345 if is_root() else os.geteuid()
-        entry = attrs.evolve(
-            self.entry, type=EntryType.SYMLINK, target=b"file", mode=0o777, uid=owner
-        )
+        entry = self.entry._replace(type=EntryType.SYMLINK, target=b"file", mode=0o777, uid=owner)
         self.writer().apply_to_name(entry, self.folder, b"link")
         status = os.lstat(self.top + b"/link")
         self.assertEqual((status.st_mtime_ns, status.st_uid), (OLD_NS, owner))
@@ -245,7 +242,7 @@ class WriteTests(Case):
         os.link(self.top + b"/fifo", self.top + b"/fifo2")
         os.symlink(b"fifo", self.top + b"/link")
         os.link(self.top + b"/victim", self.top + b"/other")
-        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o777)
+        entry = self.entry._replace(type=EntryType.FIFO, mode=0o777)
         for name in (b"victim", b"fifo2", b"link", b"other"):
             with self.assertRaises(OSError):
                 self.writer().apply_to_name(entry, self.folder, name)
@@ -256,7 +253,7 @@ class WriteTests(Case):
     def test_fifo(self) -> None:
         """A FIFO, which must not be opened, gets everything too."""
         os.mkfifo(self.top + b"/fifo", 0o600)
-        entry = attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o622)
+        entry = self.entry._replace(type=EntryType.FIFO, mode=0o622)
         self.writer().apply_to_name(entry, self.folder, b"fifo")
         status = os.lstat(self.top + b"/fifo")
         self.assertEqual(stat.S_IMODE(status.st_mode), 0o622)

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup.metadata import MetadataWriter
@@ -19,7 +18,7 @@ from cloudconnect.backup.placing import (
     replaces,
 )
 from cloudconnect.backup.target import Target
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 from tests.backup.trees import OLD_NS, allocated, is_root, write
 
 TEMPORARY = b".temporary"
@@ -110,7 +109,7 @@ class NewFileTests(Case):
         new = NewFile(self.parent, TEMPORARY, verify=False)
         self.assertIsNone(new.finish(self.entry, self.metadata, b"x"))
         new = NewFile(self.parent, TEMPORARY, verify=False)
-        status = new.finish(attrs.evolve(self.entry, flags=2), self.metadata, b"y")
+        status = new.finish(self.entry._replace(flags=2), self.metadata, b"y")
         assert status is not None
         self.assertEqual(status.st_ino, os.stat(self.top + b"/y").st_ino)
 
@@ -136,12 +135,12 @@ class SpecialTests(Case):
 
     def test_kinds(self) -> None:
         """Each kind replaces what was there."""
-        link = attrs.evolve(self.entry, type=EntryType.SYMLINK, target=b"\xff/../nowhere")
+        link = self.entry._replace(type=EntryType.SYMLINK, target=b"\xff/../nowhere")
         self.place(link)
         self.assertEqual(os.readlink(self.top + b"/x"), b"\xff/../nowhere")
-        status = self.place(attrs.evolve(self.entry, type=EntryType.FIFO, mode=0o622))
+        status = self.place(self.entry._replace(type=EntryType.FIFO, mode=0o622))
         self.assertEqual(status.st_mode, stat.S_IFIFO | 0o622)
-        status = self.place(attrs.evolve(self.entry, type=EntryType.SOCKET, mode=0o700))
+        status = self.place(self.entry._replace(type=EntryType.SOCKET, mode=0o700))
         self.assertEqual(status.st_mode, stat.S_IFSOCK | 0o700)
 
     def test_devices(self) -> None:
@@ -150,13 +149,13 @@ class SpecialTests(Case):
             self.skipTest("only root makes devices")
         for kind, mode in ((EntryType.CHARACTER, stat.S_IFCHR), (EntryType.BLOCK, stat.S_IFBLK)):
             device = os.makedev(123, 45678)
-            status = self.place(attrs.evolve(self.entry, type=kind, device=device))
+            status = self.place(self.entry._replace(type=kind, device=device))
             self.assertEqual((stat.S_IFMT(status.st_mode), status.st_rdev), (mode, device))
 
     def test_cannot_be_made(self) -> None:
         """When something cannot be put in place, nothing is left."""
         write(self.top + b"/x/below", b"")
-        entry = attrs.evolve(self.entry, type=EntryType.FIFO)
+        entry = self.entry._replace(type=EntryType.FIFO)
         with self.assertRaises(IsADirectoryError):
             place_special(entry, self.parent, TEMPORARY, b"x", self.metadata)
         self.assertEqual(self.names(), [b"x"])
@@ -222,10 +221,10 @@ class PlaceTests(Case):
         os.symlink(b"x", self.top + b"/link")
         os.utime(self.top + b"/link", ns=(OLD_NS, OLD_NS), follow_symlinks=False)
         file, link = os.stat(self.top + b"/x"), os.lstat(self.top + b"/link")
-        same = attrs.evolve(self.entry, size=5, runs=(), link=b"/other")
-        newer = attrs.evolve(same, mtime_ns=OLD_NS + 1)
-        symlink = attrs.evolve(self.entry, type=EntryType.SYMLINK, target=b"x")
-        fifo = attrs.evolve(self.entry, type=EntryType.FIFO)
+        same = self.entry._replace(size=5, runs=(), link=b"/other")
+        newer = same._replace(mtime_ns=OLD_NS + 1)
+        symlink = self.entry._replace(type=EntryType.SYMLINK, target=b"x")
+        fifo = self.entry._replace(type=EntryType.FIFO)
         cases = [
             (same, file, {"always": True, "if-changed": False, "if-newer": False}),
             (newer, file, {"always": True, "if-changed": True, "if-newer": True}),

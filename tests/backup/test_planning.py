@@ -14,8 +14,9 @@ from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.planning import Plan, Step
 from cloudconnect.backup.target import Target
 from cloudconnect.content.atrest import EncryptionMode
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run
 from tests.backup.cases import entry_of, file_of
 from tests.backup.trees import OLD_NS, write
 

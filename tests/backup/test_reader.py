@@ -13,7 +13,7 @@ from cloudconnect.backup import reader as reader_module
 from cloudconnect.backup.drafts import Draft
 from cloudconnect.backup.reader import FileReader
 from cloudconnect.content.chunking import ChunkingParameters
-from cloudconnect.content.manifest import FLAG_CHANGED
+from cloudconnect.content.entries import FLAG_CHANGED
 from tests.backup.test_drafts import Chunks
 from tests.backup.trees import allocated, write, write_sparse
 

@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import reading
 from cloudconnect.backup.reading import PointReader, piece_of
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import LocalError, NotFound, StoredDataDamaged, UsageError
 from cloudconnect.repository.serve import ServeResult
 from tests.backup.support import Place

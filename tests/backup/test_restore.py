@@ -15,7 +15,8 @@ from cloudconnect.backup.options import Overwrite, Progress, RestoreOptions
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
-from cloudconnect.content.manifest import EntryType, Run
+from cloudconnect.content.entries import EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
     CloudConnectError,
     NotFound,

@@ -22,7 +22,8 @@ from cloudconnect.backup.restore import RestoreRun
 from cloudconnect.backup.resuming import Resumer
 from cloudconnect.backup.target import Target
 from cloudconnect.content.atrest import RepositoryKeys
-from cloudconnect.content.manifest import Entry, Run
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import Cancelled, Truncated
 from cloudconnect.keys import MasterKey
 from tests.backup.cases import RestoreCase, file_of

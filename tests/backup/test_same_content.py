@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup.same_content import _differing
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 
 
 def shapes() -> Iterator[tuple[list[Run], list[Run], list[Any]]]:

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import seen as seen_module
 from cloudconnect.backup.seen import SeenChunks
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import LocalError
 
 

@@ -10,7 +10,7 @@ from cloudconnect.backup.drafts import FLAG_ON_THE_WAY
 from cloudconnect.backup.options import RestoreOptions
 from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.selection import Selection
-from cloudconnect.content.manifest import Entry, EntryType
+from cloudconnect.content.entries import Entry, EntryType
 
 TREE = (
     b"/home",

@@ -7,11 +7,9 @@ import os
 import stat
 from typing import Any
 
-import attrs
-
 from cloudconnect.backup import small_files
 from cloudconnect.backup.small_files import SmallFiles, is_small
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from tests.backup.test_placing import Case
 from tests.backup.trees import OLD_NS, is_root, write
 
@@ -27,7 +25,7 @@ class SmallFilesTests(Case):
     def make(
         self, name: bytes, owner: tuple[int, int] | None, *pieces: bytes, **changes: Any
     ) -> tuple[int, int]:
-        entry = attrs.evolve(self.entry, **changes)
+        entry = self.entry._replace(**changes)
         return self.files.write(entry, self.parent, name, pieces, owner)
 
     def look(self, name: bytes) -> tuple[int, int, bytes]:
@@ -53,7 +51,7 @@ class SmallFilesTests(Case):
         self.addCleanup(os.umask, before)
         files = SmallFiles(self.metadata)
         for mode in (0o000, 0o444, 0o640, 0o666, 0o755, 0o777, 0o4755, 0o1644):
-            entry = attrs.evolve(self.entry, mode=mode)
+            entry = self.entry._replace(mode=mode)
             files.write(entry, self.parent, b"%o" % mode, [b"x"], self.us)
             found = stat.S_IMODE(os.lstat(self.top + b"/%o" % mode).st_mode)
             self.assertEqual(found, mode)
@@ -62,7 +60,7 @@ class SmallFilesTests(Case):
         """Where the umask cannot be read every mode is set."""
         self.patch(small_files, "_STATUS", small_files.Path(os.fsdecode(self.top)) / "none")
         files = SmallFiles(self.metadata)
-        entry = attrs.evolve(self.entry, mode=0o666)
+        entry = self.entry._replace(mode=0o666)
         files.write(entry, self.parent, b"x", [], self.us)
         self.assertEqual(self.look(b"x")[0], 0o666)
 
@@ -124,9 +122,7 @@ class SmallFilesTests(Case):
             (Run(None, 0, small_files.SMALL_MAX),),
             (Run(None, 0, small_files.SMALL_MAX + 1),),
         ]
-        entries = [
-            attrs.evolve(self.entry, size=sum(run.length for run in of), runs=of) for of in runs
-        ]
-        entries += [attrs.evolve(self.entry, flags=flags) for flags in (1, 2, 8)]
+        entries = [self.entry._replace(size=sum(run.length for run in of), runs=of) for of in runs]
+        entries += [self.entry._replace(flags=flags) for flags in (1, 2, 8)]
         found = [is_small(entry) for entry in entries]
         self.assertEqual(found, [True, True, False, True, False, False])

@@ -18,7 +18,8 @@ from cloudconnect.backup.options import BackupOptions, BackupResult, StandardInp
 from cloudconnect.backup.source import Source
 from cloudconnect.content.atrest import RepositoryKeys
 from cloudconnect.content.chunking import ChunkingParameters
-from cloudconnect.content.manifest import Entry, EntryDecoder
+from cloudconnect.content.entries import Entry
+from cloudconnect.content.manifest import EntryDecoder
 from cloudconnect.keys import MasterKey
 from tests.backup.trees import write
 

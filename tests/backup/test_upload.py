@@ -21,7 +21,7 @@ from cloudconnect.backup.patterns import PathPatterns
 from cloudconnect.backup.rules import ExcludeRules
 from cloudconnect.backup.upload import BackupRun
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
-from cloudconnect.content.manifest import FLAG_CHANGED, EntryType
+from cloudconnect.content.entries import FLAG_CHANGED, EntryType
 from cloudconnect.errors import (
     SourceCommandFailed,
     UsageError,

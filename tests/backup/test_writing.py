@@ -17,7 +17,8 @@ from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.restore import RestoreRun
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
     Cancelled,
     StoredDataDamaged,

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.backup import zeros as zeros_module
 from cloudconnect.backup.drafts import ContentStream
 from cloudconnect.backup.zeros import ZERO_BLOCK, ZeroSkipper, has_zeros
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from tests.backup.test_drafts import SMALL, Chunks, draft
 
 BLOCK = 64

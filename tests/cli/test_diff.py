@@ -7,7 +7,8 @@ from typing import Any
 from cloudconnect.backup.changes import Change, ChangeKind, DiffResult
 from cloudconnect.cli import diff as diff_module
 from cloudconnect.cli.diff import change_line, change_map
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from tests.backup.cases import entry_of
 from tests.cli.commands import CommandCase, Done
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.cli.importing import THRESHOLDS, uncollected
-from cloudconnect.cli.main import _COMMANDS
+from cloudconnect.cli.importing import SUMMARY_MAX, THRESHOLDS, LazyGroup, uncollected
+from cloudconnect.cli.main import _COMMANDS, cloudconnect
+from cloudconnect.cli.provider import provider
+from cloudconnect.cli.provider_wan import wan
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class ImportingTests(SynchronousTestCase):
@@ -49,10 +55,61 @@ class StartTests(SynchronousTestCase):
     def test_light(self) -> None:
         """A tenant's command starts without the provider's modules and their SQL."""
         commands = ("backup", "check", "diff", "find", "points", "restore")
-        names = sorted({_COMMANDS[command][0] for command in commands})
+        names = sorted({_COMMANDS[command].module for command in commands})
         program = f"import sys, {', '.join(names)}; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         loaded = set(done.stdout.split())
         self.assertIn("cloudconnect.cli.backup", loaded, done.stderr)
         heavy = ("sqlalchemy", "alembic", "cloudconnect.provider", "cloudconnect.repository")
         self.assertEqual([name for name in sorted(loaded) if name.startswith(heavy)], [])
+
+
+class ListTests(SynchronousTestCase):
+    """Commands that are only listed."""
+
+    def test_summaries(self) -> None:
+        """What a list says of a command is the first sentence of its own help."""
+        groups = [group for group in (cloudconnect, provider, wan) if isinstance(group, LazyGroup)]
+        self.assertEqual(len(groups), 3)
+        for group in groups:
+            context = click.Context(group)
+            for name, place in group._places.items():
+                command = group.get_command(context, name)
+                assert command is not None
+                self.assertEqual(place.summary, command.get_short_help_str(SUMMARY_MAX), name)
+                self.assertFalse(command.hidden, name)
+
+    def listed(self, program: str) -> tuple[str, set[str]]:
+        """What a program prints, and what it has imported."""
+        done = subprocess.run(
+            [sys.executable, "-c", f"{program}; print(*sys.modules, file=sys.stderr)"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout, set(done.stderr.split())
+
+    def test_help(self) -> None:
+        """A help text shows all commands in whole sentences, and imports none of them."""
+        program = (
+            "import sys, contextlib; from cloudconnect.cli.main import cloudconnect as run\n"
+            "with contextlib.suppress(SystemExit): run(['--help'])\n0"
+        )
+        shown, modules = self.listed(program)
+        for name, place in _COMMANDS.items():
+            self.assertIn(f"  {name} ", shown)
+            self.assertIn("".join(place.summary.split()), "".join(shown.split()))
+            self.assertNotIn(place.module, modules)
+        self.assertNotIn("twisted", modules)
+
+    def test_completion(self) -> None:
+        """So it is where a shell completes a word."""
+        program = (
+            "import sys, click; from cloudconnect.cli.main import cloudconnect as run\n"
+            "for one in run.shell_complete(click.Context(run), 're'): print(one.value, one.help)\n0"
+        )
+        shown, modules = self.listed(program)
+        names = ("restore", "retention")
+        self.assertEqual(shown.splitlines(), [f"{n} {_COMMANDS[n].summary}" for n in names])
+        self.assertNotIn("twisted", modules)

@@ -14,7 +14,8 @@ from cloudconnect.cli.points import (
     point_line,
     point_lines,
 )
-from cloudconnect.content.manifest import Entry, EntryType, Run
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import NotFound, UsageError
 from cloudconnect.tenant.agreement import Agreement
 from tests.cli.commands import CommandCase

@@ -11,7 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.content import alike
 from cloudconnect.content.alike import AlikeFiles
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, Run, encode_entry
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.manifest import EntryDecoder, encode_entry
+from cloudconnect.content.runs import Run
 from cloudconnect.errors import StoredDataDamaged
 from cloudconnect.settings import CHUNK_MAX
 
@@ -106,31 +108,55 @@ class AlikeTests(SynchronousTestCase):
         encoded = good[:at] + data.draw(st.binary(max_size=3)) + good[at + cut :]
         self.assertEqual(read(encoded), read(encoded, general=True))
 
+    def remembered(self, **changes: Any) -> tuple[AlikeFiles, Entry]:
+        """A memory of one entry, and the entry."""
+        encoded = item(**changes)
+        (known,) = EntryDecoder().feed(cbor2.dumps(encoded))
+        files, fields = AlikeFiles(), cbor2.loads(encoded)
+        fields.pop("r", None)
+        files.remember(encoded, fields, known)
+        return files, known
+
     def test_is_read(self) -> None:
         """A usual neighbour is recognized, whatever the sizes of its numbers."""
-        files = AlikeFiles()
-        files.remember(item(), dict(FIELDS), "what")
+        files, known = self.remembered()
         for offset, length in ((0, 1), (23, 24), (255, 256), (65535, 65536), (1 << 20, 1 << 21)):
-            run = [CHUNK, offset, length]
-            found = files.read(item(p=b"/new", n=1 << 40, r=run, s=length))
-            self.assertEqual(found, ((b"/new", 1 << 40, CHUNK, offset, length), "what"))
+            octets = b"before" + cbor2.dumps(
+                item(p=b"/new", n=1 << 40, r=[CHUNK, offset, length], s=length)
+            )
+            runs = (Run(CHUNK, offset, length),)
+            wanted = known._replace(path=b"/new", mtime_ns=1 << 40, runs=runs, size=length)
+            self.assertEqual(files.read(octets + b"behind", 6), (wanted, len(octets)))
+            self.assertIsNone(files.read(octets[:-1], 6))
+
+    def test_folder(self) -> None:
+        """So is a directory, which has no content; a file is not like it, nor it like a file."""
+        folder = {"t": "d", "r": None, "s": None}
+        files, known = self.remembered(**folder)
+        octets = cbor2.dumps(item(p=b"/srv/" + b"long" * 30, n=1 << 40, **folder))
+        wanted = known._replace(path=b"/srv/" + b"long" * 30, mtime_ns=1 << 40)
+        self.assertEqual(files.read(octets, 0), (wanted, len(octets)))
+        self.assertIsNone(files.read(cbor2.dumps(item()), 0))
+        self.assertIsNone(self.remembered()[0].read(octets, 0))
 
     def test_several(self) -> None:
         """Several kinds of neighbours are known at once, the oldest is forgotten."""
-        files = AlikeFiles()
-        modes = range(alike.KNOWN_MAX + 1)
-        for mode in modes:
-            files.remember(item(m=mode), {**FIELDS, "m": mode}, mode)
-        known = [found and found[1] for found in map(files.read, (item(m=m) for m in modes))]
-        self.assertEqual(known, [None, *modes[1:]])
+        files, known = self.remembered(u=0)
+        users = range(alike.KNOWN_MAX + 1)
+        for user in users[1:]:
+            fields = {name: value for name, value in FIELDS.items() if name != "r"} | {"u": user}
+            files.remember(item(u=user), fields, known._replace(uid=user))
+        found = [files.read(cbor2.dumps(item(u=user)), 0) for user in users]
+        self.assertEqual([one and one[0].uid for one in found], [None, *users[1:]])
 
     def test_other_kinds(self) -> None:
         """What has attributes, or further names, is not taken for a usual file."""
         files = AlikeFiles()
+        (known,) = EntryDecoder().feed(cbor2.dumps(item()))
         for name, value in (("x", [b"user.a", b"1"]), ("h", b"/first"), ("l", b"to"), ("d", 1)):
             encoded = item(**{name: value})
-            files.remember(encoded, {**FIELDS, name: value}, "what")
-            self.assertIsNone(files.read(encoded))
+            files.remember(encoded, {**FIELDS, name: value}, known)
+            self.assertIsNone(files.read(cbor2.dumps(encoded), 0))
 
     def test_many(self) -> None:
         """A manifest of neighbours comes back as it was encoded."""

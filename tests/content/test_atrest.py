@@ -25,8 +25,10 @@ from cloudconnect.content.atrest import (
     unlock,
     verify,
 )
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, Run, encode_entry
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.manifest import EntryDecoder, encode_entry
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run
 from cloudconnect.content.sealing import Opener
 from cloudconnect.content.slots import SlotKind
 from cloudconnect.errors import CloudConnectError, StoredDataDamaged, WrongPassphrase

@@ -6,24 +6,15 @@ import io
 import sys
 from typing import IO, Any
 
-import attrs
 import cbor2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.content import manifest
-from cloudconnect.content.manifest import (
-    PATH_MAX,
-    Entry,
-    EntryDecoder,
-    EntryType,
-    PointRecord,
-    Run,
-    RunList,
-    encode_entry,
-    encode_pieces,
-)
+from cloudconnect.content.entries import FLAG_CHANGED, PATH_MAX, Entry, EntryType
+from cloudconnect.content.manifest import EntryDecoder, encode_entry, encode_pieces
+from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run, RunList
 from cloudconnect.errors import StoredDataDamaged
 from cloudconnect.settings import CHUNK_MAX, MANIFEST_ENTRY_MAX, MANIFEST_PIECE_RUNS
 
@@ -313,7 +304,7 @@ class StrictTests(SynchronousTestCase):
         """An entry whose attributes are beyond the bound is refused when it is encoded."""
         large = entry(xattrs=tuple((b"user.%03d" % i, bytes(65536)) for i in range(64)))
         self.assertRaises(ValueError, encode_entry, large)
-        fits = attrs.evolve(large, xattrs=large.xattrs[:63])
+        fits = large._replace(xattrs=large.xattrs[:63])
         self.assertEqual(decoded(encode_entry(fits)), [fits])
 
 
@@ -541,4 +532,4 @@ class BufferTests(SynchronousTestCase):
 
     def test_flags(self) -> None:
         """The flag of a changed file is one of those that fit."""
-        self.assertEqual(decoded(encode_entry(entry(flags=manifest.FLAG_CHANGED)))[0].flags, 1)
+        self.assertEqual(decoded(encode_entry(entry(flags=FLAG_CHANGED)))[0].flags, 1)

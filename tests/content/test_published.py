@@ -24,10 +24,12 @@ from cloudconnect.content import (
 )
 from cloudconnect.content.chunking import Chunker, ChunkingParameters
 from cloudconnect.content.description import PreviousMaster, RepositoryDescription
+from cloudconnect.content.entries import PATH_MAX, Entry, EntryType
 from cloudconnect.content.heads import Chain, HeadEntry, HeadKind, SignedHead, first_chain
 from cloudconnect.content.kit import Kit, parse_kit
-from cloudconnect.content.manifest import PATH_MAX, Entry, EntryType, Run, encode_entry
+from cloudconnect.content.manifest import encode_entry
 from cloudconnect.content.points import PointRecord
+from cloudconnect.content.runs import Run
 from cloudconnect.content.sealing import Sealer
 from cloudconnect.content.slots import Argon2Costs, KeySlot, SlotKind, make_slot, open_slot
 from cloudconnect.content.subkeys import EncryptionMode, RepositoryKeys

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.content.manifest import PATH_MAX, Entry, EntryType, Run, encode_entry
+from cloudconnect.content.entries import PATH_MAX, Entry, EntryType
+from cloudconnect.content.manifest import encode_entry
+from cloudconnect.content.runs import Run
 from cloudconnect.content.usual import encode_file
 from cloudconnect.settings import CHUNK_MAX, MANIFEST_PIECE_RUNS
 

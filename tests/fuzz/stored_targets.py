@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import attrs
 from blake3 import blake3
 
 from cloudconnect.content.compression import compress, decompress
 from cloudconnect.content.description import RepositoryDescription, describe
+from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.heads import HeadEntry, HeadKind
-from cloudconnect.content.manifest import Entry, EntryDecoder, EntryType, encode_pieces
+from cloudconnect.content.manifest import EntryDecoder, encode_pieces
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.content.runs import Run
@@ -109,7 +109,7 @@ def entries(pieces: Iterator[bytes]) -> tuple[list[Entry], bool]:
     try:
         for piece in pieces:
             for entry in decoder.feed(piece):
-                read.append(attrs.evolve(entry, runs=tuple(entry.runs)))
+                read.append(entry._replace(runs=tuple(entry.runs)))
         decoder.finish()
     except StoredDataDamaged:
         return read, False

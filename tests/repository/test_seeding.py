@@ -17,7 +17,7 @@ from cloudconnect.backup.options import BackupOptions
 from cloudconnect.backup.seeding import seed_from_files
 from cloudconnect.backup.walk import Found, Unreadable, walk
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys
-from cloudconnect.content.manifest import Run
+from cloudconnect.content.runs import Run
 from cloudconnect.dedup.cutting import FrameCutter
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.errors import Cancelled, Refused

@@ -21,7 +21,7 @@ from twisted.python.threadpool import ThreadPool
 
 from cloudconnect.commands.control import Role
 from cloudconnect.content.atrest import RepositoryKeys
-from cloudconnect.content.manifest import PointRecord
+from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
