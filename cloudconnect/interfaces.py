@@ -51,6 +51,18 @@ class IBufferReceiver(Interface):
         """Take ``buffer``, which is only valid until this call returns."""
 
 
+class IEndsListener(Interface):
+    """A protocol that wants to know when there is nothing left but to close what is below.
+
+    Closing takes a way there and back on a long line, and says nothing more of the connection. A
+    layer that finds its protocol to provide this calls :meth:`endsMet` once; ``connectionLost``
+    follows as ever.
+    """
+
+    def endsMet() -> None:
+        """Both sides' authenticated ends were sent and received, and what stood before them."""
+
+
 class IBlobWriter(Interface):
     """Something that is being stored (:meth:`IBlobStore.begin`); nobody sees it before its commit.
 

@@ -29,6 +29,9 @@ AUTHENTICATION_SECONDS: Final = 15.0
 RECORD_SECONDS: Final = 10.0
 #: After END or close_notify was sent, how long the peer may take to answer before an abort.
 CLOSE_SECONDS: Final = 10.0
+#: How long a Finish that said that all is well may be taken back: what a tenant waits for beside it
+#: has ended by then, or was given up.
+AMEND_SECONDS: Final = 2 * CLOSE_SECONDS
 #: How long Key A may be used, counted on each holder's own monotonic clock from receipt.
 KEY_A_SECONDS: Final = 60.0
 #: How long Key B is kept after delivery for connections that are still to come.
@@ -50,6 +53,9 @@ SILENCE_SECONDS: Final = 90.0
 HANG_SECONDS: Final = 30.0
 #: A relay on which no byte went either way for this long is cut: longer than any peer is silent.
 RELAY_IDLE_SECONDS: Final = 120.0
+#: A line on which the way there and back takes longer is a long one: there a backup sends what it
+#: will be asked for before it is asked, and WAN acceleration helps. In a LAN it takes a fraction.
+LONG_LINE_SECONDS: Final = 0.005
 
 # --- the record layer ---------------------------------------------------------------------------
 
@@ -90,14 +96,22 @@ BUNDLE_SECONDS: Final = 30.0
 TUNNEL_PAYLOAD_MAX: Final = 4096
 #: Largest AMP box once authenticated, in bytes.
 BOX_MAX: Final = 128 << 10
+#: Longest summary that a tenant reports of a session, in bytes as JSON: it is kept with the
+#: session, and a usual one has a few hundred.
+SUMMARY_MAX: Final = 4096
 #: Most AMP requests open at once, once authenticated.
 REQUESTS_MAX: Final = 64
 #: Largest AMP box before authentication, in bytes.
 BOX_MAX_UNAUTHENTICATED: Final = 4096
 #: Most AMP requests open at once before authentication.
 REQUESTS_MAX_UNAUTHENTICATED: Final = 1
+#: ... and while a log-in's proof is looked at: a Start may wait for what comes of it.
+REQUESTS_MAX_PROVING: Final = 2
 #: Rows in one page of a listing.
 PAGE_ROWS_MAX: Final = 500
+#: Rows of a listing that a tenant takes, all pages together. A provider keeps fewer of one tenant
+#: (``tenant_events``, ``tenant_sessions``); one that never comes to an end must not fill memory.
+LISTED_ROWS_MAX: Final = 1_200_000
 
 # --- frames -------------------------------------------------------------------------------------
 

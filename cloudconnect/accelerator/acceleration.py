@@ -12,7 +12,7 @@ itself takes: acknowledgements, and what was missing, are all that is answered, 
 bounded by the window. Only reading *near* waits: for the window, and while the far connection has
 enough to send.
 
-**Memory** of one session, beside its cache, with ``w`` for the window (8 MiB by default): near and
+**Memory** of one session, beside its cache, with ``w`` for the window (12 MiB by default): near and
 far 1 MiB and one piece each that was not worked on; the sent bytes that were not acknowledged,
 ``w``, and a batch; the received ones that the mover did not take, ``w``, which the codec enforces;
 coded bytes that wait for the line, at most 8 MiB and one job's, and ``w`` more where a far end that
@@ -119,8 +119,11 @@ class Acceleration:
     :param pool: where the codec works; it must not stop before ``ended`` was called
     :param exchange: a new one, used by nobody else; it is closed at the end
     :param ended: called once: with None and ``""`` when both streams have ended, everything was
-        passed on and both connections are closed; else with what went wrong and where: ``"near"``,
-        ``"far"``, ``"codec"``, or ``""`` after :meth:`abort`. The exchange is closed by then
+        passed on and both connections are closed, or the far one is about to close by itself; else
+        with what went wrong and where: ``"near"``, ``"far"``, ``"codec"``, or ``""`` after
+        :meth:`abort`. The exchange is closed by then
+    :param passed: called at most once, before that: everything was passed on both ways and
+        acknowledged, and only the far connection has to end
     :param levels: chooses the compression level; by default one from ``LEVEL_MIN`` to
         ``LEVEL_MAX``, ``LEVEL_FIRST`` at first
     :ivar near: the protocol for the connection to the mover
@@ -136,11 +139,13 @@ class Acceleration:
         exchange: Exchange,
         ended: Callable[[BaseException | None, str], None],
         levels: LevelController | None = None,
+        passed: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._pool = pool
         self._exchange = exchange
         self._tell = ended
+        self._tell_passed: Callable[[], None] | None = passed
         self._line = Line(
             levels or LevelController(LEVEL_MIN, LEVEL_MAX, LEVEL_FIRST), reactor.seconds()
         )
@@ -247,7 +252,10 @@ class Acceleration:
         over = self._finished and near.finished and self._exchange.settled
         if over and not (far.held or far.queued):
             far.finish(close=True)
-            if near.lost and far.lost:
+            tell, self._tell_passed = self._tell_passed, None
+            if tell is not None:
+                tell()
+            if near.lost and (far.lost or far.ended):
                 self._end(None, "")
         elif far.read_ended and not far.queued:
             try:

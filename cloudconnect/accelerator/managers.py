@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.commands.box import BoundedAMP
-from cloudconnect.commands.lan import EndWAN, HandWAN
+from cloudconnect.commands.lan import EndWAN, HandWAN, PassedWAN
 from cloudconnect.commands.renewing import RenewNode, ShowNode
 from cloudconnect.errors import Busy, CloudConnectError, Refused
 from cloudconnect.transports.nodes import JOB_MANAGER
@@ -100,6 +100,11 @@ class ManagerLine(BoundedAMP):
         """Take part in a session."""
         self._admit()  # it may have been removed since the line came up
         return self._accelerator.take_part(self, **values)
+
+    @PassedWAN.responder
+    def passed(self, session: bytes) -> Deferred[dict[str, Any]]:
+        """Once nothing but ends is due, say what was saved."""
+        return self._accelerator.pass_part(self, session)
 
     @EndWAN.responder
     def end(self, session: bytes, aborted: bool) -> Deferred[dict[str, Any]]:

@@ -42,6 +42,8 @@ class Passage:
     :param frugal: it is one of many
     :ivar ended: fires once, in the end, with the error or None, and where it happened: ``near``
         (towards the mover), ``far``, ``codec`` or empty
+    :ivar passed: fires once, at the latest behind ``ended``: nothing but ends is due any more, if
+        it has not failed
     :ivar began: for its owner
     """
 
@@ -50,7 +52,11 @@ class Passage:
     ) -> None:
         self._lease = lease
         self._acceleration = Acceleration(
-            reactor, pool, Exchange(lease.cache, frugal=frugal), self._over
+            reactor,
+            pool,
+            Exchange(lease.cache, frugal=frugal),
+            self._over,
+            passed=lambda: self.passed.callback(None),
         )
         self._bundle = Bundle(self._acceleration.far, streams, reactor)
         self._streams = streams
@@ -58,6 +64,7 @@ class Passage:
         self._near_up = False
         self._outcome: tuple[BaseException | None, str] | None = None
         self.ended: Deferred[tuple[BaseException | None, str]] = Deferred()
+        self.passed: Deferred[None] = Deferred()
         self.began = False
 
     @property
@@ -108,10 +115,13 @@ class Passage:
             self._acceleration.abort(error)
 
     def _over(self, error: BaseException | None, where: str) -> None:
-        self._bundle.abortConnection()
-        self._lease.release()
         self._outcome = self._outcome or (error, where)
+        if self._outcome[0] is not None:  # else it closes by itself
+            self._bundle.abortConnection()
+        self._lease.release()
         self.ended.callback(self._outcome)
+        if not self.passed.called:
+            self.passed.callback(None)
 
     def counts(self) -> dict[str, Any]:
         """What was saved, both ways, in bytes but the misses."""

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudconnect.errors import SecurityError
+from cloudconnect.interfaces import IEndsListener
 from cloudconnect.transports.blocking import as_error, can_half_close
 from cloudconnect.transports.flow import WriteGate
 from cloudconnect.transports.layer import Layer, Octets
@@ -28,7 +29,7 @@ QUEUE_HIGH: Final = 1 << 20
 SEND: Final = 256 << 10
 
 
-@implementer(IProtocol, IHalfCloseableProtocol)
+@implementer(IProtocol, IHalfCloseableProtocol, IEndsListener)
 class Side:
     """One connection.
 
@@ -40,6 +41,7 @@ class Side:
     :ivar came: bytes that came, ever
     :ivar read_ended: the peer's direction has ended; what is queued stands before that end
     :ivar finished: our direction has ended
+    :ivar ended: both directions have, and the connection is only to be closed
     :ivar lost: the connection is gone
     :ivar error: why it is gone, where it was not closed
     """
@@ -60,6 +62,7 @@ class Side:
         self.came = 0
         self.read_ended = False
         self.finished = False
+        self.ended = False
         self.lost = False
         self.error: BaseException | None = None
 
@@ -236,6 +239,11 @@ class Side:
 
     def writeConnectionLost(self) -> None:
         """Our direction has ended; nothing to do."""
+
+    def endsMet(self) -> None:
+        """Both directions have ended; the transport closes by itself."""
+        self.ended = True
+        self._changed()
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone.

@@ -26,7 +26,7 @@ from cloudconnect.accelerator.caches import TenantCaches
 from cloudconnect.accelerator.passage import MANY, Passage, hop_endpoint, workers
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import STREAMS_MAX, Role
-from cloudconnect.commands.lan import EndWAN, HandWAN, ReportEvent, ReportWarning
+from cloudconnect.commands.lan import EndWAN, HandWAN, PassedWAN, ReportEvent, ReportWarning
 from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
@@ -131,6 +131,11 @@ class SourceAccelerator(Service, CommandLocator):
         """Take part in a session of the job manager in this process."""
         return self.take_part(self.link, **values)
 
+    @PassedWAN.responder
+    def passed(self, session: bytes) -> Deferred[dict[str, Any]]:
+        """Once nothing but ends is due, say what was saved."""
+        return self.pass_part(self.link, session)
+
     @EndWAN.responder
     def end(self, session: bytes, aborted: bool) -> Deferred[dict[str, Any]]:
         """The session is over: the last byte goes out, then say what was saved."""
@@ -143,6 +148,10 @@ class SourceAccelerator(Service, CommandLocator):
         :param values: as HandWAN has them
         """
         return Deferred.fromCoroutine(self._hand(link, **values))
+
+    def pass_part(self, link: BoundedAMP | None, session: bytes) -> Deferred[dict[str, Any]]:
+        """Wait until all of a session was passed on; only who has handed it over can."""
+        return Deferred.fromCoroutine(self._passed(link, session))
 
     def end_part(
         self, link: BoundedAMP | None, session: bytes, aborted: bool
@@ -226,23 +235,37 @@ class SourceAccelerator(Service, CommandLocator):
             return {"counts": {}}
         if aborted:
             one.passage.abort(Aborted("the session has ended"))
+        if one.outcome is None:
+            await self._in_time(one, one.passage.ended)
+        self._forget(one)
+        assert one.outcome is not None
+        if not aborted:
+            _raise_if_bad(one)
+        return {"counts": one.passage.counts()}
+
+    async def _passed(self, link: BoundedAMP | None, session: bytes) -> dict[str, Any]:
+        one = self._by_session.get(session)
+        if one is None or one.link is not link:
+            return {"counts": {}}
+        await self._in_time(one, one.passage.passed)
+        _raise_if_bad(one)
+        return {"counts": one.passage.counts()}
+
+    async def _in_time(self, one: _Session, due: Deferred[Any]) -> None:
+        """Wait for one of the passage's last steps, and for no longer than a close may take."""
         late = self._reactor.callLater(
             CLOSE_SECONDS, one.passage.abort, Truncated("the stream did not end in time")
         )
-        if one.outcome is None:
-            waiting: Deferred[None] = Deferred()
-            one.passage.ended.addCallback(lambda _: waiting.callback(None))
-            await waiting
+        waiting: Deferred[None] = Deferred()
+
+        def over(result: Any) -> Any:
+            waiting.callback(None)
+            return result
+
+        due.addCallback(over)
+        await waiting
         if late.active():
             late.cancel()
-        self._forget(one)
-        assert one.outcome is not None
-        error, _ = one.outcome
-        if error is not None and not aborted:
-            if isinstance(error, CloudConnectError):
-                raise error
-            raise Aborted("an internal error of the accelerator; its log has the details")
-        return {"counts": one.passage.counts()}
 
     # --- towards the target accelerator ----------------------------------------------------------
 
@@ -374,6 +397,15 @@ class SourceAccelerator(Service, CommandLocator):
             told.addErrback(
                 lambda f: self._log.warn("report not taken: {e}", e=f.getErrorMessage())
             )
+
+
+def _raise_if_bad(one: _Session) -> None:
+    """Say how a session ended, where that was not well."""
+    error = None if one.outcome is None else one.outcome[0]
+    if error is not None:
+        if isinstance(error, CloudConnectError):
+            raise error
+        raise Aborted("an internal error of the accelerator; its log has the details")
 
 
 @implementer(IRelayTarget)

@@ -32,6 +32,7 @@ from cloudconnect.content.atrest import BlobKind, RepositoryKeys
 from cloudconnect.content.description import RepositoryDescription
 from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import Cancelled, HeadMoved, ProtocolViolation, UsageError
+from cloudconnect.settings import LONG_LINE_SECONDS
 from cloudconnect.shown import Shown
 from cloudconnect.wire.channel import FrameChannel, failure
 from cloudconnect.wire.frames import (
@@ -47,10 +48,8 @@ from cloudconnect.wire.frames import (
 
 #: Bytes of file content that may be under way between the source and the wire ...
 IN_FLIGHT_BYTES: Final = 24 << 20
-#: ... and over a line where each answer takes its time ...
+#: ... and over a long line, where each answer takes its time.
 IN_FLIGHT_BYTES_FAR: Final = 48 << 20
-#: ... of so many seconds there and back.
-FAR_SECONDS: Final = 0.005
 #: Where so many times as much of a batch is not wanted, the rest is copied out of the blocks that
 #: were read, so that these need not wait for it to be sent.
 SPARSE: Final = 2
@@ -137,7 +136,7 @@ class Upload:
         self._path = b""
         self._inbox: SimpleQueue[Batch | Frame | _Failure | None] = SimpleQueue()
         self._frame_slots = threading.Semaphore(FRAMES_MAX)
-        far = options.round_trip is not None and options.round_trip >= FAR_SECONDS
+        far = options.round_trip is not None and options.round_trip >= LONG_LINE_SECONDS
         self._budget = Budget(IN_FLIGHT_BYTES_FAR if far else IN_FLIGHT_BYTES, IN_FLIGHT_BATCHES)
         self._references = ReferenceList()
         self._request = 0

@@ -11,10 +11,14 @@ import os
 import sqlite3
 from typing import Final
 
+from cloudconnect.backup.spilling import temporary_base
+
 #: Things that are held in memory (about 20 MB).
 IN_MEMORY: Final = 1 << 16
-#: The data base's cache, in KiB.
-_CACHE_KIB: Final = 8 << 10
+_TABLE: Final = (
+    "CREATE TABLE links (device INTEGER, inode INTEGER, path BLOB, names INTEGER,"
+    " PRIMARY KEY (device, inode)) WITHOUT ROWID"
+)
 
 _Inode = tuple[int, int]
 
@@ -79,7 +83,7 @@ class LinkMap:
     def _spill(self) -> None:
         try:
             if self._database is None:
-                self._database = _open()
+                self._database = temporary_base(_TABLE)
             self._database.executemany(
                 "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)",
                 ((*_signed(inode), *known) for inode, known in self._known.items()),
@@ -87,20 +91,6 @@ class LinkMap:
         except sqlite3.Error as error:
             raise OSError(f"the list of hard links cannot be kept: {error}") from error
         self._known = {}
-
-
-def _open() -> sqlite3.Connection:
-    """A data base in a temporary file without a name, of which nothing needs to survive."""
-    database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute("PRAGMA synchronous = OFF")
-    database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    database.execute(
-        "CREATE TABLE links (device INTEGER, inode INTEGER, path BLOB, names INTEGER,"
-        " PRIMARY KEY (device, inode)) WITHOUT ROWID"
-    )
-    database.execute("BEGIN")  # one transaction for all: each commit would cost more than its rows
-    return database
 
 
 def _signed(inode: _Inode) -> _Inode:

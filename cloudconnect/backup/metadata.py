@@ -117,11 +117,12 @@ class MetadataWriter:
         self._group = os.getegid()
         self.skipped_privileged = False
 
-    def has(self, entry: Entry, descriptor: int, status: os.stat_result) -> bool:
+    def has(self, entry: Entry, where: int | bytes, status: os.stat_result) -> bool:
         """Whether a file has the owner and attributes of ``entry``, as far as :meth:`apply` could
         give it those.
 
-        :param status: of the open file ``descriptor``
+        :param where: its descriptor, or its path (a link at its end is not followed)
+        :param status: of it
         """
         if self.privileged:
             owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
@@ -131,7 +132,7 @@ class MetadataWriter:
             return False
         found, wanted = (
             [pair for pair in pairs if self.privileged or not _is_privileged(pair)]
-            for pairs in (read_attributes(descriptor), entry.xattrs)
+            for pairs in (read_attributes(where), entry.xattrs)
         )
         return found == wanted
 

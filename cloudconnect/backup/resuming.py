@@ -104,7 +104,8 @@ class Resumer:
                 entry = step.entry
                 if step.parts[-1].startswith(TEMPORARY):
                     self._note_name(step)
-                is_file = entry.type is EntryType.FILE and entry.link is None
+                is_link = entry.link is not None or step.place is not None
+                is_file = entry.type is EntryType.FILE and not is_link
                 whole = is_file and step.first and step.last and entry.size <= SMALL
                 if whole and not self._waiting and self._is_missing(step):
                     yield step  # as most often, in an empty target

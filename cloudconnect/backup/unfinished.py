@@ -10,10 +10,13 @@ written meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Callable, Iterator
 from typing import Final
 
+from cloudconnect.backup.doubtful import DoubtfulNames
 from cloudconnect.backup.small_files import is_small
 from cloudconnect.backup.target import TEMPORARY, Parts, Target, is_unfinished
 from cloudconnect.content.entries import Entry, EntryType
@@ -37,7 +40,7 @@ class UnfinishedFolders:
         self._missing: Parts | None = None  # a folder that is not there
         # By folder the files in it of which it is not known that they are whole, and whether each
         # of them belongs to what is restored.
-        self._doubtful: dict[Parts, dict[bytes, bool]] = {}
+        self._doubtful = DoubtfulNames()
         self._stopped = False
 
     def __bool__(self) -> bool:
@@ -53,12 +56,12 @@ class UnfinishedFolders:
         if status is None:
             self._missing = parts
         elif is_unfinished(status):
-            self._doubtful[parts] = dict.fromkeys(_files(target, parts), False)
+            self._doubtful.begin(parts, _files(target, parts))
 
     def note(self, entry: Entry, parts: Parts) -> None:
         """The walk comes to something else than a folder, whether or not it is restored."""
-        names = self._doubtful.get(parts[:-1])
-        if not names or parts[-1] not in names:
+        folder, name = parts[:-1], parts[-1]
+        if self._doubtful.mark(folder, name) is None:
             return
         assert self._target is not None
         status = self._target.status(parts)
@@ -67,9 +70,9 @@ class UnfinishedFolders:
             and status.st_mtime_ns == entry.mtime_ns
             and (status.st_size == entry.size or entry.link is not None)
         ):
-            del names[parts[-1]]
+            self._doubtful.drop(folder, name)
         else:
-            names[parts[-1]] = True
+            self._doubtful.set(folder, name, True)
 
     def may_be_cut(self, entry: Entry, parts: Parts, status: os.stat_result) -> bool:
         """Whether what is in a place may be what a killed restore, or a machine that has stopped,
@@ -83,7 +86,7 @@ class UnfinishedFolders:
             return (
                 stat.S_ISLNK(status.st_mode)
                 and status.st_mtime_ns != entry.mtime_ns
-                and parts[:-1] in self._doubtful
+                and self._doubtful.has(parts[:-1])
                 and self._leads_to(parts) == entry.target
             )
         if (
@@ -96,7 +99,7 @@ class UnfinishedFolders:
             return False
         if status.st_mtime_ns == entry.mtime_ns:
             return status.st_size < entry.size  # it got its time, but not its content
-        return parts[:-1] in self._doubtful
+        return self._doubtful.has(parts[:-1])
 
     def _leads_to(self, parts: Parts) -> bytes | None:
         """Where the symbolic link in this place leads."""
@@ -109,32 +112,41 @@ class UnfinishedFolders:
     def made(self, parts: Parts) -> None:
         """Something is there as it should be."""
         if self._doubtful:
-            self._doubtful.get(parts[:-1], {}).pop(parts[-1], None)
+            self._doubtful.drop(parts[:-1], parts[-1])
 
     def keep(self, parts: Parts) -> None:
         """A file is not what a killed restore would have left, and is kept."""
-        names = self._doubtful.get(parts[:-1], {})
-        if parts[-1] in names:
-            names[parts[-1]] = False
+        self._doubtful.set(parts[:-1], parts[-1], False)
 
     def stop(self) -> None:
         """Not everything that should be made will be: folders that are unfinished stay so."""
         self._stopped = True
 
-    def leave(self, parts: Parts) -> tuple[list[bytes], bool]:
-        """Everything was done in a folder: files in it that are doubtful still, and whether the
-        folder stays unfinished, because a later restore can mend them."""
-        names = self._doubtful.pop(parts, None)
-        if names is None:
-            return [], False
-        return list(names), self._stopped or any(names.values())
+    def leave(self, parts: Parts, tell: Callable[[bytes], None]) -> bool:
+        """Everything was done in a folder: whether it stays unfinished, because a later restore can
+        mend files in it.
+
+        :param tell: called with the name of each file in it that is doubtful still
+        :raises LocalError: there is no room for temporary files
+        """
+        if not self._doubtful.has(parts):
+            return False
+        stays = self._stopped
+        for name, mendable in self._doubtful.names(parts):
+            stays = stays or mendable
+            tell(name)
+        self._doubtful.end(parts)
+        return stays
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._doubtful.close()
 
 
-def _files(target: Target, parts: Parts) -> list[bytes]:
+def _files(target: Target, parts: Parts) -> Iterator[bytes]:
     """Names of the regular files in a folder, but for those that a restore knows by their names."""
-    try:
-        with os.scandir(target.enter(parts)) as entries:
-            names = [os.fsencode(one.name) for one in entries if one.is_file(follow_symlinks=False)]
-    except (OSError, UnsafePath):
-        return []
-    return [name for name in names if not name.startswith(TEMPORARY)]
+    with contextlib.suppress(OSError, UnsafePath), os.scandir(target.enter(parts)) as entries:
+        for one in entries:
+            name = os.fsencode(one.name)
+            if one.is_file(follow_symlinks=False) and not name.startswith(TEMPORARY):
+                yield name

@@ -18,8 +18,9 @@ from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.manifests import ManifestGap, entries_of
 from cloudconnect.backup.matching import open_regular, read_at
 from cloudconnect.backup.metadata import MetadataWriter
+from cloudconnect.backup.names import Places
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
-from cloudconnect.backup.placing import NewFile, Place, place_link, place_special
+from cloudconnect.backup.placing import NewFile, place_link, place_special
 from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
 from cloudconnect.backup.reading import piece_of
 from cloudconnect.backup.resuming import Resumer
@@ -64,7 +65,7 @@ class TreeWriter:
         self._look = look
         self._listed = listed
         self._metadata = MetadataWriter(result.problems.add)
-        self._plan = Plan(options, result, self._metadata.privileged)
+        self._plan = Plan(options, result, self._metadata)
         self._steps: deque[Step] = deque()
         self._ahead = 0  # bytes that these have asked for
         self._usual = fetcher.chunk_average
@@ -73,7 +74,7 @@ class TreeWriter:
         self._file: NewFile | None = None
         self._target: Target | None = None
         self._failed: Entry | None = None  # a file of which further steps come to nothing
-        self._places: dict[bytes, Place] = {}  # by group
+        self._places = Places()
         self._at_once = AtOnce(options, result, self._metadata, self._made_it)
 
     def run(self) -> None:
@@ -83,14 +84,14 @@ class TreeWriter:
         :raises OSError: the target folder cannot be opened or made
         :raises CloudConnectError: the dialogue failed, or ``look`` raised
         """
-        options = self._options
-        self._plan.look_ahead(lambda: self._entries(tell=False))
-        target = self._open_target(create=not options.dry_run)
+        there = self._open_target(create=False)
         try:
-            there = self._open_target(create=False)
+            self._plan.look_ahead(lambda: self._entries(tell=False), there)
+            target = None if self._options.dry_run else self._open_target(create=True)
             try:
+                there = there or self._open_target(create=False)
                 steps = self._plan.steps(self._entries(), there)
-                if options.dry_run:
+                if self._options.dry_run:
                     self._count_all(steps)
                 else:
                     if target is None or there is None:
@@ -98,11 +99,13 @@ class TreeWriter:
                     resumer = Resumer(there, self._is_chunk, self._metadata, self._look)
                     self._write(resumer.steps(steps), target)
             finally:
-                if there is not None:
-                    there.close()
+                if target is not None:
+                    target.close()
         finally:
-            if target is not None:
-                target.close()
+            if there is not None:
+                there.close()
+            self._plan.close()
+            self._places.close()
         self._result.missing = self._plan.missing
         self._note()
 
@@ -147,7 +150,7 @@ class TreeWriter:
                 result.unchanged += 1
                 result.bytes_there += entry.size
                 size = entry.size
-            if entry.link is None:
+            if entry.link is None and step.place is None:
                 result.bytes_restored += size
         if step.selected and step.last:
             self._listed(entry)
@@ -231,7 +234,7 @@ class TreeWriter:
         try:
             if kind is EntryType.DIRECTORY:
                 self._folder(step, target)
-            elif entry.link is not None:
+            elif entry.link is not None or step.place is not None:
                 self._link(step, target)
             elif kind is EntryType.FILE:
                 if not self._content(step, target):
@@ -282,9 +285,9 @@ class TreeWriter:
     def _applies(self, parts: Parts, entry: Entry | None) -> Callable[[int], None]:
         def apply(descriptor: int) -> None:
             problems, path = self._result.problems, entry.path if entry else b"/" + b"/".join(parts)
-            doubtful, stays = self._plan.unfinished.leave(parts)
-            for name in doubtful:
-                problems.add(path + b"/" + name, DOUBTFUL)
+            stays = self._plan.unfinished.leave(
+                parts, lambda name: problems.add(path + b"/" + name, DOUBTFUL)
+            )
             if descriptor < 0:
                 problems.add(path, "it was moved while the restore ran")
             elif not stays:
@@ -397,10 +400,10 @@ class TreeWriter:
 
     def _placed(self, step: Step, status: os.stat_result | None) -> None:
         if step.group and status is not None:
-            self._places[step.group] = (step.parts, status.st_dev, status.st_ino)
+            self._places.put(step.group, (step.parts, status.st_dev, status.st_ino))
 
     def _link(self, step: Step, target: Target) -> None:
-        place = self._places.get(step.group)
+        place = step.place or self._places.get(step.group)
         if place is None:
             raise OSError("the file that it is a link to was not restored")
         parent = target.enter(step.parts[:-1], self._make)

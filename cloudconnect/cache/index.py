@@ -9,7 +9,6 @@ computed by the codec.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -52,6 +51,7 @@ CREATE TABLE segments (
     used INTEGER NOT NULL
 );
 """
+_SIMILAR: Final = "SELECT feature, segment, ordinal, offset, length FROM features WHERE feature IN"
 
 
 @attrs.define
@@ -112,18 +112,20 @@ class Index:
 
     def similar(self, features: Iterable[int]) -> Iterator[Place]:
         """Places of blocks that share some of these masked features, those of most first."""
-        votes: Counter[Place] = Counter()
-        for feature in features:
-            place = self._features.get(feature)
-            if place is None:
-                for row in self._select(
-                    "SELECT segment, ordinal, offset, length FROM features WHERE feature = ?",
-                    feature,
-                ):
-                    place = Place(*row)
+        known = self._features
+        wanted = list(features)
+        asked = [feature for feature in wanted if feature not in known]
+        stored: dict[int, Place] = {}
+        if asked:
+            marks = ", ".join("?" * len(asked))
+            rows = self._select(f"{_SIMILAR} ({marks})", *asked, keys=1)
+            stored = {row[0]: Place(*row[1:]) for row in rows}
+        votes: dict[Place, int] = {}
+        for feature in wanted:
+            place = known.get(feature) or stored.get(feature)
             if place is not None:
-                votes[place] += 1
-        return (place for place, _ in votes.most_common())
+                votes[place] = votes.get(place, 0) + 1
+        return iter(sorted(votes, key=votes.__getitem__, reverse=True))
 
     def add(self, name: bytes, features: Iterable[int], place: Place) -> None:
         """A block lies at ``place``."""
@@ -215,9 +217,10 @@ class Index:
         finally:
             self._database.close()
 
-    def _select(self, query: str, *parameters: object) -> list[tuple[int, ...]]:
+    def _select(self, query: str, *parameters: object, keys: int = 0) -> list[tuple[int, ...]]:
         """The rows that a query finds: numbers that can be, whatever a damaged page says.
 
+        :param keys: columns at the front that were asked for by their values
         :raises sqlite3.Error: it says something else
         """
         try:
@@ -225,7 +228,7 @@ class Index:
         except ValueError as error:  # the names of columns are no text any more
             raise sqlite3.DatabaseError("the schema is damaged") from error
         for row in rows:
-            for number in row:
+            for number in row[keys:]:
                 if type(number) is not int or not 0 <= number <= NUMBER_MAX:
                     raise sqlite3.DatabaseError("a row is damaged")
         return rows

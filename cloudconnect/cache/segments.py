@@ -113,12 +113,18 @@ class SegmentFile:
         seen = self._seen
         if seen is not None and seen[:2] == (place.ordinal, place.offset):
             entry: Entry | None = seen[2]
+            head = 0
         else:
-            entry = self.entry(place.ordinal, place.offset)
+            entry = None
+            head = ENTRY_SIZE
+        size = place.length + _TAG
+        read = os.pread(self._file.fileno(), head + size, place.offset + ENTRY_SIZE - head)
+        if entry is None:
+            entry = self._entry(place.ordinal, read[:head])
         if entry is None or entry.length != place.length:
             return None
-        sealed = os.pread(self._file.fileno(), place.length + _TAG, place.offset + ENTRY_SIZE)
-        if len(sealed) != place.length + _TAG:
+        sealed = memoryview(read)[head:]
+        if len(sealed) != size:
             return entry.name, None
         associated = self._keys.associated(entry.name)
         try:
@@ -161,10 +167,12 @@ class SegmentWriter:
         salt = os.urandom(SALT_SIZE)
         self._cipher: AESGCM = keys.cipher(salt)
         self._header = _HEADER.pack(_MAGIC, number, before, salt)
+        # Entries are sealed here, and not each into memory of its own: as large as the largest.
+        self._buffer = bytearray()
         self.number = number
         self.size = 0
         self.last: Place | None = None
-        self._write([self._header], HEADER_SIZE)
+        self._write(self._header)
 
     def append(self, name: bytes, data: bytes | memoryview, features: Sequence[int]) -> Place:
         """Append a block.
@@ -175,18 +183,22 @@ class SegmentWriter:
         ordinal = 0 if last is None else last.ordinal + 1
         known = [*features, *(0,) * KEPT][:KEPT]
         entry = _ENTRY.pack(name, len(data), 0 if last is None else last.length, *known)
-        head = self._cipher.encrypt(_nonce(ordinal, False), entry, self._header)
+        size = len(data) + OVERHEAD
+        if size > len(self._buffer):
+            self._buffer = bytearray(size)
+        view = memoryview(self._buffer)[:size]
+        self._cipher.encrypt_into(_nonce(ordinal, False), entry, self._header, view[:ENTRY_SIZE])
         associated = self._keys.associated(name)
-        sealed = self._cipher.encrypt(_nonce(ordinal, True), data, associated)
+        self._cipher.encrypt_into(_nonce(ordinal, True), data, associated, view[ENTRY_SIZE:])
         place = Place(self.number, ordinal, self.size, len(data))
-        self._write([head, sealed], len(data) + OVERHEAD)
+        self._write(view)
         self.last = place
         return place
 
-    def _write(self, parts: list[bytes], size: int) -> None:
-        written = os.writev(self._descriptor, parts)
+    def _write(self, octets: bytes | memoryview) -> None:
+        written = os.write(self._descriptor, octets)
         self.size += written
-        if written != size:
+        if written != len(octets):
             raise OSError("a segment could not be written whole")
 
     def close(self) -> None:

@@ -38,7 +38,8 @@ from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
 from cloudconnect.errors import ExitCode, SourceCommandFailed, Truncated, UsageError
 from cloudconnect.keys import MasterKey
 from cloudconnect.tap.allocator import few_arenas
-from cloudconnect.tenant.jobmanager import new_job_id
+from cloudconnect.tenant.early import Foreseen
+from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.mover import Rates
 from cloudconnect.tenant.retrying import Journey
 from cloudconnect.wire.channel import FrameChannel
@@ -134,7 +135,7 @@ def backup(
         result, session, saved = _dry_run(options(None, None), console), "", None
         notes: list[str] = []
     else:
-        label = host or host_label()
+        label, job_id = host or host_label(), new_job_id()
         result, session, saved, notes = on_line(
             settings,
             lambda line, interrupt: _back_up(
@@ -143,9 +144,12 @@ def backup(
                 options,
                 (rates, choices["wan"]),
                 (stdin_name, command_name, words),
-                (label, job, tags),
+                Labels(host=label, job=job, tags=tags, job_id=job_id),
             ),
             wanted=(*beside.BACKUP, *wan.wanted_beside(settings.mode, choices["wan"])),
+            foresee=lambda manager: _foreseen(
+                settings, manager, choices["wan"], (job_id, label, job)
+            ),
         )
     _report(console, result, session, saved, notes)
     unread = result.unreadable.count
@@ -158,7 +162,7 @@ async def _back_up(
     options: Callable[..., BackupOptions],
     way: tuple[Rates, str],
     standard: tuple[str | None, str | None, tuple[str, ...]],
-    labelled: tuple[str, str, tuple[str, ...]],
+    labels: Labels,
 ) -> tuple[BackupResult, str, tuple[wan.WAN, dict[str, Any]], list[str]]:
     """One job; the command behind standard input is started only once the keys are open."""
     from cloudconnect.backup.upload import BackupRun
@@ -166,9 +170,8 @@ async def _back_up(
     description, keys = line.keys()
     cache = cache_folder(os.environ, line.account.provider, description.repository)
     console = line.settings.console
-    (stdin_name, command_name, words), (host, job, tags) = standard, labelled
-    job_id, identifier = new_job_id(), ""
-    labels = Labels(host=host, job=job, tags=tags, job_id=job_id)
+    (stdin_name, command_name, words), identifier = standard, ""
+    host, job, job_id = labels.host, labels.job, labels.job_id
     command = None if command_name is None else _start(words)
     stdin, once = None, None
     if command is not None and command_name is not None:
@@ -239,6 +242,17 @@ async def _back_up(
         if command is not None and command.poll() is None:
             command.kill()
             command.wait()
+
+
+def _foreseen(
+    settings: TenantSettings, manager: JobManager, choice: str, labelled: tuple[bytes, str, str]
+) -> Foreseen | None:
+    """The session of this command, where the profile names the repository."""
+    streams = wan.foreseen_streams(settings, choice, manager.round_trip)
+    repository = settings.repository
+    if streams is None or repository is None:
+        return None
+    return Foreseen(SessionKind.BACKUP, repository, *labelled, streams)
 
 
 def _dry_run(options: BackupOptions, console: Console) -> BackupResult:

@@ -20,7 +20,7 @@ else:
 SHELLS: Final = ("bash", "zsh", "fish")
 
 
-class TypedPath(_ParamType):
+class Place(_ParamType):
     """A path as it was typed; whether there is anything is looked at by whoever uses it.
 
     :param kind: ``file`` or ``dir``
@@ -36,8 +36,8 @@ class TypedPath(_ParamType):
         return [CompletionItem(incomplete, type=self.name)]
 
 
-FILE: Final = TypedPath("file")
-FOLDER: Final = TypedPath("dir")
+FILE: Final = Place("file")
+FOLDER: Final = Place("dir")
 
 
 @click.command()

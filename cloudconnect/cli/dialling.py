@@ -17,12 +17,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from cloudconnect.cli.side_by_side import connect_first
 from cloudconnect.config.profile import Profile
 from cloudconnect.errors import UsageError
 from cloudconnect.settings import CONNECT_SECONDS
 
-#: What is not connected after so many seconds more, the reactor tries in its own way, with another
-#: of the host's addresses too: by then two ways there and back over a slow line have passed.
+#: What is not connected after so many seconds more, the reactor tries in its own way: by then two
+#: ways there and back over a slow line have passed, and four of the host's addresses were tried.
 PATIENCE_SECONDS: Final = 1.0
 
 #: Where a login password, or a command that prints it, comes from beside the profile.
@@ -49,8 +50,7 @@ class Dialled:
 
     def _connect(self) -> None:
         with contextlib.suppress(OSError, UnicodeError):  # who connects then gets the error
-            made = socket.create_connection(self.place, CONNECT_SECONDS)
-            made.setblocking(False)
+            made = connect_first(self.place, CONNECT_SECONDS, lambda: self._wanted)
             with self._lock:
                 if self._wanted:
                     self._socket = made

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from cloudconnect.cli.sections import SUMMARY_MAX, CommandGroup
+from cloudconnect.cli.sections import CommandGroup
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -45,7 +45,7 @@ def uncollected(for_good: bool = False) -> Iterator[None]:
             gc.enable()
 
 
-class Place(NamedTuple):
+class Listed(NamedTuple):
     """Where a command is.
 
     :ivar module: that has it
@@ -70,7 +70,7 @@ class LazyGroup(CommandGroup):
     def __init__(
         self,
         *arguments: Any,
-        places: Mapping[str, Place],
+        places: Mapping[str, Listed],
         aliases: Mapping[str, str] = {},
         **options: Any,
     ) -> None:
@@ -91,25 +91,22 @@ class LazyGroup(CommandGroup):
             command: click.Command = getattr(importlib.import_module(place.module), place.name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands and what each of them does, in whole sentences."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(self._summaries(ctx)))
-
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands that begin so, and options."""
         from click.shell_completion import CompletionItem
 
         found = [
             CompletionItem(name, help=summary)
-            for name, summary in self._summaries(ctx)
+            for name, summary in self.summaries(ctx)
             if name.startswith(incomplete)
         ]
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
-    def _summaries(self, ctx: click.Context) -> Iterator[tuple[str, str]]:
+    def summaries(self, ctx: click.Context) -> Iterator[tuple[str, str]]:
+        """As the group's; no module is imported for it."""
+        others = dict(super().summaries(ctx))
         for name in self.list_commands(ctx):
             if name in self._places:
                 yield name, self._places[name].summary
-            elif (command := self.get_command(ctx, name)) is not None and not command.hidden:
-                yield name, command.get_short_help_str(SUMMARY_MAX)
+            elif name in others:
+                yield name, others[name]

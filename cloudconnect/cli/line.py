@@ -43,6 +43,7 @@ from cloudconnect.keys import MasterKey, Password
 from cloudconnect.shown import Shown
 from cloudconnect.tenant.accelerated import Wanted
 from cloudconnect.tenant.control import Account
+from cloudconnect.tenant.early import Foreseen
 from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.tenant.mover import UNLIMITED, Rates
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
@@ -330,6 +331,7 @@ def on_line(
     login: Password | None = None,
     first: Callable[[Any, Interrupt], Coroutine[Any, Any, TenantSettings]] | None = None,
     wanted: Sequence[str] = (),
+    foresee: Callable[[JobManager], Foreseen | None] = lambda manager: None,
 ) -> _T:
     """Log in, do ``work``, close; returns what ``work`` returns.
 
@@ -340,6 +342,7 @@ def on_line(
         it, or a certificate
     :param first: what is to be done before; its settings say where to log in
     :param wanted: modules that ``work`` imports (:mod:`cloudconnect.cli.beside`)
+    :param foresee: which session ``work`` will want first, once the line is up; None: any, or none
     """
     # What is wrong with these is said before anybody is asked for a secret.
     _ = (settings.tenant, trust_of(settings))
@@ -356,7 +359,9 @@ def on_line(
     async def lined(reactor: Any, interrupt: Interrupt) -> _T:
         found = settings if first is None else await first(reactor, interrupt)
         manager = dial(reactor, found, identity, interrupt, settings.dialled)
-        logging_in = Deferred.fromCoroutine(log_in(reactor, found, manager, password, interrupt))
+        logging_in = Deferred.fromCoroutine(
+            log_in(reactor, found, manager, password, interrupt, lambda: foresee(manager))
+        )
         imported = import_beside(reactor, wanted)
         try:
             try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -23,6 +24,7 @@ from cloudconnect.errors import ContextMismatch, NotReachable
 from cloudconnect.keys import Password
 from cloudconnect.settings import CONNECT_SECONDS
 from cloudconnect.tenant.control import Account
+from cloudconnect.tenant.early import Foreseen
 from cloudconnect.tenant.jobmanager import JobManager
 from cloudconnect.tenant.retrying import Interruption, Journey, Retrying
 from cloudconnect.transports.identity import ServerIdentity
@@ -105,14 +107,16 @@ async def log_in(
     manager: JobManager,
     password: Password | None,
     interrupt: Interrupt,
+    foresee: Callable[[], Foreseen | None] = lambda: None,
 ) -> Account:
     """The first log-in: where the provider has answered and the line broke then, because it is just
     being restarted, it is tried again for a while.
 
+    :param foresee: as :meth:`JobManager.log_in` has it
     :raises CloudConnectError: it did not succeed
     """
     try:
-        return await manager.log_in(settings.tenant, password)
+        return await manager.log_in(settings.tenant, password, foresee)
     except NotReachable:
         limit = min(settings.retry, LOG_IN_SECONDS)
         if not manager.answered or limit <= 0:

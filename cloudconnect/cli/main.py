@@ -12,104 +12,104 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from cloudconnect.cli.importing import LazyGroup, Place, uncollected
+from cloudconnect.cli.importing import LazyGroup, Listed, uncollected
 from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
 #: Commands, and where they are.
-_COMMANDS: Final[dict[str, Place]] = {
-    "backup": Place(
+_COMMANDS: Final[dict[str, Listed]] = {
+    "backup": Listed(
         "cloudconnect.cli.backup",
         "backup",
         "Back up files, folders, or standard input, as one restore point.",
     ),
-    "check": Place(
+    "check": Listed(
         "cloudconnect.cli.check",
         "check",
         "Check that restore points can be restored: all of them, or each POINT.",
     ),
-    "completion": Place(
+    "completion": Listed(
         "cloudconnect.cli.completion",
         "completion",
         "Print what makes SHELL complete commands, options and paths.",
     ),
-    "connect": Place(
+    "connect": Listed(
         "cloudconnect.cli.connect",
         "connect",
         "Connect to a provider once, and remember how in a profile.",
     ),
-    "delete": Place("cloudconnect.cli.keeping", "delete", "Put restore points into the bin."),
-    "diff": Place(
+    "delete": Listed("cloudconnect.cli.keeping", "delete", "Put restore points into the bin."),
+    "diff": Listed(
         "cloudconnect.cli.diff",
         "diff",
         "Show what changed from restore point FIRST to SECOND, everywhere or in PATH.",
     ),
-    "dump": Place(
+    "dump": Listed(
         "cloudconnect.cli.dump",
         "dump",
         "Write one file of a restore point, or a tar archive, to standard output.",
     ),
-    "events": Place(
+    "events": Listed(
         "cloudconnect.cli.history",
         "events",
         "List what the provider has kept of your sessions, security warnings among it.",
     ),
-    "find": Place(
+    "find": Listed(
         "cloudconnect.cli.find",
         "find",
         "Search all restore points, oldest first, for what PATTERN means.",
     ),
-    "job": Place(
+    "job": Listed(
         "cloudconnect.cli.job",
         "job",
         "Backups on a schedule, which the agent runs (twist cloudconnect-agent).",
     ),
-    "key": Place(
+    "key": Listed(
         "cloudconnect.cli.key",
         "key",
         "The repository's encryption key: the recovery kit, passphrases, and new keys.",
     ),
-    "lock": Place(
+    "lock": Listed(
         "cloudconnect.cli.keeping",
         "lock",
         "Lock restore points: until DATE nobody can delete them, neither you nor the provider.",
     ),
-    "ls": Place(
+    "ls": Listed(
         "cloudconnect.cli.points",
         "ls",
         "List what is in a restore point: everything, or PATH and what is below it.",
     ),
-    "node": Place(
+    "node": Listed(
         "cloudconnect.cli.node", "node", "Nodes of a provider that run on hosts of their own."
     ),
-    "points": Place("cloudconnect.cli.points", "points", "List the restore points, oldest first."),
-    "provider": Place("cloudconnect.cli.provider", "provider", "Be a service provider."),
-    "quickstart": Place(
+    "points": Listed("cloudconnect.cli.points", "points", "List the restore points, oldest first."),
+    "provider": Listed("cloudconnect.cli.provider", "provider", "Be a service provider."),
+    "quickstart": Listed(
         "cloudconnect.cli.quickstart",
         "quickstart",
         "Try the whole story: back up SOURCE (this folder by default) and restore it, on loopback.",
     ),
-    "restore": Place(
+    "restore": Listed(
         "cloudconnect.cli.restore",
         "restore",
         "Restore a point, or some paths of it, below a folder.",
     ),
-    "retention": Place(
+    "retention": Listed(
         "cloudconnect.cli.retention",
         "retention",
         "Which restore points are kept, and which the provider puts into the bin by itself.",
     ),
-    "session": Place("cloudconnect.cli.history", "session", "The sessions that jobs have had."),
-    "status": Place(
+    "session": Listed("cloudconnect.cli.history", "session", "The sessions that jobs have had."),
+    "status": Listed(
         "cloudconnect.cli.status",
         "status",
         "Show the newest restore point of each host and job, as the provider has them.",
     ),
-    "undelete": Place(
+    "undelete": Listed(
         "cloudconnect.cli.keeping",
         "undelete",
         "Take restore points out of the bin: cloudconnect points --deleted lists them.",
     ),
-    "wan": Place(
+    "wan": Listed(
         "cloudconnect.cli.wan_nodes",
         "wan",
         "WAN acceleration on your side: its cache, and accelerators that machines share.",

@@ -13,74 +13,74 @@ import click
 
 from cloudconnect.cli.console import Console
 from cloudconnect.cli.directories import directory_option, json_option
-from cloudconnect.cli.importing import LazyGroup, Place
+from cloudconnect.cli.importing import LazyGroup, Listed
 from cloudconnect.config.provider import ProviderSettings, check_roles, initialize, load, running
 from cloudconnect.errors import Busy
 
 #: Commands that are imported when they are called.
-_COMMANDS: Final[dict[str, Place]] = {
-    "audit": Place(
+_COMMANDS: Final[dict[str, Listed]] = {
+    "audit": Listed(
         "cloudconnect.cli.audit",
         "audit",
         "List the audit log: every act of an admin, and every step of a key exchange.",
     ),
-    "catalogue": Place(
+    "catalogue": Listed(
         "cloudconnect.cli.catalogue",
         "catalogue",
         "What the provider knows (tenants, catalogues, keys, settings), without what is stored.",
     ),
-    "certificate": Place(
+    "certificate": Listed(
         "cloudconnect.cli.certificate",
         "certificate",
         "The certificate that tenants see: look, renew, replace, announce the next key.",
     ),
-    "drill": Place(
+    "drill": Listed(
         "cloudconnect.cli.drill", "drill", "Attack this running provider, and show that it is seen."
     ),
-    "events": Place(
+    "events": Listed(
         "cloudconnect.cli.provider_listings",
         "events",
         "List what happened, security warnings among it.",
     ),
-    "gateway": Place(
+    "gateway": Listed(
         "cloudconnect.cli.provider_gateways", "gateway", "Gateways in processes of their own."
     ),
-    "gc": Place(
+    "gc": Listed(
         "cloudconnect.cli.provider_care",
         "gc",
         "Collect garbage now: give back the room of what no restore point needs.",
     ),
-    "node": Place(
+    "node": Listed(
         "cloudconnect.cli.provider_nodes",
         "node",
         "Gateways, data movers and WAN accelerators in processes of their own.",
     ),
-    "points": Place("cloudconnect.cli.provider_listings", "points", "List restore points."),
-    "reload": Place(
+    "points": Listed("cloudconnect.cli.provider_listings", "points", "List restore points."),
+    "reload": Listed(
         "cloudconnect.cli.certificate",
         "reload",
         "Have the running provider read its certificates and provider.toml again.",
     ),
-    "scrub": Place(
+    "scrub": Listed(
         "cloudconnect.cli.provider_care",
         "scrub",
         "Read what is stored and compare it with its digests; no key is needed for that.",
     ),
-    "sessions": Place(
+    "sessions": Listed(
         "cloudconnect.cli.provider_listings",
         "sessions",
         "List sessions: who, what, how they ended, and the identifiers of their keys.",
     ),
-    "status": Place(
+    "status": Listed(
         "cloudconnect.cli.provider_status",
         "status",
         "Show how the provider is: roles, nodes, certificates, what is stored, what went wrong.",
     ),
-    "tenant": Place("cloudconnect.cli.tenant_access", "tenant", "The provider's tenants."),
-    "usage": Place(
+    "tenant": Listed("cloudconnect.cli.tenant_access", "tenant", "The provider's tenants."),
+    "usage": Listed(
         "cloudconnect.cli.usage", "usage", "Report what each tenant has stored and sent."
     ),
-    "wan": Place(
+    "wan": Listed(
         "cloudconnect.cli.provider_wan", "wan", "WAN acceleration, the provider's end of it."
     ),
 }

@@ -12,7 +12,7 @@ from cloudconnect.cache.measuring import measure
 from cloudconnect.cli.administering import Acts, administrate, listed
 from cloudconnect.cli.console import Console, cache_text, printable, size
 from cloudconnect.cli.directories import debug_option, directory_option, json_option
-from cloudconnect.cli.importing import LazyGroup, Place
+from cloudconnect.cli.importing import LazyGroup, Listed
 from cloudconnect.cli.values import parse_size
 from cloudconnect.commands.admin import Seed
 from cloudconnect.config.provider import load
@@ -20,7 +20,7 @@ from cloudconnect.errors import ExitCode
 
 #: Commands that are imported when they are called.
 _COMMANDS: Final = {
-    "enroll": Place(
+    "enroll": Listed(
         "cloudconnect.cli.wan_nodes",
         "enroll",
         "Make the directory of a WAN accelerator; carry it to its host on a safe way.",

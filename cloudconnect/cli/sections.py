@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
 
-#: Characters of what a help text says of a command that another one lists: none is longer.
-SUMMARY_MAX: Final = 200
+#: Characters of a command's first sentence in a list of commands: click would cut it to one line.
+SHORT_HELP_MAX: Final = 400
 
 
 class SharedOption(click.Option):
@@ -45,11 +46,13 @@ class CommandGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands and what they are for."""
-        rows = []
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                rows.append((name, command.get_short_help_str(SUMMARY_MAX)))
+        rows = list(self.summaries(ctx))
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+    def summaries(self, ctx: click.Context) -> Iterator[tuple[str, str]]:
+        """The commands of this group, by name, and the first sentence of each."""
+        for name, command in sorted(self.commands.items()):
+            if not command.hidden:
+                yield name, command.get_short_help_str(SHORT_HELP_MAX)

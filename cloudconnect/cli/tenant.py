@@ -145,6 +145,15 @@ class TenantSettings(Shown):
                 f"{self.profile.encryption!r} is not an encryption mode: tenant, provider or none"
             ) from None
 
+    @property
+    def repository(self) -> bytes | None:
+        """The repository's 16 bytes, where the profile knows them."""
+        try:
+            known = bytes.fromhex(self.profile.repository)
+        except ValueError:
+            return None
+        return known if len(known) == 16 else None
+
     def identity(self) -> ServerIdentity | None:
         """The certificate to log in with, where one is named in the place of a password.
 

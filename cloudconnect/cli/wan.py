@@ -13,17 +13,17 @@ from twisted.internet.defer import maybeDeferred
 from cloudconnect.cli import beside
 from cloudconnect.cli.console import size
 from cloudconnect.cli.line import Line
+from cloudconnect.cli.tenant import TenantSettings
 from cloudconnect.cli.wan_shared import shared_accelerator
 from cloudconnect.commands.links import link_in_process
 from cloudconnect.content.atrest import EncryptionMode, RepositoryDescription
 from cloudconnect.errors import UsageError
+from cloudconnect.settings import LONG_LINE_SECONDS
 from cloudconnect.tenant.accelerated import OwnAccelerator, Wanted
 from cloudconnect.transports.memory import MemoryEndpoint
 
 #: Connections between the accelerators: several fill a line with loss that one does not.
 STREAMS: Final = 4
-#: A line with a shorter way there and back is a LAN, where compressing costs more than sending.
-SHORT_SECONDS: Final = 0.005
 
 _EFFECTS: Final = {
     EncryptionMode.TENANT: "encryption mode tenant: accelerators see sealed chunks, of which only "
@@ -158,18 +158,33 @@ def decide(line: Line, mode: EncryptionMode, choice: str) -> WAN:
 
     :raises UsageError: ``on``, and the provider does not offer it
     """
+    return _decided(line.account.wan, mode, choice, line.manager.round_trip)
+
+
+def foreseen_streams(settings: TenantSettings, choice: str, round_trip: float | None) -> int | None:
+    """Connections between the accelerators that the command's session will probably have, before
+    it is known whether the provider offers any; 0: it goes without.
+
+    :param round_trip: of the line, in seconds, where that is known
+    :return: None where that cannot be said: a shared accelerator may not be there
+    """
+    if not _decided(True, settings.mode, choice, round_trip).used:
+        return 0
+    return None if settings.profile.wan_accelerator else STREAMS
+
+
+def _decided(offered: bool, mode: EncryptionMode, choice: str, way: float | None) -> WAN:
     plain = mode is not EncryptionMode.TENANT
     if choice == "on":
-        if not line.account.wan:
+        if not offered:
             raise UsageError("the provider offers no WAN acceleration: use --wan auto or off")
         return WAN(used=True, optional=False, why=_EFFECTS[mode], plain=plain)
     if choice == "off":
         return WAN(why="not wanted")
-    if not line.account.wan:
+    if not offered:
         return WAN(why="the provider offers none")
     if not plain:
         return WAN(why=_EFFECTS[mode])
-    way = line.manager.round_trip
-    if way is not None and way < SHORT_SECONDS:
+    if way is not None and way < LONG_LINE_SECONDS:  # compressing costs more than sending
         return WAN(why="the line is a short one")
     return WAN(used=True, why=_EFFECTS[mode], plain=plain)

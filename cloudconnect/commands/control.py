@@ -71,12 +71,13 @@ def key_a_context(session: bytes, role: str) -> bytes:
 class AuthenticateFirst(BoundedCommand):
     """Begin SCRAM-SHA-256-PLUS; the answer is the server-first message.
 
-    ``versions``: every protocol version that the tenant speaks.
+    ``versions``: every protocol version that the tenant speaks. ``start``: whether Start may be
+    sent behind AuthenticateFinal, before that is answered. Older ones do not say, and cut the line.
     """
 
     commandName = b"AuthenticateFirst"
     arguments = [(b"message", amp.Unicode()), (b"versions", CBORArgument())]
-    response = [(b"message", amp.Unicode())]
+    response = [(b"message", amp.Unicode()), (b"start", amp.Boolean(optional=True))]
 
 
 class AuthenticateFinal(BoundedCommand):
@@ -206,7 +207,8 @@ class Start(BoundedCommand):
     acceleration is wanted. ``streams``: how many parallel connections there are between the
     accelerators, 1 without them. ``session``: the new session's 16 bytes. ``plan``: for each target
     role a map with ``role``, ``route``, ``gateways``, ``versions`` and ``limits``; the keys travel
-    beside it, in the same order, so that no printed plan can hold one.
+    beside it, in the same order, so that no printed plan can hold one. ``amend``: whether a Finish
+    that said that all is well may be taken back by another one; older providers do not say.
     """
 
     commandName = b"Start"
@@ -223,6 +225,7 @@ class Start(BoundedCommand):
         (b"session", FixedBytes(16)),
         (b"plan", CBORArgument()),
         (b"keys_a", amp.ListOf(SecretArgument(KeyA))),
+        (b"amend", amp.Boolean(optional=True)),
     ]
 
 
@@ -232,7 +235,7 @@ class Finish(BoundedCommand):
     ``outcome``: ``done``, ``incomplete``, ``failed``, ``interrupted``, ``security_warning``.
     ``warnings``: the tenant's own warnings, as maps. The answer holds the provider's, and in
     ``notes`` what else it has to say, a list of texts: that the soft quota is passed. Older ones
-    leave that out.
+    leave that out. Who has said that all is well may soon say once more that it is not.
     """
 
     commandName = b"Finish"

@@ -134,6 +134,18 @@ class HandWAN(BoundedCommand):
     response: ClassVar[list[tuple[bytes, amp.Argument]]] = []
 
 
+class PassedWAN(BoundedCommand):
+    """On the tenant's LAN: answered once all of a session was passed on, both ways, and nothing but
+    the ends of the connections to the target accelerator is due. EndWAN has to follow.
+
+    ``counts``: as in EndWAN. Older accelerators do not know this.
+    """
+
+    commandName = b"PassedWAN"
+    arguments = [(b"session", FixedBytes(16))]
+    response = [(b"counts", CBORArgument())]
+
+
 class EndWAN(BoundedCommand):
     """On the tenant's LAN: the session is over; answered once its last byte is out, or given up.
 

@@ -70,7 +70,7 @@ class Registration(Service):
         raise NotImplementedError
 
     def lost(self) -> None:
-        """A line on which the node was registered is gone."""
+        """A line on which the node was registered, or was to be, is gone."""
 
     def startService(self) -> None:
         """Begin."""
@@ -107,11 +107,9 @@ class Registration(Service):
         keep_alive(line.transport)
         try:
             what = await self.register(line)
-            try:
-                self._log.info("registered with the service, {what}", what=what)
-                await line.lost
-            finally:
-                self.lost()
+            self._log.info("registered with the service, {what}", what=what)
+            await line.lost
         finally:
+            self.lost()
             if line.transport is not None:
                 line.transport.loseConnection()

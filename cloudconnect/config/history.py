@@ -13,11 +13,12 @@ KEPT: Final = {
     # Backups that do not come are noticed by the sessions of half a year.
     "sessions_days": (180, 3650),
     "audit_days": (30, 3650),
+    "audit_gb": (1, 10_000),
     "tenant_events": (1000, 100_000_000),
     "tenant_sessions": (1000, 100_000_000),
 }
-#: Those that may be 0: for ever.
-FOR_EVER: Final = ("events_days", "sessions_days", "audit_days")
+#: Those that may be 0: for ever, and any number.
+FOR_EVER: Final = ("events_days", "sessions_days", "audit_days", "audit_gb")
 DEFAULT: Final = Keep()
 
 
@@ -27,7 +28,7 @@ def keep_of(settings: Any) -> Keep:
 
 
 def bounds_of_kept() -> dict[str, tuple[int, int]]:
-    """The least and the most of each, 0 among them where it means for ever."""
+    """The least and the most of each, 0 among them where it means no bound."""
     return {name: (0 if name in FOR_EVER else least, most) for name, (least, most) in KEPT.items()}
 
 
@@ -39,4 +40,4 @@ def check_kept(values: dict[str, Any]) -> None:
     for name in FOR_EVER:
         least = KEPT[name][0]
         if 0 < values.get(name, 0) < least:
-            raise UsageError(f"{name} is 0, which is for ever, or {least} or more")
+            raise UsageError(f"{name} is 0, which means no bound, or {least} or more")

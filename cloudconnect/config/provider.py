@@ -75,6 +75,7 @@ class ProviderSettings:
         warnings are kept, 30 to 3,650; 0: for ever
     :ivar sessions_days: likewise sessions, 180 to 3,650; 0: for ever
     :ivar audit_days: likewise the audit log, 30 to 3,650; 0: for ever
+    :ivar audit_gb: GiB of it that are kept, 1 to 10,000; 0: any number
     :ivar tenant_events: events that are kept of one tenant, and as many of its security warnings,
         1,000 to 100,000,000
     :ivar tenant_sessions: sessions that are kept of one tenant, likewise
@@ -119,6 +120,7 @@ class ProviderSettings:
     events_days: int = DEFAULT.events_days
     sessions_days: int = DEFAULT.sessions_days
     audit_days: int = DEFAULT.audit_days
+    audit_gb: int = DEFAULT.audit_gb
     tenant_events: int = DEFAULT.tenant_events
     tenant_sessions: int = DEFAULT.tenant_sessions
     wan_caches: str = "wan"
@@ -215,8 +217,8 @@ class ProviderSettings:
             "# that was removed can come back.",
             *(f"{name} = {getattr(self, name)}" for name in _TENANTS),
             "# Days, of those in which the provider runs, in which events and security warnings,",
-            "# sessions, and the audit log are kept (0: for ever); events, security warnings and",
-            "# sessions that are kept of one tenant.",
+            "# sessions, and the audit log are kept (0: for ever); GiB that the log may have (0:",
+            "# any number); events, security warnings and sessions that are kept of one tenant.",
             *(f"{name} = {getattr(self, name)}" for name in KEPT),
             "# WAN acceleration: where its block caches lie, best on another disk than this",
             "# folder, which has their key; GiB for one tenant's (0: none in this process), all.",

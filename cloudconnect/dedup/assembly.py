@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import attrs
 from blake3 import blake3
 
-from cloudconnect.dedup.bases import Shelf, check_of
+from cloudconnect.dedup.bases import Shelf
 from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction, unpack_control
 from cloudconnect.dedup.interfaces import Place
 from cloudconnect.dedup.limits import BLOCK_MIN, PIECE_BYTES, PIECES_FEW
 from cloudconnect.dedup.literals import decompress_delta
 from cloudconnect.dedup.messages import Batch
 from cloudconnect.errors import ProtocolViolation
+
+#: Pieces of up to so many bytes are copied: a view takes five times as much by itself as bytes do,
+#: and keeps the section that it is a part of.
+COPIED_MAX: Final = 512
 
 
 @attrs.define(weakref_slot=False)
@@ -88,8 +93,8 @@ class Assembler:
         """The delta section; None where there is no such prefix here."""
         if not batch.delta_plain:
             return None
-        prefix = self._shelf.prefix(bases, names)
-        if prefix is None or check_of(prefix) != batch.check:
+        prefix = self._shelf.prefix(bases, names, batch.check)
+        if prefix is None:
             return None
         return memoryview(decompress_delta(prefix, batch.delta, batch.delta_plain))
 
@@ -117,7 +122,8 @@ class Assembler:
                         piece.data = changed[changed_at : changed_at + number]
                     changed_at += number
                 else:
-                    piece.data = sent[sent_at : sent_at + number]
+                    part = sent[sent_at : sent_at + number]
+                    piece.data = part if number > COPIED_MAX else bytes(part)
                     sent_at += number
                 self._name(pending, piece)
                 pending.pieces.append(piece)

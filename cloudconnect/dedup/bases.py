@@ -1,7 +1,8 @@
 """Layer 1: the prefix of a delta: blocks of the cache and what lies around them.
 
 Both ends put it together from their own caches, so its first 16 bytes of BLAKE3 go with it: where
-the caches differ, the far end sees that before it decompresses.
+the caches differ, the far end sees that before it decompresses. That check is over all of a prefix,
+so its blocks are hashed one by one only where it is wrong: to find what is damaged.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import attrs
 from blake3 import blake3
 
 from cloudconnect.dedup.instructions import Base
@@ -22,6 +24,22 @@ CHECK_SIZE: Final = 16
 def check_of(prefix: bytes) -> bytes:
     """The bytes by which a prefix is recognised."""
     return blake3(prefix).digest(CHECK_SIZE)
+
+
+@attrs.frozen
+class Run:
+    """Blocks of a cache that lie behind each other.
+
+    :ivar name: of the first one
+    :ivar contents: of each
+    :ivar first: place of the first one
+    :ivar last: place of the last one
+    """
+
+    name: bytes
+    contents: list[bytes]
+    first: Place
+    last: Place
 
 
 class Shelf:
@@ -55,54 +73,76 @@ class Shelf:
             return None
         return place, block[1]
 
-    def around(self, place: Place, base: Base) -> tuple[bytes, bytes] | None:
-        """Name of the block at ``place``, and the bytes that ``base`` means from there.
+    def run(self, place: Place, blocks: int, careful: bool) -> Run | None:
+        """So many blocks from ``place`` on.
 
-        :return: None where a block is gone, or it would be more than PREFIX_MAX
+        :param careful: look at the name of each; else they are only what the cache says
+        :return: None where one is gone, or they would be more than PREFIX_MAX
         """
-        parts: list[bytes] = []
+        contents: list[bytes] = []
         size = 0
         first = b""
         here: Place | None = place
-        before = self.cache.beside(place, -1) if base.before else None
-        block = None if before is None else self.read(before)
-        if block is not None:
-            parts.append(block[1][-MARGIN:])
-        for index in range(base.blocks):
+        for index in range(blocks):
             if index:
                 assert here is not None
                 here = self.cache.beside(here, 1)
             if here is None or size + here.length > PREFIX_MAX:
                 return None
-            block = self.read(here)
+            block = self._read(here, careful)
             if block is None:
                 return None
             first = first or block[0]
             size += len(block[1])
-            parts.append(block[1])
-        after = self.cache.beside(here, 1) if base.after and here is not None else None
-        block = None if after is None else self.read(after)
-        if block is not None:
-            parts.append(block[1][:MARGIN])
-        return first, b"".join(parts)
+            contents.append(block[1])
+        assert here is not None
+        return Run(first, contents, place, here)
 
-    def prefix(self, bases: Sequence[Base], names: Sequence[bytes]) -> bytes | None:
-        """What a batch's bases mean here, or None where something of it is gone.
+    def around(self, run: Run, before: bool, after: bool, careful: bool) -> list[bytes]:
+        """The bytes of a run, with what stands before and behind it where that is asked for.
+
+        :param careful: as in :meth:`run`
+        """
+        head = self._beside(run.first, -1, careful)[-MARGIN:] if before else b""
+        tail = self._beside(run.last, 1, careful)[:MARGIN] if after else b""
+        return [part for part in (head, *run.contents, tail) if part]
+
+    def prefix(self, bases: Sequence[Base], names: Sequence[bytes], check: bytes) -> bytes | None:
+        """The prefix that a batch's bases mean, or None where it is another one here.
 
         :param names: of the first block of each
+        :param check: what :func:`check_of` says of it at the far end
         """
+        for careful in (False, True):
+            prefix = self._put_together(bases, names, careful)
+            if prefix is None or check_of(prefix) == check:
+                return prefix
+        return None
+
+    def _put_together(
+        self, bases: Sequence[Base], names: Sequence[bytes], careful: bool
+    ) -> bytes | None:
         parts: list[bytes] = []
         size = 0
         for base, name in zip(bases, names, strict=True):
             place = self.cache.find(name)
-            found = None if place is None else self.around(place, base)
-            if found is None or found[0] != name:
+            run = None if place is None else self.run(place, base.blocks, careful)
+            if run is None or run.name != name:
                 return None
-            size += len(found[1])
+            around = self.around(run, base.before, base.after, careful)
+            size += sum(map(len, around))
             if size > PREFIX_MAX:
                 return None
-            parts.append(found[1])
+            parts += around
         return b"".join(parts)
+
+    def _beside(self, place: Place, steps: int, careful: bool) -> bytes:
+        beside = self.cache.beside(place, steps)
+        block = None if beside is None else self._read(beside, careful)
+        return b"" if block is None else block[1]
+
+    def _read(self, place: Place, careful: bool) -> tuple[bytes, bytes] | None:
+        return self.read(place) if careful else self.cache.read(place)
 
 
 def plan(places: Iterable[Place]) -> list[tuple[Place, Base]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import Final
 
 import attrs
 
@@ -10,6 +11,12 @@ from cloudconnect.dedup.bases import Shelf, plan
 from cloudconnect.dedup.instructions import SKIP_MAX, Act, Base, Instruction
 from cloudconnect.dedup.interfaces import IBlockCache, Place
 from cloudconnect.dedup.limits import PREFIX_MAX
+
+#: Bytes by which a piece is seen to begin, or to end, where its base does ...
+EDGE: Final = 64
+#: ... and where those at the beginning stand: what goes before the content in the body of a CHUNK,
+#: its id and its digest, is another one in each version of it.
+EDGE_FROM: Final = 128
 
 
 @attrs.define
@@ -54,46 +61,75 @@ class Delta:
     """The delta section of a batch before compression.
 
     :ivar prefix: the bytes of its bases; empty where there is no delta section
-    :ivar changed: its content
+    :ivar changed: its content, in parts
+    :ivar size: bytes of it
     :ivar bases: what the prefix is made of
     :ivar names: of the first block of each base
     """
 
     prefix: bytes
-    changed: bytes
+    changed: list[bytes | memoryview]
+    size: int
     bases: list[Base]
     names: list[bytes]
 
 
-def take_delta(shelf: Shelf, pieces: Sequence[Piece], fresh: Container[tuple[int, int]]) -> Delta:
+def take_delta(
+    shelf: Shelf, pieces: Sequence[Piece], fresh: Container[tuple[int, int]], careful: bool
+) -> Delta:
     """Make CHANGED of the pieces whose bases can be read.
 
+    What stands beside a base is worth its bytes where a piece begins or ends elsewhere than the
+    base does: then the rest of it is there.
+
     :param fresh: segments and ordinals of what this batch brings: the far end cannot have it yet
+    :param careful: look at the name of each block that is a base
     """
     liked = (place for piece in pieces for place in (piece.base, *piece.more))
     wanted = {place for place in liked if place is not None and place[:2] not in fresh}
+    if not wanted:
+        return Delta(b"", [], 0, [], [])
+    alike: dict[Place, list[Piece]] = {}
+    for piece in pieces:
+        if piece.base is not None:
+            alike.setdefault(piece.base, []).append(piece)
     found: set[tuple[int, int]] = set()
     parts, bases, names = [], [], []
     size = 0
     for place, base in plan(wanted):
-        if (place.segment, place.ordinal + base.blocks) in fresh:
-            base = base._replace(after=False)
-        around = shelf.around(place, base)
-        if around is None or size + len(around[1]) > PREFIX_MAX:
+        run = shelf.run(place, base.blocks, careful)
+        if run is None:
             continue
-        size += len(around[1])
-        names.append(around[0])
-        parts.append(around[1])
-        bases.append(base)
+        first, last = run.contents[0], run.contents[-1]
+        before = not all(_begins_alike(p.data, first) for p in alike.get(run.first, ()))
+        after = not all(_ends_alike(p.data, last) for p in alike.get(run.last, ()))
+        after = after and (place.segment, place.ordinal + base.blocks) not in fresh
+        around = shelf.around(run, before, after, careful)
+        length = sum(map(len, around))
+        if size + length > PREFIX_MAX:
+            continue
+        size += length
+        names.append(run.name)
+        parts += around
+        bases.append(Base(base.blocks, before, after))
         found.update((place.segment, place.ordinal + step) for step in range(base.blocks))
-    changed = []
+    changed: list[bytes | memoryview] = []
     for piece in pieces:
         if piece.base is not None and piece.base[:2] in found:
             piece.act = Act.CHANGED
             changed.append(piece.data)
     if not changed:
-        return Delta(b"", b"", [], [])
-    return Delta(b"".join(parts), b"".join(changed), bases, names)
+        return Delta(b"", [], 0, [], [])
+    return Delta(b"".join(parts), changed, sum(map(len, changed)), bases, names)
+
+
+def _begins_alike(data: bytes | memoryview, base: bytes) -> bool:
+    edge = slice(EDGE_FROM, EDGE_FROM + EDGE)
+    return data[edge] == base[edge]
+
+
+def _ends_alike(data: bytes | memoryview, base: bytes) -> bool:
+    return data[-EDGE:] == base[-EDGE:]
 
 
 def instructions_for(pieces: Sequence[Piece]) -> tuple[list[Instruction], list[bytes]]:

@@ -76,6 +76,9 @@ class Encoder:
         self.statistics = Statistics()
         self._cache = cache
         self._shelf = Shelf(cache)
+        # A base that is not what its name says is found by the far end, which then asks for what
+        # was made with it. From then on each is looked at, and the damaged ones are dropped.
+        self._careful = False
         # As in the decoder: what is sent in full, and what had to be sent after all.
         self._appender = cache.appender()
         self._healer = cache.appender()
@@ -176,6 +179,7 @@ class Encoder:
         pieces = [(index, len(sent.pieces[index])) for index in miss.pieces]
         size = sum(length for _, length in pieces)
         referred = sum(length for index, length in pieces if sent.referred[index])
+        self._careful = self._careful or referred < size
         self.statistics.misses += len(pieces)
         self.statistics.resent += size
         self.statistics.by_reference -= referred
@@ -232,7 +236,7 @@ class Encoder:
         if not pieces:
             return
         find_bases(self._cache, pieces)
-        delta = take_delta(self._shelf, pieces, self._fresh_places)
+        delta = take_delta(self._shelf, pieces, self._fresh_places, self._careful)
         instructions, named = instructions_for(pieces)
         control = pack_control(instructions, delta.bases)
         sent = [piece.data for piece in pieces if piece.act in (Act.BETWEEN, Act.NEW)]
@@ -249,13 +253,13 @@ class Encoder:
             len(control),
             len(section),
             stream,
-            len(changed),
+            delta.size,
             coded,
             check_of(prefix) if changed else bytes(16),
         )
         referred = [piece.act == Act.NAMED for piece in pieces]
         old = sum(len(p.data) for p in pieces if p.act == Act.NAMED and not self._is_new(p))
-        self._count(plain, len(section) - len(control), len(stream), len(changed), len(coded))
+        self._count(plain, len(section) - len(control), len(stream), delta.size, len(coded))
         self._sent[self._number] = _Sent([piece.data for piece in pieces], referred, plain, old)
         self._trust.passed(plain, old)
         self._number += 1

@@ -16,6 +16,7 @@ from cloudconnect.dedup.decoder import Decoded, Decoder
 from cloudconnect.dedup.encoder import Encoder
 from cloudconnect.dedup.interfaces import IBlockCache
 from cloudconnect.dedup.limits import (
+    FRUGAL_WINDOW,
     FRUGAL_WINDOW_LOG,
     WINDOW_DEFAULT,
     WINDOW_LOG,
@@ -47,8 +48,10 @@ class Exchange:
     :param cache: the own cache, which other exchanges may share
     :param cutter: cuts the stream that is sent; by default one for the movers' frames
     :param level: compression level at first, 1 to 19
-    :param window: bytes of the stream that may be under way in each direction
-    :param frugal: needs some 6 MiB less of memory, and finds again only what is not far back
+    :param window: bytes of the stream that may be under way in each direction; by default
+        WINDOW_DEFAULT
+    :param frugal: needs some 6 MiB less of memory, and finds again only what is not far back; its
+        window is FRUGAL_WINDOW by default
     :raises ValueError: a window that is too small or too large
     :ivar sent: counts of the direction that is sent
     :ivar received: counts of the direction that is received
@@ -59,9 +62,11 @@ class Exchange:
         cache: IBlockCache,
         cutter: ICutter | None = None,
         level: int = 3,
-        window: int = WINDOW_DEFAULT,
+        window: int | None = None,
         frugal: bool = False,
     ) -> None:
+        if window is None:
+            window = FRUGAL_WINDOW if frugal else WINDOW_DEFAULT
         if not WINDOW_MIN <= window <= WINDOW_MAX:
             raise ValueError(f"a window is from {WINDOW_MIN} to {WINDOW_MAX} bytes")
         window_log = FRUGAL_WINDOW_LOG if frugal else WINDOW_LOG

@@ -3,7 +3,8 @@
 A block has a name, BLAKE3-256 of its content, and a place: a segment and its number in it. Blocks
 that one appender took lie behind each other in the order of the stream; that order makes a run of
 blocks one token and finds what a changed block was before. A cache may forget anything at any time.
-It need not be believed either: the codec computes the name of everything that it reads.
+It need not be believed either: the codec computes the name of everything that it passes on, and the
+two ends compare what they put together from blocks.
 """
 
 from __future__ import annotations

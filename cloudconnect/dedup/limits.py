@@ -44,8 +44,12 @@ WINDOW_LOG: Final = 23
 FRUGAL_WINDOW_LOG: Final = 21
 #: Bytes that may be under way before the peer has said how many it allows.
 WINDOW_MIN: Final = 2 * BATCH_MAX
-#: Bytes under way by default: sent, not yet acknowledged, kept by both ends.
-WINDOW_DEFAULT: Final = WINDOW_MIN
+#: Bytes under way by default: sent, not yet acknowledged, kept by both ends. What is like something
+#: known comes to a twentieth of itself, so that 8 MiB of it are gone before a line of 40 ms has
+#: brought the first answer, and the coder would stand still.
+WINDOW_DEFAULT: Final = 3 * BATCH_MAX
+#: The same of one end that is one of many in its process.
+FRUGAL_WINDOW: Final = WINDOW_MIN
 #: Batches under way, at most, however small: each costs more than its bytes.
 BATCHES_MAX: Final = 512
 #: Most bytes under way that a peer may allow.

@@ -8,6 +8,7 @@ frame of their own, made with the similar blocks as its prefix.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from cloudconnect.dedup.limits import WINDOW_LOG
@@ -30,10 +31,10 @@ FULL: Final = 0.99
 #: Length of each sample of such a try, in bytes, and how many there are.
 SAMPLE: Final = 8 << 10
 SAMPLES: Final = 4
-#: log2 of the tables' entries with a prefix on the lower levels: those of zstd's own choice are too
-#: small to remember a prefix of a mebibyte.
-_TABLE_LOG: Final = 20
-_TABLE_LEVEL: Final = 6
+#: log2 of the tables' entries with a prefix on the lower levels, and below which level that is:
+#: those of zstd's own choice are too small to remember a prefix of mebibytes. The first two levels
+#: fill one table with every third position: half the entries come to 0.2% more.
+_TABLE_LOGS: Final = ((3, 19), (6, 20))
 
 _C: Final = zstd.CompressionParameter
 _BOUNDED: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
@@ -121,18 +122,22 @@ class StreamDecompressor:
         self._decompressor = None
 
 
-def compress_delta(prefix: bytes, data: bytes, level: int) -> bytes:
-    """``data`` as a frame that only ``prefix`` opens.
+def compress_delta(prefix: bytes, data: Sequence[bytes | memoryview], level: int) -> bytes:
+    """What is in ``data``, joined, as a frame that only ``prefix`` opens.
 
     :param level: 1 to 19
     """
-    window = min(max((len(prefix) + len(data)).bit_length(), 10), WINDOW_LOG)
+    size = sum(map(len, data))
+    window = min(max((len(prefix) + size).bit_length(), 10), WINDOW_LOG)
     options: dict[int, int] = {_C.compression_level: level, _C.window_log: window}
-    if level < _TABLE_LEVEL:
-        options[_C.hash_log] = options[_C.chain_log] = min(window, _TABLE_LOG)
+    table = next((log for below, log in _TABLE_LOGS if level < below), None)
+    if table is not None:
+        options[_C.hash_log] = options[_C.chain_log] = min(window, table)
     likeness = zstd.ZstdDict(prefix, is_raw=True).as_prefix
     compressor = zstd.ZstdCompressor(options=options, zstd_dict=likeness)
-    return compressor.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
+    coded = [compressor.compress(part) for part in data]
+    coded.append(compressor.flush(zstd.ZstdCompressor.FLUSH_FRAME))
+    return b"".join(coded)
 
 
 def decompress_delta(prefix: bytes, data: bytes | memoryview, plain: int) -> bytes:

@@ -28,8 +28,12 @@ from cloudconnect.wire.frames import ID_SIZE
 #: Rows that one statement counts, about: no reader keeps the write-ahead log from being emptied.
 _ROWS: Final = 16384
 _RANGES_MAX: Final = 1 << 16
-#: States of points whose lists a tenant is charged for.
+#: States of points whose lists a tenant is charged for ...
 _LISTED_STATES: Final = ("published", "withdrawn")
+#: ... and that of points of which a row and a tombstone stay for good, each with the labels.
+_REMOVED_STATE: Final = "removed"
+#: Bytes of both of them beside those labels, and of the point's entry in the chain of heads.
+TOMBSTONE_BYTES: Final = 1024
 
 
 @attrs.frozen
@@ -115,15 +119,23 @@ def stored_bytes(connection: sa.Connection, retired: bool = True) -> int:
 
 
 def list_bytes(connection: sa.Connection) -> int:
-    """Bytes of the reference lists and records of points that are published, or were withdrawn.
+    """Bytes of the reference lists and records of points that are published, or were withdrawn, and
+    of what stays of removed ones.
 
     A list may name one small blob many million times: it is counted as it is stored. A record lies
-    there twice.
+    there twice, and so do the labels of a removed point: a tenant could store without end in them.
     """
     t = points_table.c
-    each = t.reference_count * ID_SIZE + 2 * sa.func.length(t.record)
-    query = sa.select(sa.func.coalesce(sa.func.sum(each), 0))
-    return int(connection.execute(query.where(t.state.in_(_LISTED_STATES))).scalar_one())
+    listed = t.reference_count * ID_SIZE + 2 * sa.func.length(t.record)
+    labels = sa.func.length(sa.cast(t.tags, sa.Text)) + sa.func.length(
+        sa.cast(t.statistics, sa.Text)
+    )
+    each = sa.case(
+        (t.state.in_(_LISTED_STATES), listed),
+        (t.state == _REMOVED_STATE, 2 * labels + TOMBSTONE_BYTES),
+        else_=0,
+    )
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(each), 0))).scalar_one())
 
 
 def blobs_about(connection: sa.Connection) -> int:

@@ -33,6 +33,9 @@ from cloudconnect.wire import canonical
 DESCRIPTION: Final = "description"
 #: Where the later descriptions lie.
 DESCRIPTIONS: Final = "descriptions/"
+#: Descriptions that may follow the first one. Each stays, with its head, and none counts against a
+#: quota: 64 MiB in all. Somebody who changes a passphrase every day needs eleven years for them.
+LATER_MAX: Final = 4096
 _SIZE_MAX: Final = DESCRIPTION_MAX + HEAD_MAX + 256
 
 
@@ -85,6 +88,10 @@ def _check(old: RepositoryDescription, new: RepositoryDescription) -> None:
         raise Refused("a repository's id, mode and chunking do not change")
     if new.revision != old.revision + 1:
         raise Refused("another machine has changed this repository's keys; run the command again")
+    if new.revision > LATER_MAX:
+        raise Refused(
+            f"the keys of this repository were changed {LATER_MAX} times, as often as they can be"
+        )
     if new.public_keys[: len(old.public_keys)] != old.public_keys:
         raise Refused("the new description has lost an earlier master key")
     if len(new.public_keys) > len(old.public_keys) + 1:

@@ -49,9 +49,14 @@ class Taking:
             return FROZEN
         if not self.moment.is_over(row.locked_until, row.locked_clock):
             return LOCKED
-        if self.rules.bin_bytes is not None and self.used >= self.rules.bin_bytes:
+        if self.rules.bin_bytes is None:
+            return ""
+        if self.used >= self.rules.bin_bytes:
             return FULL
-        self.used += row.bytes_stored + row.reference_count * ID_SIZE
+        t = points_table.c
+        record = sa.select(sa.func.length(t.record)).where(t.arrival == row.arrival)
+        length = self.connection.execute(record).scalar_one()
+        self.used += row.bytes_stored + row.reference_count * ID_SIZE + 2 * length
         return ""
 
     def refusal(self, row: sa.Row[Any], obstacle: str) -> CloudConnectError:
@@ -82,14 +87,16 @@ def bin_bytes(connection: sa.Connection) -> int:
     """At most so many bytes are in the bin.
 
     Those that were counted last (``measured``), and all that the sessions of the points stored
-    which were deleted since: some of that other points may need too. And the points' own lists.
+    which were deleted since: some of that other points may need too. And the points' own lists and
+    records.
     """
     measured = connection.execute(sa.select(repository_table.c.measured)).scalar_one()
     t = points_table.c
     since = sa.select(sa.func.coalesce(sa.func.sum(t.bytes_stored), 0)).where(t.state == DELETED)
     if "time" in measured:
         since = since.where(t.deleted_time >= measured["time"])
-    lists = sa.select(sa.func.coalesce(sa.func.sum(t.reference_count), 0) * ID_SIZE)
+    each = t.reference_count * ID_SIZE + 2 * sa.func.length(t.record)
+    lists = sa.select(sa.func.coalesce(sa.func.sum(each), 0))
     lists = lists.where(t.state == DELETED)
     return int(measured.get("bin", 0)) + sum(
         int(connection.execute(query).scalar_one()) for query in (since, lists)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import attrs
@@ -40,6 +40,8 @@ class OwnAccelerator(Shown):
     :ivar cache: names the tenant's cache there, 32 bytes: the provider's id and the repository's
     :ivar streams: connections from it to the provider's
     :ivar here: whether it is in this process, so that those can be opened ahead
+    :ivar again: makes another line to it, on which a session may be let in that was refused here;
+        None: there is only this one
     """
 
     link: BoundedAMP
@@ -47,6 +49,7 @@ class OwnAccelerator(Shown):
     cache: bytes
     streams: int
     here: bool = True
+    again: Callable[[], Awaitable[OwnAccelerator]] | None = None
 
     async def ready(self) -> OwnAccelerator:
         """Itself: it is always there."""

@@ -26,7 +26,7 @@ from cloudconnect.commands.control import (
 )
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import ProtocolViolation, Refused
-from cloudconnect.settings import PAGE_ROWS_MAX
+from cloudconnect.settings import LISTED_ROWS_MAX, PAGE_ROWS_MAX
 from cloudconnect.tenant.agreement import Agreement
 from cloudconnect.tenant.control import ControlLine
 from cloudconnect.wire.login import Verifier
@@ -45,19 +45,7 @@ class AskingLine(ControlLine):
         :param what: ``event`` or ``session``
         :param session: only this one's events, as hexadecimal digits
         """
-        rows: list[dict[str, Any]] = []
-        more = True
-        while more:
-            page = await self.control.call(
-                ListHistory,
-                what=what,
-                session=session,
-                after=rows[-1]["cursor"] if rows else 0,
-                limit=PAGE_ROWS_MAX,
-            )
-            rows.extend(page["rows"])
-            more = page["more"] and bool(page["rows"])
-        return rows
+        return await self._pages(ListHistory, "rows", "cursor", what=what, session=session)
 
     async def notice_taken(self, host: str, pins: Sequence[str]) -> None:
         """Tell the provider which pins of its next keys this machine knows."""
@@ -107,7 +95,7 @@ class AskingLine(ControlLine):
         :param states: of ``published``, ``deleted`` (in the bin), ``removed`` and ``withdrawn``
         """
         asked: dict[str, Any] = {"host": host, "job": job, "tag": tag, "states": list(states)}
-        return await self._pages(ListPoints, "points", **asked)
+        return await self._pages(ListPoints, "points", "arrival", **asked)
 
     async def agreement(self) -> Agreement | None:
         """What is agreed with the provider and how much of it is used; None where it is of an
@@ -143,7 +131,7 @@ class AskingLine(ControlLine):
         found: list[dict[str, Any]] = []
         while True:
             page = await self.control.call(GetRetention, after=len(found), limit=PAGE_ROWS_MAX)
-            found.extend(page["policies"])
+            _extend(found, page["policies"])
             if not page["more"] or not page["policies"]:
                 return found, page["rules"]
 
@@ -165,7 +153,7 @@ class AskingLine(ControlLine):
         host, job, policy = proposed or ("", "", None)
         asked: dict[str, Any] = {"host": host, "job": job, "policy": policy}
         return await self._pages(
-            PreviewRetention, "decisions", proposed=proposed is not None, **asked
+            PreviewRetention, "decisions", "arrival", proposed=proposed is not None, **asked
         )
 
     async def _act(
@@ -179,14 +167,34 @@ class AskingLine(ControlLine):
         return done
 
     async def _pages(
-        self, command: type[BoundedCommand], field: str, **asked: Any
+        self, command: type[BoundedCommand], field: str, number: str, **asked: Any
     ) -> list[dict[str, Any]]:
-        """All rows of a listing whose pages go on behind an arrival number."""
+        """All rows of a listing whose pages go on behind a number of each row.
+
+        :param field: what the answer calls the rows
+        :param number: what a row calls its number
+        :raises ProtocolViolation: the provider goes round in a circle, or to no end
+        """
         found: list[dict[str, Any]] = []
         after = 0
         while True:
             page = await self.control.call(command, after=after, limit=PAGE_ROWS_MAX, **asked)
-            found.extend(page[field])
+            _extend(found, page[field])
             if not page["more"] or not page[field]:
                 return found
-            after = page[field][-1]["arrival"]
+            last = found[-1].get(number)
+            if type(last) is not int or last <= after:
+                raise ProtocolViolation("the pages of a listing do not go on where they should")
+            after = last
+
+
+def _extend(found: list[dict[str, Any]], page: Any) -> None:
+    """Take the rows of one page.
+
+    :raises ProtocolViolation: they are none, or too many in all
+    """
+    if not isinstance(page, list) or not all(isinstance(row, dict) for row in page):
+        raise ProtocolViolation("a page of a listing cannot be read")
+    if len(found) + len(page) > LISTED_ROWS_MAX:
+        raise ProtocolViolation(f"a listing has more than {LISTED_ROWS_MAX} rows")
+    found.extend(page)

@@ -171,7 +171,11 @@ class ControlLine:
         else:
             scram = ScramClient(tenant, password, control.exporter(BINDING_LABEL, b""))
             first = await control.call(AuthenticateFirst, message=scram.first(), versions=versions)
-            final = await control.call(AuthenticateFinal, message=scram.final(first["message"]))
+            proving = control.call(AuthenticateFinal, message=scram.final(first["message"]))
+            if first.get("start") and "pin" in facts.checked_by:
+                # Who has that key is known; by an authority alone it may be a false provider.
+                self.proof_sent(control)
+            final = await proving
             scram.verify(final["message"])
             how = "and the provider proved itself"
         if final["version"] != PROTOCOL_VERSIONS[-1]:
@@ -332,6 +336,14 @@ class ControlLine:
         )
 
     # --- hooks -----------------------------------------------------------------------------------
+
+    def proof_sent(self, control: ControlClient) -> None:
+        """The log-in's proof is on its way: a Start may follow before it is answered.
+
+        The provider's own proof was not seen yet: no answer counts before the log-in is over.
+
+        :param control: the channel, which is not :attr:`control`'s for sessions yet
+        """
 
     def control_lost(self, error: BaseException | None) -> None:
         """The channel has ended."""

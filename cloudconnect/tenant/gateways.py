@@ -28,6 +28,8 @@ SUSPECT_SECONDS: Final = 120.0
 GATEWAYS_MAX: Final = 64
 #: Most gateways that are remembered, those that are away included.
 SEEN_MAX: Final = 16
+#: Suspects that are remembered: a provider can name any number of gateways that are to be left.
+SUSPECTS_MAX: Final = 64
 #: Most gateways that one attempt to connect tries.
 TRIED_MAX: Final = 3
 
@@ -86,7 +88,11 @@ class KnownGateways:
 
     def suspect(self, place: Place) -> None:
         """Something went wrong with a connection there."""
-        self._suspects[place] = self._clock.seconds()
+        now = self._clock.seconds()
+        self._suspects.pop(place, None)
+        recent = [(p, at) for p, at in self._suspects.items() if now - at < SUSPECT_SECONDS]
+        self._suspects = dict(recent[-SUSPECTS_MAX:])
+        self._suspects[place] = now
 
     def in_order(self, places: Sequence[Place]) -> list[Place]:
         """These, those that failed lately last: what has failed longest ago before the others."""

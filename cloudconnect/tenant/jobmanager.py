@@ -38,6 +38,7 @@ from cloudconnect.tenant.accelerated import OwnAccelerator, Reports, added
 from cloudconnect.tenant.ahead import Ahead
 from cloudconnect.tenant.asking import AskingLine
 from cloudconnect.tenant.control import Account
+from cloudconnect.tenant.early import EarlyStart, Foreseen
 from cloudconnect.tenant.gateways import Place
 from cloudconnect.tenant.lines import ControlClient
 from cloudconnect.tenant.mover import UNLIMITED, Rates, SourceDataMover
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+#: An early session that nobody wanted is given back for so long at the end, in seconds.
+GIVE_BACK_SECONDS = 2.0
 #: Characters that are shown of why the provider wants a session to move on.
 MOVE_TEXT_MAX = 200
 
@@ -98,6 +101,8 @@ class JobManager(AskingLine):
         self._broken: set[str] = set()
         self._found: SecurityError | None = None
         self._ahead: Ahead | None = None
+        self._foresee: Callable[[], Foreseen | None] = lambda: None
+        self._early: EarlyStart | None = None
         self._accelerator: OwnAccelerator | SharedAccelerator | None = None
         self.saved: dict[str, int] = {}
         self.notes: list[str] = []
@@ -105,13 +110,57 @@ class JobManager(AskingLine):
         self._mover = SourceDataMover(reactor)
         self._lan, self._lan_far = link_in_process(reactor, None, self._mover)
 
-    async def log_in(self, tenant: str, password: Password | None) -> Account:
-        """See :meth:`ControlLine.log_in`."""
+    async def log_in(
+        self,
+        tenant: str,
+        password: Password | None,
+        foresee: Callable[[], Foreseen | None] = lambda: None,
+    ) -> Account:
+        """See :meth:`ControlLine.log_in`.
+
+        :param foresee: asked once the line is up, which session the first will be; it is asked for
+            together with the log-in where the provider takes that, and is known by a fingerprint.
+            None: that is not known
+        """
         self._mover.start()
-        return await super().log_in(tenant, password)
+        self._refuse_early()  # that of the channel before
+        self._foresee = foresee
+        try:
+            return await super().log_in(tenant, password)
+        except Exception:
+            self._refuse_early()
+            raise
+
+    def _refuse_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            early.refuse()
+
+    def proof_sent(self, control: ControlClient) -> None:
+        """See :meth:`ControlLine.proof_sent`."""
+        foreseen = None
+        with contextlib.suppress(CloudConnectError):  # the log-in will meet it too
+            foreseen = self._foresee()
+        if foreseen is not None:
+            ahead = self._connect_ahead(foreseen.streams)
+            self._early = EarlyStart(self._reactor, control, foreseen.asked, ahead)
+
+    def _connect_ahead(self, streams: int) -> Ahead:
+        """Connections for a session.
+
+        :param streams: of an own accelerator in this process, or 0
+        """
+        # To the mover: tunnel and stream; or tunnels to it and to the accelerator.
+        first = self._gateways.first_for_data(self._place)
+        return Ahead(self._endpoint, *first, 2 + streams)
 
     async def close(self) -> None:
         """End the control channel and the worker thread."""
+        early, self._early = self._early, None
+        if early is not None:
+            given_back = early.drop()
+            given_back.addTimeout(GIVE_BACK_SECONDS, self._reactor, lambda *_: None)
+            await given_back
         for link in (self._lan, self._lan_far):
             if link.transport is not None:
                 link.transport.loseConnection()
@@ -154,23 +203,18 @@ class JobManager(AskingLine):
         if wan and self._accelerator is None:
             raise LocalError("there is no own accelerator for this session")
         own = await self._accelerator.ready() if wan and self._accelerator is not None else None
-        asked: dict[str, Any] = {
-            "kind": kind.value,
-            "job": job_id,
-            "host": host,
-            "name": job,
-            "repository": repository,
-            "wan": wan,
-            "streams": own.streams if own is not None else 1,
-        }
+        streams = 0 if own is None else own.streams
+        asked = Foreseen(kind, repository, job_id, host, job, streams).asked
         control = self.control
-        connections = 2  # to the mover: tunnel and stream; or tunnels to it and to the accelerator
-        if own is not None and own.here:
-            connections += own.streams
-        first = self._gateways.first_for_data(self._place)
-        self._ahead = ahead = Ahead(self._endpoint, *first, connections)
+        early, self._early = self._early, None
+        if early is not None and not early.fits(control, asked):
+            early.drop()
+            early = None
+        here = own is not None and own.here
+        ahead = self._connect_ahead(streams if here else 0) if early is None else early.ahead
+        self._ahead = ahead
         try:
-            answer = await control.call(Start, **asked)
+            answer = await (control.call(Start, **asked) if early is None else early.answer())
             await self._check_earlier(control, answer["session"])
             around = Surroundings(
                 reactor=self._reactor,
@@ -189,6 +233,8 @@ class JobManager(AskingLine):
             if run.gateways:
                 self._gateways.learn(list(run.gateways))
             self._movable = movable
+            if early is not None and early.moved is not None:
+                self.move_on(*early.moved)
             try:
                 return await run.run(dialogue, summarize, rates)
             except NotReachable:
@@ -266,6 +312,9 @@ class JobManager(AskingLine):
 
     def move_on(self, session: bytes, lost: bool, text: str) -> None:
         """See :meth:`ControlLine.move_on`."""
+        if self._early is not None:
+            self._early.moved = (session, lost, text)
+            return
         current = self._current
         if current is None or current.identifier != session or not (lost or self._movable()):
             return

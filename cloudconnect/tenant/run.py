@@ -33,7 +33,7 @@ from cloudconnect.commands.control import (
     SessionKind,
     key_a_context,
 )
-from cloudconnect.commands.lan import EndWAN, HandKeyB, HandWAN
+from cloudconnect.commands.lan import EndWAN, HandKeyB, HandWAN, PassedWAN
 from cloudconnect.commands.tunnel import DeliverKeyB, agreed_digest, prologue
 from cloudconnect.errors import (
     CloudConnectError,
@@ -41,7 +41,10 @@ from cloudconnect.errors import (
     Downgrade,
     KeyBUnconfirmed,
     MovedOn,
+    NoAccelerator,
     NotReachable,
+    ProtocolViolation,
+    Refused,
     SecurityError,
     Truncated,
 )
@@ -112,6 +115,7 @@ class SessionRun:
     def __init__(self, around: Surroundings, asked: dict[str, Any], answer: dict[str, Any]) -> None:
         self._around = around
         self._asked = asked
+        self._amend = bool(answer.get("amend"))
         self._plan = answer["plan"]
         self._targets = read_plan(self._plan, answer["keys_a"], asked["wan"])
         keys_a = [target.key_a for target in self._targets.values()]
@@ -124,6 +128,7 @@ class SessionRun:
         self.notes: list[str] = []
         self._hop = DIRECT_HOP if around.accelerator is None else TO_SOURCE_WAN
         self._counts: dict[str, int] = {}
+        self._wan_ended = False
         self._channel: FrameChannel | None = None
         self._used: set[Place] = set()
         self._tell("started", f"session {self.identifier.hex()} started")
@@ -185,10 +190,30 @@ class SessionRun:
         finally:
             steps.end()
             mover.forget(self.identifier)
-        verdict = await self._finish(None, {**summarize(result), **self._for_the_provider()})
-        if verdict is not None:
-            raise verdict
+        why = await self._finish_well(summarize(result))
+        if why is not None:
+            raise why
         return result
+
+    async def _finish_well(self, summary: dict[str, Any]) -> Exception | None:
+        """Report a good end, and wait beside it for what is left: the ends of the own accelerator's
+        connections. Where they are not good, that is said too, and counts.
+
+        :param summary: what the provider may keep of the result
+        :return: why the session is not good
+        """
+        ending = Deferred.fromCoroutine(self._end_wan(False))
+        ended: Deferred[Any] = ending.addErrback(lambda failure: failure.value)
+        verdict = await self._finish(None, {**summary, **self._for_the_provider()})
+        late: Exception | None = await ended
+        if late is None:
+            return verdict
+        if verdict is None:
+            return await self._finish(late, {}) or late
+        if isinstance(verdict, SecurityError) or not isinstance(late, SecurityError):
+            return verdict
+        self._note(late)  # the line broke, and it cannot be reported
+        return late
 
     async def _talk(
         self,
@@ -199,7 +224,7 @@ class SessionRun:
         """The dialogue, and beside its last words the ends of all other lines.
 
         They end before the end is reported: a tunnel that was changed spoils the session to the
-        last.
+        last. Of the own accelerator's connections only the ends are left then.
         """
         mover = self._around.mover
         ended = Deferred.fromCoroutine(self._end_lines(tunnels))
@@ -220,7 +245,7 @@ class SessionRun:
 
     async def _end_lines(self, tunnels: dict[Role, TunnelClient]) -> None:
         await self._ending
-        await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._end_wan(False))
+        await all_of(*(tunnel.end() for tunnel in tunnels.values()), self._pass_wan())
 
     def _ended_badly(self, failure: Failure) -> Failure:
         if isinstance(failure.value, Exception):
@@ -332,18 +357,26 @@ class SessionRun:
         around, target = self._around, self._targets[Role.TARGET_WAN]
         places = self._places(target)
         self._used.update(places)
-        await own.link.call(
-            HandWAN,
-            session=self.identifier,
-            tenant=around.tenant,
-            route=route,
-            next_route=target.route,
-            gateways=[join_host_port(*place) for place in places],
-            hops=[TO_SOURCE_WAN, BETWEEN_WANS],
-            streams=self._asked["streams"],
-            cache=own.cache,
-            key_b=key_b,
-        )
+        handed: dict[str, Any] = {
+            "session": self.identifier,
+            "tenant": around.tenant,
+            "route": route,
+            "next_route": target.route,
+            "gateways": [join_host_port(*place) for place in places],
+            "hops": [TO_SOURCE_WAN, BETWEEN_WANS],
+            "streams": self._asked["streams"],
+            "cache": own.cache,
+            "key_b": key_b,
+        }
+        try:
+            await own.link.call(HandWAN, **handed)
+        except Refused as error:
+            if own.again is None or isinstance(error, NoAccelerator):
+                raise
+            # Another command has renewed this machine's certificate since that line came up.
+            own = await own.again()
+            self._around = attrs.evolve(around, accelerator=own)
+            await own.link.call(HandWAN, **handed)
         self._tell(
             "key_b_delivered",
             f"Key B {key_b.identifier} delivered to the source WAN accelerator",
@@ -364,13 +397,27 @@ class SessionRun:
         self._tell("stream_up", f"Key B stream {self._hop} is up")
         return channel
 
-    async def _end_wan(self, aborted: bool) -> None:
-        """Have the own accelerator end its part, and say what it has saved."""
+    async def _pass_wan(self) -> None:
+        """Wait until the own accelerator has passed on everything; it says what it has saved.
+
+        All of its part has to end here where what is found later could not be reported.
+        """
         own = self._around.accelerator
-        if own is None:
+        if own is not None and self._amend:
+            with contextlib.suppress(ProtocolViolation):  # one that is older; or it says so again
+                answer = await own.link.call(PassedWAN, session=self.identifier)
+                self._counts = read_counts(answer["counts"])
+                return
+        await self._end_wan(False)
+
+    async def _end_wan(self, aborted: bool) -> None:
+        """Have the own accelerator end its part, and say what it has saved; once."""
+        own = self._around.accelerator
+        if own is None or self._wan_ended:
             return
         answer = await own.link.call(EndWAN, session=self.identifier, aborted=aborted)
-        self._counts = read_counts(answer["counts"])
+        self._wan_ended = True
+        self._counts = read_counts(answer["counts"]) or self._counts
 
     def _for_the_provider(self) -> dict[str, Any]:
         return {"wan": self._counts} if self._counts else {}

@@ -10,7 +10,7 @@ machine refuses.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 from automat import TypeMachineBuilder
@@ -19,6 +19,9 @@ from cloudconnect.errors import KeyBUnconfirmed
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import IntegrityKey, KeyA, KeyB
 from cloudconnect.shown import Shown
+
+#: Security warnings of one kind that are kept of one session.
+OF_KIND_MAX: Final = 64
 
 
 @attrs.define(eq=False, repr=False)
@@ -38,7 +41,10 @@ class TenantSession(Shown):
     warnings: list[SecurityWarning] = attrs.field(factory=list)
 
     def warn(self, warning: SecurityWarning) -> bool:
-        """Keep a warning; False when the same one is known already."""
+        """Keep a warning; False when the same one is known already, or enough of its kind are: a
+        provider could go on for ever."""
+        if sum(known.kind is warning.kind for known in self.warnings) >= OF_KIND_MAX:
+            return False
         return warning.add_to(self.warnings)
 
 

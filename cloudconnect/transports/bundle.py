@@ -210,6 +210,14 @@ class Bundle(EndingLayer):
             self._came.append((member, None))
             self.dataReceived(b"")
 
+    def member_settled(self, member: BundleMember) -> None:
+        """Both ends have gone over a connection.
+
+        :param member: which
+        """
+        if self._end_sent and self._end_received:
+            self._tell_ends_met()
+
     def member_lost(self, member: BundleMember, reason: Failure) -> None:
         """A connection is gone; before both ends of the stream were on it that is a failure.
 
@@ -293,6 +301,10 @@ class Bundle(EndingLayer):
 
     def _unsent(self) -> bool:
         return super()._unsent() or bool(self._splitter.waiting)
+
+    def _tell_ends_met(self) -> None:
+        if all(member.settled for member in self._members):  # each has an end behind ours
+            super()._tell_ends_met()
 
     def _close_limit(self) -> float:
         unsent: int = sum(member.unsent for member in self._members)

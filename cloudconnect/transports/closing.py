@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudconnect.errors import CloudConnectError, HandshakeTimeout, SecurityError, Truncated
+from cloudconnect.interfaces import IEndsListener
 from cloudconnect.settings import CLOSE_SECONDS, HANDSHAKE_SECONDS, HIGH_WATER, SILENCE_SECONDS
 from cloudconnect.transports.flow import WriteGate
 
@@ -90,6 +91,7 @@ class Closing:
         self._left_early = False  # closed by the application before the handshake was over
         self._end_sent = False
         self._end_received = False
+        self._ends_told = False
         self._written_full = 0  # bytes written below while it was full
 
     # --- hooks ----------------------------------------------------------------------------------
@@ -199,9 +201,18 @@ class Closing:
         if self._end_received:
             self.disconnecting = True
             self._lose_below()
+            self._tell_ends_met()
         elif self.disconnecting:
             self._deadline = self._clock.seconds() + SILENCE_SECONDS
             self._arm_close()
+
+    def _tell_ends_met(self) -> None:
+        """Nothing is due any more but that the transport below closes: tell who wants to know."""
+        if self._over or self._told or self._ends_told:
+            return
+        self._ends_told = True
+        if IEndsListener.providedBy(self.wrappedProtocol):
+            self._guarded(self.wrappedProtocol.endsMet)
 
     def _lose_below(self) -> None:
         if not (self._closed_below or self._below_lost):

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from cloudconnect.interfaces import IBufferReceiver
+from cloudconnect.interfaces import IBufferReceiver, IEndsListener
 from cloudconnect.transports.flow import WriteGate
 from cloudconnect.transports.layer import EndingLayer, Layer, Octets, log_prefix
 from cloudconnect.transports.line import tune
@@ -35,7 +35,12 @@ MEMBER_QUEUE: Final = 128 << 10
 
 
 @implementer(
-    IProtocol, IHalfCloseableProtocol, IHandshakeListener, IBufferReceiver, ILoggingContext
+    IProtocol,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IBufferReceiver,
+    IEndsListener,
+    ILoggingContext,
 )
 class BundleMember:
     """The protocol of one connection of a bundle, over any stream transport.
@@ -49,6 +54,7 @@ class BundleMember:
     :ivar up: whether it carries bytes
     :ivar lost: whether it was there and is gone
     :ivar ended: whether the end of our direction was sent on it
+    :ivar settled: whether both directions have ended, where its transport has an end of its own
     """
 
     factory: Any = None  # set by the factory of a layer
@@ -59,6 +65,7 @@ class BundleMember:
         self.up = False
         self.lost = False
         self.ended = False
+        self.settled = False
         self._members = members
         self._gate = WriteGate(self._gate_changed, lambda: None)
         self._registered = False
@@ -140,6 +147,11 @@ class BundleMember:
 
     def writeConnectionLost(self) -> None:
         """Ours has ended; nothing to do."""
+
+    def endsMet(self) -> None:
+        """Both have, and the connection is about to be closed."""
+        self.settled = True
+        self._members.user.member_settled(self)
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone.

@@ -38,6 +38,9 @@ class IMembersUser(Protocol):
     def member_read_end(self, member: BundleMember) -> None:
         """The peer has ended its direction of ``member``."""
 
+    def member_settled(self, member: BundleMember) -> None:
+        """Both ends have gone over ``member``, and all that is left is to close it."""
+
     def member_lost(self, member: BundleMember, reason: Failure) -> None:
         """``member`` is gone, for ``reason``."""
 

@@ -24,7 +24,7 @@ from cloudconnect.accelerator.acceleration import Acceleration
 from cloudconnect.commands.control import STREAMS_MAX
 from cloudconnect.dedup.exchange import Exchange
 from cloudconnect.dedup.instructions import Act, Base, Instruction, pack_control
-from cloudconnect.dedup.limits import BATCH_MAX, PIECE_BYTES
+from cloudconnect.dedup.limits import BATCH_MAX, PIECE_BYTES, WINDOW_DEFAULT
 from cloudconnect.dedup.literals import zstd
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import Ack, Batch, Coding, End, Hello, Miss, Resend
@@ -37,7 +37,7 @@ from tests.dedup.pairs import noise
 #: What an attacker does when it is over: bytes that it would still send are not made.
 Attack = Callable[["Hostile"], Iterator[bytes]]
 
-WINDOW: Final = 8 << 20
+WINDOW: Final = WINDOW_DEFAULT
 #: Bytes of the cache, in memory, where one on disk takes none.
 CACHE: Final = 1 << 20
 _STATUS: Final = Path("/proc/self/status")
@@ -242,7 +242,7 @@ def crumbs(hostile: Hostile) -> Iterator[bytes]:
     yield joined(referring(0, 256, [bytes(32)]))
     plain = 4 << 20
     left = WINDOW - 256
-    for number in range(1, 3):
+    for number in range(1, 1 + WINDOW // plain):
         size = min(plain, left)
         left -= size
         count = size // PIECE_BYTES
@@ -449,7 +449,7 @@ def honest(hostile: Hostile) -> Iterator[bytes]:
     """As much as one window, all of it good: what any session costs."""
     packer = zstd.ZstdCompressor()
     number = 0
-    for number in range(2):
+    for number in range(WINDOW // (4 << 20)):
         made = batch(number, [noise(400_000, n) for n in range(8)])
         mode = zstd.ZstdCompressor.FLUSH_BLOCK
         stream = packer.compress(made.stream, mode)

@@ -22,7 +22,7 @@ from cloudconnect.dedup import encoder
 from cloudconnect.dedup.cutting import ContentCutter
 from cloudconnect.dedup.exchange import Exchange
 from cloudconnect.dedup.interfaces import IBlockCache
-from cloudconnect.dedup.limits import BATCH_MAX, WINDOW_MIN
+from cloudconnect.dedup.limits import BATCH_MAX, WINDOW_DEFAULT, WINDOW_MIN
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import Hello
 from cloudconnect.errors import Aborted, CloudConnectError, ProtocolViolation, Truncated
@@ -194,9 +194,9 @@ class BoundTests(SynchronousTestCase):
         chain.settle(1)
         here, there = chain.accelerations
         taken = len(data) - chain.hops[0].left.held
-        self.assertLess(taken, WINDOW_MIN + BATCH_MAX + 3 * QUEUE_HIGH)
+        self.assertLess(taken, WINDOW_DEFAULT + BATCH_MAX + 3 * QUEUE_HIGH)
         self.assertLessEqual(here.near.queued, QUEUE_HIGH + 65536)
-        self.assertLessEqual(there.near.held, WINDOW_MIN)
+        self.assertLessEqual(there.near.held, WINDOW_DEFAULT)
         self.assertEqual(0, here.far.held)  # the line was read
         chain.movers[1].transport.resumeProducing()
         chain.settle(1)

@@ -17,8 +17,8 @@ from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.cache.keys import NodeKey
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import BETWEEN_WANS, TO_SOURCE_WAN
-from cloudconnect.commands.lan import EndWAN, HandWAN, OfferKeyA, ReportEvent
-from cloudconnect.errors import ContextMismatch, ProtocolViolation
+from cloudconnect.commands.lan import EndWAN, HandWAN, OfferKeyA, PassedWAN, ReportEvent
+from cloudconnect.errors import Aborted, ContextMismatch, ProtocolViolation
 from cloudconnect.keys import KeyA, KeyB
 from cloudconnect.transports.memory import MemoryPair
 from tests.provider.stage import MemoryReactor
@@ -100,6 +100,17 @@ class ManagerTests(SynchronousTestCase):
         self.assertEqual({}, self.end(second))
         self.assertIn("bytes_before", self.end(first))
         self.assertEqual({}, self.end(first))
+
+    def test_passed(self) -> None:
+        """Nor does anybody else hear when all of it was passed on."""
+        first, second = self.machines
+        self.hand(first)
+        session = b"s" * 16
+        answer = self.reactor.result_of(second.line.call(PassedWAN, session=session))
+        self.assertEqual({}, answer["counts"])
+        passed = first.line.call(PassedWAN, session=session)
+        self.end(first)
+        self.failureResultOf(passed, Aborted)
 
     def test_reports(self) -> None:
         """What there is to say of a session is said to who has handed it over."""

@@ -107,6 +107,37 @@ class PassageTests(PassageCase):
         self.assertEqual(counts["line_sent"] + counts["line_received"], counts["bytes_after"])
         self.assertGreater(counts["cache"], 400_000)
 
+    def test_passed(self) -> None:
+        """When all was passed on that is told before the end, with counts that stay; not before
+        the other mover has ended too."""
+        self.connect_movers()
+        self.connect_line()
+        told: list[Any] = []
+        passage = self.passages[0]
+        passage.passed.addCallback(lambda _: told.append((passage.counts(), list(self.ends[0]))))
+        for mover in self.movers:
+            mover.transport.write(noise(50_000, 3))  # type: ignore[union-attr]
+        self.movers[0].transport.loseWriteConnection()  # type: ignore[union-attr]
+        self.clock.settle(0.1)
+        self.assertEqual([], told)
+        self.movers[1].transport.loseWriteConnection()  # type: ignore[union-attr]
+        self.clock.settle(0.1)
+        ((counts, ends),) = told
+        self.assertEqual(([], [(None, "")]), (ends, self.ends[0]))
+        self.assertEqual(passage.counts(), counts)
+
+    def test_passed_and_failed(self) -> None:
+        """A passage that fails says both, the failure first."""
+        order: list[str] = []
+        passage = self.passages[0]
+        passage.ended.addCallback(lambda _: order.append("ended"))
+        passage.passed.addCallback(lambda _: order.append("passed"))
+        self.connect_movers()
+        self.connect_line()
+        passage.abort(Aborted("enough"))
+        self.clock.settle(1)
+        self.assertEqual(["ended", "passed"], order)
+
     def test_aborted(self) -> None:
         """Who ends it says why, once; everything is closed, and the cache is given back."""
         self.connect_movers()

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from cloudconnect.accelerator.passage import hop_endpoint
 from cloudconnect.accelerator.source import SourceAccelerator
 from cloudconnect.commands.control import BETWEEN_WANS, TO_SOURCE_WAN
-from cloudconnect.commands.lan import EndWAN, HandWAN
+from cloudconnect.commands.lan import EndWAN, HandWAN, PassedWAN
 from cloudconnect.errors import (
     Aborted,
     CloudConnectError,
@@ -272,6 +272,28 @@ class MoverTests(SourceCase):
         self.assertTrue(self.one.key_b.forgotten)
         self.assertIsInstance(self.one.outcome[0], Aborted)  # type: ignore[index]
         self.assertIsInstance(mover, Protocol)
+
+    def test_not_passed(self) -> None:
+        """Who asks when all was passed on hears why it never will be, as later at the end; of a
+        session that is not known there is nothing to say."""
+        mover, _ = self.mover()
+        passed = self.link.call(PassedWAN, session=SESSION)
+        self.reactor.settle()
+        self.assertNoResult(passed)
+        mover.transport.transport.abortConnection()
+        self.reactor.pass_time(1)
+        self.failure_of(passed, Truncated)
+        self.failure_of(self.link.call(PassedWAN, session=SESSION), Truncated)
+        self.failure_of(self.end(), Truncated)
+        answer = self.reactor.result_of(self.link.call(PassedWAN, session=b"?" * 16))
+        self.assertEqual({}, answer["counts"])
+
+    def test_passed_late(self) -> None:
+        """One that does not come to it is given up."""
+        self.mover()
+        passed = self.link.call(PassedWAN, session=SESSION)
+        self.reactor.pass_time(CLOSE_SECONDS + 1)
+        self.failure_of(passed, Truncated)
 
     def test_takes_its_time(self) -> None:
         """A session that is over for the job manager, and does not end, is given up."""

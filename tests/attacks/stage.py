@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ from cloudconnect.tenant.jobmanager import JobManager, new_job_id
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.trust import TrustPolicy
 from cloudconnect.wire.channel import FrameChannel
-from cloudconnect.wire.frames import Frame, FrameKind
+from cloudconnect.wire.frames import Frame, FrameKind, StoredBlob
 from tests.attacks.proxy import LOOPBACK, Proxy
 
 _T = TypeVar("_T")
@@ -127,8 +127,23 @@ class TappedChannel:
     def send(self, kind: FrameKind, *arguments: Any) -> None:
         self._noted(kind, self._channel.send, kind, *arguments)
 
-    def send_chunk(self, *arguments: Any) -> bool:
-        waited: bool = self._noted(FrameKind.CHUNK, self._channel.send_chunk, *arguments)
+    def send_chunk(self, request: int, blob: StoredBlob, manifest: bool = False) -> bool:
+        return self.send_chunks(request, (blob,), manifest)
+
+    def send_chunks(
+        self, request: int, blobs: Iterable[StoredBlob], manifest: bool = False
+    ) -> bool:
+        sent = list(blobs)
+        with self._lock:
+            start = self._channel.bytes_sent
+            waited = self._channel.send_chunks(request, sent, manifest)
+            data = sum(len(blob.data) for blob in sent)
+            around, rest = divmod(self._channel.bytes_sent - start - data, max(1, len(sent)))
+            assert not rest, "what stands around the data of a chunk has one size"
+            for blob in sent:
+                size = around + len(blob.data)
+                self.up.append(Passed(FrameKind.CHUNK, start, size))
+                start += size
         return waited
 
     def finish(self, last: bool = False) -> None:

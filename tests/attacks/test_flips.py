@@ -15,6 +15,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from cloudconnect.errors import CloudConnectError, ControlTampered, ExitCode, SecurityError
+from cloudconnect.wire.frames import FrameKind
 from tests.attacks.fields import END, Line, Part, Way
 from tests.attacks.rules import Flip, Where, at_offset, at_payload, in_field, in_tag_behind
 from tests.attacks.stage import CHANGES, Passed, Stage, make_files
@@ -232,6 +233,10 @@ class FlipTests(TestCase):
         """A change under any frame of a backup is noticed, the last ones' too."""
         await self.set_up()
         up, down = await self.back_up_cleanly()
+        self.assertIn(FrameKind.CHUNK, {frame.kind for frame in up})
+        for frames in (up, down):  # none of them is missing
+            ends = [frame.start + frame.size for frame in frames]
+            self.assertEqual([frame.start for frame in frames], [0, *ends[:-1]])
         places = []
         for way, frames in ((UP, up), (DOWN, down)):
             for number, frame in enumerate(frames):

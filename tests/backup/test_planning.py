@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import planning
 from cloudconnect.backup.drafts import FLAG_LINKED, FLAG_ON_THE_WAY
+from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.planning import Plan, Step
 from cloudconnect.backup.target import Target
@@ -47,9 +48,10 @@ class PlanTests(SynchronousTestCase):
     ) -> list[Step]:
         self.result = RestoreResult(record=RECORD)
         listed = list(entries)
+        metadata = MetadataWriter(self.result.problems.add, privileged)
         chosen = RestoreOptions(target=b"/t", **options)
-        self.planned = Plan(chosen, self.result, privileged)
-        self.planned.look_ahead(lambda: listed)
+        self.planned = Plan(chosen, self.result, metadata)
+        self.planned.look_ahead(lambda: listed, target)
         return list(self.planned.steps(listed, target))
 
     def runs(self, count: int) -> tuple[Run, ...]:

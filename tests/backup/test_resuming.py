@@ -483,7 +483,11 @@ class ExchangedTests(RestoreCase):
 
         options = RestoreOptions(target=b"", overwrite=Overwrite.NEVER)
         result = self.result()
-        steps = list(Plan(options, result, True).steps(entries(), target))
+        steps = list(
+            Plan(options, result, MetadataWriter(result.problems.add, True)).steps(
+                entries(), target
+            )
+        )
         self.assertEqual([step.entry.path for step in steps], [b"/a/y"])
         self.assertEqual(result.kept, 1)
 

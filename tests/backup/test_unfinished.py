@@ -13,7 +13,9 @@ from typing import Any
 from cloudconnect.backup import at_once as at_once_module
 from cloudconnect.backup import maker as maker_module
 from cloudconnect.backup import restore as restore_module
+from cloudconnect.backup import unfinished as unfinished_module
 from cloudconnect.backup.comparison import compare_trees
+from cloudconnect.backup.doubtful import DoubtfulNames
 from cloudconnect.backup.maker import FileMaker
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.patterns import PathPatterns
@@ -266,3 +268,19 @@ class StaysTests(KilledCase):
         write(self.target + b"/source/many/30", b"30303")
         self.patch(at_once_module, "MAKER_AFTER", 0)
         self.check(self.target + b"/source/many/30")
+
+
+class ManyKeptTests(KeptTests):
+    """The same where the folders' names do not fit into memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(unfinished_module, "DoubtfulNames", lambda: DoubtfulNames(0))
+
+
+class ManyStayTests(StaysTests):
+    """Likewise."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(unfinished_module, "DoubtfulNames", lambda: DoubtfulNames(2))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from typing import Any
 
 import cbor2
 
+from cloudconnect.backup import names as names_module
 from cloudconnect.backup import placing as placing_module
+from cloudconnect.backup import planning as planning_module
 from cloudconnect.backup import restore as restore_module
 from cloudconnect.backup import target as target_module
 from cloudconnect.backup import writing as writing_module
@@ -17,6 +20,7 @@ from cloudconnect.backup.comparison import compare_trees
 from cloudconnect.backup.metadata import MetadataWriter
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.restore import RestoreRun
+from cloudconnect.backup.spilling import PathTable
 from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.runs import Run
 from cloudconnect.errors import (
@@ -182,6 +186,123 @@ class HardLinkTests(RestoreCase):
         restored = self.restore(self.point, overwrite=Overwrite.IF_CHANGED)
         self.assertEqual(restored.kept, 6)
         self.assertEqual(self.inode(b"/b"), before)
+
+    def relinked(self, overwrite: Overwrite, kept: int | None = None) -> RestoreResult:
+        """Restore over what is there; the names are links of each other again."""
+        restored = self.restore(self.point, overwrite=overwrite)
+        self.assertClean(restored)
+        differences = compare_trees(self.top, self.target + b"/source")
+        if overwrite is Overwrite.NEVER:  # which leaves a folder that is there as it is
+            differences = [one for one in differences if one.aspect != "mtime"]
+        self.assertEqual(differences, [])
+        self.assertEqual(len({self.inode(name) for name in (b"/a/one", b"/b", b"/c")}), 1)
+        self.assertEqual(self.inode(b"/s1"), self.inode(b"/s2"))
+        if kept is not None:
+            self.assertEqual(restored.kept, kept)
+        return restored
+
+    def apart(self, name: bytes) -> None:
+        """Make one name a file of its own, with the same content and metadata."""
+        path = self.target + b"/source" + name
+        shutil.copy2(path, path + b".copy")
+        os.replace(path + b".copy", path)
+
+    def test_missing_name(self) -> None:
+        """A name that is missing, be it the first or another one, becomes a link to those that are
+        there: nothing is written again, whatever is to happen to what is there."""
+        self.restore(self.point)
+        for overwrite in (Overwrite.IF_CHANGED, Overwrite.IF_NEWER, Overwrite.NEVER):
+            for name in (b"/a/one", b"/b", b"/c", b"/s1", b"/s2"):
+                there = self.inode(b"/b" if name == b"/a/one" else b"/a/one")
+                os.unlink(self.target + b"/source" + name)
+                restored = self.relinked(overwrite, kept=5)
+                self.assertEqual(restored.bytes_restored, 0)
+                self.assertEqual(self.inode(b"/a/one"), there)
+
+    def test_changed_name(self) -> None:
+        """A name that is another file by now becomes a link again where it may be replaced."""
+        self.restore(self.point)
+        for overwrite in (Overwrite.IF_CHANGED, Overwrite.IF_NEWER):
+            for name in (b"/a/one", b"/b", b"/c"):
+                there = self.inode(b"/b" if name == b"/a/one" else b"/a/one")
+                os.unlink(self.target + b"/source" + name)
+                write(self.target + b"/source" + name, b"edited", mtime_ns=OLD_NS)
+                self.assertEqual(self.relinked(overwrite, kept=5).bytes_restored, 0)
+                self.assertEqual(self.inode(b"/a/one"), there)
+
+    def test_newer_name(self) -> None:
+        """A name that is a newer file by now, or any other one, stays where such are kept."""
+        self.restore(self.point)
+        for overwrite in (Overwrite.IF_NEWER, Overwrite.NEVER):
+            there = self.inode(b"/b")
+            os.unlink(self.target + b"/source/a/one")
+            write(self.target + b"/source/a/one", b"edited")
+            os.unlink(self.target + b"/source/c")
+            self.assertClean(self.restore(self.point, overwrite=overwrite))
+            self.assertEqual(self.read(b"/source/a/one"), b"edited")
+            self.assertEqual((self.inode(b"/b"), self.inode(b"/c")), (there, there))
+
+    def test_separate_copy(self) -> None:
+        """A name that is a file of its own, but looks the same, becomes a link again where what
+        differs is replaced; its content is not got again."""
+        self.restore(self.point)
+        for name in (b"/a/one", b"/b", b"/c"):
+            self.apart(name)
+            self.assertEqual(self.relinked(Overwrite.IF_CHANGED).bytes_restored, 0)
+
+    def test_all_edited(self) -> None:
+        """What was edited through one of its names is written anew, once, with all its names."""
+        self.restore(self.point)
+        write(self.target + b"/source/b", b"edited", mtime_ns=OLD_NS)
+        self.assertEqual(self.relinked(Overwrite.IF_CHANGED).bytes_restored, 100_000)
+
+    def test_other_metadata(self) -> None:
+        """No link is made to what has another mode by now: it is replaced with all its names where
+        what differs is, and kept otherwise."""
+        self.restore(self.point)
+        os.chmod(self.target + b"/source/b", 0o666)
+        os.unlink(self.target + b"/source/a/one")
+        self.assertClean(self.restore(self.point, overwrite=Overwrite.IF_NEWER))
+        self.assertNotEqual(self.inode(b"/a/one"), self.inode(b"/b"))
+        self.assertEqual(stat.S_IMODE(os.stat(self.target + b"/source/b").st_mode), 0o666)
+        os.chmod(self.target + b"/source/a/one", 0o666)
+        self.relinked(Overwrite.IF_CHANGED)
+
+    def test_chosen_names(self) -> None:
+        """Of chosen names, those that are missing become links to those that are there."""
+        self.restore(self.point)
+        there = self.inode(b"/b")
+        os.unlink(self.target + b"/source/c")
+        os.unlink(self.target + b"/source/a/one")
+        paths = (self.top + b"/b", self.top + b"/c")
+        restored = self.restore(self.point, paths=paths, overwrite=Overwrite.IF_CHANGED)
+        self.assertEqual((restored.kept, restored.files, restored.bytes_restored), (1, 1, 0))
+        self.assertEqual((self.inode(b"/b"), self.inode(b"/c")), (there, there))
+        self.assertFalse(os.path.exists(self.target + b"/source/a/one"))
+
+    def test_other_target_of_a_link(self) -> None:
+        """A symbolic link that leads elsewhere by now gets no further names."""
+        self.restore(self.point)
+        os.unlink(self.target + b"/source/s1")
+        os.unlink(self.target + b"/source/s2")
+        os.symlink(b"targeT", self.target + b"/source/s2")
+        when = os.lstat(self.top + b"/s2").st_mtime_ns
+        os.utime(self.target + b"/source/s2", ns=(when, when), follow_symlinks=False)
+        self.relinked(Overwrite.IF_CHANGED)
+
+    def test_many(self) -> None:
+        """It is the same where what is known of them does not fit into memory."""
+        for module in (names_module, planning_module):
+            self.patch(module, "PathTable", lambda: PathTable(0))
+        self.restore(self.point)
+        os.unlink(self.target + b"/source/a/one")
+        self.relinked(Overwrite.IF_CHANGED, kept=5)
+        self.apart(b"/c")
+        self.relinked(Overwrite.IF_CHANGED, kept=5)
+        write(self.target + b"/source/b", b"edited", mtime_ns=OLD_NS)
+        self.relinked(Overwrite.IF_CHANGED)
+        self.relinked(Overwrite.ALWAYS)
+        self.test_chosen_names()
 
     def test_first_name_fails(self) -> None:
         """Where the first name could not be restored, the others are reported, too."""

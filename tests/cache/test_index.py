@@ -62,6 +62,14 @@ class IndexTests(SynchronousTestCase):
         self.assertEqual(list(self.index.similar((10, 11, 13))), [one, other])
         self.assertEqual(list(self.index.similar((12, 99))), [other])
         self.assertEqual(list(self.index.similar((99,))), [])
+        self.assertEqual(list(self.index.similar(())), [])
+
+    def test_large_features(self) -> None:
+        """A masked feature has 63 bits, which is more than any other number in a row."""
+        feature, place = (1 << 63) - 1, Place(1, 0, 56, 1000)
+        self.index.add(name(1), (feature,), place)
+        self.index.write()
+        self.assertEqual(list(self.index.similar((5, feature))), [place])
 
     def test_segments(self) -> None:
         """Closed segments are kept, with what is known of them."""

@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.cli.importing import SUMMARY_MAX, THRESHOLDS, LazyGroup, uncollected
+from cloudconnect.cli.importing import THRESHOLDS, LazyGroup, uncollected
 from cloudconnect.cli.main import _COMMANDS, cloudconnect
 from cloudconnect.cli.provider import provider
 from cloudconnect.cli.provider_wan import wan
+from cloudconnect.cli.sections import SHORT_HELP_MAX
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -76,7 +77,7 @@ class ListTests(SynchronousTestCase):
             for name, place in group._places.items():
                 command = group.get_command(context, name)
                 assert command is not None
-                self.assertEqual(place.summary, command.get_short_help_str(SUMMARY_MAX), name)
+                self.assertEqual(place.summary, command.get_short_help_str(SHORT_HELP_MAX), name)
                 self.assertFalse(command.hidden, name)
 
     def listed(self, program: str) -> tuple[str, set[str]]:

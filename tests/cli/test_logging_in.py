@@ -35,7 +35,7 @@ class Door:
     def cancel(self) -> None:
         """Nothing is under way."""
 
-    async def log_in(self, tenant: str, password: Password) -> str:
+    async def log_in(self, tenant: str, password: Password, *_: object) -> str:
         self.asked += 1
         if self.errors:
             raise self.errors.pop(0)
@@ -52,7 +52,7 @@ class Named:
 class There(Door):
     """A provider at the address to which one has moved."""
 
-    async def log_in(self, tenant: str, password: Password | None) -> Any:
+    async def log_in(self, tenant: str, password: Password | None, *_: object) -> Any:
         return Named(b"p" * 16)
 
 

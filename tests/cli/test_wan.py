@@ -5,16 +5,27 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import attrs
+
 from cloudconnect.cli.line import Line
-from cloudconnect.cli.wan import SHORT_SECONDS, WAN, decide, wanted_beside
+from cloudconnect.cli.tenant import resolve
+from cloudconnect.cli.wan import (
+    STREAMS,
+    WAN,
+    decide,
+    foreseen_streams,
+    wanted_beside,
+)
 from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import UsageError
+from cloudconnect.settings import LONG_LINE_SECONDS
 from cloudconnect.tenant.control import Account
 from tests.cli.commands import CommandCase
+from tests.cli.test_tenant import NOTHING
 
 PROVIDER, REPOSITORY = b"p" * 16, b"r" * 16
 #: Ways there and back, in seconds; None: not known.
-WAYS = (None, 0.0, SHORT_SECONDS / 2, SHORT_SECONDS, 0.1)
+WAYS = (None, 0.0, LONG_LINE_SECONDS / 2, LONG_LINE_SECONDS, 0.1)
 SAVED = {
     "bytes_before": 10_000_000,
     "bytes_after": 1_000_000,
@@ -53,7 +64,7 @@ class DecisionTests(CommandCase):
         accelerators see content, and the line is not known to be short."""
         for mode, way in itertools.product(EncryptionMode, WAYS):
             plain = mode is not EncryptionMode.TENANT
-            short = way is not None and way < SHORT_SECONDS
+            short = way is not None and way < LONG_LINE_SECONDS
             used = {
                 choice: decide(line(True, way), mode, choice).used
                 for choice in ("auto", "on", "off")
@@ -69,6 +80,18 @@ class DecisionTests(CommandCase):
             may_be = any(decide(line(True, way), mode, choice).used for way in WAYS)
             wanted = wanted_beside(mode, choice)
             self.assertEqual(may_be, "cloudconnect.accelerator.source" in wanted, (mode, choice))
+
+    def test_foreseen(self) -> None:
+        """Before the log-in it is foreseen that what will be decided at a provider that offers it;
+        not with a shared accelerator, which may not be there."""
+        for mode, way, choice in itertools.product(EncryptionMode, WAYS, ("auto", "on", "off")):
+            settings = resolve(**NOTHING | {"encryption": mode.value})
+            streams = foreseen_streams(settings, choice, way)
+            used = decide(line(True, way), mode, choice).used
+            self.assertEqual(STREAMS if used else 0, streams, (mode, way, choice))
+            profile = attrs.evolve(settings.profile, wan_accelerator="localhost:6181")
+            shared = attrs.evolve(settings, profile=profile)
+            self.assertEqual(None if used else 0, foreseen_streams(shared, choice, way))
 
     def test_not_offered(self) -> None:
         """``on`` at a provider without acceleration is refused, and says what to do."""

@@ -32,6 +32,7 @@ class KeptTests(SynchronousTestCase):
         for name, (least, most) in bounds_of_kept().items():
             self.assertTrue(least <= getattr(Keep(), name) <= most)
         check_kept({"events_days": 0, "sessions_days": 180, "audit_days": 3650})
+        check_kept({"audit_gb": 0})
         for name in ("events_days", "sessions_days", "audit_days"):
             error = self.assertRaises(UsageError, check_kept, {name: KEPT[name][0] - 1})
             self.assertIn(name, str(error))

@@ -85,7 +85,7 @@ def storm(seed: int) -> Counter[str]:
         what = draw.random()
         if what < 0.02:
             draw.choice(caches).evict()
-        elif what < 0.024:
+        elif what < 0.03:
             damage(draw.choice(caches))
 
     for _ in range(draw.randint(1, 4)):
@@ -105,6 +105,7 @@ def storm(seed: int) -> Counter[str]:
             raise AssertionError(f"storm {seed}: what came out is not what went in")
         for one in pair.ends:
             counts.update(one.sent.as_map())
+            counts["damaged"] += one.received.damaged
             one.close()
         known = (known + datas[0])[-600_000:]
         if draw.random() < 0.15:

@@ -41,17 +41,26 @@ class ShelfTests(SynchronousTestCase):
         blocks = [block(seed, 40_000) for seed in range(5)]
         places = [appender.append(*one) for one in blocks]
         shelf = Shelf(cache)
-        middle = blocks[1][1] + blocks[2][1]
-        whole = blocks[0][1][-MARGIN:] + middle + blocks[3][1][:MARGIN]
+        middle = [blocks[1][1], blocks[2][1]]
+        whole = [blocks[0][1][-MARGIN:], *middle, blocks[3][1][:MARGIN]]
         assert places[1] is not None and places[4] is not None
-        self.assertEqual(shelf.around(places[1], Base(2, True, True)), (blocks[1][0], whole))
-        self.assertEqual(shelf.around(places[1], Base(2, False, False)), (blocks[1][0], middle))
-        last = shelf.around(places[4], Base(1, False, True))
-        self.assertEqual(last, blocks[4])
-        self.assertIsNone(shelf.around(places[4], Base(2, False, False)))
-        self.assertEqual(shelf.prefix([Base(2, True, True)], [blocks[1][0]]), whole)
-        self.assertIsNone(shelf.prefix([Base(2, True, True)], [bytes(32)]))
-        self.assertEqual(len(check_of(whole)), 16)
+        for careful in (False, True):
+            run = shelf.run(places[1], 2, careful)
+            assert run is not None
+            expected = (blocks[1][0], middle, places[1], places[2])
+            self.assertEqual((run.name, run.contents, run.first, run.last), expected)
+            self.assertEqual(shelf.around(run, True, True, careful), whole)
+            self.assertEqual(shelf.around(run, False, False, careful), middle)
+            last = shelf.run(places[4], 1, careful)
+            assert last is not None
+            self.assertEqual(shelf.around(last, False, True, careful), [blocks[4][1]])
+            self.assertIsNone(shelf.run(places[4], 2, careful))
+        prefix = b"".join(whole)
+        check = check_of(prefix)
+        self.assertEqual(len(check), 16)
+        self.assertEqual(shelf.prefix([Base(2, True, True)], [blocks[1][0]], check), prefix)
+        self.assertIsNone(shelf.prefix([Base(2, True, False)], [blocks[1][0]], check))
+        self.assertIsNone(shelf.prefix([Base(2, True, True)], [bytes(32)], check))
 
     def test_too_long(self) -> None:
         """A prefix that would be longer than allowed is none."""
@@ -62,9 +71,10 @@ class ShelfTests(SynchronousTestCase):
         shelf = Shelf(cache)
         fits = PREFIX_MAX // 400_000
         names = [block(0, 400_000)[0]]
-        self.assertIsNotNone(shelf.prefix([Base(fits, False, False)], names))
-        self.assertIsNone(shelf.prefix([Base(fits + 1, False, False)], names))
-        self.assertIsNone(shelf.prefix([Base(fits, False, False)] * 2, names * 2))
+        check = check_of(b"".join(block(seed, 400_000)[1] for seed in range(fits)))
+        self.assertIsNotNone(shelf.prefix([Base(fits, False, False)], names, check))
+        self.assertIsNone(shelf.prefix([Base(fits + 1, False, False)], names, check))
+        self.assertIsNone(shelf.prefix([Base(fits, False, False)] * 2, names * 2, check))
 
     def test_damaged(self) -> None:
         """A block that is not what its name says is dropped and counted."""
@@ -77,3 +87,19 @@ class ShelfTests(SynchronousTestCase):
         self.assertEqual(shelf.damaged, 2)
         self.assertIsNone(cache.find(block(1)[0]))
         self.assertIsNotNone(cache.find(block(0)[0]))
+
+    def test_damaged_prefix(self) -> None:
+        """A prefix that is not the one of the far end is none; what is damaged in it is dropped."""
+        cache = MemoryCache()
+        fill(cache, range(3))
+        blocks = [block(seed) for seed in range(3)]
+        check = check_of(blocks[0][1] + blocks[1][1])
+        shelf = Shelf(cache)
+        base, names = [Base(2, False, False)], [blocks[0][0]]
+        self.assertEqual(shelf.prefix(base, names, check), blocks[0][1] + blocks[1][1])
+        self.assertIsNone(shelf.prefix(base, names, bytes(16)))
+        self.assertEqual(shelf.damaged, 0)
+        damage(cache)
+        self.assertIsNone(shelf.prefix(base, names, check))
+        self.assertEqual(shelf.damaged, 1)
+        self.assertIsNone(cache.find(names[0]))

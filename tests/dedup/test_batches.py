@@ -5,7 +5,13 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.dedup.bases import Shelf
-from cloudconnect.dedup.batches import Piece, find_bases, instructions_for, take_delta
+from cloudconnect.dedup.batches import (
+    EDGE_FROM,
+    Piece,
+    find_bases,
+    instructions_for,
+    take_delta,
+)
 from cloudconnect.dedup.instructions import Act, Base, Instruction
 from cloudconnect.dedup.interfaces import Place
 from cloudconnect.dedup.limits import MARGIN
@@ -108,25 +114,43 @@ class BaseTests(SynchronousTestCase):
         """Pieces with a base become changed ones; the prefix has what lies around it."""
         pieces = [new(), new(800), new()]
         pieces[1].base = self.places[4]
-        delta = take_delta(Shelf(self.cache), pieces, set())
+        delta = take_delta(Shelf(self.cache), pieces, set(), True)
         self.assertEqual([piece.act for piece in pieces], [Act.NEW, Act.CHANGED, Act.NEW])
-        self.assertEqual(delta.changed, b"n" * 800)
+        self.assertEqual((delta.changed, delta.size), ([b"n" * 800], 800))
         self.assertEqual(delta.bases, [Base(1, True, True)])
         self.assertEqual(delta.names, [block(4)[0]])
         self.assertLess(1000, MARGIN)
         self.assertEqual(delta.prefix, b"".join(block(seed)[1] for seed in (3, 4, 5)))
+
+    def test_edges(self) -> None:
+        """What lies beside a base is in the prefix where the piece begins or ends in another way;
+        in the body of a CHUNK the id and the digest go before the content."""
+        known = block(4)[1]
+        head, tail = b"n" * EDGE_FROM, b"n" * 8
+        for data, before, after in (
+            (known[:500] + b"n" + known[501:], False, False),
+            (head + known[EDGE_FROM:], False, False),
+            (known[:-8] + tail, False, True),
+            (b"n" + known, True, False),
+            (known[300:-300], True, True),
+        ):
+            piece = Piece(data, b"new", Act.NEW, base=self.places[4])
+            delta = take_delta(Shelf(self.cache), [piece], set(), False)
+            self.assertEqual(delta.bases, [Base(1, before, after)])
+            around = [block(3)[1]] * before + [known] + [block(5)[1]] * after
+            self.assertEqual(delta.prefix, b"".join(around))
 
     def test_more(self) -> None:
         """Other similar blocks are in the prefix too; alone they make no delta."""
         pieces = [new(), new()]
         pieces[0].base, pieces[0].more = self.places[4], (self.places[8],)
         pieces[1].more = (self.places[1],)
-        delta = take_delta(Shelf(self.cache), pieces, set())
+        delta = take_delta(Shelf(self.cache), pieces, set(), True)
         self.assertEqual([piece.act for piece in pieces], [Act.CHANGED, Act.NEW])
         self.assertIn(block(8)[0], delta.names)
         self.cache.drop(block(4)[0])
         pieces[0].act = Act.NEW
-        delta = take_delta(Shelf(self.cache), pieces, set())
+        delta = take_delta(Shelf(self.cache), pieces, set(), True)
         self.assertEqual((pieces[0].act, delta.bases, delta.names), (Act.NEW, [], []))
 
     def test_fresh(self) -> None:
@@ -134,7 +158,7 @@ class BaseTests(SynchronousTestCase):
         pieces = [new(), new()]
         pieces[0].base, pieces[1].base = self.places[4], self.places[5]
         fresh = {self.places[5][:2]}
-        delta = take_delta(Shelf(self.cache), pieces, fresh)
+        delta = take_delta(Shelf(self.cache), pieces, fresh, True)
         self.assertEqual([piece.act for piece in pieces], [Act.CHANGED, Act.NEW])
         self.assertEqual(delta.bases, [Base(1, True, False)])
 
@@ -143,6 +167,6 @@ class BaseTests(SynchronousTestCase):
         piece = new()
         piece.base = self.places[4]
         self.cache.evict()
-        delta = take_delta(Shelf(self.cache), [piece], set())
+        delta = take_delta(Shelf(self.cache), [piece], set(), True)
         self.assertEqual((piece.act, delta.prefix, delta.bases), (Act.NEW, b"", []))
         self.assertEqual(instructions_for([piece])[0], [Instruction(Act.NEW, 700)])

@@ -81,7 +81,7 @@ class GrammarTests(Case):
         """Every instruction, in one batch."""
         prefix = self.data[6] + self.data[7]
         changed = self.data[6][:500] + b"!" + self.data[6][500:]
-        delta = compress_delta(prefix, changed, 3)
+        delta = compress_delta(prefix, [changed], 3)
         pieces = (
             b"between",
             *self.data[0:3],

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.dedup import encoder
 from cloudconnect.dedup.cutting import ContentCutter, FrameCutter
 from cloudconnect.dedup.exchange import Exchange
-from cloudconnect.dedup.limits import WINDOW_MAX, WINDOW_MIN
+from cloudconnect.dedup.limits import WINDOW_DEFAULT, WINDOW_MAX, WINDOW_MIN
 from cloudconnect.dedup.memory import MemoryCache
 from cloudconnect.dedup.messages import End, MessageReader, Miss
 from cloudconnect.errors import DigestMismatch, ProtocolViolation, Truncated
@@ -232,6 +232,22 @@ class SavingTests(SynchronousTestCase):
         again = carry(data, source, target)
         self.assertEqual(again.ends[0].sent.misses, 0)
 
+    def test_damaged_base(self) -> None:
+        """A base that the sender's disk changed is found by the far end; from then on the sender
+        looks at each one, and drops those that are damaged."""
+        data = noise(6_000_000)
+        changed = bytearray(data)
+        changed[::50_000] = bytes(len(changed[::50_000]))
+        source, target = MemoryCache(), MemoryCache()
+        carry(data, source, target)
+        damage(source)
+        pair = carry(bytes(changed), source, target)
+        sent = pair.ends[0].sent
+        self.assertGreater(sent.misses, 0)
+        self.assertGreater(sent.damaged, 0)
+        again = carry(bytes(changed), source, target)
+        self.assertEqual((again.ends[0].sent.misses, again.ends[0].sent.damaged), (0, 0))
+
 
 class HostileTests(SynchronousTestCase):
     """A far end that sends anything."""
@@ -324,7 +340,7 @@ class WindowTests(SynchronousTestCase):
             received = there.receive(b"".join(wire))
             out += b"".join(received.plain)
             self.assertEqual([], received.wire)
-            self.assertEqual([], there.taken(len(out) - WINDOW_MIN))
+            self.assertEqual([], there.taken(len(out) - WINDOW_DEFAULT))
             wire = here.receive(b"".join(there.taken(len(out)))).wire
         received = there.receive(b"".join([*wire, *here.finish()]))
         out += b"".join(received.plain)
@@ -337,6 +353,12 @@ class WindowTests(SynchronousTestCase):
         """A window that no far end could use is refused."""
         for window in (WINDOW_MIN - 1, WINDOW_MAX + 1):
             self.assertRaises(ValueError, Exchange, MemoryCache(), window=window)
+
+    def test_frugal(self) -> None:
+        """One end of many in a process allows less, and so may be given less."""
+        for frugal, window in ((False, WINDOW_DEFAULT), (True, WINDOW_MIN)):
+            hello = b"".join(Exchange(MemoryCache(), frugal=frugal).start())
+            self.assertEqual(hello[-4:], window.to_bytes(4, "big"))
 
     def test_many_misses_at_once(self) -> None:
         """Batches behind a missing one are looked at before it comes."""

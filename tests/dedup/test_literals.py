@@ -98,20 +98,23 @@ class DeltaTests(SynchronousTestCase):
     def test_there_and_back(self, prefix: bytes, data: bytes) -> None:
         """What was compressed against a prefix comes back with it."""
         for level in (1, 3, 9):
-            coded = compress_delta(prefix, data, level)
+            coded = compress_delta(prefix, [data], level)
             self.assertEqual(decompress_delta(prefix, coded, len(data)), data)
+            half = len(data) // 2
+            parts = [data[:half], memoryview(data)[half:]]
+            self.assertEqual(compress_delta(prefix, parts, level), coded)
 
     def test_small(self) -> None:
         """A change in a mebibyte of noise costs little at every level."""
         prefix = noise(1 << 20)
         data = prefix[:500_000] + b"changed" + prefix[500_000:]
         for level in (1, 3, 5, 9):
-            self.assertLess(len(compress_delta(prefix, data, level)), 2000, level)
+            self.assertLess(len(compress_delta(prefix, [data], level)), 2000, level)
 
     def test_refused(self) -> None:
         """Another length, two frames, a cut one."""
         prefix, data = noise(1000), text(3000)
-        coded = compress_delta(prefix, data, 3)
+        coded = compress_delta(prefix, [data], 3)
         for wrong, plain in (
             (coded, 2999),
             (coded, 3001),

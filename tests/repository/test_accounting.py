@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloudconnect.repository import accounting, packs
-from cloudconnect.repository.accounting import PackRow, pack_use, read_since
+from cloudconnect.repository.accounting import TOMBSTONE_BYTES, PackRow, pack_use, read_since
 from cloudconnect.repository.packs import ENTRY_SIZE
 from cloudconnect.repository.rules import DAY
 from tests.repository.repositories import RepositoryCase, blob, keys, name_of, record
@@ -84,14 +84,37 @@ class QuotaTests(RepositoryCase):
         """In the bin it counts against the bin's cap."""
         point = self.published(self.repository, b"p" * 16, 0)
         self.repository.delete([point])
-        self.assertEqual(self.repository.bin_usage()[0], 0)
+        before = self.repository.bin_usage()[0]
+        self.assertEqual(before, 2 * len(self.repository.point(point).record))
         self.repository.add(blob(1))
         self.repository.flush()
         made = record(b"q" * 16)
         encoded = made.encode()
         self.repository.publish(made, encoded, keys().sign(encoded), [name_of(1)] * 1000)
         self.repository.delete([b"q" * 16])
-        self.assertEqual(self.repository.bin_usage()[0], 32 * 1000)
+        self.assertEqual(self.repository.bin_usage()[0] - before, 32 * 1000 + 2 * len(encoded))
+
+    def test_removed(self) -> None:
+        """What stays of a removed point is charged for, with the labels, which lie there twice:
+        else a tenant could store without end in them."""
+        before, point = self.counted(), b"p" * 16
+        tags = tuple(f"{number:0200}" for number in range(50))
+        made = record(point, tags=tags)
+        encoded = made.encode()
+        self.repository.publish(made, encoded, keys().sign(encoded), [])
+        self.repository.delete([point])
+        self.assertEqual(self.counted(), before)
+        self.time += 20 * DAY
+        for _ in range(20):
+            self.time += DAY
+            self.repository.observe_clock()
+        self.repository.expire()
+        (row,) = self.repository.points(states=("removed",))
+        stays = self.counted() - before
+        self.assertGreater(stays, TOMBSTONE_BYTES + 2 * 50 * 200)
+        self.assertLess(stays, TOMBSTONE_BYTES + 2 * 50 * 210 + 200)
+        on_disk = sum(path.stat().st_size for path in self.files("points"))
+        self.assertLess(on_disk, stays)
 
     def test_session_that_stays_open(self) -> None:
         """Blobs that are stored again beside an open session are charged for each time."""

@@ -17,6 +17,7 @@ from cloudconnect.content.heads import NOTHING, Chain, HeadKind, SignedHead, fir
 from cloudconnect.content.subkeys import RepositoryKeys
 from cloudconnect.errors import HeadMoved, NotFound, Refused, StoredDataDamaged
 from cloudconnect.keys import MasterKey, Password
+from cloudconnect.repository import descriptions
 from cloudconnect.repository import heads as heads_module
 from cloudconnect.repository.catalogue import Catalogue
 from cloudconnect.repository.heads import PointState, head_of, holes, linked
@@ -341,6 +342,17 @@ class DescriptionTests(HeadsCase):
         ]
         for description in bad:
             self.refused(description)
+
+    def test_often(self) -> None:
+        """Keys are changed so often and not more often, as each description stays."""
+        self.patch(descriptions, "LATER_MAX", 1)
+        self.replace(self.added)
+        chain, again = self.chain, add_slot(self.added, KEYS, slot(self.master))
+        error = self.assertRaises(Refused, self.replace, again)
+        self.chain = chain
+        self.assertIn("as they can be", str(error))
+        self.assertEqual(1, len(list(self.repository.store.names("descriptions/"))))
+        self.publish(0)
 
     def test_moved(self) -> None:
         """A description that another machine's point has overtaken comes again."""

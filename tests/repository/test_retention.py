@@ -257,8 +257,8 @@ class ApplyTests(RetentionCase):
         """A full bin takes no more: the rest stays, and the decision says so."""
         self.in_force("", "", LAST_2)
         with self.repository.catalogue.writing() as connection:
-            connection.execute(sa.update(points_table).values(bytes_stored=100))
-        self.repository.set_rules(Rules(bin_bytes=150))
+            connection.execute(sa.update(points_table).values(bytes_stored=10_000))
+        self.repository.set_rules(Rules(bin_bytes=15_000))
         for dry_run in (True, False):
             whys = [each.why for each in self.repository.apply_retention(dry_run)]
             self.assertEqual(whys[:3], [(), (), ("bin full",)])

@@ -36,7 +36,7 @@ LISTENS = re.compile(rb"WAN accelerator listens on")
 INTERRUPTED = re.compile(rb'"session_interrupted"')
 #: As a command of somebody whose line is never taken for a short one.
 FAR_AWAY = (
-    "import sys, cloudconnect.cli.wan as wan; wan.SHORT_SECONDS = 0.0; "
+    "import sys, cloudconnect.cli.wan as wan; wan.LONG_LINE_SECONDS = 0.0; "
     "from cloudconnect.cli.main import main; main(sys.argv[1:])"
 )
 

@@ -16,6 +16,7 @@ from cloudconnect.errors import NotReachable, ProtocolViolation
 from cloudconnect.tenant.gateways import (
     GATEWAYS_MAX,
     SUSPECT_SECONDS,
+    SUSPECTS_MAX,
     TRIED_MAX,
     FirstThatConnects,
     KnownGateways,
@@ -87,6 +88,14 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual([OWN, TWO, ONE], self.known.in_order([ONE, OWN, TWO]))
         self.clock.advance(1)
         self.assertEqual([ONE, OWN, TWO], self.known.in_order([ONE, OWN, TWO]))
+
+    def test_many_suspects(self) -> None:
+        """However many gateways a provider tells to leave, few are remembered, the last ones."""
+        for number in range(1000):
+            self.known.suspect((f"g{number}", 1))
+        self.known.suspect(ONE)
+        self.assertLessEqual(len(self.known._suspects), SUSPECTS_MAX + 1)
+        self.assertEqual([TWO, ONE], self.known.in_order([ONE, TWO]))
 
     def test_few_at_once(self) -> None:
         """One attempt tries few; the next begins with others."""

@@ -6,11 +6,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
+from twisted.protocols.amp import CommandLocator
 
 from cloudconnect import keys as all_keys
 from cloudconnect.backup.dialogue import greet
 from cloudconnect.commands.control import Role, SessionKind
+from cloudconnect.commands.lan import HandWAN
+from cloudconnect.commands.links import link_in_process
 from cloudconnect.errors import (
     Busy,
     Cancelled,
@@ -20,9 +24,11 @@ from cloudconnect.errors import (
     Downgrade,
     KeyARejected,
     KeyBUnconfirmed,
+    NoAccelerator,
     NotFound,
     NotReachable,
     ProtocolViolation,
+    Refused,
     SecurityError,
     Tampered,
     Truncated,
@@ -34,9 +40,64 @@ from cloudconnect.provider.service import planning
 from cloudconnect.sessions import acceptance
 from cloudconnect.settings import ORPHAN_SECONDS
 from cloudconnect.tenant import plan, run
+from cloudconnect.tenant.accelerated import OwnAccelerator
 from cloudconnect.tenant.lines import TunnelClient
 from tests.provider.stage import HOST, LABELS, PORT, TENANT, Tenant, idle
 from tests.tenant.managers import STORY, ManagerCase
+
+
+class Refusing(CommandLocator):
+    """An own accelerator that takes no session from this line.
+
+    :param error: what it says
+    """
+
+    def __init__(self, error: CloudConnectError) -> None:
+        super().__init__()
+        self._error = error
+
+    @HandWAN.responder
+    def hand(self, **values: Any) -> dict[str, Any]:
+        raise self._error
+
+
+class AnotherLineTests(ManagerCase):
+    """An own accelerator that refuses a session on the line that was opened for it."""
+
+    def refused(self, error: CloudConnectError, again: bool = True) -> tuple[Tenant, list[int]]:
+        """A tenant with such a line, and how often another one was asked for."""
+        asked: list[int] = []
+        tenant = self.accelerated()
+        near, far = link_in_process(self.reactor, None, Refusing(error))
+        self.addCleanup(lambda: far.transport and far.transport.loseConnection())
+
+        async def another() -> OwnAccelerator:
+            asked.append(1)
+            return tenant.own
+
+        own = attrs.evolve(tenant.own, link=near, again=another if again else None)
+        tenant.manager.use_accelerator(own)
+        return tenant, asked
+
+    def test_another_line(self) -> None:
+        """Where another command has renewed the machine's certificate since, the session goes over
+        another line, to its end."""
+        tenant, asked = self.refused(Refused("has another certificate by now"))
+        self.reactor.result_of(tenant.session(idle(tenant)))
+        self.assertEqual(([1], ["done"]), (asked, self.states()))
+        self.assertIn("bytes_before", tenant.manager.saved)
+
+    def test_only_line(self) -> None:
+        """Where there is only that line, that is all."""
+        tenant, asked = self.refused(Refused("no"), again=False)
+        self.failure_of(tenant.session(idle(tenant)), Refused)
+        self.assertEqual([], asked)
+
+    def test_stopping(self) -> None:
+        """Where the accelerator is stopping no other line is asked for."""
+        tenant, asked = self.refused(NoAccelerator("stopping"))
+        self.failure_of(tenant.session(idle(tenant)), NoAccelerator)
+        self.assertEqual([], asked)
 
 
 class StoryTests(ManagerCase):

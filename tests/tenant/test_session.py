@@ -13,7 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from cloudconnect.errors import KeyBUnconfirmed, WarningKind
 from cloudconnect.events import SecurityWarning
 from cloudconnect.keys import KeyA
-from cloudconnect.tenant.session import TenantSession, require_keys, session_machine
+from cloudconnect.tenant.session import (
+    OF_KIND_MAX,
+    TenantSession,
+    require_keys,
+    session_machine,
+)
 
 OCTETS = bytes(range(32))
 STEPS = ("tunnel_up", "confirmed", "stream_up")
@@ -141,3 +146,11 @@ class DataTests(SessionCase):
         self.assertTrue(self.session.warn(warning))
         self.assertFalse(self.session.warn(attrs.evolve(warning, time=2.0, role="target-mover")))
         self.assertTrue(self.session.warn(attrs.evolve(warning, connection=1)))
+
+    def test_warnings_without_end(self) -> None:
+        """Of each kind the first ones are kept, however many a provider sends."""
+        warning = SecurityWarning(time=1.0, kind=WarningKind.TRUNCATED, session="ab")
+        for number in range(500):
+            self.session.warn(attrs.evolve(warning, connection=number))
+        self.assertEqual(OF_KIND_MAX, len(self.session.warnings))
+        self.assertTrue(self.session.warn(attrs.evolve(warning, kind=WarningKind.TAMPERED)))

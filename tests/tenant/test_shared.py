@@ -11,8 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.lan import EndWAN
-from cloudconnect.errors import NoAccelerator, ProviderNotTrusted
-from cloudconnect.tenant.shared import SharedAccelerator
+from cloudconnect.commands.renewing import ShowNode
+from cloudconnect.errors import (
+    NoAccelerator,
+    NotReachable,
+    ProviderNotTrusted,
+    Refused,
+    UsageError,
+)
+from cloudconnect.tenant import shared as shared_module
+from cloudconnect.tenant.shared import TRIES, SharedAccelerator
 from cloudconnect.transports.endpoints import wrap_server_endpoint
 from cloudconnect.transports.memory import MemoryEndpoint
 from cloudconnect.transports.nodes import NodeName, NodeTrust
@@ -23,12 +31,29 @@ from tests.provider.stage import MemoryReactor
 CACHE = b"c" * 32
 
 
-class Accelerator(BoundedAMP):
-    """The accelerator's end of a line."""
+class Older(BoundedAMP):
+    """The accelerator's end of a line, of an older release.
+
+    :ivar refuses: it does not let the machine in; True: it says so, None: it closes the line
+    """
+
+    refuses: bool | None = False
 
     @EndWAN.responder
     def end(self, session: bytes, aborted: bool) -> dict[str, Any]:
         return {"counts": {"misses": 7}}
+
+
+class Accelerator(Older):
+    """That of today's."""
+
+    @ShowNode.responder
+    def show(self) -> dict[str, Any]:
+        if self.refuses is None:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+        if self.refuses:
+            raise Refused("machine one has another certificate by now")
+        return {"role": "job-manager", "name": "one"}
 
 
 class SharedTests(SynchronousTestCase):
@@ -41,7 +66,10 @@ class SharedTests(SynchronousTestCase):
         self.authority = Authority("tenant")
         self.ca = self.authority.write(self.folder / "ca.pem")
         self.place = MemoryEndpoint(self.reactor, "the accelerator")
-        self.lines: list[Accelerator] = []
+        self.lines: list[Older] = []
+        self.kind: type[Older] = Accelerator
+        self.answers: list[bool | None] = []
+        self.patch(shared_module, "PAUSE_SECONDS", 0.001)
         self.shared = SharedAccelerator(
             self.reactor,
             self.place,
@@ -58,8 +86,10 @@ class SharedTests(SynchronousTestCase):
         return MutualTLS(NodeTrust(self.ca, (peer,)), issued.write(self.folder / role))
 
     def serve(self, role: str = "accelerator") -> None:
-        def made() -> Accelerator:
-            self.lines.append(Accelerator(self.reactor))
+        def made() -> Older:
+            self.lines.append(self.kind(self.reactor))
+            if self.answers:
+                self.lines[-1].refuses = self.answers.pop(0)
             return self.lines[-1]
 
         lines = wrap_server_endpoint(self.tls(role, "job-manager"), self.place, self.reactor)
@@ -97,6 +127,57 @@ class SharedTests(SynchronousTestCase):
         self.shared.close()
         self.reactor.settle()
         self.assertEqual([None, None], [line.transport for line in self.lines])
+
+    def test_renewed_by_another_command(self) -> None:
+        """Where a line is not let in, as another command has just renewed the certificate, another
+        one is tried with what lies in the folder then."""
+        self.serve()
+        self.answers = [True, None]
+        own = self.reactor.result_of(self.shared.ready())
+        self.assertEqual(3, len(self.lines))
+        call = own.link.call(EndWAN, session=b"s" * 16, aborted=True)
+        self.assertEqual({"counts": {"misses": 7}}, self.reactor.result_of(call))
+        self.reactor.settle()
+        self.assertEqual([True, True, False], [line.transport is None for line in self.lines])
+
+    def test_half_renewed(self) -> None:
+        """Nor does it matter that key and certificate are not a pair for an instant."""
+        self.serve()
+        key = self.folder / "job-manager" / "key.pem"
+        whole = key.read_bytes()
+        key.write_bytes((self.folder / "accelerator" / "key.pem").read_bytes())
+        self.reactor.callLater(0.0005, key.write_bytes, whole)
+        self.reactor.result_of(self.shared.ready())
+        key.unlink()
+        error = self.assertRaises(UsageError, self.reactor.result_of, self.shared.ready())
+        self.assertIn("key.pem", str(error))
+
+    def test_never_let_in(self) -> None:
+        """Who is refused again and again is refused."""
+        self.serve()
+        self.answers = [True] * 9
+        self.assertRaises(Refused, self.reactor.result_of, self.shared.ready())
+        self.answers = [None] * 9
+        self.assertRaises(NotReachable, self.reactor.result_of, self.shared.ready())
+        self.assertEqual(2 * TRIES, len(self.lines))
+
+    def test_older_release(self) -> None:
+        """An accelerator of an older release, which is asked and does not know what, will do."""
+        self.kind = Older
+        self.serve()
+        own = self.reactor.result_of(self.shared.ready())
+        call = own.link.call(EndWAN, session=b"s" * 16, aborted=True)
+        self.assertEqual({"counts": {"misses": 7}}, self.reactor.result_of(call))
+
+    def test_again(self) -> None:
+        """Another line for a session that was refused on this one takes its place."""
+        self.serve()
+        own = self.reactor.result_of(self.shared.ready())
+        assert own.again is not None
+        other = self.reactor.result_of(own.again())
+        self.reactor.settle()
+        self.assertIsNone(own.link.transport)
+        self.assertIsNotNone(other.link.transport)
 
     def test_not_there(self) -> None:
         """One that is not there is no accelerator, and may be there later."""

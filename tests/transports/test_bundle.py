@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from cloudconnect.errors import (
     Aborted,
@@ -25,6 +25,7 @@ from cloudconnect.errors import (
     Tampered,
     Truncated,
 )
+from cloudconnect.interfaces import IEndsListener
 from cloudconnect.keys import KeyB
 from cloudconnect.settings import (
     BATCH_PAYLOAD_MAX,
@@ -571,6 +572,41 @@ class OverStreamsTests(_Joined):
         self.clock.advance(0)
         self.assertEqual(self.client.data, flood_bytes(0, 1_000_000))
         self.assert_over(self.client, self.server, kind=ConnectionDone)
+
+    def listening(self) -> list[tuple[str, int]]:
+        """From now on the protocols want to know when the ends have met; they write down here who
+        was told, and how often that one was told of the loss before."""
+        told: list[tuple[str, int]] = []
+        for name, recorder in (("client", self.client), ("server", self.server)):
+            directlyProvides(recorder, IEndsListener)
+            recorder.endsMet = (  # type: ignore[attr-defined]
+                lambda name=name, recorder=recorder: told.append((name, recorder.losses))
+            )
+        return told
+
+    def test_ends_met(self) -> None:
+        """Once every member has had both ends the protocols are told, before the connections are
+        closed; who closed hears it too."""
+        told = self.listening()
+        self.connect()
+        self.near.write(b"last")
+        self.near.loseConnection()
+        self.clock.advance(0)
+        self.assertEqual([("client", 0), ("server", 0)], sorted(told))
+        self.assert_over(self.client, self.server, kind=ConnectionDone)
+
+    def test_ends_changed(self) -> None:
+        """Not where the end of one member was changed, though the bundle's own end came."""
+        told = self.listening()
+        self.connect()
+        # Behind the record with the bundle's end comes the stream's own: 8 bytes, 16, a tag of 16.
+        seen, before = len(self.wires[2].seen[UP]), 8 + 12 + 16
+        self.wires[2].flips[(UP, seen + before + 30)] = 1
+        self.near.loseConnection()
+        self.clock.advance(0)
+        self.assertEqual(seen + before + 40, len(self.wires[2].seen[UP]))
+        self.assertNotIn("server", [name for name, _ in told])
+        self.assert_over(self.server, kind=Tampered)
 
     def test_adopt_after_the_end(self) -> None:
         """A connection that comes to a bundle that is over is closed."""

@@ -13,6 +13,7 @@ from cloudconnect.provider.accounts.history import HistoryAccounts
 from cloudconnect.provider.accounts.nodes import NodeAccounts
 from cloudconnect.provider.accounts.removals import RemovalAccounts
 from cloudconnect.provider.accounts.sessions import SessionAccounts
+from cloudconnect.provider.accounts.shrinking import ShrinkingAccounts
 from cloudconnect.provider.accounts.tables import MAX_TASKS_DEFAULT, metadata
 from cloudconnect.provider.accounts.tenants import TENANT_NAME, Tenant
 from cloudconnect.provider.accounts.untold import UntoldAccounts
@@ -28,5 +29,6 @@ class Accounts(
     UntoldAccounts,
     HistoryAccounts,
     NodeAccounts,
+    ShrinkingAccounts,
 ):
     """The accounts data base, with all its parts."""

@@ -173,6 +173,8 @@ def _read_only(url: str) -> str | None:
 
 def _durable_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    if not cursor.execute("PRAGMA page_count").fetchone()[0]:  # a new one, which can be told still
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")

@@ -30,6 +30,12 @@ class SessionAccounts(Database):
                 .values(ended=time.time(), state=state, summary=json.dumps(summary))
             )
 
+    def session_amended(self, session: str, state: str) -> None:
+        """A session was said to have ended well, and did not."""
+        t = sessions_table
+        with self._writing() as connection:
+            connection.execute(t.update().where(t.c.session == session).values(state=state))
+
     def abandon_sessions(self) -> None:
         """After a restart: no session of the last process is still running."""
         t = sessions_table

@@ -22,6 +22,7 @@ from cloudconnect.provider.watching import Watcher
 #: Events that somebody wants to know of at once.
 EVENTS: Final = frozenset(
     {
+        "audit_log_cut",
         "backup_missed",
         "backup_recovered",
         "certificate_expires",

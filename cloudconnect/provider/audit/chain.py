@@ -6,13 +6,14 @@ line, the *head*, are kept elsewhere: without it, lines could be cut off at the 
 :mod:`cloudconnect.provider.audit.log` writes the lines.
 
 The log is cut into files, *segments*; the first line of each holds the hash of the last one of the
-segment before it. A whole segment is forgotten after its days: before it goes, a line says with
-which line it ended, and that line's hash. So the oldest line that is there either is the first one
-of all, or a later one vouches for what stood before it.
+segment before it. A whole segment is forgotten after its days, or where all have too many bytes:
+before it goes, a line says with which line it ended, and that line's hash. So the oldest line that
+is there either is the first one of all, or a later one vouches for what stood before it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 import attrs
 
-from cloudconnect.errors import UsageError
+from cloudconnect.errors import LocalError, UsageError
 
 #: What a file of the log is called, without its ending.
 _SEGMENT: Final = re.compile(r"\d{4}-\d\d(-\d{4})?")
@@ -36,6 +37,8 @@ FORGOTTEN: Final = "audit_segment_forgotten"
 #: Longest text in a line, and most items of a list or a map in it: the rest is counted.
 TEXT_MAX: Final = 500
 ITEMS_MAX: Final = 64
+#: So often a log is followed that changes meanwhile, before what seems wrong is said.
+LOOKS: Final = 5
 
 
 @attrs.frozen
@@ -104,13 +107,14 @@ def segments(folder: Path) -> list[Path]:
 def read(folder: Path) -> Iterator[dict[str, Any]]:
     """Every line that can be read, as a map, in order; :func:`verify` says what is wrong."""
     for path in segments(folder):
-        for line in _lines(path):
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(values, dict):
-                yield values
+        with contextlib.suppress(FileNotFoundError):  # it was forgotten just now
+            for line in _lines(path):
+                try:
+                    values = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(values, dict):
+                    yield values
 
 
 def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, list[str]]:
@@ -118,7 +122,38 @@ def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, 
 
     :param head: as the accounts data base has it
     :param against: one that was written down elsewhere
+    A provider may run meanwhile, write lines and forget segments: what seems wrong is looked at
+    again where the log has changed since.
+
     :return: how many lines there are, and a sentence for everything that is wrong
+    :raises LocalError: files went away again and again while they were read
+    """
+    for _ in range(LOOKS):
+        before = _shape(folder)
+        try:
+            followed = _follow(folder, head, against)
+        except FileNotFoundError:
+            followed = None
+        if followed is not None and (not followed[1] or _shape(folder) == before):
+            return followed
+    if followed is None:
+        raise LocalError("files of the audit log went away while they were read: run this again")
+    return followed
+
+
+def _shape(folder: Path) -> list[tuple[str, int]]:
+    """The segments that are there, and their sizes: what changes when the log does."""
+    shape = []
+    for path in segments(folder):
+        with contextlib.suppress(FileNotFoundError):
+            shape.append((path.name, path.stat().st_size))
+    return shape
+
+
+def _follow(folder: Path, head: Head, against: Head | None) -> tuple[int, list[str]]:
+    """Follow the chain once.
+
+    :raises FileNotFoundError: a segment went away meanwhile
     """
     wrong: list[str] = []
     wanted = {one.number: one for one in (head, against) if one is not None and one.number}
@@ -160,16 +195,18 @@ def beginning(folder: Path) -> Head:
     """The line before the first one that is there, as that one names it; of a log that has its
     first line, or none that can be read, the head of an empty one."""
     for path in segments(folder):
-        for line in _lines(path):
-            number, previous = place_of(line)
-            return Head() if number is None else Head(number - 1, previous)
+        with contextlib.suppress(FileNotFoundError):  # it was forgotten just now
+            for line in _lines(path):
+                number, previous = place_of(line)
+                return Head() if number is None else Head(number - 1, previous)
     return Head()
 
 
 def is_vouched_for(folder: Path) -> bool:
     """Whether the log has its first line, or a line that says where what was before it ended."""
     begin = beginning(folder)
-    lines = (line for path in segments(folder) for line in _lines(path))
+    # The newest segment first: that line was written when the last one went.
+    lines = (line for path in reversed(segments(folder)) for line in _lines(path))
     return begin == Head() or any(begin in _vouched(line) for line in lines)
 
 

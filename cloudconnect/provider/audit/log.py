@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cloudconnect.errors import UsageError
+from twisted.logger import Logger
+
+from cloudconnect.errors import NoSpace, UsageError
 from cloudconnect.provider.audit.chain import (
     FORGOTTEN,
     LINE_MAX,
@@ -49,10 +51,15 @@ class AuditLog:
     :param heads: keeps the head
     """
 
+    _log = Logger()
+
     def __init__(self, folder: Path, heads: Values) -> None:
         self._folder = folder
         self._heads = heads
         self._tail: tuple[Head, Path, int] | None = None
+        self._limit = 0
+        self._bounding = False
+        self._cut: list[str] = []
 
     @property
     def head(self) -> Head:
@@ -75,16 +82,22 @@ class AuditLog:
                 lines.append(line)
                 head = Head(head.number + 1, hashlib.sha256(line).hexdigest())
             path = self._current()
+            begun = not path.exists()
             size = _write(path, b"".join(line + b"\n" for line in lines))
             self._tail = (head, path, size)
             self._heads.keep_value(HEAD, str(head).encode())
+        if begun and self._limit and not self._bounding:
+            try:
+                self._bound()
+            except (OSError, NoSpace) as error:  # what was to be written is
+                self._log.error("the audit log is not kept within its size: {why}", why=str(error))
         return head
 
     def forget(self, until: int) -> list[str]:
         """Remove the oldest segments all of whose lines are up to a number; never the newest one.
 
-        Before one goes, a line says which one, and with which line it ended. Where the chain is
-        broken in one, or something is missing before it, it stays, with all behind it: evidence.
+        Before one goes, a line says which one, why, and with which line it ended. Where the chain
+        is broken in one, or something is missing before it, it stays, with all behind it: evidence.
 
         :param until: number of the newest line that may go
         :return: the names of those that went
@@ -95,15 +108,50 @@ class AuditLog:
             last = end_of(path)
             if last is not None and last.number > until:
                 break
-            if last is None or not is_vouched_for(self._folder):
-                raise OSError(f"the audit log is damaged in {path.name} or before it: it stays")
-            fields = {"segment": path.name, "last": str(last)}
-            self.append([Entry(actor="service", act=FORGOTTEN, fields=fields)])
-            with _locked(self._folder / "lock"):
-                path.unlink(missing_ok=True)
-                _sync_folder(self._folder)
+            self._remove(path, last, "age")
             gone.append(path.name)
         return gone
+
+    def bound(self, limit: int) -> list[str]:
+        """Remove the oldest segments while all of them have more bytes than that, now and, by this
+        object, whenever another one begins; never the newest one.
+
+        :param limit: bytes; 0: any number
+        :return: the names of those that went so since this was called last
+        :raises OSError, NoSpace: as :meth:`forget`
+        """
+        self._limit = limit
+        if limit:
+            self._bound()
+        cut, self._cut = self._cut, []
+        return cut
+
+    def _bound(self) -> None:
+        self._bounding = True
+        try:
+            sizes = [(path, path.stat().st_size) for path in segments(self._folder)]
+            total = sum(size for _, size in sizes)
+            for path, size in sizes[:-1]:
+                if total <= self._limit:
+                    break
+                self._remove(path, end_of(path), "size")
+                total -= size
+                self._cut.append(path.name)
+        finally:
+            self._bounding = False
+
+    def _remove(self, path: Path, last: Head | None, why: str) -> None:
+        """Say that a segment goes, and remove it.
+
+        :param last: its last line; None: the chain is broken in it
+        """
+        if last is None or not is_vouched_for(self._folder):
+            raise OSError(f"the audit log is damaged in {path.name} or before it: it stays")
+        fields = {"segment": path.name, "last": str(last), "why": why}
+        self.append([Entry(actor="service", act=FORGOTTEN, fields=fields)])
+        with _locked(self._folder / "lock"):
+            path.unlink(missing_ok=True)
+            _sync_folder(self._folder)
 
     def _current(self) -> Path:
         """The segment that is written."""

@@ -84,7 +84,7 @@ class Authentication(CommandLocator):
             service.logins.decoy_key,
             service.logins.decoy_iterations(name),
         )
-        return {"message": self._scram.first(message)}
+        return {"message": self._scram.first(message), "start": True}
 
     @AuthenticateFinal.responder
     def authenticate_final(self, message: str) -> Deferred[dict[str, Any]]:
@@ -95,6 +95,13 @@ class Authentication(CommandLocator):
         scram, self._scram = self._scram, None
         if scram is None:
             raise ProtocolViolation("AuthenticateFinal came without AuthenticateFirst")
+        self._channel.prove()
+        try:
+            return await self._judge(scram, message)
+        finally:
+            self._channel.judged()
+
+    async def _judge(self, scram: ScramServer, message: str) -> dict[str, Any]:
         try:
             proof = scram.final(message)
         except LoginRefused as refused:
@@ -129,7 +136,8 @@ class Authentication(CommandLocator):
         :raises ProtocolViolation: one was begun before, or that is no list of versions
         :raises Refused: no version in common
         """
-        if self._channel.login is not None or self._scram is not None:
+        channel = self._channel
+        if channel.login is not None or channel.proving or self._scram is not None:
             raise ProtocolViolation("authentication was begun before")
         if not isinstance(versions, list) or not all(isinstance(v, int) for v in versions):
             raise ProtocolViolation("versions is not a list of numbers")
@@ -215,6 +223,7 @@ class Authentication(CommandLocator):
             record = await service.logins.admit(login, Act.LOG_IN)
             if login.invitation:
                 return record, b""
+            self._channel.judged()  # a Start that waits goes on beside what is read here
             await service.nodes.settled(True)  # what there is, is told once
             there = await service.repositories.account(login.tenant)
             if not self._channel.is_up:

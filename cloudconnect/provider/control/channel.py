@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -26,6 +27,7 @@ from cloudconnect.settings import (
     BOX_MAX_UNAUTHENTICATED,
     PING_SECONDS,
     REQUESTS_MAX,
+    REQUESTS_MAX_PROVING,
     REQUESTS_MAX_UNAUTHENTICATED,
     SILENCE_SECONDS,
 )
@@ -36,6 +38,7 @@ class TenantChannel(BoundedAMP):
 
     :param service: what it asks and tells
     :ivar login: who has logged in, or None
+    :ivar proving: the proof of a log-in is looked at: nobody is in yet
     """
 
     log = Logger()
@@ -48,6 +51,8 @@ class TenantChannel(BoundedAMP):
         )
         self.service = service
         self.login: Login | None = None
+        self.proving = False
+        self._waiting: Deferred[None] | None = None
         self._cut = False
         self._deadline: IDelayedCall | None = None
         self._pinging: IDelayedCall | None = None
@@ -129,6 +134,33 @@ class TenantChannel(BoundedAMP):
             self.service.connections.remove(self.login)
         self.enter(login)
 
+    def prove(self) -> None:
+        """The proof of a log-in is looked at from here on: one Start may wait for that."""
+        self.proving = True
+        self.set_limits(BOX_MAX_UNAUTHENTICATED, REQUESTS_MAX_PROVING)
+
+    def judged(self) -> None:
+        """It was looked at, and whoever it is has come in or not; may be called again."""
+        self.proving = False
+        if self.login is None:
+            self.set_limits(BOX_MAX_UNAUTHENTICATED, REQUESTS_MAX_UNAUTHENTICATED)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            # Not inside the log-in, which has more to do.
+            self.service.reactor.callLater(0, waiting.callback, None)
+
+    async def once_judged(self) -> None:
+        """Wait for what comes of a log-in whose proof is looked at, where there is one.
+
+        :raises NotReachable: the connection is gone meanwhile, or has to go
+        """
+        if self.proving:
+            assert self._waiting is None, "no second request is read meanwhile"
+            self._waiting = Deferred()
+            await self._waiting
+            if not self.is_up:
+                raise NotReachable("the control channel is gone")
+
     def welcome(self) -> None:
         """The log-in is over: no deadline any more, larger requests, and liveness from now on."""
         if self._deadline is not None and self._deadline.active():
@@ -147,9 +179,9 @@ class TenantChannel(BoundedAMP):
     def logged_in(self) -> Login:
         """Who has logged in.
 
-        :raises LoginRefused: nobody, or who has to go
+        :raises LoginRefused: nobody yet, or who has to go
         """
-        if self.login is None or self._cut:
+        if self.login is None or self.proving or self._cut:
             raise LoginRefused("log in first")
         return self.login
 

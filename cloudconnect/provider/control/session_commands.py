@@ -36,7 +36,10 @@ from cloudconnect.keys import KeyA
 from cloudconnect.provider.control.channel import TenantChannel
 from cloudconnect.provider.service.access import SESSIONS
 from cloudconnect.provider.service.ending import GOOD_OUTCOMES
+from cloudconnect.provider.service.live import LiveSession
 from cloudconnect.provider.service.planning import Ask
+from cloudconnect.sessions.role import FAILURES
+from cloudconnect.settings import AMEND_SECONDS, SUMMARY_MAX
 
 
 class SessionCommands(CommandLocator):
@@ -50,6 +53,7 @@ class SessionCommands(CommandLocator):
         self._channel = channel
         self._service = channel.service
         self._sessions: set[bytes] = set()
+        self._finished: tuple[LiveSession, float] | None = None
 
     def lost(self, error: BaseException | None) -> None:
         """The channel is gone: leave the sessions to finish by themselves for a while, unless
@@ -82,6 +86,7 @@ class SessionCommands(CommandLocator):
         return Deferred.fromCoroutine(self._start(**asked))
 
     async def _start(self, kind: str, streams: int, wan: bool, **asked: Any) -> dict[str, Any]:
+        await self._channel.once_judged()  # it may come behind the proof of the log-in
         self._channel.logged_in()
         try:
             wanted = Ask(kind=SessionKind(kind), streams=streams, wan=wan, **asked)
@@ -107,13 +112,15 @@ class SessionCommands(CommandLocator):
             self._channel.login,
         )
         # The tenant has gone meanwhile, or has to: nobody else will end this session.
-        if not self._channel.is_up:
+        if not self._channel.is_up or self._channel.login is None:
             _forget(keys)
             await self._service.endings.abandon(session)
             raise NotReachable("the control channel is gone")
+        if len(self._sessions) >= ENDED_MAX:  # those that ended without their tenant's word
+            self._sessions = {one for one in self._sessions if one in self._service.sessions}
         self._sessions.add(session)
         self._service.reactor.callLater(0, _forget, keys)
-        return {"session": session, "plan": plan, "keys_a": keys}
+        return {"session": session, "plan": plan, "keys_a": keys, "amend": True}
 
     def _key_a_exporter(self, session: bytes, role: str) -> bytes:
         return self._channel.exporter(KEY_A_LABEL, key_a_context(session, role), BINDING_SIZE)
@@ -142,22 +149,35 @@ class SessionCommands(CommandLocator):
     async def _finish(
         self, session: bytes, outcome: str, summary: Any, warnings: Any
     ) -> dict[str, Any]:
-        live = self._service.sessions.of(self._channel.logged_in().tenant, session)
+        tenant = self._channel.logged_in().tenant
+        finished = self._amendable(session, outcome)
+        if finished is not None:
+            await self._service.endings.amend(finished, outcome, read_warnings(warnings))
+            return {"warnings": [], "notes": []}
+        live = self._service.sessions.of(tenant, session)
         if session not in self._sessions:
             # Its point is listed a moment before its own line says that all is well.
             raise ContextMismatch("the session was not started on this connection")
-        try:
-            json.dumps(summary)
-        except (TypeError, ValueError):
-            summary = None
-        if not isinstance(summary, dict):
-            raise ProtocolViolation("a summary is a map of what JSON can hold")
+        check_summary(summary)
         self._sessions.discard(session)
         found = await self._service.endings.finish(live, outcome, summary, read_warnings(warnings))
+        if outcome in GOOD_OUTCOMES:
+            self._finished = (live, self._service.reactor.seconds() + AMEND_SECONDS)
         notes = []
         if live.kind is SessionKind.BACKUP and outcome in GOOD_OUTCOMES:
             notes = await self._service.keeping.quota_notes(live.tenant)
         return {"warnings": [warning.as_dict() for warning in found], "notes": notes}
+
+    def _amendable(self, session: bytes, outcome: str) -> LiveSession | None:
+        """The session that was said here to be good last, where it is this one, that was lately,
+        and now it is said to have left nothing."""
+        if self._finished is None or outcome not in FAILURES:
+            return None
+        live, ends = self._finished
+        if live.session != session or self._service.reactor.seconds() > ends:
+            return None
+        self._finished = None
+        return live
 
     @Warn.responder
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:
@@ -170,8 +190,25 @@ class SessionCommands(CommandLocator):
         return self._service.reports.warned_by_tenant(live, told).addCallback(lambda _: {})
 
 
+#: Sessions of one control channel that may have ended without ``Finish`` before they are forgotten.
+ENDED_MAX = 64
 #: Most warnings that one report may carry.
 WARNINGS_MAX = 64
+
+
+def check_summary(summary: Any) -> None:
+    """Whether the service keeps what a tenant says of its session.
+
+    :raises ProtocolViolation: it is no map of what JSON can hold, or too long
+    """
+    try:
+        text = json.dumps(summary)
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if not isinstance(summary, dict) or not text:
+        raise ProtocolViolation("a summary is a map of what JSON can hold")
+    if len(text) > SUMMARY_MAX:
+        raise ProtocolViolation(f"a summary has at most {SUMMARY_MAX} bytes")
 
 
 def read_warnings(values: Any) -> list[SecurityWarning]:

@@ -171,10 +171,19 @@ class Maintenance(Service):
         if self._acts.read_only:
             return
         await self._in_thread(self._acts.look_at_reserve)
-        for repository in await self._in_thread(self._acts.repositories):
+        repositories = await self._in_thread(self._acts.repositories)
+        self._forget_all_but(set(repositories))
+        for repository in repositories:
             if self._stopping.is_set():
                 return
             await self._attempt(repository, self._tend(repository))
+
+    def _forget_all_but(self, there: set[bytes]) -> None:
+        """Forget what was known of repositories that are not there any more."""
+        tables: list[dict[bytes, Any]] = [self._collected, self._clean, self._release_again]
+        for table in tables:
+            for gone in table.keys() - there:
+                del table[gone]
 
     async def _tend(self, repository: bytes) -> None:
         owner = await self._owner(repository)

@@ -64,7 +64,8 @@ class Forgetting(Looking):
     :param service: keeps what was done
     :param accounts: the accounts data base
     :param in_thread: runs a blocking call in a thread of its own and fires with its result
-    :param forget_lines: forgets whole segments of the audit log up to a line; fires when it has
+    :param forget_lines: forgets whole segments of the audit log up to a line, and then while it has
+        more than so many bytes (0: any number); fires with how many went for their bytes
     :ivar keep: how long what is kept; it may be changed while this runs
     """
 
@@ -76,7 +77,7 @@ class Forgetting(Looking):
         service: CloudConnectService,
         accounts: Accounts,
         in_thread: Callable[..., Deferred[Any]],
-        forget_lines: Callable[[int], Deferred[Any]] | None = None,
+        forget_lines: Callable[[int, int], Deferred[int]] | None = None,
         keep: Keep | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -120,9 +121,14 @@ class Forgetting(Looking):
             self._log.info("{count} old events and sessions were forgotten", count=gone)
         for row in [None, *await self._run(self._accounts.tenants)]:
             await self._thin(None if row is None else row["name"], keep)
-        until = until_line(keep, marks, passed)
-        if until and self._forget_lines is not None:
-            await self._forget_lines(until)
+        while await self._run(self._accounts.give_back):
+            pass
+        if self._forget_lines is not None:
+            until = until_line(keep, marks, passed)
+            cut = await self._forget_lines(until, keep.audit_gb << 30)
+            if cut:
+                text = f"the audit log has {keep.audit_gb} GiB: {cut} of its oldest segments went"
+                await self._service.reports.note("audit_log_cut", "", text, segments=cut)
 
     def _mark(self, passed: float, days: int) -> list[Mark]:
         events, sessions = self._accounts.newest_rows()
@@ -161,12 +167,19 @@ class Forgetting(Looking):
 
 def forgetter(
     log: AuditLog, in_thread: Callable[..., Deferred[Any]]
-) -> Callable[[int], Deferred[Any]]:
+) -> Callable[[int, int], Deferred[int]]:
     """What forgets the oldest segments of an audit log, in the thread that writes it."""
     logger = Logger(__name__)
 
-    def forgotten(names: list[str]) -> None:
-        for name in names:
-            logger.info("{name} of the audit log was removed after its days", name=name)
+    def forget(until: int, size: int) -> tuple[list[str], list[str]]:
+        return (log.forget(until) if until else []), log.bound(size)
 
-    return lambda until: in_thread(log.forget, until).addCallback(forgotten)
+    def forgotten(names: tuple[list[str], list[str]]) -> int:
+        old, large = names
+        for name in old:
+            logger.info("{name} of the audit log was removed after its days", name=name)
+        for name in large:
+            logger.warn("{name} of the audit log was removed for its size", name=name)
+        return len(large)
+
+    return lambda until, size: in_thread(forget, until, size).addCallback(forgotten)

@@ -67,6 +67,7 @@ class NodeRenewals:
         last = self._last.get(asks)
         if last is not None and now - last < RENEWAL_SECONDS:
             raise Busy(f"node {name} has got a certificate within the last minute")
+        self._last = {one: at for one, at in self._last.items() if now - at < RENEWAL_SECONDS}
         self._last[asks] = now
         issued = self._run(self._issue, role, name, request, shown)
         return issued.addCallback(self._say, role, name)

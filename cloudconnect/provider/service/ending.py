@@ -89,6 +89,24 @@ class Endings:
             )
         return found
 
+    async def amend(self, live: LiveSession, outcome: str, warnings: list[SecurityWarning]) -> None:
+        """A tenant that had reported a good end takes that back: what it waited for beside its
+        report did not end well. No point of the session is left.
+
+        :param outcome: one of those that leave none
+        :raises CloudConnectError: the point could not be withdrawn
+        """
+        for warning in warnings:
+            await self._reports.warned_by_tenant(live, warning)
+        await self._reports.keep(self._accounts.session_amended, live.identifier, outcome)
+        self._tell_ended(live, outcome, {})
+        if live.kind is SessionKind.BACKUP:
+            try:
+                await self._withdraw(live)
+            except CloudConnectError as error:
+                self._not_withdrawn(live, error)
+                raise
+
     async def end(
         self, live: LiveSession, state: str, summary: dict[str, Any], outcome: str = UNREPORTED
     ) -> list[SecurityWarning]:
@@ -133,19 +151,22 @@ class Endings:
             await self._reports.keep(self._accounts.session_ended, live.identifier, state, summary)
         finally:
             self._sessions.remove(live)  # whatever happens, the task is free again
-            host, job = live.labels
-            end = SessionEnd(
-                session=live.identifier,
-                tenant=live.tenant,
-                kind=live.kind.value,
-                host=host,
-                job=job,
-                state=state,
-                summary=summary,
-            )
-            self._watchers.tell(lambda watcher: watcher.session_ended(end))
+            self._tell_ended(live, state, summary)
             live.ended.callback(None)
         return found
+
+    def _tell_ended(self, live: LiveSession, state: str, summary: dict[str, Any]) -> None:
+        host, job = live.labels
+        end = SessionEnd(
+            session=live.identifier,
+            tenant=live.tenant,
+            kind=live.kind.value,
+            host=host,
+            job=job,
+            state=state,
+            summary=summary,
+        )
+        self._watchers.tell(lambda watcher: watcher.session_ended(end))
 
     async def _keep_for_next(
         self, live: LiveSession, found: list[SecurityWarning], outcome: str
@@ -160,16 +181,19 @@ class Endings:
 
     def _withdraw_later(self, live: LiveSession) -> None:
         """The mover of a session is lost that has left nothing good: another one withdraws it."""
-        asking = self._nodes.movers.call(
+        done = Deferred.fromCoroutine(self._withdraw(live))
+        done.addErrback(lambda f: self._not_withdrawn(live, f.value))
+
+    async def _withdraw(self, live: LiveSession) -> None:
+        await self._nodes.movers.call(
             WithdrawSession, repository=live.repository, session=live.session
         )
-        done = Deferred.fromCoroutine(asking)
-        done.addErrback(
-            lambda f: self._log.error(
-                "what session {session} has published is not withdrawn: {why}",
-                session=live.identifier,
-                why=f.getErrorMessage(),
-            )
+
+    def _not_withdrawn(self, live: LiveSession, error: BaseException | None) -> None:
+        self._log.error(
+            "what session {session} has published is not withdrawn: {why}",
+            session=live.identifier,
+            why=str(error),
         )
 
     def _warnings_of(self, live: LiveSession, role: Role, values: Any) -> list[SecurityWarning]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.control import Role, SessionKind
@@ -52,6 +53,8 @@ class Starts:
     :param watchers: who is told what happens
     :param mover_backend: ``HOST:PORT`` where accelerators of their own process find the mover
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -171,13 +174,15 @@ class Starts:
             lambda watcher: watcher.session_started(live.identifier, live.tenant, ask.kind.value)
         )
         for part in live.parts:
-            await self._reports.note(
+            noted = self._reports.note(
                 "key_a_made",
                 live.identifier,
                 f"Key A {part.key_a.identifier} made for the {part.role.value}",
                 role=part.role.value,
                 key=part.key_a.identifier,
             )
+            # Each is a write to the disk, in order behind that one: no tenant waits for it.
+            noted.addErrback(lambda f: self._log.failure("a step was not written down", f))
 
     async def _take_over(self, tenant: str, job: bytes, label: str) -> None:
         """A tenant goes on with a job in a new session: those before it are over, also those whose

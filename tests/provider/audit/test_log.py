@@ -4,10 +4,13 @@ the chain, and what is found when it is touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cloudconnect.errors import LocalError
+from cloudconnect.provider.audit import chain as chain_module
 from cloudconnect.provider.audit import log as log_module
 from cloudconnect.provider.audit.chain import (
     Entry,
@@ -144,6 +147,100 @@ class SegmentTests(AuditCase):
         self.assertEqual(("service", first), (said["actor"], said["fields"]["segment"]))
         self.assertEqual(2, len(AuditLog(self.folder, self.kept).forget(8)))
         self.assertEqual((4, []), verify(self.folder, kept_head(self.kept)))
+
+    def forgotten_at(self, opening: int) -> None:
+        """Just before that opening of a file, two segments are forgotten, whoever reads."""
+        real, opened = chain_module._lines, [0]
+
+        def lines(path: Path) -> Iterator[bytes]:
+            opened[0] += 1
+            if opened[0] == opening:
+                self.patch(chain_module, "_lines", real)
+                self.log.forget(7)
+            return real(path)
+
+        self.patch(chain_module, "_lines", lines)
+
+    def test_forgotten_meanwhile(self) -> None:
+        """Whoever follows the chain just then finds nothing wrong; nor does it matter to who only
+        reads."""
+        for opening in range(1, 6):
+            self.forgotten_at(opening)
+            self.assertEqual([], self.wrong(), opening)
+            self.forgotten_at(opening)
+            self.assertIn(9, [entry["number"] for entry in read(self.folder)])
+            self.tearDown()
+            self.setUp()
+
+    def test_damaged_meanwhile(self) -> None:
+        """What is wrong is said also where the log changes all the time; a log that goes away
+        again and again is no intact one."""
+        path = segments(self.folder)[2]
+        path.write_bytes(path.read_bytes().replace(b'"what":8', b'"what":0'))
+        real = chain_module._lines
+
+        def lines(path: Path) -> Iterator[bytes]:
+            with segments(self.folder)[-1].open("ab") as file:
+                file.write(b"\n")
+            return real(path)
+
+        self.patch(chain_module, "_lines", lines)
+        self.assertNotEqual([], self.wrong())
+
+        def gone(path: Path) -> Iterator[bytes]:
+            raise FileNotFoundError(2, "gone")
+
+        self.patch(chain_module, "_lines", gone)
+        self.assertRaises(LocalError, self.wrong)
+
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in segments(self.folder))
+
+    def test_bound(self) -> None:
+        """While all segments have too many bytes the oldest ones go, at once and whenever another
+        one begins, and a line says so of each."""
+        first = segments(self.folder)[0].name
+        self.assertEqual([], self.log.bound(self.size()))
+        before = self.size()
+        self.assertEqual([first], self.log.bound(before - 1))
+        self.assertEqual(6, beginning(self.folder).number)
+        self.assertEqual([], self.wrong())
+        self.patch(log_module, "SEGMENT_MAX", 4000)
+        limit = 20_000
+        self.log.bound(limit)
+        for number in range(60):
+            self.log.append([Entry(actor="admin", act="act", fields={"more": number})] * 5)
+            self.assertLess(self.size(), limit + 4000)
+            self.assertEqual([], self.wrong())
+        self.assertGreater(self.size(), limit - 8000)
+        gone = self.log.bound(limit)
+        self.assertGreater(len(gone), 5)
+        self.assertEqual([], self.log.bound(limit))
+        said = [e["fields"] for e in read(self.folder) if e["act"] == log_module.FORGOTTEN]
+        self.assertEqual({"size"}, {fields["why"] for fields in said})
+        self.assertEqual(gone[-1], said[-1]["segment"])
+        AuditLog(self.folder, self.kept).append([Entry(actor="admin", act="another process")])
+        self.assertEqual([], self.wrong())
+
+    def test_no_bound(self) -> None:
+        """0 is any number of bytes; and the newest segment never goes, however large it is."""
+        self.log.bound(0)
+        self.log.append([Entry(actor="admin", act="act")])
+        self.assertEqual(1, beginning(self.folder).number + 1)
+        self.patch(log_module, "SEGMENT_MAX", 1 << 20)
+        self.log.bound(1)
+        self.assertEqual(1, len(segments(self.folder)))
+        self.assertEqual([], self.wrong())
+
+    def test_bound_and_damaged(self) -> None:
+        """A damaged segment stays, however large the log is, and what comes is written."""
+        self.log.bound(self.size())
+        path = segments(self.folder)[0]
+        path.write_bytes(path.read_bytes().replace(b'"what":3', b'"what":4'))
+        head = self.log.append([Entry(actor="admin", act="act")])
+        self.assertEqual(head, kept_head(self.kept))
+        self.assertTrue(path.exists())
+        self.assertRaises(OSError, self.log.bound, 1)
 
     def test_newest_stays(self) -> None:
         """The segment that is written never goes."""

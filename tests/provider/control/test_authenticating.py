@@ -6,13 +6,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from cloudconnect.commands.control import (
+    AcceptWithCertificate,
+    AuthenticateCertificate,
     AuthenticateFinal,
     AuthenticateFirst,
+    Finish,
     ListPoints,
+    Ping,
+    Start,
 )
 from cloudconnect.errors import (
+    LeaseEnded,
     LoginRefused,
+    NotReachable,
     ProtocolViolation,
     Refused,
 )
@@ -22,8 +31,8 @@ from cloudconnect.settings import (
     TOKEN_ITERATIONS_MIN,
 )
 from cloudconnect.wire.login import make_token
-from tests.provider.control_parts import LIST, ControlCase
-from tests.provider.stage import TENANT
+from tests.provider.control_parts import LIST, Client, ControlCase, start_of
+from tests.provider.stage import ENDED, TENANT, Tenant
 
 
 class LoginTests(ControlCase):
@@ -206,3 +215,161 @@ class LoginTests(ControlCase):
         verifier = self.provider.accounts.verifier(TENANT)
         assert verifier is not None
         self.assert_unsaid(tenant.token.reveal(), verifier.stored_key, verifier.server_key)
+
+
+class EarlyStartTests(ControlCase):
+    """A Start behind the proof of a log-in."""
+
+    def proving(self, tenant: Tenant, password: Password | None = None) -> tuple[Client, Any]:
+        """A client whose proof is on its way, and what it will be answered."""
+        client = self.client()
+        scram = client.scram(TENANT, password or Password(tenant.token.reveal()))
+        first = self.reactor.result_of(self.first(client, scram))
+        self.assertTrue(first["start"])
+        return client, client.call(AuthenticateFinal, message=scram.final(first["message"]))
+
+    def hold(self) -> Deferred[None]:
+        """Have log-ins take until this fires, once they are proved."""
+        held: Deferred[None] = Deferred()
+        logins = self.provider.service.logins
+        real = logins.admit
+
+        async def admit(*asked: Any) -> Any:
+            if not held.called:
+                await held
+            return await real(*asked)
+
+        logins.admit = admit  # type: ignore[method-assign]
+        return held
+
+    def test_answered(self) -> None:
+        """It is looked at once the tenant is in, and its session is one like others."""
+        tenant = self.connected()
+        held = self.hold()
+        client, final = self.proving(tenant)
+        started = client.call(Start, **start_of(tenant))
+        self.reactor.settle()
+        self.assertEqual(0, len(self.provider.service.sessions))
+        held.callback(None)
+        answer = self.reactor.result_of(started)
+        self.reactor.result_of(final)
+        values = {"outcome": "done", "summary": {}, "warnings": []}
+        self.reactor.result_of(client.call(Finish, session=answer["session"], **values))
+        (row,) = self.provider.accounts.sessions(TENANT, 0, 9)
+        self.assertEqual("done", row["state"])
+
+    def test_wrong_password(self) -> None:
+        """Where the proof is wrong nothing is begun, and both are refused."""
+        tenant = self.connected()
+        client, final = self.proving(tenant, make_token())
+        started = client.call(Start, **start_of(tenant))
+        self.failure_of(final, LoginRefused)
+        self.failure_of(started, LoginRefused)
+        self.assertEqual([], self.provider.accounts.sessions("", 0, 9))
+
+    def test_not_admitted(self) -> None:
+        """Nor where the tenant has proved who it is, and may not come in."""
+        tenant = self.connected()
+        held = self.hold()
+        client, final = self.proving(tenant)
+        started = client.call(Start, **start_of(tenant))
+        self.reactor.settle()
+        self.provider.administration.set_tenant(TENANT, None, False, {"lease_end": "2020-01-01"})
+        held.callback(None)
+        self.failure_of(final, LeaseEnded)
+        self.failure_of(started, LoginRefused)
+        self.assertEqual([], self.provider.accounts.sessions("", 0, 9))
+
+    def test_half_way(self) -> None:
+        """Nor where it came in, and what there is for it cannot be read: the session is over."""
+        tenant = self.connected()
+        begun: Deferred[None] = Deferred()
+
+        async def account(name: str) -> Any:
+            await begun
+            raise NotReachable("no data mover")
+
+        self.provider.service.repositories.account = account  # type: ignore[method-assign]
+        real = self.provider.service.starts.start
+
+        async def start(*asked: Any) -> Any:
+            answer = await real(*asked)
+            begun.callback(None)
+            return answer
+
+        self.provider.service.starts.start = start  # type: ignore[method-assign]
+        client, final = self.proving(tenant)
+        started = client.call(Start, **start_of(tenant))
+        self.failure_of(final, NotReachable)
+        self.failure_of(started, NotReachable)
+        (row,) = self.provider.accounts.sessions("", 0, 9)
+        self.assertEqual("interrupted", row["state"])
+
+    def test_not_allowed(self) -> None:
+        """What is not allowed is refused as ever: a backup once the lease has ended."""
+        tenant = self.connected()
+        self.provider.administration.set_tenant(TENANT, None, False, {"lease_end": ENDED})
+        client, final = self.proving(tenant)
+        started = client.call(Start, **start_of(tenant))
+        self.reactor.result_of(final)
+        self.failure_of(started, LeaseEnded)
+
+    def test_nothing_else(self) -> None:
+        """Nobody is in while a proof is looked at: whatever else is sent then is refused, and no
+        other log-in begun."""
+        tenant = self.connected()
+        held = self.hold()
+        client, final = self.proving(tenant)
+        self.failure_of(client.call(ListPoints, **LIST), LoginRefused)
+        self.failure_of(client.call(AcceptWithCertificate), LoginRefused)
+        self.failure_of(self.first(client, client.scram(TENANT, make_token())), ProtocolViolation)
+        values = {"login": TENANT, "versions": [1]}
+        self.failure_of(client.call(AuthenticateCertificate, **values), ProtocolViolation)
+        self.failure_of(client.call(AuthenticateFinal, message="c=x,r=x,p=x"), ProtocolViolation)
+        self.reactor.result_of(client.call(Ping))
+        held.callback(None)
+        self.reactor.result_of(final)
+        self.reactor.result_of(client.call(ListPoints, **LIST))
+
+    def test_one_waits(self) -> None:
+        """One request may wait; a second ends the connection, and with it the first."""
+        tenant = self.connected()
+        held = self.hold()
+        client, final = self.proving(tenant)
+        waiting = [final, *(client.call(Start, **start_of(tenant)) for _ in range(2))]
+        for asked in waiting:
+            asked.addErrback(lambda _: None)
+        self.reactor.settle()
+        self.assertIsNotNone(client.reason)
+        held.callback(None)
+        self.reactor.settle()
+        self.assertEqual(([], 0), (self.provider.accounts.sessions("", 0, 9), self.channels()))
+
+    def test_gone(self) -> None:
+        """Who is gone before the log-in is over gets no session."""
+        tenant = self.connected()
+        held = self.hold()
+        client, final = self.proving(tenant)
+        for asked in (final, client.call(Start, **start_of(tenant))):
+            asked.addErrback(lambda _: None)
+        self.reactor.settle()
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        self.reactor.settle()
+        held.callback(None)
+        self.reactor.settle()
+        self.assertEqual([], self.provider.accounts.sessions("", 0, 9))
+
+    def test_small_again(self) -> None:
+        """After a refused log-in one request at a time is read again."""
+        tenant = self.connected()
+        client, final = self.proving(tenant, make_token())
+        self.failure_of(final, LoginRefused)
+        asked = [self.first(client, client.scram(TENANT, make_token())) for _ in range(2)]
+        for deferred in asked:
+            deferred.addErrback(lambda _: None)
+        self.reactor.settle()
+        self.assertIsNotNone(client.reason)
+
+    def channels(self) -> int:
+        """Control channels but the tenant's own."""
+        return len(self.provider.service.connections) - 1

@@ -19,9 +19,12 @@ from cloudconnect.errors import (
     ProtocolViolation,
     Refused,
 )
+from cloudconnect.provider.control import session_commands
+from cloudconnect.provider.control.session_commands import SessionCommands
 from cloudconnect.repository.store import Repository
 from cloudconnect.settings import (
     PAGE_ROWS_MAX,
+    SUMMARY_MAX,
 )
 from tests.provider.control_parts import LIST, WARNING, ControlCase, start_of
 from tests.provider.stage import TENANT, Tenant
@@ -178,12 +181,36 @@ class CommandTests(ControlCase):
     def test_summary(self) -> None:
         """A summary is a map of what can be kept; with another one the session goes on."""
         session = self.started(self.acme)
-        for wrong in (None, [], "text", {"octets": b"x"}, {"deep": {"octets": [b"x"]}}):
+        for wrong in (
+            *(None, [], "text", {"octets": b"x"}, {"deep": {"octets": [b"x"]}}),
+            {"text": "x" * SUMMARY_MAX},
+            {str(number): number for number in range(1000)},
+        ):
             self.failure_of(self.finish(self.acme, session, summary=wrong), ProtocolViolation)
         self.reactor.result_of(self.finish(self.acme, session, summary={"files": 3}))
         (row,) = self.provider.accounts.sessions(TENANT, 0, 10)
         self.assertEqual(({"files": 3}, "done"), (row["summary"], row["state"]))
         self.assertEqual([], list(self.provider.service.sessions))
+
+    def test_ended_otherwise(self) -> None:
+        """Sessions that end without their tenant's word are not remembered for ever."""
+        self.patch(session_commands, "ENDED_MAX", 5)
+        made: list[SessionCommands] = []
+        real = SessionCommands.__init__
+
+        def init(commands: SessionCommands, channel: Any) -> None:
+            made.append(commands)
+            real(commands, channel)
+
+        self.patch(SessionCommands, "__init__", init)
+        tenant, endings = self.connected("third"), self.provider.service.endings
+        for _ in range(12):
+            self.started(tenant)
+            for live in self.provider.service.sessions:
+                self.reactor.result_of(endings.end(live, "failed", {}, "failed"))
+        session = self.started(tenant)
+        self.assertLess(len(made[0]._sessions), 6)
+        self.reactor.result_of(self.finish(tenant, session))
 
     def test_no_bug_is_logged(self) -> None:
         """Whatever a tenant sends, it is refused as a peer's doing and not logged as our bug."""

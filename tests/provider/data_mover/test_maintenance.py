@@ -268,6 +268,15 @@ class RoundTests(MaintenanceCase):
             self.assertEqual(1, self.acts.done["scrub", TWO])
         self.assertNotIn("maintenance_failed", self.names())
 
+    def test_removed(self) -> None:
+        """Of a repository that is not there any more nothing is remembered."""
+        self.round()
+        self.assertIn(ONE, self.made._collected)
+        self.patch(self.acts, "repositories", lambda: [TWO])
+        self.round()
+        known = (self.made._collected, self.made._clean, self.made._release_again)
+        self.assertEqual([[TWO], [], []], [list(table) for table in known])
+
     def test_full_disk(self) -> None:
         """Where retention fails, as on a full disk, garbage is collected all the same."""
         self.acts.errors = {("retention", ONE): NoSpace("the disk is full")}

@@ -28,6 +28,8 @@ class ForgettingCase(StageCase):
         super().setUp()
         self.now = NOW
         self.lines: list[int] = []
+        self.sizes: list[int] = []
+        self.cut = 0
         self.service, self.accounts = self.provider.service, self.provider.accounts
         self.forgetting = self.made(KEEP)
         self.provider.add_tenant("acme")
@@ -43,9 +45,11 @@ class ForgettingCase(StageCase):
             lambda: self.now,
         )
 
-    def forget_lines(self, until: int) -> Deferred[None]:
-        self.lines.append(until)
-        return succeed(None)
+    def forget_lines(self, until: int, size: int) -> Deferred[int]:
+        self.sizes.append(size)
+        if until:
+            self.lines.append(until)
+        return succeed(self.cut)
 
     def note(self, name: str, tenant: str = "acme") -> None:
         self.reactor.result_of(self.service.reports.note(name, "", "text", tenant=tenant))
@@ -204,6 +208,24 @@ class LifeTests(ForgettingCase):
             def forget(self, until: int) -> list[str]:
                 return [f"up to {until}"]
 
+            def bound(self, limit: int) -> list[str]:
+                return [f"beyond {limit}"]
+
         log: Any = Log()
-        self.reactor.result_of(forgetter(log, maybeDeferred)(5))
+        forget = forgetter(log, lambda call, *rest: maybeDeferred(call, *rest))
+        self.assertEqual(1, self.reactor.result_of(forget(5, 7)))
         self.assertIn("up to 5 of the audit log was removed", self.log_text())
+        self.assertIn("beyond 7 of the audit log was removed for its size", self.log_text())
+        self.assertEqual(1, self.reactor.result_of(forget(0, 7)))
+        self.assertNotIn("up to 0", self.log_text())
+
+    def test_size(self) -> None:
+        """The audit log may have so many bytes, as it is set now; where it has lost lines for that
+        an event says so."""
+        self.round()
+        self.assertNotIn("audit_log_cut", self.names())
+        self.forgetting.keep = Keep(audit_gb=3)
+        self.cut = 2
+        self.round()
+        self.assertEqual([8 << 30, 3 << 30], self.sizes)
+        self.assertEqual(1, self.names().count("audit_log_cut"))

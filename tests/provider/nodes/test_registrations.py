@@ -66,6 +66,17 @@ class RegistrationTests(LanCase):
         self.assertEqual(([], [GatewayPlace()]), (self.registered, self.places))
         self.assertIn("no back-end port", self.log_text())
 
+    def test_changed_after_a_failure(self) -> None:
+        """Nothing is said on a line on which the gateway could not register; the next one is told
+        of what has changed since."""
+        self.serve("")
+        self.start()
+        self.registration.change("other.example.com:6180", "west")
+        self.reactor.settle()
+        self.assertNotIn("was not told of a change", self.log_text())
+        self.assertIsNone(self.registration._line)
+        self.reactor.result_of(self.registration.stopService())
+
     def test_other_role(self) -> None:
         """A node that is no gateway by its certificate cannot register."""
         self.serve()

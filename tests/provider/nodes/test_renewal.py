@@ -46,7 +46,7 @@ class RenewalCase(StageCase):
         issue_node_certificate(self.authority, "edge", GATEWAY, self.node)
         issue_node_certificate(self.authority, "service", SERVICE, own)
         self.lan = MemoryEndpoint(self.reactor, "LAN")
-        renewals = NodeRenewals(
+        self.renewals = renewals = NodeRenewals(
             self.reactor,
             self.accounts,
             maybeDeferred,
@@ -174,6 +174,11 @@ class RenewTests(RenewalCase):
         (self.node / "made.pem").write_bytes(certificate)
         made = load_certificate(self.node / "made.pem")
         self.assertEqual("gateway/edge", made.subject.rfc4514_string().partition("=")[2])
+        self.renewals._last |= {("gateway", "edge", str(n)): 0.0 for n in range(9)}
+        self.reactor.pass_time(RENEWAL_SECONDS)
+        ask(request)
+        self.reactor.settle()
+        self.assertEqual(1, len(self.renewals._last))  # of those before nothing is remembered
 
 
 class EndingTests(RenewalCase):
