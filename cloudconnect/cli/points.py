@@ -110,9 +110,17 @@ def point_line(row: dict[str, Any]) -> str:
     return point_lines([row])[0]
 
 
-def point_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Restore points for a person, what belongs together below each other."""
-    return [printable(line) for line in aligned([_cells(row) for row in rows], right=(3, 4, 5))]
+def point_lines(rows: Sequence[dict[str, Any]], tenants: Sequence[str] | None = None) -> list[str]:
+    """Restore points for a person, what belongs together below each other.
+
+    :param tenants: whose each of them is, where that is to be shown
+    """
+    cells = [_cells(row) for row in rows]
+    right = {3, 4, 5}
+    if tenants is not None:
+        cells = [(name, *row) for name, row in zip(tenants, cells, strict=True)]
+        right = {4, 5, 6}
+    return [printable(line) for line in aligned(cells, right)]
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -154,6 +154,14 @@ class ShownTests(CommandCase):
             self.assertEqual(lines[0].index(word), lines[1].index(word), lines)
         self.assertEqual(lines[0].index("here/"), lines[1].index("a-longer"), lines)
 
+    def test_points_of_tenants(self) -> None:
+        """Whose they are stands in front, and the rest is aligned all the same."""
+        lines = point_lines([row("a"), row("b")], ["acme", "a-longer-name"])
+        self.assertEqual(["acme", "a-longer-name"], [line.split()[0] for line in lines])
+        for word in ("here/", "files,", " new"):
+            self.assertEqual(lines[0].index(word), lines[1].index(word), lines)
+        self.assertEqual([], point_lines([], []))
+
     def entry(self, **changes: Any) -> Entry:
         fields: dict[str, Any] = {
             "path": b"/home/a",
