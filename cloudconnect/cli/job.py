@@ -18,7 +18,7 @@ from cloudconnect.agent.jobs import (
 from cloudconnect.agent.running import JobRun, Outcome
 from cloudconnect.agent.schedule import Schedule
 from cloudconnect.agent.scheduler import keep_outcome
-from cloudconnect.agent.state import States, lock_path, states_path, take_lock
+from cloudconnect.agent.state import States, is_held, lock_path, states_path, take_lock
 from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.running import Interrupt, run
@@ -121,10 +121,14 @@ def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
 @_json
 def list_jobs(as_json: bool) -> None:
     """List the jobs: when they are due, and what became of them."""
+    from cloudconnect.tap.agent import repository_of
+
     console, states = Console(as_json), States(states_path(os.environ))
     jobs, wrong = load_jobs(os.environ)
     for found in jobs:
         state = states.of(found.name)
+        lock = lock_path(os.environ, repository_of(os.environ, found))
+        cut_off = bool(state.started and not state.ended) and not is_held(lock)
         due = found.schedule.after(max(state.due, found.created))
         fields = {
             "name": found.name,
@@ -138,8 +142,10 @@ def list_jobs(as_json: bool) -> None:
             "succeeded": state.succeeded or None,
             "point": state.point,
             "error": state.error,
+            "cut_off": cut_off,
         }
-        text = f"{found.name}  {found.schedule.text}  next {local_time(due)}  {_became(state)}"
+        text = f"{found.name}  {found.schedule.text}  next {local_time(due)}"
+        text += f"  {_became(state, cut_off)}"
         console.record("job", fields, printable(text))
     for error in wrong:
         console.note(printable(str(error)))
@@ -147,9 +153,11 @@ def list_jobs(as_json: bool) -> None:
         console.say("There are no jobs: see cloudconnect job add --help")
 
 
-def _became(state: Any) -> str:
+def _became(state: Any, cut_off: bool) -> str:
     if not state.started:
         return "has not run yet"
+    if cut_off:
+        return f"was CUT OFF after {local_time(state.started)}: the agent runs it again"
     if not state.ended:
         return f"runs since {local_time(state.started)}"
     if state.error:

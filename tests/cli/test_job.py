@@ -54,6 +54,19 @@ class JobTests(CommandCase):
         self.assertEqual(("nightly", 12, "refused"), (line["name"], line["status"], line["error"]))
         self.assertIn("FAILED", self.call("job", "list").out)
 
+    def test_cut_off(self) -> None:
+        """A run that nobody brought to its end does not run any more; one that is under way has
+        the repository's lock."""
+        self.add("/etc")
+        States(states_path(os.environ)).change("nightly", started=5.0)
+        self.assertIn("CUT OFF", self.call("job", "list").out)
+        self.assertIs(True, self.call("job", "list", "--json").lines()[0]["cut_off"])
+        held = take_lock(lock_path(os.environ, "profile default"))
+        assert held is not None
+        self.addCleanup(os.close, held)
+        self.assertIn("runs since", self.call("job", "list").out)
+        self.assertIs(False, self.call("job", "list", "--json").lines()[0]["cut_off"])
+
     def test_remove(self) -> None:
         """A job is forgotten; one that is none is not found."""
         self.add("/etc")
