@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -26,6 +26,9 @@ from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.values import parse_duration
 from cloudconnect.config.profile import DEFAULT_PROFILE, load
 from cloudconnect.errors import Busy, UsageError
+
+#: Seconds after which a job that came due, and did not begin, is told: the agent looks each minute.
+LATE_SECONDS: Final = 120.0
 
 _json = click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
 
@@ -92,6 +95,7 @@ def add(
     path = save_job(os.environ, made)
     due = made.schedule.after(made.created)
     text = f"Job {name} is due next on {local_time(due)}; it is in {path}."
+    text += " The agent runs it, where that runs: twist cloudconnect-agent"
     console.record("job", {"name": name, "path": str(path), "due": due}, printable(text))
 
 
@@ -144,7 +148,11 @@ def list_jobs(as_json: bool) -> None:
             "error": state.error,
             "cut_off": cut_off,
         }
-        text = f"{found.name}  {found.schedule.text}  next {local_time(due)}"
+        text = f"{found.name}  {found.schedule.text}  "
+        if due + found.jitter + LATE_SECONDS < time.time():
+            text += f"WAS DUE {local_time(due)}: does the agent run (twist cloudconnect-agent)?"
+        else:
+            text += f"next {local_time(due)}"
         text += f"  {_became(state, cut_off)}"
         console.record("job", fields, printable(text))
     for error in wrong:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from cloudconnect.agent.jobs import load_job
+import attrs
+
+from cloudconnect.agent.jobs import load_job, save_job
 from cloudconnect.agent.state import States, lock_path, states_path, take_lock
 from tests.cli.commands import CommandCase
 
@@ -53,6 +55,15 @@ class JobTests(CommandCase):
         (line,) = self.call("job", "list", "--json").lines()
         self.assertEqual(("nightly", 12, "refused"), (line["name"], line["status"], line["error"]))
         self.assertIn("FAILED", self.call("job", "list").out)
+
+    def test_late(self) -> None:
+        """A job that came due long ago, and was not begun, makes one think of the agent."""
+        self.add("/etc")
+        self.assertNotIn("agent", self.call("job", "list").out)
+        save_job(os.environ, attrs.evolve(load_job(os.environ, "nightly"), created=5.0))
+        done = self.call("job", "list")
+        self.assertIn("WAS DUE", done.out)
+        self.assertIn("twist cloudconnect-agent", done.out)
 
     def test_cut_off(self) -> None:
         """A run that nobody brought to its end does not run any more; one that is under way has
