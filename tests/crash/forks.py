@@ -38,7 +38,7 @@ def import_everything() -> None:
     from cloudconnect.cli import main, provider
 
     places = (*main._COMMANDS.values(), *provider._COMMANDS.values())
-    modules = {module for module, _ in places}
+    modules = {place[0] for place in places}
     for module in (*_MODULES, *sorted(modules)):
         importlib.import_module(module)
     assert "twisted.internet.reactor" not in sys.modules, "a reactor cannot be forked"
