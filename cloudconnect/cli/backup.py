@@ -250,7 +250,13 @@ async def _back_up(
 def _foreseen(
     settings: TenantSettings, manager: JobManager, choice: str, labelled: tuple[bytes, str, str]
 ) -> Foreseen | None:
-    """The session of this command, where the profile names the repository."""
+    """The session of this command, where the profile names the repository.
+
+    Not where a passphrase opens it: whether that is right shows behind the log-in, and a wrong one
+    is to leave nothing at the provider.
+    """
+    if settings.mode is EncryptionMode.TENANT:
+        return None
     streams = wan.foreseen_streams(settings, choice, manager.round_trip)
     repository = settings.repository
     if streams is None or repository is None:

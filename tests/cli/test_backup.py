@@ -5,12 +5,20 @@ from __future__ import annotations
 import io
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
+
 from cloudconnect.cli import backup as backup_module
-from cloudconnect.cli.backup import _for_the_provider, _level, _output, _start
+from cloudconnect.cli.backup import _for_the_provider, _foreseen, _level, _output, _start
+from cloudconnect.cli.tenant import resolve
+from cloudconnect.commands.control import SessionKind
+from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import SourceCommandFailed, UsageError
+from cloudconnect.tenant.early import Foreseen
 from tests.cli.commands import CommandCase, Done
+from tests.cli.test_tenant import NOTHING
 
 
 class OptionTests(CommandCase):
@@ -184,3 +192,21 @@ class SummaryTests(CommandCase):
         told = _for_the_provider(results[0])
         self.assertTrue(all(type(value) is int for value in told.values()))
         self.assertEqual(1, told["files"])
+
+
+class ForeseenTests(CommandCase):
+    """The session that is asked for together with the log-in."""
+
+    def test_without_passphrase_only(self) -> None:
+        """It is foreseen where the profile names the repository and nothing has to be opened by a
+        passphrase, as a wrong one is to leave nothing at the provider."""
+        manager: Any = SimpleNamespace(round_trip=None)
+        labelled = (b"j" * 16, "host", "job")
+        for mode in EncryptionMode:
+            settings = resolve(**NOTHING | {"encryption": mode.value})
+            self.assertIsNone(_foreseen(settings, manager, "off", labelled))
+            profile = attrs.evolve(settings.profile, repository="61" * 16)
+            known = attrs.evolve(settings, profile=profile)
+            found = _foreseen(known, manager, "off", labelled)
+            expected = Foreseen(SessionKind.BACKUP, b"a" * 16, *labelled, 0)
+            self.assertEqual(found, None if mode is EncryptionMode.TENANT else expected, mode)
