@@ -232,7 +232,8 @@ class Aborted(NotReachable):
     reason = "aborted"
 
     def __init__(self, message: str = "", code: int = 0) -> None:
-        super().__init__(message or f"the peer gave up (code {code})")
+        why = f"(code {code})" if code else "without a reason, as it does when it is stopped"
+        super().__init__(message or f"the peer gave up {why}")
         self.code = code
 
 

@@ -144,6 +144,7 @@ class FieldTests(SynchronousTestCase):
         """An abort carries the peer's code, and has a text without being given one."""
         error = Aborted(code=7)
         self.assertEqual((error.code, str(error)), (7, "the peer gave up (code 7)"))
+        self.assertNotIn("code", str(Aborted()))
         self.assertEqual((Aborted("why").code, str(Aborted("why"))), (0, "why"))
 
     def test_presented(self) -> None:

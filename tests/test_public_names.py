@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from importlib.metadata import version
 from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -70,6 +71,11 @@ def undocumented(module: ModuleType) -> list[str]:
 
 class PublicNameTests(SynchronousTestCase):
     """The package as it stands."""
+
+    def test_version(self) -> None:
+        """The package says which release it is, and has no other name that it does not have."""
+        self.assertEqual(version("cloudconnect"), cloudconnect.__version__)
+        self.assertFalse(hasattr(cloudconnect, "no_such_name"))
 
     def test_described(self) -> None:
         """Every public module, class, function, method and interface has a docstring."""

@@ -35,6 +35,7 @@ from cloudconnect.cli.values import parse_rate
 from cloudconnect.commands.control import SessionKind
 from cloudconnect.config.profile import cache_folder
 from cloudconnect.content.atrest import EncryptionMode, RepositoryKeys, describe
+from cloudconnect.content.points import LABEL_MAX
 from cloudconnect.errors import ExitCode, SourceCommandFailed, Truncated, UsageError
 from cloudconnect.keys import MasterKey
 from cloudconnect.tap.allocator import few_arenas
@@ -110,6 +111,8 @@ def backup(
     sources = sources_of(paths, choices["files_from"])
     if bool(sources) is (stdin_name is not None or command_name is not None):
         raise UsageError("name what to back up: one or more paths, or --stdin NAME")
+    for what, label in (("--job", job), ("--host", host or host_label())):
+        _check_label(what, label)
     console = settings.console
     rules, level = rules_of(choices), _level(choices["compression"])
     rates = Rates(parse_rate(choices["limit_upload"]), parse_rate(choices["limit_download"]))
@@ -289,6 +292,12 @@ def _list(console: Console, found: Found) -> None:
     }
     text = f"{stat.filemode(status.st_mode)} {count:>14} {shown_path(found.path)}"
     console.record("entry", fields, text)
+
+
+def _check_label(what: str, label: str) -> None:
+    """Say what is wrong with a label before anything is sent."""
+    if not 0 < len(label) <= LABEL_MAX or not label.isprintable():
+        raise UsageError(f"{what} has 1 to {LABEL_MAX} printable characters")
 
 
 def _level(text: str) -> int | None:

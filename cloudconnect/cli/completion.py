@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _ParamType = click.ParamType[str]
 else:
     _ParamType = click.ParamType  # before click 8.5 it has no parameter
@@ -33,6 +34,8 @@ class Place(_ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Have the shell look for files, or folders."""
+        from click.shell_completion import CompletionItem  # here, as a shell alone wants it
+
         return [CompletionItem(incomplete, type=self.name)]
 
 
@@ -52,6 +55,8 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     For fish: cloudconnect completion fish > ~/.config/fish/completions/cloudconnect.fish
     """
+    from click.shell_completion import get_completion_class
+
     found: Any = get_completion_class(shell)
     assert found is not None
     root = ctx.find_root()

@@ -26,6 +26,7 @@ from cloudconnect.cli.kit import kit_of, kit_page, save_kit
 from cloudconnect.cli.line import Line, on_line
 from cloudconnect.cli.opening import remember_slot
 from cloudconnect.cli.running import Interrupt
+from cloudconnect.cli.secret_files import readable_by_all
 from cloudconnect.cli.sections import SectionedCommand
 from cloudconnect.cli.tenant import TenantSettings, address_text, tenant_command
 from cloudconnect.config.client_certificates import own_certificate
@@ -144,6 +145,7 @@ def connect(
         async def first(reactor: Any, interrupt: Interrupt) -> TenantSettings:
             return await accept(reactor, interrupt, settings, invitation, ways, own)
 
+    _warn_of_open_files(settings)
     connected = on_line(
         settings,
         lambda line, _: _connect(line, settings, passphrase),
@@ -203,6 +205,17 @@ def _show_kit(settings: TenantSettings, kit: Kit | None, output: str | None) -> 
         console.say(page)
         return "Above stands the RECOVERY KIT: print it, and keep it safe.\n"
     return "Make the recovery kit, and keep it safe: cloudconnect key kit --output F\n"
+
+
+def _warn_of_open_files(settings: TenantSettings) -> None:
+    """Say once, when the profile is made, which files with a secret everybody can read."""
+    profile = settings.profile
+    for name in (profile.password_file, profile.passphrase_file, profile.key_file):
+        if name and readable_by_all(Path(name)):
+            settings.console.note(
+                f"note: every user of this machine can read {name}, which holds a secret of yours: "
+                "chmod 600 it"
+            )
 
 
 def _keep_others(settings: TenantSettings) -> None:

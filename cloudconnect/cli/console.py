@@ -130,7 +130,7 @@ class Console:
     """One command's output.
 
     :param as_json: JSON lines in the place of sentences
-    :param quiet: nothing but errors, and the answer that was asked for
+    :param quiet: nothing but errors, warnings, and the answer that was asked for
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
@@ -163,7 +163,7 @@ class Console:
 
     def happened(self, event: SessionEvent) -> None:
         """One step of the session."""
-        if self.as_json:
+        if self.as_json and not self.quiet:
             fields = {
                 "time": event.time,
                 "name": event.name,
@@ -172,7 +172,7 @@ class Console:
                 "fields": event.fields,
             }
             self.record("event", fields, "")
-        elif self.verbose:
+        elif self.verbose and not self.as_json:
             self.say(f"  {event.text}")
 
     def warned(self, warning: SecurityWarning) -> None:

@@ -15,7 +15,7 @@ from cloudconnect.errors import NotFound, UsageError
 
 @click.command(cls=SectionedCommand)
 @click.option("--warnings", is_flag=True, help="Only security warnings.")
-@click.option("--last", default=0, metavar="N", help="Only the last N.")
+@click.option("--last", default=0, metavar="N", help="Only the newest N.")
 @tenant_command
 def events(settings: TenantSettings, warnings: bool, last: int) -> None:
     """List what the provider has kept of your sessions, security warnings among it."""
@@ -44,14 +44,15 @@ def session() -> None:
 
 
 @session.command("list")
+@click.option("--last", type=click.IntRange(1), metavar="N", help="Only the newest N.")
 @tenant_command
-def list_sessions(settings: TenantSettings) -> None:
+def list_sessions(settings: TenantSettings, last: int | None) -> None:
     """List your sessions: what for, how they ended, and the identifiers of their keys."""
 
     async def work(line: Line, interrupt: object) -> list[dict[str, Any]]:
         return await line.manager.history("session")
 
-    for row in on_line(settings, work, passphrase=False):
+    for row in on_line(settings, work, passphrase=False)[-(last or 0) :]:  # -0 is the beginning
         settings.console.record("session", row, printable(session_line(row)))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import click
 
@@ -18,14 +19,30 @@ from cloudconnect.agent.jobs import (
 from cloudconnect.agent.running import JobRun, Outcome
 from cloudconnect.agent.schedule import Schedule
 from cloudconnect.agent.scheduler import keep_outcome
-from cloudconnect.agent.state import States, lock_path, states_path, take_lock
+from cloudconnect.agent.state import States, is_held, lock_path, states_path, take_lock
 from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import Console, local_time, printable
 from cloudconnect.cli.running import Interrupt, run
 from cloudconnect.cli.sections import CommandGroup
 from cloudconnect.cli.values import parse_duration
-from cloudconnect.config.profile import DEFAULT_PROFILE, load
+from cloudconnect.config.profile import DEFAULT_PROFILE, Profile, load
+from cloudconnect.content.atrest import EncryptionMode
 from cloudconnect.errors import Busy, UsageError
+
+#: Seconds after which a job that came due, and did not begin, is told: the agent looks each minute.
+LATE_SECONDS: Final = 120.0
+
+#: Variables that name a secret, or where it is.
+_LOGIN: Final = (
+    "CLOUDCONNECT_PASSWORD_FILE",
+    "CLOUDCONNECT_PASSWORD_COMMAND",
+    "CLOUDCONNECT_CERTIFICATE",
+)
+_PHRASE: Final = (
+    "CLOUDCONNECT_PASSPHRASE_FILE",
+    "CLOUDCONNECT_PASSPHRASE_COMMAND",
+    "CLOUDCONNECT_KEY_FILE",
+)
 
 _json = click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
 
@@ -87,12 +104,34 @@ def add(
         created=time.time(),
     )
     console = Console(as_json)
-    if load(os.environ, chosen) is None:
-        console.note(f"note: there is no profile {chosen} yet: run cloudconnect connect first")
+    for missing in _missing(load(os.environ, chosen), made):
+        console.note(f"note: {missing}")
     path = save_job(os.environ, made)
     due = made.schedule.after(made.created)
     text = f"Job {name} is due next on {local_time(due)}; it is in {path}."
+    text += " The agent runs it, where that runs: twist cloudconnect-agent"
     console.record("job", {"name": name, "path": str(path), "due": due}, printable(text))
+
+
+def _missing(profile: Profile | None, made: Job) -> Iterator[str]:
+    """What keeps a job from running where nobody can be asked."""
+    if profile is None:
+        yield f"there is no profile {made.profile} yet: run cloudconnect connect first"
+        return
+    login = profile.password_file or profile.certificate
+    phrase = profile.passphrase_file or profile.key_file
+    if profile.encryption not in ("", EncryptionMode.TENANT.value):
+        phrase = "none is needed"
+    for what, known, options, variables in (
+        ("login password", login, ("--password-file", "--certificate"), _LOGIN),
+        ("encryption passphrase", phrase, ("--passphrase-file", "--key-file", "--kit"), _PHRASE),
+    ):
+        named = any(word.partition("=")[0] in options for word in made.words)
+        if not (known or named or any(map(os.environ.get, variables))):
+            yield (
+                f"profile {made.profile} names no file with the {what}, and when the job runs "
+                f"nobody can be asked: run cloudconnect connect again with {options[0]} FILE"
+            )
 
 
 def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -121,10 +160,14 @@ def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
 @_json
 def list_jobs(as_json: bool) -> None:
     """List the jobs: when they are due, and what became of them."""
+    from cloudconnect.tap.agent import repository_of
+
     console, states = Console(as_json), States(states_path(os.environ))
     jobs, wrong = load_jobs(os.environ)
     for found in jobs:
         state = states.of(found.name)
+        lock = lock_path(os.environ, repository_of(os.environ, found))
+        cut_off = bool(state.started and not state.ended) and not is_held(lock)
         due = found.schedule.after(max(state.due, found.created))
         fields = {
             "name": found.name,
@@ -138,8 +181,14 @@ def list_jobs(as_json: bool) -> None:
             "succeeded": state.succeeded or None,
             "point": state.point,
             "error": state.error,
+            "cut_off": cut_off,
         }
-        text = f"{found.name}  {found.schedule.text}  next {local_time(due)}  {_became(state)}"
+        text = f"{found.name}  {found.schedule.text}  "
+        if due + found.jitter + LATE_SECONDS < time.time():
+            text += f"WAS DUE {local_time(due)}: does the agent run (twist cloudconnect-agent)?"
+        else:
+            text += f"next {local_time(due)}"
+        text += f"  {_became(state, cut_off)}"
         console.record("job", fields, printable(text))
     for error in wrong:
         console.note(printable(str(error)))
@@ -147,9 +196,11 @@ def list_jobs(as_json: bool) -> None:
         console.say("There are no jobs: see cloudconnect job add --help")
 
 
-def _became(state: Any) -> str:
+def _became(state: Any, cut_off: bool) -> str:
     if not state.started:
         return "has not run yet"
+    if cut_off:
+        return f"was CUT OFF after {local_time(state.started)}: the agent runs it again"
     if not state.ended:
         return f"runs since {local_time(state.started)}"
     if state.error:

@@ -75,8 +75,12 @@ def undelete(settings: TenantSettings, points: tuple[str, ...]) -> None:
 @click.command(cls=SectionedCommand)
 @click.argument("points", nargs=-1, required=True, metavar="POINT...")
 @click.option("--until", required=True, metavar="DATE", help="Such as 2027-12-31: to its end.")
+@click.option("--host", default="", metavar="NAME", help="With latest: of this machine.")
+@click.option("--job", default="", metavar="NAME", help="With latest: of this job.")
 @tenant_command
-def lock(settings: TenantSettings, points: tuple[str, ...], until: str) -> None:
+def lock(
+    settings: TenantSettings, points: tuple[str, ...], until: str, host: str, job: str
+) -> None:
     """Lock restore points: until DATE nobody can delete them, neither you nor the provider.
 
     A lock can be made longer, and never shorter. POINT is the beginning of an id, or latest.
@@ -88,7 +92,7 @@ def lock(settings: TenantSettings, points: tuple[str, ...], until: str) -> None:
     async def act(line: Line, ids: Sequence[bytes]) -> list[dict[str, Any]]:
         return await line.manager.lock_points(ids, ends)
 
-    rows = _on_points(settings, points, act)
+    rows = _on_points(settings, points, act, host, job)
     for row in rows:
         longer = "" if row["locked_until"] == ends else ": the lock that it has ends later"
         _say(settings, row, f"cannot be deleted by anybody{longer}")
@@ -113,15 +117,22 @@ def _named(points: tuple[str, ...]) -> str:
 
 
 def _on_points(
-    settings: TenantSettings, wanted: tuple[str, ...], act: _Act
+    settings: TenantSettings, wanted: tuple[str, ...], act: _Act, host: str = "", job: str = ""
 ) -> list[dict[str, Any]]:
-    """Find the points, do it, and return their rows as they are now."""
+    """Find the points, do it, and return their rows as they are now.
+
+    :param host: with latest: of this machine
+    :param job: with latest: of this job
+    """
 
     async def work(line: Line, interrupt: object) -> list[dict[str, Any]]:
         known = await line.manager.points(states=(PUBLISHED, DELETED))
         found: dict[str, dict[str, Any]] = {}
         for text in wanted:
-            row = await find_point(line, text) if text == LATEST else match_point(known, text)
+            if text == LATEST:
+                row = await find_point(line, text, host, job)
+            else:
+                row = match_point(known, text)
             found[row["point"]] = row
         became = await act(line, [bytes.fromhex(point) for point in found])
         return [{**found[row["point"]], **row} for row in became]

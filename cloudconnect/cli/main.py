@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from cloudconnect.cli.importing import LazyGroup, Listed, uncollected
+from cloudconnect.cli.importing import LazyGroup, Listed, spare, uncollected
 from cloudconnect.errors import CloudConnectError, ExitCode, Truncated
 
 #: Commands, and where they are.
@@ -205,6 +205,7 @@ def _own_process(arguments: list[str]) -> Any:
 
         profile = foreseen(arguments, os.environ)
         dialled = dial(profile, arguments, os.environ)
+        spare()
         from cloudconnect.cli.opening import OwnProcess, begin
 
     return OwnProcess(begin(profile, os.environ) if command in _OPENING else None, dialled)

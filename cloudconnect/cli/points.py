@@ -11,6 +11,7 @@ import click
 
 from cloudconnect.backup.walk import absolute
 from cloudconnect.cli import beside
+from cloudconnect.cli.completion import FILE
 from cloudconnect.cli.console import (
     aligned,
     counted,
@@ -44,12 +45,19 @@ PUBLISHED, DELETED = "published", "deleted"
 @click.option("--host", default="", metavar="NAME", help="Only points of this machine.")
 @click.option("--job", default="", metavar="NAME", help="Only points of this job.")
 @click.option("--tag", default="", help="Only points with this tag.")
-@click.option("--path", metavar="PATH", help="Only points made of P, or of what P is in.")
+@click.option("--path", type=FILE, help="Only points made of FILE, or of a folder that it is in.")
 @click.option("--deleted", is_flag=True, help="What is in the bin, and until when.")
+@click.option("--last", type=click.IntRange(1), metavar="N", help="Only the newest N of these.")
 @tenant_command
 @accepts_expired
 def points(
-    settings: TenantSettings, host: str, job: str, tag: str, path: str | None, deleted: bool
+    settings: TenantSettings,
+    host: str,
+    job: str,
+    tag: str,
+    path: str | None,
+    deleted: bool,
+    last: int | None,
 ) -> None:
     """List the restore points, oldest first.
 
@@ -66,6 +74,7 @@ def points(
         return rows if wanted is None or not rows else await _made_of(line, rows, wanted)
 
     rows = on_line(settings, work, passphrase=wanted is not None)
+    rows = rows[-last:] if last else rows
     console = settings.console
     if not rows:
         console.say(
@@ -101,9 +110,17 @@ def point_line(row: dict[str, Any]) -> str:
     return point_lines([row])[0]
 
 
-def point_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Restore points for a person, what belongs together below each other."""
-    return [printable(line) for line in aligned([_cells(row) for row in rows], right=(3, 4, 5))]
+def point_lines(rows: Sequence[dict[str, Any]], tenants: Sequence[str] | None = None) -> list[str]:
+    """Restore points for a person, what belongs together below each other.
+
+    :param tenants: whose each of them is, where that is to be shown
+    """
+    cells = [_cells(row) for row in rows]
+    right = {3, 4, 5}
+    if tenants is not None:
+        cells = [(name, *row) for name, row in zip(tenants, cells, strict=True)]
+        right = {4, 5, 6}
+    return [printable(line) for line in aligned(cells, right)]
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,14 @@ def as_password(octets: bytes, what: str) -> Password:
     if not octets:
         raise UsageError(f"the {what} is empty")
     return Password(octets)
+
+
+def readable_by_all(path: Path) -> bool:
+    """Whether each user of this machine may read a file, as far as its own mode says."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def key_file_content(path: Path) -> Password:

@@ -12,7 +12,6 @@ from typing import Any
 from twisted.application.internet import backoffPolicy
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
@@ -21,6 +20,7 @@ from twisted.protocols.amp import CommandLocator
 from twisted.python.failure import Failure
 
 from cloudconnect.commands.box import BoundedAMP
+from cloudconnect.transports.endpoints import connect_protocol
 from cloudconnect.transports.line import keep_alive
 
 
@@ -103,7 +103,7 @@ class Registration(Service):
     async def _one_line(self) -> None:
         """Connect, register, and wait for the end of the line."""
         line = NodeLine(self._reactor, self._locator)
-        await connectProtocol(self._endpoint, line)
+        await connect_protocol(self._endpoint, line)
         keep_alive(line.transport)
         try:
             what = await self.register(line)

@@ -212,8 +212,8 @@ class ProviderProcess(Service):
             self._alarming.apply(settings)
         if self._read_again:  # else it is what the command line says in their place
             tell_late(self._log, changed_settings(before, settings), RELOADED)
+            self._log.info("certificates and settings were read again")
         self._settings, self._read_again = settings, True
-        self._log.info("certificates and settings were read again")
         if self._expiry is not None and self._expiry.running:
             self._expiry.look()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -27,9 +27,11 @@ from cloudconnect.commands.control import (
 from cloudconnect.content.heads import SignedHead
 from cloudconnect.errors import ProtocolViolation, Refused
 from cloudconnect.settings import LISTED_ROWS_MAX, PAGE_ROWS_MAX
-from cloudconnect.tenant.agreement import Agreement
 from cloudconnect.tenant.control import ControlLine
 from cloudconnect.wire.login import Verifier
+
+if TYPE_CHECKING:
+    from cloudconnect.tenant.agreement import Agreement
 
 #: Points of one act, of the 256 that it may name: each is some fsyncs at the provider, and the
 #: answer must come before the line is taken for dead.
@@ -107,6 +109,8 @@ class AskingLine(ControlLine):
             answer = await self.control.call(ShowAgreement)
         except (ProtocolViolation, Refused):  # "there is no such command here"
             return None
+        from cloudconnect.tenant.agreement import Agreement  # here, as only one command wants it
+
         return Agreement.from_map(answer["agreement"])
 
     # --- how points are kept ---------------------------------------------------------------------

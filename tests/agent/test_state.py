@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.agent.state import JobState, States, lock_path, states_path, take_lock
+from cloudconnect.agent.state import JobState, States, is_held, lock_path, states_path, take_lock
 
 
 class StateTests(SynchronousTestCase):
@@ -43,10 +43,14 @@ class StateTests(SynchronousTestCase):
         """A repository's lock is one process's at a time."""
         path = lock_path(self.environment, "some/../repository")
         self.assertEqual(self.path.parent, path.parent)
+        self.assertFalse(is_held(path))
+        self.assertFalse(path.exists())
         held = take_lock(path)
         assert held is not None
+        self.assertTrue(is_held(path))
         self.assertIsNone(take_lock(path))
         os.close(held)
+        self.assertFalse(is_held(path))
         again = take_lock(path)
         assert again is not None
         os.close(again)

@@ -343,8 +343,8 @@ def hard_links() -> Iterator[Case]:
     yield Case(
         name="hard link to a link that leads out",
         entries=lambda s: [
-            attrs.evolve(s.link(b"/a", s.outside + b"/secret"), flags=2),
-            attrs.evolve(s.link(b"/b", s.outside + b"/secret"), link=b"/a"),
+            s.link(b"/a", s.outside + b"/secret")._replace(flags=2),
+            s.link(b"/b", s.outside + b"/secret")._replace(link=b"/a"),
             s.evil(b"/b"),
         ],
         there=(b"/a", b"/b"),
@@ -352,7 +352,7 @@ def hard_links() -> Iterator[Case]:
     yield Case(
         name="hard link behind a link",
         entries=lambda s: [
-            attrs.evolve(s.evil(b"/a"), flags=2),
+            s.evil(b"/a")._replace(flags=2),
             s.link(b"/way"),
             file_of(b"/way/x", link=b"/a"),
         ],
@@ -448,8 +448,7 @@ def metadata() -> Iterator[Case]:
     yield Case(
         name="metadata for a link that leads out",
         entries=lambda s: [
-            attrs.evolve(
-                s.link(b"/x", s.outside + b"/secret"),
+            s.link(b"/x", s.outside + b"/secret")._replace(
                 mode=0o6777,
                 uid=12345 if is_root() else os.geteuid(),
                 xattrs=((b"user.x", b"y"),),

@@ -94,6 +94,14 @@ class OptionTests(CommandCase):
             done = self.dry(*words)
             self.assertEqual((2, ""), (done.status, done.out), words)
 
+    def test_labels(self) -> None:
+        """What no restore point can be called is refused before the provider is asked."""
+        top = str(self.top)
+        for words in (("--job", ""), ("--job", "a" * 256), ("--job", "a\nb"), ("--host", "a\x1b")):
+            done = self.call("backup", top, *words)
+            self.assertEqual(2, done.status, words)
+            self.assertIn(f"{words[0]} has 1 to 255 printable", done.err)
+
     def test_nothing_known(self) -> None:
         """Without a provider a backup says what to do."""
         done = self.call("backup", str(self.top))

@@ -74,6 +74,26 @@ class BeforeTests(CommandCase):
             self.assertEqual(2, done.status)
             self.assertIn("no passphrase", done.err)
 
+    def test_open_files(self) -> None:
+        """A file with a secret that everybody can read is told, by name, while the profile is
+        made; one that only the owner or a group can read is not."""
+
+        def on_line(*_: object, **__: object) -> None:
+            raise NotReachable("nobody is there")
+
+        self.patch(module, "on_line", on_line)
+        for mode, told in ((0o644, True), (0o640, False), (0o600, False)):
+            for name in ("login", "phrase"):
+                self.file(b"x" * 20, name)
+                os.chmod(self.home / name, mode)
+            done = self.call(
+                "connect", "127.0.0.1:1", "--tenant", "acme",
+                "--password-file", str(self.home / "login"),
+                "--passphrase-file", str(self.home / "phrase"),
+            )  # fmt: skip
+            for name in ("login", "phrase"):
+                self.assertIs(told, f"can read {self.home / name}" in done.err, done.err)
+
     def test_help(self) -> None:
         """Help says of each mode who can read."""
         done = self.call("connect", "--help")

@@ -137,6 +137,12 @@ class OutputTests(CommandCase):
         self.assertEqual(WARNING.text, warning["text"])
         self.assertEqual({"message_type": "thing", "a": 1}, thing)
 
+    def test_quiet_programs(self) -> None:
+        """A program that wants no more than the answer gets no steps, but every warning."""
+        lines = [json.loads(line) for line in self.said(as_json=True, quiet=True)[0].splitlines()]
+        self.assertEqual(["event", "thing"], [line["message_type"] for line in lines])
+        self.assertEqual("security_warning", lines[0]["name"])
+
     def test_terminal_is_safe(self) -> None:
         """Nothing that the provider says of a warning can move the cursor or fake a line."""
         _, err = self.said()

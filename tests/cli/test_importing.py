@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,34 @@ class ListTests(SynchronousTestCase):
         names = ("restore", "retention")
         self.assertEqual(shown.splitlines(), [f"{n} {_COMMANDS[n].summary}" for n in names])
         self.assertNotIn("twisted", modules)
+
+
+#: Prints what is imported, and what comes of its use.
+RUN = """
+import json, re, sys
+from cloudconnect.cli.importing import spare
+compile_now = re.compile
+spare()
+spare()
+from twisted.python import compat
+from cryptography import x509
+kept = re.compile is compile_now
+early = [name for name in ("http.client", "email.parser", "urllib.request") if name in sys.modules]
+made = compat.cookielib.CookieJar()
+from twisted.web.client import CookieAgent
+name = x509.Name.from_rfc4514_string("CN=one.example,O=One\\\\, Two")
+print(json.dumps([kept, early, len(made), "http.client" in sys.modules, name.rfc4514_string()]))
+"""
+
+
+class SparingTests(SynchronousTestCase):
+    """In a process of its own, as a command is."""
+
+    def test_there_when_wanted(self) -> None:
+        """Cookies and names of certificates are not made by an import, but by their first use."""
+        done = subprocess.run(
+            [sys.executable, "-c", RUN], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        expected = [True, [], 0, True, "CN=one.example,O=One\\, Two"]
+        self.assertEqual(json.loads(done.stdout), expected)

@@ -134,6 +134,16 @@ class LockTests(KeepingCase):
         self.assertTrue(abs(until - 2_000_073_599) <= 14 * 3600)
         self.assertEqual(until, done.lines()[0]["locked_until"])
 
+    def test_of_a_job(self) -> None:
+        """Where a machine has several jobs, or another one is meant, latest can be told which."""
+        self.line.rows += [row("aaaa", job="other"), row("bbbb", host="there")]
+        refused = self.call("lock", "latest", "--until", "2033-05-18")
+        self.assertEqual(2, refused.status)
+        self.assertIn("give --job", refused.err)
+        for words, point in ((("--job", "other"), "aaaa"), (("--host", "there"), "bbbb")):
+            done = self.call("lock", "latest", *words, "--until", "2033-05-18", "--json")
+            self.assertEqual([point], self.points(done))
+
     def test_shorter(self) -> None:
         """A lock that ends later stays as it is, and that is said."""
         self.assertNotIn("ends later", self.call("lock", "abc", "--until", "2033-05-18").out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -107,6 +108,29 @@ class FindTests(CommandCase):
         self.assertIn("xyz", self.refused(line, "xyz", NotFound))
 
 
+class ListTests(CommandCase):
+    """The listing."""
+
+    def test_last(self) -> None:
+        """The newest of those that are asked for, which are last."""
+        self.environment["CLOUDCONNECT_HOST"] = "here"
+        line = Line(*(row(f"a{n}", n, job="odd" if n % 2 else "even") for n in range(6)))
+
+        def on_line(settings: Any, work: Any, passphrase: bool = True) -> Any:
+            return self.successResultOf(Deferred.fromCoroutine(work(line, None)))
+
+        self.patch(sys.modules["cloudconnect.cli.points"], "on_line", on_line)
+        words = ("points", "--provider", "x", "--tenant", "t", "--json")
+        for options, expected in (
+            (("--last", "2"), ["a4", "a5"]),
+            (("--last", "2", "--job", "even"), ["a2", "a4"]),
+            (("--last", "99", "--job", "odd"), ["a1", "a3", "a5"]),
+        ):
+            lines = self.call(*words, *options).lines()
+            self.assertEqual(expected, [found["point"].rstrip("0") for found in lines])
+        self.assertEqual(2, self.call(*words, "--last", "0").status)
+
+
 class ShownTests(CommandCase):
     """How points and entries are shown."""
 
@@ -129,6 +153,14 @@ class ShownTests(CommandCase):
         for word in ("files,", " new"):
             self.assertEqual(lines[0].index(word), lines[1].index(word), lines)
         self.assertEqual(lines[0].index("here/"), lines[1].index("a-longer"), lines)
+
+    def test_points_of_tenants(self) -> None:
+        """Whose they are stands in front, and the rest is aligned all the same."""
+        lines = point_lines([row("a"), row("b")], ["acme", "a-longer-name"])
+        self.assertEqual(["acme", "a-longer-name"], [line.split()[0] for line in lines])
+        for word in ("here/", "files,", " new"):
+            self.assertEqual(lines[0].index(word), lines[1].index(word), lines)
+        self.assertEqual([], point_lines([], []))
 
     def entry(self, **changes: Any) -> Entry:
         fields: dict[str, Any] = {

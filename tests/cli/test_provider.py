@@ -266,6 +266,22 @@ class ListingTests(DirectoryCase):
             done = self.call("provider", *words, "--json", *self.where)
             self.assertEqual(count, len(done.lines()), words)
 
+    def test_last(self) -> None:
+        """The newest of those that are asked for, in their order."""
+        accounts = self.accounts()
+        for number in range(3):
+            warning = SecurityWarning(
+                time=2.0 + number, kind=WarningKind.TAMPERED, tenant="acme", text=f"text {number}"
+            )
+            accounts.keep_warning(warning, "source-mover")
+        words = ("provider", "events", "--json", *self.where, "--last")
+        texts = [row["text"] for row in self.call(*words, "2").lines()]
+        self.assertEqual(["text 1", "text 2"], texts)
+        self.assertEqual(4, len(self.call(*words, "99").lines()))
+        rows = self.call("provider", "sessions", "--last", "1", "--json", *self.where).lines()
+        self.assertEqual(1, len(rows))
+        self.assertEqual(2, self.call(*words, "0").status)
+
     def test_points(self) -> None:
         """Points of all tenants that have a repository; of one that is not there an error."""
         self.assertEqual("", self.call("provider", "points", *self.where).out)

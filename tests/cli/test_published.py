@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from cloudconnect.backup.leading import Upload
-from cloudconnect.backup.options import BackupOptions, BackupResult, StandardInput
+from cloudconnect.backup.options import BackupOptions, BackupResult, Labels, StandardInput
 from cloudconnect.cli import backup as backup_module
 from cloudconnect.cli.console import Console
 from cloudconnect.cli.line import Line
@@ -79,8 +79,10 @@ class PublishingCase(ManagerCase):
         ) -> BackupOptions:
             return BackupOptions(paths=paths, stdin=given, round_trip=round_trip)
 
+        host, job = LABELS
+        labels = Labels(host=host, job=job, job_id=os.urandom(16))
         done = backup_module._back_up(
-            self.line, Interrupt(), options, (UNLIMITED, "off"), (name, None, ()), (*LABELS, ())
+            self.line, Interrupt(), options, (UNLIMITED, "off"), (name, None, ()), labels
         )
         result, session, *_ = self.come_to(Deferred.fromCoroutine(done))
         return result, session

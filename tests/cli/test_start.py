@@ -17,7 +17,7 @@ from cloudconnect.config.profile import Profile, save
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 #: What no command of a tenant has a use for: distributions, parts of Python and of Twisted (which
-#: itself imports asyncio, email and http), and the provider's rooms.
+#: itself imports asyncio), and the provider's rooms.
 NEVER = (
     "alembic",
     "asn1crypto",
@@ -30,6 +30,8 @@ NEVER = (
     "cloudconnect.provider.service",
     "cloudconnect.repository",
     "csv",
+    "email.parser",
+    "http.client",
     "importlib.metadata",
     "multiprocessing",
     "rich",
@@ -42,6 +44,7 @@ NEVER = (
     "twisted.plugins",
     "twisted.trial",
     "twisted.web",
+    "urllib.request",
     "xml",
 )
 #: What is wanted only once the line to the provider stands.
@@ -69,18 +72,23 @@ OURS_MAX = 108
 #: end, when what it imports beside the waiting is there too.
 RUN = """
 import json, sys
-from cloudconnect.cli import line
-from cloudconnect.cli.main import main
+from cloudconnect.cli import main as commands
 
 before = []
 
-def noticed(reactor, names, import_beside=line.import_beside):
-    before.extend(sys.modules)
-    return import_beside(reactor, names)
+def spare(spare=commands.spare):
+    spare()
+    from cloudconnect.cli import line  # not earlier: it imports Twisted
 
-line.import_beside = noticed
+    def noticed(reactor, names, import_beside=line.import_beside):
+        before.extend(sys.modules)
+        return import_beside(reactor, names)
+
+    line.import_beside = noticed
+
+commands.spare = spare
 try:
-    main()
+    commands.main()
 except SystemExit as ended:
     print(json.dumps([ended.code, before, list(sys.modules)]))
 """
@@ -142,6 +150,7 @@ class StartTests(SynchronousTestCase):
             ("check", "check", "--read-data", "--at-provider"),
         ):
             before, after = self.imported(*arguments)
+            self.assertIn("twisted.internet.reactor", before)
             self.assertEqual([], self.unwanted(after, NEVER), arguments)
             self.assertEqual([], self.unwanted(before, LATER), arguments)
             self.assertIn(f"cloudconnect.backup.{wanted}", after)

@@ -94,6 +94,7 @@ class ControlTests(SynchronousTestCase):
             "session": b"s" * 16,
             "plan": [{"role": "target-mover", "route": b"o" * 16}],
             "keys_a": [KeyA(KEY)],
+            "amend": True,
         }
         answer = there_and_back(Start, Start.response, values)
         self.assertEqual(values, answer)

@@ -37,8 +37,8 @@ def import_everything() -> None:
     """Import what the children will need; no reactor is installed by it."""
     from cloudconnect.cli import main, provider
 
-    places = (*main._COMMANDS.values(), *provider._COMMANDS.values())
-    modules = {module for module, _ in places}
+    listed = (*main._COMMANDS.values(), *provider._COMMANDS.values())
+    modules = {each.module for each in listed}
     for module in (*_MODULES, *sorted(modules)):
         importlib.import_module(module)
     assert "twisted.internet.reactor" not in sys.modules, "a reactor cannot be forked"
