@@ -274,12 +274,15 @@ class Bundle(EndingLayer):
         if self._dispatching:
             return
         self._dispatching = True
+        # Each connection sends little at once in its first round trips: so no member waits for
+        # another one's turn where there is less than a usual batch for each.
+        share = self._splitter.share(sum(member.open for member in self._members))
         try:
             while self._splitter.waiting and not self._over:
                 member = self._members.next_open()
                 if member is None:
                     break
-                member.send(self._splitter.batch())
+                member.send(self._splitter.batch(share))
         finally:
             self._dispatching = False
 

@@ -217,6 +217,23 @@ class ManyMembersTests(_Joined):
             self.assertGreater(len(wire.seen[UP]), 500_000)
         self.close()
 
+    def test_little_is_divided(self) -> None:
+        """So do they where there is less than a usual batch: each sends little in its first round
+        trips. What is hardly more than its header goes over one."""
+        self.connect()
+        before = {number: len(wire.seen[UP]) for number, wire in self.wires.items()}
+        self.near.write(bytes(50_000))
+        self.clock.advance(0)
+        self.assertEqual(self.server.data, bytes(50_000))
+        for number, wire in self.wires.items():
+            self.assertGreater(len(wire.seen[UP]) - before[number], 50_000 // 4)
+        before = {number: len(wire.seen[UP]) for number, wire in self.wires.items()}
+        self.near.write(bytes(500))
+        self.clock.advance(0)
+        grown = [len(wire.seen[UP]) - before[number] for number, wire in self.wires.items()]
+        self.assertEqual(sum(1 for size in grown if size), 1)
+        self.close()
+
     def test_first_is_enough(self) -> None:
         """The protocol is connected with the first member, and can talk; the others join."""
         self.assertIs(self.client.transport, None)

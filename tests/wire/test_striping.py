@@ -11,7 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.errors import ProtocolViolation
 from cloudconnect.settings import BATCH_LEAD_MAX, BATCH_PAYLOAD_MAX
-from cloudconnect.wire.striping import BATCH_COST, HEADER_SIZE, Joiner, Splitter
+from cloudconnect.wire.striping import (
+    BATCH_COST,
+    BATCH_PAYLOAD,
+    BATCH_SHARE,
+    HEADER_SIZE,
+    Joiner,
+    Splitter,
+)
 
 
 def batch(number: int, payload: bytes) -> bytes:
@@ -64,6 +71,27 @@ class SplitterTests(SynchronousTestCase):
         """A size that no receiver takes is refused."""
         for size in (0, -1, BATCH_PAYLOAD_MAX + 1):
             self.assertRaises(ValueError, Splitter, size)
+
+    def test_share(self) -> None:
+        """Little is divided among the members, in parts that are worth their headers."""
+        for waiting, members, share in (
+            (60_000, 4, 15_000),
+            (60_001, 4, 15_001),
+            (60_000, 1, 60_000),
+            (60_000, 0, 60_000),
+            (3 * BATCH_SHARE, 4, BATCH_SHARE),
+            (5, 4, BATCH_SHARE),
+        ):
+            splitter = Splitter()
+            splitter.put([bytes(waiting)])
+            self.assertEqual(splitter.share(members), share)
+            sizes = []
+            while splitter.waiting:
+                sizes.append(len(splitter.batch(share)[1]))
+            self.assertEqual(sum(sizes), waiting)
+            self.assertEqual(set(sizes[:-1]) - {share}, set())
+        splitter.put([bytes(3 * BATCH_PAYLOAD)])
+        self.assertEqual(len(splitter.batch(splitter.share(2))[1]), BATCH_PAYLOAD)
 
 
 class JoinerTests(SynchronousTestCase):
