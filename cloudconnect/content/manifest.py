@@ -157,6 +157,7 @@ class EntryDecoder:
             alike = self._alike.read(self._octets, self._position)
             if alike is not None:
                 entry, self._position = alike
+                self._need = 1
                 return entry
         item = self._item()
         return None if item is None else self._piece(item)

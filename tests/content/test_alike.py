@@ -177,3 +177,20 @@ class AlikeTests(SynchronousTestCase):
             for number in range(300)
         ]
         self.assertEqual(list(EntryDecoder().feed(b"".join(map(encode_entry, entries)))), entries)
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.data())
+    def test_in_pieces(self, lengths: list[int], data: st.DataObject) -> None:
+        """So it does in pieces that end anywhere: an entry that was not all there is waited for,
+        and shorter ones behind it are not."""
+        one = Entry(
+            b"/first", EntryType.FILE, 0o644, 0, 0, "", "", 1 << 60, 10, (Run(CHUNK, 0, 10),)
+        )
+        entries = [one, *(one._replace(path=b"/" + b"x" * length) for length in lengths)]
+        manifest = b"".join(map(encode_entry, entries))
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(manifest)), max_size=6)))
+        decoder, found = EntryDecoder(), list[Entry]()
+        for start, end in zip([0, *cuts], [*cuts, len(manifest)], strict=True):
+            found += decoder.feed(manifest[start:end])
+        decoder.finish()
+        self.assertEqual(found, entries)
