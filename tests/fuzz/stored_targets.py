@@ -12,7 +12,7 @@ from cloudconnect.content.compression import compress, decompress
 from cloudconnect.content.description import RepositoryDescription, describe
 from cloudconnect.content.entries import Entry, EntryType
 from cloudconnect.content.heads import HeadEntry, HeadKind
-from cloudconnect.content.manifest import EntryDecoder, encode_pieces
+from cloudconnect.content.manifest import EntryDecoder, encode_entry, encode_pieces
 from cloudconnect.content.points import PointRecord
 from cloudconnect.content.retention import RetentionPolicy
 from cloudconnect.content.runs import Run
@@ -132,6 +132,15 @@ def manifests() -> Iterable[bytes]:
         yield b"\x01" + b"".join(encode_pieces(entry))
     yield b"\x02" + b"".join(octets for entry in made for octets in encode_pieces(entry))
     yield b"\x00\x41\xa0"
+    # Neighbours, which are read in a quicker way.
+    late = rights | {"mtime_ns": 1 << 60}
+    alike = [
+        Entry(path=b"/" + b"n" * length, type=file, size=5, runs=runs[:1], **late)
+        for length in (3, 90, 1)
+    ]
+    alike += [Entry(path=path, type=folder, **late) for path in (b"/a", b"/a/bc")]
+    for by in (b"\x00", b"\x07", b"\x60"):
+        yield by + b"".join(map(encode_entry, alike))
 
 
 # --- packs ---------------------------------------------------------------------------------------
