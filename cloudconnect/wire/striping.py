@@ -37,9 +37,8 @@ HEADER_SIZE: Final = _HEADER.size
 #: Payload of a batch where there are several members, in bytes: 0.5 ms on a line of 1 Gbit/s, so
 #: that they fill alike, and a price in headers of one part in 5000.
 BATCH_PAYLOAD: Final = 64 << 10
-#: Payload of a batch where so little waits that it is divided among the members, at least, in bytes:
-#: a new TCP connection sends 14 KB in its first round trip, and two, four and eight times as many in
-#: the next ones.
+#: The same where so little waits that it is divided among the members, at least: a new TCP
+#: connection sends 14 KB in its first round trip, then two, four and eight times as many.
 BATCH_SHARE: Final = 8 << 10
 #: A batch that waits is counted with so many bytes beside its payload: what Python takes for it.
 BATCH_COST: Final = 256
