@@ -198,5 +198,5 @@ class PathCheck:
             return last not in _NO_NAMES and b"\0" not in last
         if path[0] != _SLASH or _BAD_PATH.search(path):
             return False
-        self._folder = folder
+        self._folder = folder or None  # b"" is also what stands before a name without a slash
         return True
