@@ -13,9 +13,12 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from cloudconnect.backup.drafts import FLAG_LINKED
+from cloudconnect.backup.names import FirstNames
 from cloudconnect.backup.reading import PointReader
+from cloudconnect.backup.spilling import PathTable
 from cloudconnect.content.entries import Entry, EntryType
-from cloudconnect.errors import NotFound
+from cloudconnect.errors import NotFound, StoredDataDamaged
 
 _TYPES: Final = {
     EntryType.FILE: tarfile.REGTYPE,
@@ -26,6 +29,8 @@ _TYPES: Final = {
     EntryType.BLOCK: tarfile.BLKTYPE,
 }
 _XATTR: Final = "SCHILY.xattr."
+#: What a keyword ends with, and what GNU tar writes in its place.
+_ESCAPED: Final = str.maketrans({"%": "%25", "=": "%3D"})
 _SECOND: Final = 10**9
 
 
@@ -49,8 +54,9 @@ class TarArchive:
         self._top = top
         self._strip = strip
         self._skipped = skipped
-        # The first name of what has several -> its name in the archive, where that is another one.
-        self._moved: dict[bytes, bytes] = {}
+        # The first name of what has several -> its path in the archive, where that is another one.
+        self._moved = PathTable()
+        self._outside: FirstNames | None = None  # first names that are not in the archive
 
     def pieces(self) -> Iterator[bytes]:
         """The archive, in pieces of any size.
@@ -58,7 +64,16 @@ class TarArchive:
         :raises NotFound: (from the iterator) there is nothing to put into it
         :raises StoredDataDamaged: (from the iterator) something is damaged or missing; what came is
             a broken archive
+        :raises LocalError: (from the iterator) there is no room for temporary files
         """
+        try:
+            yield from self._pieces()
+        finally:
+            self._moved.close()
+            if self._outside is not None:
+                self._outside.close()
+
+    def _pieces(self) -> Iterator[bytes]:
         written = 0
         for item in self._reader.contents(self._chosen()):
             if isinstance(item, Entry):
@@ -81,11 +96,42 @@ class TarArchive:
                 continue
             if entry.type not in _TYPES:
                 self._skipped(entry.path)
-            elif entry.link is None or self._wanted(entry.link) or entry.link in self._moved:
+            elif (
+                entry.link is None
+                or self._wanted(entry.link)
+                or self._moved.get(entry.link) is not None
+            ):
                 yield entry
             else:
-                self._moved[entry.link] = entry.path
-                yield self._reader.find(entry.link)._replace(path=entry.path)
+                self._moved.put(entry.link, entry.path)
+                yield self._first(entry.link)._replace(path=entry.path)
+
+    def _first(self, path: bytes) -> Entry:
+        """The entry of a first name that is not in the archive; asked for once."""
+        if self._outside is None:
+            self._outside = self._first_names()
+        entry = self._outside.get(path)
+        if entry is None:
+            return self._reader.find(path)
+        self._outside.drop(path)
+        return entry
+
+    def _first_names(self) -> FirstNames:
+        """All of these that are wanted: to look for each by itself would read everything anew for
+        each, and a tree of snapshots has a million of them."""
+        needed, found = PathTable(), FirstNames()
+        try:
+            for entry in self._reader.entries():
+                link = entry.link
+                if link is not None and self._wanted(entry.path) and not self._wanted(link):
+                    needed.put(link, b"")
+            for entry in self._reader.entries():
+                first = entry.link is None and entry.flags & FLAG_LINKED
+                if first and needed.get(entry.path) is not None:
+                    found.put(entry)
+        finally:
+            needed.close()
+        return found
 
     def _wanted(self, path: bytes) -> bool:
         below = path == self._top or path.startswith(self._top.rstrip(b"/") + b"/")
@@ -105,7 +151,7 @@ class TarArchive:
         extended = {"mtime": _decimal(entry.mtime_ns)}
         if entry.link is not None:
             member.type = tarfile.LNKTYPE
-            member.linkname = self._name(self._moved.get(entry.link, entry.link))
+            member.linkname = self._name(self._moved.get(entry.link) or entry.link)
         else:
             member.size = entry.size
             if entry.target is not None:
@@ -113,10 +159,13 @@ class TarArchive:
             if entry.device is not None:
                 member.devmajor, member.devminor = os.major(entry.device), os.minor(entry.device)
             for name, value in entry.xattrs:
-                keyword = _XATTR + name.decode("utf-8", "backslashreplace")
-                extended[keyword] = value.decode("utf-8", "surrogateescape")
+                keyword = name.decode("utf-8", "backslashreplace").translate(_ESCAPED)
+                extended[_XATTR + keyword] = value.decode("utf-8", "surrogateescape")
         member.pax_headers = extended
-        return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        try:
+            return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        except ValueError as error:  # a number of a device that no system has
+            raise StoredDataDamaged(f"an entry is nothing for a tar archive: {error}") from error
 
 
 def _decimal(nanoseconds: int) -> str:

@@ -6,12 +6,17 @@ import io
 import os
 import socket
 import tarfile
+from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from cloudconnect.backup import reading
 from cloudconnect.backup.archive import TarArchive, _decimal
+from cloudconnect.backup.fetching import Fetcher
+from cloudconnect.content.entries import Entry, EntryType
+from cloudconnect.content.points import PointRecord
 from cloudconnect.errors import NotFound, StoredDataDamaged
+from tests.backup.cases import entry_of
 from tests.backup.support import Place
 from tests.backup.trees import ODD_NAMES, OLD_NS, write, write_sparse
 
@@ -108,6 +113,29 @@ class ArchiveTests(SynchronousTestCase):
         self.assertEqual((b"small", 0o600), (self.content(first), first.mode))
         self.assertEqual((tarfile.LNKTYPE, first.name), (second.type, second.linkname))
 
+    def test_many_first_names_outside(self) -> None:
+        """However many of them there are, the restore point is read three times and not once for
+        each."""
+        for number in range(5):
+            write(self.top + b"/a/%d" % number, b"content %d" % number)
+            write(self.top + b"/m/own-%d" % number, b"own")
+            for name in (b"/m/%d-1", b"/m/%d-2"):
+                os.link(self.top + b"/a/%d" % number, self.top + name % number)
+        read: list[PointRecord] = []
+        real = reading.entries_of
+
+        def entries_of(fetcher: Fetcher, record: PointRecord) -> Iterator[Entry]:
+            read.append(record)
+            return real(fetcher, record)
+
+        self.patch(reading, "entries_of", entries_of)
+        found = self.unpacked(self.archived(self.top + b"/m"))
+        self.assertEqual(3, len(read))
+        for number in range(5):
+            first, second = (found[self.top[1:] + b"/m/%d-%d" % (number, n)] for n in (1, 2))
+            self.assertEqual(b"content %d" % number, self.content(first))
+            self.assertEqual((tarfile.LNKTYPE, first.name), (second.type, second.linkname))
+
     def test_strip(self) -> None:
         """Names are taken from the front; what has none left is not there."""
         depth = self.top.count(b"/")
@@ -127,6 +155,19 @@ class ArchiveTests(SynchronousTestCase):
         (member,) = found.values()
         value = member.pax_headers["SCHILY.xattr.user.key"]
         self.assertEqual(b"\xffvalue\x00", value.encode("utf-8", "surrogateescape"))
+
+    def test_odd_attributes(self) -> None:
+        """A name that a keyword could not hold is written as GNU tar writes it."""
+        os.setxattr(self.top + b"/empty", b"user.50%=half", b"x")
+        (member,) = self.unpacked(self.archived(self.top + b"/empty")).values()
+        self.assertEqual("x", member.pax_headers["SCHILY.xattr.user.50%25%3Dhalf"])
+
+    def test_impossible_device(self) -> None:
+        """A device of a number that no archive holds is damage, and no bug."""
+        made = entry_of(b"/d", EntryType.CHARACTER, device=(1 << 64) - 1)
+        point = self.place.publish([made])
+        with self.assertRaises(StoredDataDamaged), self.place.reader(point) as reader:
+            list(TarArchive(reader, b"/").pieces())
 
     def test_sockets(self) -> None:
         """What an archive cannot hold is told, and the rest is there."""
