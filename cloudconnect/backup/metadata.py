@@ -124,17 +124,22 @@ class MetadataWriter:
         :param where: its descriptor, or its path (a link at its end is not followed)
         :param status: of it
         """
-        if self.privileged:
-            owned = (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
-        else:
-            owned = status.st_uid == self._user
-        if not owned:
+        if not self.has_owner(entry, status):
             return False
         found, wanted = (
             [pair for pair in pairs if self.privileged or not _is_privileged(pair)]
             for pairs in (read_attributes(where), entry.xattrs)
         )
         return found == wanted
+
+    def has_owner(self, entry: Entry, status: os.stat_result) -> bool:
+        """Whether something has the owner of ``entry``, as far as :meth:`apply` could give it that.
+
+        :param status: of it
+        """
+        if self.privileged:
+            return (status.st_uid, status.st_gid) == (entry.uid, entry.gid)
+        return status.st_uid == self._user
 
     def apply(self, entry: Entry, descriptor: int, inherited: bool = True) -> os.stat_result:
         """Apply everything to the open file or folder ``descriptor``; the status that it had.

@@ -205,14 +205,8 @@ class NamesThere:
         return self._has_metadata(entry, through_proc(folder, name), status)
 
     def _has_metadata(self, entry: Entry, where: int | bytes, status: os.stat_result) -> bool:
-        return (
-            looks_right(entry, status)
-            and (
-                entry.type is EntryType.SYMLINK  # its mode means nothing
-                or stat.S_IMODE(status.st_mode) == safe_mode(entry, status)
-            )
-            and self._metadata.has(entry, where, status)
-        )
+        shown = may_be_linked(entry, status, self._metadata)
+        return shown and self._metadata.has(entry, where, status)
 
 
 def looks_right(entry: Entry, status: os.stat_result) -> bool:
@@ -222,6 +216,19 @@ def looks_right(entry: Entry, status: os.stat_result) -> bool:
     if entry.type in (EntryType.CHARACTER, EntryType.BLOCK) and entry.link is None:
         return status.st_rdev == entry.device
     return entry.type is not EntryType.FILE or status.st_size == entry.size
+
+
+def may_be_linked(entry: Entry, status: os.stat_result, metadata: MetadataWriter) -> bool:
+    """Whether something has the kind, time, size, mode and owner of ``entry``.
+
+    Looked at once more when the link is there: a number of an inode is soon given to another thing
+    where the first one is removed.
+    """
+    if not (looks_right(entry, status) and metadata.has_owner(entry, status)):
+        return False
+    # A symbolic link's mode means nothing.
+    mode = stat.S_IMODE(status.st_mode)
+    return entry.type is EntryType.SYMLINK or mode == safe_mode(entry, status)
 
 
 def is_at(status: os.stat_result, place: Place) -> bool:

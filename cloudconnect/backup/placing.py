@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from blake3 import blake3
@@ -242,10 +242,17 @@ def place_special(
     return status
 
 
-def place_link(target: Target, place: Place, parent: int, name: bytes) -> None:
-    """Make a hard link to something that was restored before.
+def place_link(
+    target: Target,
+    place: Place,
+    parent: int,
+    name: bytes,
+    right: Callable[[os.stat_result], bool] = lambda status: True,
+) -> None:
+    """Make a hard link to something that was restored before, or was there.
 
-    :param place: where that was put
+    :param place: where that is
+    :param right: whether what the link is to, by its status, is what it should be
     :raises OSError: it cannot be made, or something else is in that place now
     """
     parts, device, inode = place
@@ -254,7 +261,7 @@ def place_link(target: Target, place: Place, parent: int, name: bytes) -> None:
         os.link(parts[-1], temporary, src_dir_fd=folder, dst_dir_fd=parent, follow_symlinks=False)
     with _removed_on_error(parent, temporary):
         status = os.lstat(temporary, dir_fd=parent)
-        if (status.st_dev, status.st_ino) != (device, inode):
+        if (status.st_dev, status.st_ino) != (device, inode) or not right(status):
             raise OSError("the file that it is a link to was exchanged while the restore ran")
         put_in_place(parent, temporary, name)
     # Renaming one name of a file to another one of it does nothing at all.

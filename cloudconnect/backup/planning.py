@@ -52,7 +52,8 @@ class Step(Shown):
     :ivar partial: descriptor of the unfinished file of an earlier restore, or None
     :ivar slots: where the other runs' content comes; None for holes, and for what was found
     :ivar asked: bytes that were asked for only because of this step, and that were found
-    :ivar place: of a name that was there before: this becomes a link to that
+    :ivar place: of a name that was there before: this becomes a link to that ...
+    :ivar like: ... where that is still what this entry says, the one of the first name
     """
 
     entry: Entry
@@ -71,6 +72,7 @@ class Step(Shown):
     slots: list[Slot | None] = attrs.field(factory=list)
     asked: int = 0
     place: Place | None = None
+    like: Entry | None = None
 
 
 class Plan:
@@ -192,9 +194,11 @@ class Plan:
                     self._kept_back.put(entry)
                 continue
             if place is not None:
+                first = entry if entry.link is None else self._kept_back.get(entry.link)
                 if entry.link is None and self._needed.get(entry.path) is not None:
                     self._kept_back.put(entry)
-                yield Step(entry, parts, group=entry.link or entry.path, place=place)
+                group = entry.link or entry.path
+                yield Step(entry, parts, group=group, place=place, like=first)
                 continue
             usual = entry.type is EntryType.FILE and not entry.flags and entry.link is None
             if usual and len(entry.runs) <= RUNS_STEP:

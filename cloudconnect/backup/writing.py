@@ -18,7 +18,7 @@ from cloudconnect.backup.fetching import Fetcher
 from cloudconnect.backup.manifests import ManifestGap, entries_of
 from cloudconnect.backup.matching import open_regular, read_at
 from cloudconnect.backup.metadata import MetadataWriter
-from cloudconnect.backup.names import Places
+from cloudconnect.backup.names import Places, may_be_linked
 from cloudconnect.backup.options import Overwrite, RestoreOptions, RestoreResult
 from cloudconnect.backup.placing import NewFile, place_link, place_special
 from cloudconnect.backup.planning import IN_PARTIAL, Plan, Step
@@ -407,7 +407,14 @@ class TreeWriter:
         if place is None:
             raise OSError("the file that it is a link to was not restored")
         parent = target.enter(step.parts[:-1], self._make)
-        place_link(target, place, parent, step.parts[-1])
+        if step.place is None:
+            place_link(target, place, parent, step.parts[-1])
+            return
+
+        def right(status: os.stat_result) -> bool:
+            return may_be_linked(step.like or step.entry, status, self._metadata)
+
+        place_link(target, place, parent, step.parts[-1], right)
 
     def _note(self) -> None:
         notes = self._result.notes

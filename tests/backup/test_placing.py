@@ -187,6 +187,15 @@ class LinkTests(Case):
                 place_link(self.target, place, self.parent, b"y")
             self.assertEqual(self.names(), [b"first"])
 
+    def test_not_right(self) -> None:
+        """Where what was there is not what it should be any more, no name of it is made."""
+        write(self.top + b"/first", b"first")
+        status = os.stat(self.top + b"/first")
+        place = ((b"first",), status.st_dev, status.st_ino)
+        with self.assertRaises(OSError):
+            place_link(self.target, place, self.parent, b"y", lambda found: found.st_size != 5)
+        self.assertEqual(self.names(), [b"first"])
+
     def test_first_name_is_a_link_now(self) -> None:
         """A symlink in the place of the first name is not followed."""
         write(self.top + b"/victim", b"")

@@ -268,6 +268,22 @@ class HardLinkTests(RestoreCase):
         os.chmod(self.target + b"/source/a/one", 0o666)
         self.relinked(Overwrite.IF_CHANGED)
 
+    def test_changed_meanwhile(self) -> None:
+        """What is there may be a link's target when a name is planned, and another thing of the
+        same number when the link is made: then it stays without that name."""
+        self.restore(self.point)
+        os.unlink(self.target + b"/source/c")
+        real = writing_module.place_link
+
+        def exchange(*arguments: Any) -> None:
+            os.chmod(self.target + b"/source/b", 0o666)
+            real(*arguments)
+
+        self.patch(writing_module, "place_link", exchange)
+        restored = self.restore(self.point, overwrite=Overwrite.IF_CHANGED)
+        self.assertIn("exchanged", restored.problems.listed[0].reason)
+        self.assertFalse(os.path.exists(self.target + b"/source/c"))
+
     def test_chosen_names(self) -> None:
         """Of chosen names, those that are missing become links to those that are there."""
         self.restore(self.point)
