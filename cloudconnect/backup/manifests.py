@@ -24,6 +24,8 @@ CHUNKS: Final = 8
 PARTS_MAX: Final = 1 << 16
 #: Of an entry that goes on in the next chunk, so many bytes are remembered, and not of more.
 PENDING_MAX: Final = 1 << 12
+#: ... and so many of all of these: a usual chunk has two hundred of them.
+PENDING_IN_ALL: Final = 32 << 20
 
 
 class ManifestGap(StoredDataDamaged):
@@ -58,6 +60,7 @@ class ReadParts:
 
     def __init__(self) -> None:
         self._parts: dict[bytes, _Part] = {}
+        self._room = PENDING_IN_ALL
         self.left_out = 0
 
     def __contains__(self, name: object) -> bool:
@@ -71,8 +74,12 @@ class ReadParts:
 
     def add(self, name: bytes, part: _Part) -> None:
         """A chunk was read, and its entries were given out."""
-        if max(len(part.before), len(part.after)) <= PENDING_MAX and len(self._parts) < PARTS_MAX:
+        before, after = len(part.before), len(part.after)
+        if max(before, after) > PENDING_MAX or before + after > self._room:
+            return
+        if len(self._parts) < PARTS_MAX:
             self._parts[name] = part
+            self._room -= before + after
 
 
 def entries_of(

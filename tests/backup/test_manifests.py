@@ -197,15 +197,27 @@ class ReadPartsTests(ManifestCase):
     def test_bounds(self) -> None:
         """Beyond so many chunks nothing is remembered, and everything comes."""
         self.patch(manifests, "PARTS_MAX", 2)
+        self.assertLess(self.left_out(), len(self.entries) // 2)
+
+    def test_bound_of_bytes(self) -> None:
+        """So it is beyond so many bytes of entries that go on."""
+        self.patch(manifests, "PENDING_IN_ALL", 100)
+        self.assertLess(self.left_out(), len(self.entries))
+
+    def left_out(self) -> int:
+        """How much of the same manifest is left out when it is read again; not all of it."""
         parts = self.cut(b"".join(self.encoded))
         first, second = self.points(parts, parts)
         fetcher, known = self.fetcher(self.place.open("check")), ReadParts()
         fetcher.greet("check")
         list(entries_of(fetcher, fetcher.record(first), known))
         came = list(entries_of(fetcher, fetcher.record(second), known))
-        self.assertEqual(came, self.entries[known.left_out :])
-        self.assertLess(known.left_out, len(self.entries) // 2)
+        paths = {one.path for one in came}
+        self.assertEqual(came, [one for one in self.entries if one.path in paths])
+        self.assertEqual(len(came) + known.left_out, len(self.entries))
+        self.assertGreater(known.left_out, 0)
         fetcher.close()
+        return known.left_out
 
     def test_damage(self) -> None:
         """A chunk that cannot be read is not remembered: each point that needs it is told of."""
