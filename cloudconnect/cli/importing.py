@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: are before it looks through older ones, and likewise through all; Python's own: 700, 10, 10.
 THRESHOLDS: Final = (20_000, 10, 10)
 
+_compile_now: Final = re.compile
+
 
 @contextlib.contextmanager
 def uncollected(for_good: bool = False) -> Iterator[None]:
@@ -56,12 +58,11 @@ def spare() -> None:
     either is imported; a pattern that another thread wants compiled meanwhile is late, too.
     """
     _late_cookies()
-    compile_now = re.compile
     re.compile = _LatePattern  # type: ignore[assignment]
     try:
         importlib.import_module("cryptography.x509.name")
     finally:
-        re.compile = compile_now
+        re.compile = _compile_now
 
 
 def _late_cookies() -> None:
@@ -83,13 +84,16 @@ class _LatePattern:
     """What ``re.compile`` would give, compiled when something of it is wanted.
 
     :param asked: as for ``re.compile``
+    :param named: likewise
     """
 
-    def __init__(self, *asked: Any) -> None:
+    def __init__(self, *asked: Any, **named: Any) -> None:
         self._asked = asked
+        self._named = named
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(re.compile(*self._asked), name)  # which remembers the last few hundred
+        # Which remembers the last few hundred. Not by its name, which may mean this class still.
+        return getattr(_compile_now(*self._asked, **self._named), name)
 
 
 class Listed(NamedTuple):

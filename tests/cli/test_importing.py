@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.cli.importing import THRESHOLDS, LazyGroup, uncollected
+from cloudconnect.cli.importing import THRESHOLDS, LazyGroup, _LatePattern, uncollected
 from cloudconnect.cli.main import _COMMANDS, cloudconnect
 from cloudconnect.cli.provider import provider
 from cloudconnect.cli.provider_wan import wan
@@ -146,3 +147,11 @@ class SparingTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         expected = [True, [], 0, True, "CN=one.example,O=One\\, Two"]
         self.assertEqual(json.loads(done.stdout), expected)
+
+    def test_used_meanwhile(self) -> None:
+        """A pattern that is used while others are still made late is the right one, however it was
+        asked for."""
+        self.patch(re, "compile", _LatePattern)
+        late = re.compile("a(b)", flags=re.IGNORECASE)
+        self.assertIsInstance(late, _LatePattern)
+        self.assertTrue(late.match("AB"))
