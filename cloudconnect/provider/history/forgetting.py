@@ -121,14 +121,21 @@ class Forgetting(Looking):
             self._log.info("{count} old events and sessions were forgotten", count=gone)
         for row in [None, *await self._run(self._accounts.tenants)]:
             await self._thin(None if row is None else row["name"], keep)
-        while await self._run(self._accounts.give_back):
-            pass
+        await self._give_back()
         if self._forget_lines is not None:
             until = until_line(keep, marks, passed)
             cut = await self._forget_lines(until, keep.audit_gb << 30)
             if cut:
                 text = f"the audit log has {keep.audit_gb} GiB: {cut} of its oldest segments went"
                 await self._service.reports.note("audit_log_cut", "", text, segments=cut)
+
+    async def _give_back(self) -> None:
+        """Make the data base smaller; where that cannot be done, nothing else waits for it."""
+        try:
+            while await self._run(self._accounts.give_back):
+                pass
+        except CloudConnectError as error:
+            self._log.warn("the data base stays as large as it is: {why}", why=str(error))
 
     def _mark(self, passed: float, days: int) -> list[Mark]:
         events, sessions = self._accounts.newest_rows()

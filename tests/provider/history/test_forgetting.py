@@ -201,6 +201,17 @@ class LifeTests(ForgettingCase):
         self.reactor.advance(ROUND_SECONDS)
         self.assertNotIn("first", self.names())
 
+    def test_no_room_to_shrink(self) -> None:
+        """Where the data base cannot be made smaller the audit log still is."""
+
+        def give_back() -> int:
+            raise NoSpace("no room for a copy")
+
+        self.patch(self.accounts, "give_back", give_back)
+        self.round()
+        self.assertEqual(1, len(self.sizes))
+        self.assertIn("no room for a copy", self.log_text())
+
     def test_names(self) -> None:
         """Segments that went are named in the log."""
 
