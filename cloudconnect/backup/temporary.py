@@ -2,7 +2,7 @@
 
 They lie where the system keeps temporary files (``TMPDIR`` says where else), have no name, and so
 are gone with the process. What goes there is keyed ids of chunks, and where they stand in files: no
-content and, but for hard links, no names.
+content and, but for hard links and folders that a killed restore has left, no names.
 """
 
 from __future__ import annotations

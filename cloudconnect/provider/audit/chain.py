@@ -120,11 +120,11 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 def verify(folder: Path, head: Head, against: Head | None = None) -> tuple[int, list[str]]:
     """Follow the chain from the first line that is there to its end.
 
-    :param head: as the accounts data base has it
-    :param against: one that was written down elsewhere
     A provider may run meanwhile, write lines and forget segments: what seems wrong is looked at
     again where the log has changed since.
 
+    :param head: as the accounts data base has it
+    :param against: one that was written down elsewhere
     :return: how many lines there are, and a sentence for everything that is wrong
     :raises LocalError: files went away again and again while they were read
     """
