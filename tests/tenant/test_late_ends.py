@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 
 from cloudconnect.accelerator.source import SourceAccelerator
-from cloudconnect.commands.control import BETWEEN_WANS, Finish
+from cloudconnect.commands.control import BETWEEN_WANS, Finish, Start
 from cloudconnect.commands.lan import PassedWAN
 from cloudconnect.errors import (
     ContextMismatch,
@@ -19,6 +19,7 @@ from cloudconnect.errors import (
 )
 from cloudconnect.provider.control.session_commands import SessionCommands
 from cloudconnect.settings import AMEND_SECONDS
+from tests.provider.control_parts import start_of
 from tests.provider.stage import TENANT, Tenant, idle
 from tests.tenant.managers import ManagerCase
 
@@ -221,6 +222,69 @@ class AmendTests(ManagerCase):
         self.reactor.result_of(self.finish(tenant, session, "security_warning"))
         self.failure_of(self.finish(tenant, session, "failed"), ContextMismatch)
         self.assertEqual(["security_warning"], self.states())
+
+    def start(self, tenant: Tenant) -> Deferred[Any]:
+        """The job of the last session goes on in another one."""
+        (row,) = self.provider.accounts.sessions(TENANT, 0, 9)
+        job = bytes.fromhex(row["job_id"])
+        return tenant.manager.control.call(Start, **start_of(tenant, job=job))
+
+    def test_gone_on(self) -> None:
+        """Nor once the job goes on: a report that somebody has held up takes no point away that the
+        tenant has found since."""
+        tenant = self.connected()
+        session = self.backed_up(tenant)
+        self.reactor.result_of(self.start(tenant))
+        self.failure_of(self.finish(tenant, session), ContextMismatch)
+        self.assertEqual(("done", 1), (self.states()[0], len(self.provider.points())))
+
+    def test_goes_on_while_it_ends(self) -> None:
+        """So it is where the job goes on while its session's good end is being looked at."""
+        tenant = self.connected()
+        held, endings = Deferred[None](), self.provider.service.endings
+        real = endings._keep_for_next
+
+        async def keep(*arguments: Any) -> None:
+            await held
+            await real(*arguments)
+
+        self.patch(endings, "_keep_for_next", keep)
+        backing = tenant.back_up(self.source())
+        while not any(live.ending for live in self.provider.service.sessions):
+            self.reactor._wait()
+            self.reactor.settle()
+        (live,) = self.provider.service.sessions
+        started = self.start(tenant)
+        self.reactor.settle()
+        self.assertNoResult(started)
+        held.callback(None)
+        self.reactor.result_of(started)
+        self.reactor.result_of(backing)
+        self.failure_of(self.finish(tenant, live.session), ContextMismatch)
+        self.assertEqual(1, len(self.provider.points()))
+
+    def test_waited_for(self) -> None:
+        """A job that goes on waits until what is taken back of it is gone."""
+        tenant = self.connected()
+        session = self.backed_up(tenant)
+        held, endings = Deferred[None](), self.provider.service.endings
+        real = endings._withdraw
+
+        async def withdraw(*arguments: Any) -> None:
+            await held
+            await real(*arguments)
+
+        self.patch(endings, "_withdraw", withdraw)
+        finished = self.finish(tenant, session)
+        self.reactor.settle()
+        started = self.start(tenant)
+        self.reactor.settle()
+        self.assertNoResult(started)
+        self.assertEqual(1, len(self.provider.points()))
+        held.callback(None)
+        self.reactor.result_of(started)
+        self.assertEqual([], self.provider.points())
+        self.reactor.result_of(finished)
 
     def test_another_channel(self) -> None:
         """Nobody else can say it, on whichever channel."""

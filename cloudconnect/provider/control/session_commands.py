@@ -39,7 +39,7 @@ from cloudconnect.provider.service.ending import GOOD_OUTCOMES
 from cloudconnect.provider.service.live import LiveSession
 from cloudconnect.provider.service.planning import Ask
 from cloudconnect.sessions.role import FAILURES
-from cloudconnect.settings import AMEND_SECONDS, SUMMARY_MAX
+from cloudconnect.settings import SUMMARY_MAX
 
 
 class SessionCommands(CommandLocator):
@@ -53,7 +53,7 @@ class SessionCommands(CommandLocator):
         self._channel = channel
         self._service = channel.service
         self._sessions: set[bytes] = set()
-        self._finished: tuple[LiveSession, float] | None = None
+        self._finished: LiveSession | None = None
 
     def lost(self, error: BaseException | None) -> None:
         """The channel is gone: leave the sessions to finish by themselves for a while, unless
@@ -162,7 +162,7 @@ class SessionCommands(CommandLocator):
         self._sessions.discard(session)
         found = await self._service.endings.finish(live, outcome, summary, read_warnings(warnings))
         if outcome in GOOD_OUTCOMES:
-            self._finished = (live, self._service.reactor.seconds() + AMEND_SECONDS)
+            self._finished = live
         notes = []
         if live.kind is SessionKind.BACKUP and outcome in GOOD_OUTCOMES:
             notes = await self._service.keeping.quota_notes(live.tenant)
@@ -171,13 +171,10 @@ class SessionCommands(CommandLocator):
     def _amendable(self, session: bytes, outcome: str) -> LiveSession | None:
         """The session that was said here to be good last, where it is this one, that was lately,
         and now it is said to have left nothing."""
-        if self._finished is None or outcome not in FAILURES:
+        live = self._finished
+        if live is None or live.session != session or outcome not in FAILURES:
             return None
-        live, ends = self._finished
-        if live.session != session or self._service.reactor.seconds() > ends:
-            return None
-        self._finished = None
-        return live
+        return live if self._service.endings.good.has(live) else None
 
     @Warn.responder
     def warn(self, warning: Any) -> Deferred[dict[str, Any]]:

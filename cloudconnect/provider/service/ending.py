@@ -18,6 +18,7 @@ from cloudconnect.errors import CloudConnectError, NotReachable, Refused, Securi
 from cloudconnect.events import SecurityWarning
 from cloudconnect.provider.accounts import Accounts
 from cloudconnect.provider.nodes.known import Nodes
+from cloudconnect.provider.service.amending import GoodEnds
 from cloudconnect.provider.service.earlier import EarlierWarnings
 from cloudconnect.provider.service.live import LiveSession, LiveSessions
 from cloudconnect.provider.service.reports import BROKEN_SECONDS, Reports
@@ -42,6 +43,7 @@ class Endings:
     :param earlier: what was seen of a job's sessions before
     :param reports: keeps what happened
     :param watchers: who is told what happens
+    :ivar good: the good ends that may be taken back
     """
 
     _log = Logger()
@@ -63,6 +65,7 @@ class Endings:
         self._earlier = earlier
         self._reports = reports
         self._watchers = watchers
+        self.good = GoodEnds(reactor)
 
     async def finish(
         self,
@@ -87,6 +90,8 @@ class Endings:
             raise NotReachable(
                 "the data mover was lost before it had said that all is well with the restore point"
             )
+        if outcome in GOOD_OUTCOMES:
+            self.good.add(live)
         return found
 
     async def amend(self, live: LiveSession, outcome: str, warnings: list[SecurityWarning]) -> None:
@@ -96,6 +101,12 @@ class Endings:
         :param outcome: one of those that leave none
         :raises CloudConnectError: the point could not be withdrawn
         """
+        with self.good.taking_back(live):
+            await self._amend(live, outcome, warnings)
+
+    async def _amend(
+        self, live: LiveSession, outcome: str, warnings: list[SecurityWarning]
+    ) -> None:
         for warning in warnings:
             await self._reports.warned_by_tenant(live, warning)
         await self._reports.keep(self._accounts.session_amended, live.identifier, outcome)

@@ -33,6 +33,7 @@ class LiveSession:
     :ivar failed: a role of the provider saw that something was changed
     :ivar broken: a role has lost the tenant's tunnel
     :ivar mover_lost: the mover could not be asked at the end
+    :ivar succeeded: its job goes on in another session
     """
 
     session: bytes
@@ -54,12 +55,17 @@ class LiveSession:
     failed: bool = False
     mover_lost: bool = False
     broken: bool = False
+    succeeded: bool = False
     ended: Deferred[None] = attrs.field(factory=Deferred, repr=False)
 
     @property
     def identifier(self) -> str:
         """The session as hexadecimal digits."""
         return self.session.hex()
+
+    def is_of(self, tenant: str, job: bytes, label: str) -> bool:
+        """Whether it is one of this job's, begun with the credential of this name."""
+        return (self.tenant, self.job, self.label) == (tenant, job, label)
 
 
 class LiveSessions:

@@ -190,9 +190,11 @@ class Starts:
 
         Not those of another credential of the tenant's: that one may have learned the job's id.
         """
-        for live in self._sessions:
-            if (live.tenant, live.job, live.label) != (tenant, job, label):
-                continue
+        before = [live for live in self._sessions if live.is_of(tenant, job, label)]
+        for live in before:
+            live.succeeded = True
+        await self._endings.good.judge(tenant, job, label)
+        for live in before:
             if live.ending:
                 await DeferredList([live.ended])
             else:
