@@ -205,10 +205,13 @@ def _own_process(arguments: list[str]) -> Any:
 
         profile = foreseen(arguments, os.environ)
         dialled = dial(profile, arguments, os.environ)
-        spare()
         from cloudconnect.cli.opening import OwnProcess, begin
 
-    return OwnProcess(begin(profile, os.environ) if command in _OPENING else None, dialled)
+        # Early, as little else is in memory beside what it takes for a moment.
+        ahead = begin(profile, os.environ) if command in _OPENING else None
+        spare()
+
+    return OwnProcess(ahead, dialled)
 
 
 def _os_error_text(error: OSError) -> str:
