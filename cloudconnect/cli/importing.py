@@ -13,6 +13,7 @@ import gc
 import importlib
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -55,10 +56,16 @@ def spare() -> None:
     Twisted's compatibility module imports the HTTP client's cookies, and with them the HTTP client
     and the parser of mail, to hand them on to whoever asks; cryptography compiles a pattern that
     names all of Unicode, for names of certificates that are written as text. To be called before
-    either is imported; a pattern that another thread wants compiled meanwhile is late, too.
+    either is imported. What another thread wants compiled meanwhile it gets at once.
     """
     _late_cookies()
-    re.compile = _LatePattern  # type: ignore[assignment]
+    ours = threading.get_ident()
+
+    def compile_late(*asked: Any, **named: Any) -> Any:
+        made = _LatePattern if threading.get_ident() == ours else _compile_now
+        return made(*asked, **named)
+
+    re.compile = compile_late
     try:
         importlib.import_module("cryptography.x509.name")
     finally:

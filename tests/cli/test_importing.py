@@ -7,12 +7,20 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from cloudconnect.cli.importing import THRESHOLDS, LazyGroup, _LatePattern, uncollected
+from cloudconnect.cli import importing
+from cloudconnect.cli.importing import (
+    THRESHOLDS,
+    LazyGroup,
+    _LatePattern,
+    spare,
+    uncollected,
+)
 from cloudconnect.cli.main import _COMMANDS, cloudconnect
 from cloudconnect.cli.provider import provider
 from cloudconnect.cli.provider_wan import wan
@@ -155,3 +163,20 @@ class SparingTests(SynchronousTestCase):
         late = re.compile("a(b)", flags=re.IGNORECASE)
         self.assertIsInstance(late, _LatePattern)
         self.assertTrue(late.match("AB"))
+
+    def test_other_threads(self) -> None:
+        """Another thread gets its patterns at once; the one that spares is the only one that has
+        them late."""
+        made: list[object] = []
+
+        def import_module(name: str) -> None:
+            thread = threading.Thread(target=lambda: made.append(re.compile("a")))
+            thread.start()
+            thread.join()
+            made.append(re.compile("a"))
+
+        self.patch(importing.importlib, "import_module", import_module)
+        self.patch(importing, "_late_cookies", lambda: None)
+        spare()
+        self.assertEqual([re.Pattern, _LatePattern], [type(one) for one in made])
+        self.assertIsInstance(re.compile("a"), re.Pattern)
