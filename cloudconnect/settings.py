@@ -159,6 +159,8 @@ ADDRESS_CONNECTIONS_MAX: Final = 1000
 TENANT_CONNECTIONS_MAX: Final = 1000
 #: Most control channels of one tenant: one for each command that runs on one of its machines.
 TENANT_CHANNELS_MAX: Final = 500
+#: The pool of gateways, and of tenants, where the admin set no other.
+DEFAULT_POOL: Final = "default"
 #: A gateway says what it has to do this often, in seconds.
 LOAD_SECONDS: Final = 5.0
 #: Listening sockets' accept queue: Twisted's 50 makes a burst of 1000 connections take 20 s.

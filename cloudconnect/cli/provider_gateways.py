@@ -17,7 +17,7 @@ from cloudconnect.commands.admin import ChangeNode
 from cloudconnect.config.gateway import enroll
 from cloudconnect.config.provider import load
 from cloudconnect.provider.admin.node_acts import check_name
-from cloudconnect.provider.service.planning import DEFAULT_POOL
+from cloudconnect.settings import DEFAULT_POOL
 from cloudconnect.transports.nodes import GATEWAY
 
 

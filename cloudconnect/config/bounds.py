@@ -5,10 +5,12 @@ What a gateway lets in, and how often a mover tends what is stored.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cloudconnect.provider.data_mover.maintenance import Intervals
 from cloudconnect.provider.gateway.gateway import Bounds
+
+if TYPE_CHECKING:
+    from cloudconnect.provider.data_mover.maintenance import Intervals
 
 #: The settings that bound what a gateway lets in, with the least and the most that each may be.
 BOUNDS: Final = {
@@ -33,4 +35,7 @@ def bounds_of(settings: Any) -> Bounds:
 
 def intervals_of(settings: Any) -> Intervals:
     """How often a mover tends what is stored, by the settings named in :data:`TENDING`."""
+    # Here: gateways and accelerators read settings, too, and want no data base in memory.
+    from cloudconnect.provider.data_mover.maintenance import Intervals
+
     return Intervals(**{name: getattr(settings, name) for name in TENDING})

@@ -16,10 +16,10 @@ from cloudconnect.config.provider import ProviderSettings, quoted
 from cloudconnect.config.reading import read_settings
 from cloudconnect.errors import UsageError
 from cloudconnect.provider.gateway.gateway import Bounds
-from cloudconnect.provider.service.planning import DEFAULT_POOL
 from cloudconnect.settings import (
     ADDRESS_CONNECTIONS_MAX,
     CONNECTIONS_MAX,
+    DEFAULT_POOL,
     PUBLIC_PORT,
     TENANT_CONNECTIONS_MAX,
 )

@@ -6,13 +6,18 @@ All are read when somebody asks. Nodes are those that an admin has let in: their
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from cloudconnect.provider.gateway.gateway import Gateway
-from cloudconnect.provider.service.service import CloudConnectService
 from cloudconnect.sessions.role import TargetRole
+
+if (
+    TYPE_CHECKING
+):  # a gateway or an accelerator shows metrics, too, and wants no data base in memory
+    from cloudconnect.provider.service.service import CloudConnectService
 
 
 class GatewayLoad(Collector):

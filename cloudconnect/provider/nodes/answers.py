@@ -23,8 +23,9 @@ from cloudconnect.errors import Refused, UsageError
 from cloudconnect.provider.nodes.movers import MoverPlace
 from cloudconnect.provider.nodes.renewal import NodeRenewals
 from cloudconnect.provider.nodes.reported import read_event, read_load, read_warning
-from cloudconnect.provider.service.planning import DEFAULT_POOL, GatewayPlace
+from cloudconnect.provider.service.planning import GatewayPlace
 from cloudconnect.provider.service.service import CloudConnectService
+from cloudconnect.settings import DEFAULT_POOL
 from cloudconnect.transports.hosts import split_host_port
 from cloudconnect.transports.nodes import NodeName
 

@@ -20,8 +20,8 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.gateways import DrainGateway, PublishRoute, RetireRoute
 from cloudconnect.errors import NotReachable, Refused
 from cloudconnect.provider.gateway.load import Load
-from cloudconnect.provider.service.planning import DEFAULT_POOL, HERE, GatewayPlace, Part
-from cloudconnect.settings import KEY_A_SECONDS, LOAD_SECONDS
+from cloudconnect.provider.service.planning import HERE, GatewayPlace, Part
+from cloudconnect.settings import DEFAULT_POOL, KEY_A_SECONDS, LOAD_SECONDS
 from cloudconnect.transports.nodes import GATEWAY
 
 #: A route outlives Key A by the time that Key B may still open connections, in seconds.

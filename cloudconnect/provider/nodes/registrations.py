@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -13,8 +13,10 @@ from cloudconnect.commands.box import BoundedAMP
 from cloudconnect.commands.gateways import Register
 from cloudconnect.commands.lan import RegisterMover
 from cloudconnect.commands.registering import Registration
-from cloudconnect.provider.data_mover.mover import TargetDataMover
-from cloudconnect.provider.service.planning import DEFAULT_POOL
+from cloudconnect.settings import DEFAULT_POOL
+
+if TYPE_CHECKING:
+    from cloudconnect.provider.data_mover.mover import TargetDataMover
 
 
 class MoverRegistration(Registration):

@@ -20,7 +20,7 @@ from cloudconnect.keys import KeyA
 from cloudconnect.provider.accounts import Tenant
 from cloudconnect.provider.accounts.credentials import CAPABILITIES as CAPABILITIES_ALL
 from cloudconnect.sessions.package import KeyAPackage
-from cloudconnect.settings import KEY_A_SECONDS, PROTOCOL_VERSIONS
+from cloudconnect.settings import DEFAULT_POOL, KEY_A_SECONDS, PROTOCOL_VERSIONS
 
 #: What a session of each kind may do at the mover.
 CAPABILITIES = {
@@ -31,8 +31,6 @@ CAPABILITIES = {
 }
 #: A back end inside the gateway's own process.
 HERE = "here"
-#: The pool of gateways, and of tenants, where the admin set no other.
-DEFAULT_POOL = "default"
 
 
 @attrs.frozen(kw_only=True)
