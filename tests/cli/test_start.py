@@ -66,7 +66,7 @@ LATER = (
     "twisted.plugin",
 )
 #: Modules of ours that a command imports before it connects, at most.
-OURS_MAX = 109
+OURS_MAX = 108
 
 #: Runs a command that is hung up on; prints what was imported when it began to connect, and at the
 #: end, when what it imports beside the waiting is there too.
