@@ -7,19 +7,18 @@ more, all go to a data base in a temporary file, where nothing is left out.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from cloudconnect.backup.spilling import temporary_base
 from cloudconnect.backup.target import Parts
-from cloudconnect.errors import LocalError
+from cloudconnect.backup.temporary import temporary_base, told
 
 #: Names and folders that are held in memory (about 10 MB).
 IN_MEMORY: Final = 1 << 16
 #: The name of the row that stands for a folder itself.
 _FOLDER: Final = b""
+_WHAT: Final = "the names of files that a killed restore has left"
 _TABLE: Final = (
     "CREATE TABLE names (folder BLOB, name BLOB, mark INTEGER, PRIMARY KEY (folder, name))"
     " WITHOUT ROWID"
@@ -139,13 +138,13 @@ class DoubtfulNames:
             self._database = None
 
     def _spill(self) -> None:
-        with _told():
+        with told(_WHAT):
             self._database = temporary_base(_TABLE)
         for parts, known in self._folders.items():
             self._insert(parts, (_FOLDER,))
             self._insert(parts, known)
             marked = ((_path(parts), name) for name, mark in known.items() if mark)
-            with _told():
+            with told(_WHAT):
                 self._database.executemany(
                     "UPDATE names SET mark = 1 WHERE folder = ? AND name = ?", marked
                 )
@@ -154,27 +153,16 @@ class DoubtfulNames:
     def _insert(self, parts: Parts, names: Iterable[bytes]) -> None:
         assert self._database is not None
         folder = _path(parts)
-        with _told():
+        with told(_WHAT):
             self._database.executemany(
                 "INSERT OR REPLACE INTO names VALUES (?, ?, 0)", ((folder, name) for name in names)
             )
 
     def _run(self, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         assert self._database is not None
-        with _told():
+        with told(_WHAT):
             return self._database.execute(query, values)
 
 
 def _path(parts: Parts) -> bytes:
     return b"/".join(parts)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise LocalError(
-            "the names of files that a killed restore has left do not fit into the folder for"
-            f" temporary files (TMPDIR): {error}"
-        ) from error

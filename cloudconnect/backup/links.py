@@ -11,7 +11,7 @@ import os
 import sqlite3
 from typing import Final
 
-from cloudconnect.backup.spilling import temporary_base
+from cloudconnect.backup.temporary import temporary_base
 
 #: Things that are held in memory (about 20 MB).
 IN_MEMORY: Final = 1 << 16

@@ -7,19 +7,16 @@ data base in a temporary file.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
 from typing import Final
 
-from cloudconnect.errors import LocalError
+from cloudconnect.backup.temporary import temporary_base, told
 
 #: Paths that are held in memory ...
 IN_MEMORY: Final = 1 << 15
 #: ... and bytes of them and of what belongs to them.
 BYTES_IN_MEMORY: Final = 16 << 20
-#: The data base's page cache, in KiB.
-_CACHE_KIB: Final = 4 << 10
+_WHAT: Final = "hard links"
 _TABLE: Final = "CREATE TABLE known (path BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 
 
@@ -44,7 +41,7 @@ class PathTable:
         """
         value = self._known.get(path)
         if value is None and self._database is not None:
-            with _told():
+            with told(_WHAT):
                 query = "SELECT value FROM known WHERE path = ?"
                 row = self._database.execute(query, (path,)).fetchone()
             value = None if row is None else bytes(row[0])
@@ -68,7 +65,7 @@ class PathTable:
         """
         self._forget(path)
         if self._database is not None:
-            with _told():
+            with told(_WHAT):
                 self._database.execute("DELETE FROM known WHERE path = ?", (path,))
 
     def close(self) -> None:
@@ -85,7 +82,7 @@ class PathTable:
             self._bytes -= len(path) + len(before)
 
     def _spill(self) -> None:
-        with _told():
+        with told(_WHAT):
             if self._database is None:
                 self._database = temporary_base(_TABLE)
             self._database.executemany(
@@ -93,28 +90,3 @@ class PathTable:
             )
         self._known = {}
         self._bytes = 0
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise LocalError(
-            f"hard links do not fit into the folder for temporary files (TMPDIR): {error}"
-        ) from error
-
-
-def temporary_base(table: str) -> sqlite3.Connection:
-    """A data base in a temporary file without a name, of which nothing needs to survive.
-
-    :param table: the statement that makes its table
-    :raises sqlite3.Error: there is no room
-    """
-    database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute("PRAGMA synchronous = OFF")
-    database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    database.execute(table)
-    database.execute("BEGIN")  # one transaction for all: each commit would cost more than its rows
-    return database
